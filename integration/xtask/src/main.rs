@@ -1,0 +1,2 @@
+//! Builds, checks and runs Mobula: `cargo xtask check|fix|test|demo|bench`.
+fn main() {}
