@@ -1,1 +1,28 @@
-//! mobula-types.
+//! The words every part of Mobula shares: ids, time, outcomes, exits and supervision specs.
+//!
+//! Nothing here does anything: no I/O, no clock, no thread. A type stands here when two crates must agree on it; its
+//! fields are part of what nodes say to one another.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`ids`] | typed ids: node, job, actor, task and attempt, object, incarnation, epoch, lease |
+//! | [`time`] | [`Time`], [`Deadline`]: monotonic, given from outside |
+//! | [`machine`] | [`StateMachine`], the one shape of every decision |
+//! | [`outcome`] | [`Outcome`], [`CallError`] and the causes a caller is told |
+//! | [`exit`] | [`ExitReason`]: why an actor ended, root cause first |
+//! | [`supervision`] | restart policies and strategies |
+#![forbid(unsafe_code)]
+
+pub mod exit;
+pub mod ids;
+pub mod machine;
+pub mod outcome;
+pub mod supervision;
+pub mod time;
+
+pub use exit::{ExitReason, Panic};
+pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, TaskId};
+pub use machine::StateMachine;
+pub use outcome::{CallError, ErrorChain, NoError, NotStarted, Outcome, Unknown};
+pub use supervision::{Backoff, Intensity, Restart, RestartPolicy, Strategy};
+pub use time::{Deadline, Time};

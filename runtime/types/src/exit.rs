@@ -1,0 +1,87 @@
+//! Why an actor ended, with the root cause first.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ActorId, ErrorChain};
+
+/// Why one incarnation of an actor ended. Later causes wrap earlier ones; [`ExitReason::root`] is the first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ExitReason {
+    /// It stopped itself.
+    Normal,
+    /// Its supervisor, its scope or its session stopped it.
+    Shutdown,
+    /// It was killed: the handler that ran was dropped where it waited.
+    Killed,
+    /// Its constructor, a handler, `stopping` or `Drop` panicked.
+    Panicked(Panic),
+    /// Its constructor returned an error, or it stopped itself with one.
+    Failed(ErrorChain),
+    /// A linked actor ended abnormally.
+    Linked {
+        /// The linked actor.
+        peer: ActorId,
+        /// Why that one ended.
+        cause: Box<ExitReason>,
+    },
+    /// A supervised child ended more often than its restart intensity allows.
+    Escalated {
+        /// The child that could not be kept alive.
+        child: ActorId,
+        /// Why it ended the last time.
+        cause: Box<ExitReason>,
+    },
+}
+
+impl ExitReason {
+    /// Whether a transient child that ended so stays ended: it stopped itself or was told to.
+    pub fn is_normal(&self) -> bool {
+        matches!(self, Self::Normal | Self::Shutdown)
+    }
+
+    /// The first cause of the chain.
+    pub fn root(&self) -> &Self {
+        match self {
+            Self::Linked { cause, .. } | Self::Escalated { cause, .. } => cause.root(),
+            first => first,
+        }
+    }
+}
+
+impl fmt::Display for ExitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Normal => f.write_str("stopped by itself"),
+            Self::Shutdown => f.write_str("stopped by its supervisor"),
+            Self::Killed => f.write_str("killed"),
+            Self::Panicked(panic) => write!(f, "{panic}"),
+            Self::Failed(error) => write!(f, "failed: {error}"),
+            Self::Linked { peer, cause } => write!(f, "{cause}; ended with the linked {peer}"),
+            Self::Escalated { child, cause } => write!(f, "{cause}; {child} was restarted too often"),
+        }
+    }
+}
+
+/// What a panic said, where, and the stack when `RUST_BACKTRACE` asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Panic {
+    /// The panic's message.
+    pub message: String,
+    /// `file:line:column`.
+    pub location: Option<String>,
+    /// The stack, when it was captured.
+    pub backtrace: Option<String>,
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "panicked: {}", self.message)?;
+        if let Some(location) = &self.location {
+            write!(f, " at {location}")?;
+        }
+        Ok(())
+    }
+}
