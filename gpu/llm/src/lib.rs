@@ -3,8 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod catalogue;
+pub mod config;
 pub mod gguf;
 pub mod random;
+pub mod sampler;
+pub mod split;
+pub mod stop;
 pub mod template;
 pub mod tiny;
 pub mod tokenizer;
