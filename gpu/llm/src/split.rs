@@ -267,18 +267,15 @@ mod tests {
     /// SPLIT-1: the parts of each matrix are all of it, in order, none empty. SPLIT-2: no shard has more than 1.2 times
     /// its share of the bytes. SPLIT-3: columns are cut at edges of blocks.
     fn check(config: &Config, sizes: &Sizes, parts: &[Part]) {
-        let ranges: [(fn(&Part) -> &Range<usize>, usize); 4] = [
-            (|p| &p.kv_heads, config.kv_heads),
-            (|p| &p.heads, config.heads),
-            (|p| &p.feed_forward, config.feed_forward),
-            (|p| &p.vocabulary, config.vocabulary),
-        ];
-        for (range, whole) in ranges {
+        let ranges = |p: &Part| [&p.kv_heads, &p.heads, &p.feed_forward, &p.vocabulary].map(Clone::clone);
+        let wholes = [config.kv_heads, config.heads, config.feed_forward, config.vocabulary];
+        for (which, whole) in wholes.into_iter().enumerate() {
             let mut at = 0;
             for part in parts {
-                assert_eq!(range(part).start, at, "SPLIT-1: {parts:?}");
-                assert!(!range(part).is_empty(), "SPLIT-1: {parts:?}");
-                at = range(part).end;
+                let range = &ranges(part)[which];
+                assert_eq!(range.start, at, "SPLIT-1: {parts:?}");
+                assert!(!range.is_empty(), "SPLIT-1: {parts:?}");
+                at = range.end;
             }
             assert_eq!(at, whole, "SPLIT-1: {parts:?}");
         }
