@@ -47,17 +47,12 @@ impl Activations {
     ///
     /// If `values` is not whole rows of `cols`, or this machine lacks `path`.
     pub fn set(&mut self, path: Path, values: &[f32], cols: usize) {
-        assert!(
-            cols > 0 && values.len().is_multiple_of(cols),
-            "{} values are no rows of {cols}",
-            values.len()
-        );
+        assert!(cols > 0 && values.len().is_multiple_of(cols), "{} values are no rows of {cols}", values.len());
         (self.tokens, self.cols) = (values.len() / cols, cols);
         self.values.clear();
         self.values.extend_from_slice(values);
         let blocks = self.blocks();
-        self.codes
-            .resize(self.tokens * blocks * QUANTISED_BLOCK_LEN, 0);
+        self.codes.resize(self.tokens * blocks * QUANTISED_BLOCK_LEN, 0);
         self.scales.resize(self.tokens * blocks, BlockScale::ZERO);
         path.run(
             #[inline(always)]
@@ -70,9 +65,7 @@ impl Activations {
         let (codes, _) = self.codes.as_chunks_mut::<QUANTISED_BLOCK_LEN>();
         let blocks = self.cols.div_ceil(QUANTISED_BLOCK_LEN);
         let rows = self.values.chunks_exact(self.cols);
-        for ((row, codes), scales) in rows
-            .zip(codes.chunks_exact_mut(blocks))
-            .zip(self.scales.chunks_exact_mut(blocks))
+        for ((row, codes), scales) in rows.zip(codes.chunks_exact_mut(blocks)).zip(self.scales.chunks_exact_mut(blocks))
         {
             let (whole, tail) = row.as_chunks::<QUANTISED_BLOCK_LEN>();
             for ((block, codes), scale) in whole.iter().zip(&mut *codes).zip(&mut *scales) {
@@ -107,33 +100,20 @@ impl Activations {
     }
 
     /// The blocks of `token`: codes `[blocks, 32]`, scales `[blocks]`.
-    pub(crate) fn quantised_row(
-        &self,
-        token: usize,
-    ) -> (&[[i8; QUANTISED_BLOCK_LEN]], &[BlockScale]) {
+    pub(crate) fn quantised_row(&self, token: usize) -> (&[[i8; QUANTISED_BLOCK_LEN]], &[BlockScale]) {
         let blocks = self.blocks();
         let (codes, _) = self.codes.as_chunks::<QUANTISED_BLOCK_LEN>();
-        (
-            &codes[token * blocks..][..blocks],
-            &self.scales[token * blocks..][..blocks],
-        )
+        (&codes[token * blocks..][..blocks], &self.scales[token * blocks..][..blocks])
     }
 }
 
 impl BlockScale {
-    const ZERO: Self = Self {
-        scale: 0.0,
-        scaled_sum: 0.0,
-        sum: 0,
-    };
+    const ZERO: Self = Self { scale: 0.0, scaled_sum: 0.0, sum: 0 };
 }
 
 /// Quantises one block; free of branches, so that the compiler makes it as wide as the path allows.
 #[inline(always)]
-fn quantise_block(
-    values: &[f32; QUANTISED_BLOCK_LEN],
-    codes: &mut [i8; QUANTISED_BLOCK_LEN],
-) -> BlockScale {
+fn quantise_block(values: &[f32; QUANTISED_BLOCK_LEN], codes: &mut [i8; QUANTISED_BLOCK_LEN]) -> BlockScale {
     // Eight running maxima: one alone is a chain of 32 dependent steps.
     let mut maxima = [0.0f32; 8];
     for chunk in values.as_chunks::<8>().0 {
@@ -142,29 +122,17 @@ fn quantise_block(
             *max = if magnitude > *max { magnitude } else { *max };
         }
     }
-    let max = maxima
-        .into_iter()
-        .fold(0.0, |max: f32, lane| if lane > max { lane } else { max });
-    let inverse = if max > MAGNITUDE_MIN {
-        127.0 / max
-    } else {
-        0.0
-    };
+    let max = maxima.into_iter().fold(0.0, |max: f32, lane| if lane > max { lane } else { max });
+    let inverse = if max > MAGNITUDE_MIN { 127.0 / max } else { 0.0 };
     let scale = max / 127.0;
     let mut sum = 0;
     for (code, value) in codes.iter_mut().zip(values) {
         // Adding 1.5 · 2²³ leaves the nearest whole number, ties to even, in the low bits.
-        let rounded = (value * inverse + ROUNDER)
-            .to_bits()
-            .wrapping_sub(ROUNDER.to_bits());
+        let rounded = (value * inverse + ROUNDER).to_bits().wrapping_sub(ROUNDER.to_bits());
         *code = rounded as i8;
         sum += i32::from(*code);
     }
-    BlockScale {
-        scale,
-        scaled_sum: scale * sum as f32,
-        sum,
-    }
+    BlockScale { scale, scaled_sum: scale * sum as f32, sum }
 }
 
 /// Blocks below this are zero: `127 / max` must stay finite.
@@ -187,14 +155,7 @@ mod tests {
         x.set(Path::Plain, &values, 32);
         let (codes, scales) = x.quantised_row(0);
         assert_eq!(codes[0][..6], [127, -127, 0, 2, 0, -2]);
-        assert_eq!(
-            scales,
-            [BlockScale {
-                scale: 2.0,
-                scaled_sum: 0.0,
-                sum: 0
-            }]
-        );
+        assert_eq!(scales, [BlockScale { scale: 2.0, scaled_sum: 0.0, sum: 0 }]);
     }
 
     #[test]

@@ -6,7 +6,10 @@
 
 use half::{f16, slice::HalfFloatSliceExt};
 
-use crate::{Path, Scratch, plain};
+use crate::{
+    Path, Scratch, plain,
+    simd::{self, on_path},
+};
 
 /// How many heads there are, and how long they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +44,8 @@ pub struct KvBlocks<'a> {
 
 impl<'a> KvBlocks<'a> {
     /// The head `kv_head` of `token`: `[head_dim]`.
-    pub(crate) fn row(
-        &self,
-        blocks: &[&'a [f16]],
-        token: usize,
-        kv_head: usize,
-        shape: AttentionShape,
-    ) -> &'a [f16] {
-        let AttentionShape {
-            kv_heads, head_dim, ..
-        } = shape;
+    pub(crate) fn row(&self, blocks: &[&'a [f16]], token: usize, kv_head: usize, shape: AttentionShape) -> &'a [f16] {
+        let AttentionShape { kv_heads, head_dim, .. } = shape;
         let block = blocks[token / self.block_tokens];
         &block[(token % self.block_tokens * kv_heads + kv_head) * head_dim..][..head_dim]
     }
@@ -86,39 +81,21 @@ pub fn attention(
     scratch: &mut Scratch,
     out: &mut [f32],
 ) {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-    } = shape;
-    assert!(
-        kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads),
-        "attention: {heads} heads over {kv_heads}"
-    );
-    assert!(
-        (1..=AttentionShape::HEAD_DIM_MAX).contains(&head_dim),
-        "attention: heads of {head_dim}"
-    );
-    assert_eq!(
-        (q.len(), out.len()),
-        (heads * head_dim, heads * head_dim),
-        "attention: [heads, head_dim]"
-    );
+    let AttentionShape { heads, kv_heads, head_dim } = shape;
+    assert!(kv_heads > 0 && heads > 0 && heads.is_multiple_of(kv_heads), "attention: {heads} heads over {kv_heads}");
+    assert!((1..=AttentionShape::HEAD_DIM_MAX).contains(&head_dim), "attention: heads of {head_dim}");
+    assert_eq!((q.len(), out.len()), (heads * head_dim, heads * head_dim), "attention: [heads, head_dim]");
     assert!(kv.len > 0 && kv.block_tokens > 0, "attention: over nothing");
     let block_len = kv.block_tokens * kv_heads * head_dim;
     for blocks in [kv.keys, kv.values] {
-        assert!(
-            blocks.len() >= kv.len.div_ceil(kv.block_tokens),
-            "attention: {} tokens in fewer blocks",
-            kv.len
-        );
-        assert!(
-            blocks.iter().all(|block| block.len() == block_len),
-            "attention: blocks of {block_len}"
-        );
+        assert!(blocks.len() >= kv.len.div_ceil(kv.block_tokens), "attention: {} tokens in fewer blocks", kv.len);
+        assert!(blocks.iter().all(|block| block.len() == block_len), "attention: blocks of {block_len}");
     }
-    let _ = path;
-    plain::attention(shape, q, kv, &mut scratch.scores, out);
+    let scores = &mut scratch.scores;
+    on_path!(path,
+        plain: plain::attention(shape, q, kv, scores, out),
+        lanes: |lanes| simd::attention(lanes, shape, q, kv, scores, out)
+    );
 }
 
 /// Rounds `values` to nearest into the cache; what is too great becomes infinite.
@@ -128,4 +105,105 @@ pub fn attention(
 /// If the lengths differ.
 pub fn store_f16(values: &[f32], out: &mut [f16]) {
     out.convert_from_f32_slice(values);
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{samples, simd::Emulated};
+
+    fn shapes() -> impl Strategy<Value = AttentionShape> {
+        let head_dims = proptest::sample::select(vec![1, 7, 16, 32, 48, 64, 80, 96, 100, 112, 128, 240, 256]);
+        (1..4usize, 1..4usize, head_dims).prop_map(|(kv_heads, group, head_dim)| AttentionShape {
+            heads: kv_heads * group,
+            kv_heads,
+            head_dim,
+        })
+    }
+
+    /// The cache of a sequence: `len` tokens, `[len, kv_heads, head_dim]`.
+    struct Sequence {
+        shape: AttentionShape,
+        keys: Vec<f16>,
+        values: Vec<f16>,
+    }
+
+    impl Sequence {
+        fn new(shape: AttentionShape, len: usize, seed: u64) -> Self {
+            let elements = len * shape.kv_heads * shape.head_dim;
+            let cache = |seed, factor: f32| {
+                let mut cache = vec![f16::ZERO; elements];
+                let values: Vec<f32> = samples::values(elements, seed).iter().map(|x| x * factor).collect();
+                store_f16(&values, &mut cache);
+                cache
+            };
+            Self { shape, keys: cache(seed, 3.0), values: cache(seed ^ 1, 1.0) }
+        }
+
+        /// Gives the cache in blocks to `call`; what is past the last token is NaN.
+        fn with_blocks<R>(&self, block_tokens: usize, len: usize, call: impl FnOnce(&KvBlocks<'_>) -> R) -> R {
+            let block_len = block_tokens * self.shape.kv_heads * self.shape.head_dim;
+            let [keys, values] = [&self.keys, &self.values].map(|cache| {
+                let mut padded = cache.clone();
+                padded.resize(cache.len().next_multiple_of(block_len), f16::NAN);
+                padded
+            });
+            let keys: Vec<&[f16]> = keys.chunks(block_len).collect();
+            let values: Vec<&[f16]> = values.chunks(block_len).collect();
+            call(&KvBlocks { keys: &keys, values: &values, block_tokens, len })
+        }
+
+        fn attend(&self, path: Path, q: &[f32], block_tokens: usize, len: usize) -> Vec<f32> {
+            self.with_blocks(block_tokens, len, |kv| {
+                let mut out = vec![f32::NAN; q.len()];
+                attention(path, self.shape, q, kv, &mut Scratch::new(), &mut out);
+                out
+            })
+        }
+    }
+
+    proptest! {
+        /// Every path is the plain one, up to rounding, and no path depends on where blocks end or on later tokens.
+        #[test]
+        fn it_depends_on_the_tokens_seen_alone(
+            shape in shapes(), len in 1..70usize, later in 0..20usize, block_tokens in 1..40usize, seed: u64,
+        ) {
+            let q = samples::values(shape.heads * shape.head_dim, seed ^ 2);
+            let alone = Sequence::new(shape, len, seed);
+            let mut longer = Sequence::new(shape, len, seed);
+            let others = Sequence::new(shape, later, seed ^ 3);
+            longer.keys.extend(others.keys);
+            longer.values.extend(others.values);
+            let plain = alone.attend(Path::Plain, &q, len, len);
+            for path in Path::available() {
+                let expected = alone.attend(path, &q, len, len);
+                for (found, plain) in expected.iter().zip(&plain) {
+                    prop_assert!((found - plain).abs() <= 1e-5, "{}: {} for {}", path, found, plain);
+                }
+                prop_assert_eq!(&longer.attend(path, &q, block_tokens, len), &expected, "{}", path);
+            }
+        }
+
+        /// As for the multiplication: sixteen lanes in emulation are right, eight are those of AVX2.
+        #[test]
+        fn lanes_agree(shape in shapes(), len in 1..70usize, block_tokens in 1..40usize, seed: u64) {
+            let q = samples::values(shape.heads * shape.head_dim, seed ^ 2);
+            let sequence = Sequence::new(shape, len, seed);
+            let (mut eight, mut sixteen) = (vec![f32::NAN; q.len()], vec![f32::NAN; q.len()]);
+            sequence.with_blocks(block_tokens, len, |kv| {
+                simd::attention(Emulated::<8>, shape, &q, kv, &mut Vec::new(), &mut eight);
+                simd::attention(Emulated::<16>, shape, &q, kv, &mut Vec::new(), &mut sixteen);
+            });
+            for (path, expected) in [(Path::Avx2, &eight), (Path::Avx512Vnni, &sixteen)] {
+                if path.is_available() {
+                    prop_assert_eq!(&sequence.attend(path, &q, block_tokens, len), expected, "{}", path);
+                }
+            }
+            for (found, plain) in sixteen.iter().zip(sequence.attend(Path::Plain, &q, len, len)) {
+                prop_assert!((found - plain).abs() <= 1e-5, "{} for {}", found, plain);
+            }
+        }
+    }
 }

@@ -29,10 +29,7 @@ pub enum Path {
 #[non_exhaustive]
 pub enum PathError {
     /// The word is none of the paths' names.
-    #[error(
-        "MOBULA_CPU={value} is no CPU path; this machine has {}",
-        Names(available)
-    )]
+    #[error("MOBULA_CPU={value} is no CPU path; this machine has {}", Names(available))]
     Unknown {
         /// What the variable holds.
         value: String,
@@ -40,10 +37,7 @@ pub enum PathError {
         available: Vec<Path>,
     },
     /// This machine lacks the instructions.
-    #[error(
-        "MOBULA_CPU={path} needs instructions that this machine lacks; it has {}",
-        Names(available)
-    )]
+    #[error("MOBULA_CPU={path} needs instructions that this machine lacks; it has {}", Names(available))]
     Unavailable {
         /// The path asked for.
         path: Path,
@@ -65,28 +59,21 @@ impl Path {
     ///
     /// [`PathError`] when the variable holds an unknown word, or a path that this machine lacks.
     pub fn detect() -> Result<Path, PathError> {
-        let forced =
-            std::env::var_os(Self::VARIABLE).map(|value| value.to_string_lossy().into_owned());
+        let forced = std::env::var_os(Self::VARIABLE).map(|value| value.to_string_lossy().into_owned());
         Self::choose(forced.as_deref(), Self::available())
     }
 
     /// The paths that this machine has, best first; [`Path::Plain`] is always among them.
     pub fn available() -> Vec<Path> {
-        Self::ALL
-            .into_iter()
-            .filter(|path| path.is_available())
-            .collect()
+        Self::ALL.into_iter().filter(|path| path.is_available()).collect()
     }
 
     /// Whether this machine has the instructions.
     #[cfg(target_arch = "x86_64")]
     pub fn is_available(self) -> bool {
         // The standard library asks the processor once and keeps the answer in an atomic.
-        let avx2 = || {
-            is_x86_feature_detected!("avx2")
-                && is_x86_feature_detected!("fma")
-                && is_x86_feature_detected!("f16c")
-        };
+        let avx2 =
+            || is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
         match self {
             Path::Avx512Vnni => {
                 avx2()
@@ -113,10 +100,7 @@ impl Path {
     /// If this machine lacks them.
     #[inline(always)]
     pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
-        assert!(
-            self.is_available(),
-            "this machine lacks the instructions of the CPU path {self}"
-        );
+        assert!(self.is_available(), "this machine lacks the instructions of the CPU path {self}");
         match self {
             // SAFETY: the processor has the instructions, asserted above.
             #[cfg(target_arch = "x86_64")]
@@ -146,10 +130,7 @@ impl Path {
         match Self::ALL.into_iter().find(|path| path.name() == value) {
             Some(path) if available.contains(&path) => Ok(path),
             Some(path) => Err(PathError::Unavailable { path, available }),
-            None => Err(PathError::Unknown {
-                value: value.to_owned(),
-                available,
-            }),
+            None => Err(PathError::Unknown { value: value.to_owned(), available }),
         }
     }
 }
@@ -193,14 +174,8 @@ mod tests {
         assert_eq!(Path::choose(Some(""), here()), Ok(Path::Avx2));
         assert_eq!(Path::choose(Some("plain"), here()), Ok(Path::Plain));
         let error = |value| Path::choose(Some(value), here()).unwrap_err().to_string();
-        assert_eq!(
-            error("avx512"),
-            "MOBULA_CPU=avx512 needs instructions that this machine lacks; it has avx2, plain"
-        );
-        assert_eq!(
-            error("AVX2"),
-            "MOBULA_CPU=AVX2 is no CPU path; this machine has avx2, plain"
-        );
+        assert_eq!(error("avx512"), "MOBULA_CPU=avx512 needs instructions that this machine lacks; it has avx2, plain");
+        assert_eq!(error("AVX2"), "MOBULA_CPU=AVX2 is no CPU path; this machine has avx2, plain");
     }
 
     #[test]

@@ -39,14 +39,7 @@ pub enum Dtype {
 
 impl Dtype {
     /// Every format, in the order of the table above.
-    pub const ALL: [Dtype; 6] = [
-        Dtype::F32,
-        Dtype::F16,
-        Dtype::BF16,
-        Dtype::Q4_0,
-        Dtype::Q4_1,
-        Dtype::Q8_0,
-    ];
+    pub const ALL: [Dtype; 6] = [Dtype::F32, Dtype::F16, Dtype::BF16, Dtype::Q4_0, Dtype::Q4_1, Dtype::Q8_0];
 
     /// Elements in a block: what a row may be cut at.
     pub const fn block_len(self) -> usize {
@@ -109,17 +102,7 @@ mod tests {
     #[test]
     fn sizes_are_those_of_ggml() {
         let rows = Dtype::ALL.map(|dtype| dtype.row_bytes(64));
-        assert_eq!(
-            rows,
-            [
-                Some(256),
-                Some(128),
-                Some(128),
-                Some(36),
-                Some(40),
-                Some(68)
-            ]
-        );
+        assert_eq!(rows, [Some(256), Some(128), Some(128), Some(36), Some(40), Some(68)]);
     }
 
     #[test]

@@ -49,10 +49,7 @@ pub fn rms_norm(path: Path, x: &[f32], weight: &[f32], eps: f32, out: &mut [f32]
     path.run(
         #[inline(always)]
         || {
-            for (x, out) in x
-                .chunks_exact(weight.len())
-                .zip(out.chunks_exact_mut(weight.len()))
-            {
+            for (x, out) in x.chunks_exact(weight.len()).zip(out.chunks_exact_mut(weight.len())) {
                 let inverse = 1.0 / (sum_of_squares(x) / x.len() as f32 + eps).sqrt();
                 for ((out, x), weight) in out.iter_mut().zip(x).zip(weight) {
                     *out = x * inverse * weight;

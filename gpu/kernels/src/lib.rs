@@ -50,6 +50,9 @@ mod map;
 mod matmul;
 mod plain;
 mod rotary;
+#[cfg(test)]
+mod samples;
+mod simd;
 mod weights;
 
 pub use activations::Activations;

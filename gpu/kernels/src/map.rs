@@ -63,30 +63,20 @@ impl MappedFile {
     ///
     /// [`MapError`] when it cannot be read, is no regular file, or is empty.
     pub fn open(path: &Path) -> Result<Self, MapError> {
-        let io = |source| MapError::Io {
-            path: path.to_owned(),
-            source,
-        };
+        let io = |source| MapError::Io { path: path.to_owned(), source };
         // Asked before opening: to open a pipe waits for a writer.
         if !std::fs::metadata(path).map_err(io)?.is_file() {
-            return Err(MapError::NotAFile {
-                path: path.to_owned(),
-            });
+            return Err(MapError::NotAFile { path: path.to_owned() });
         }
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
-            return Err(MapError::Empty {
-                path: path.to_owned(),
-            });
+            return Err(MapError::Empty { path: path.to_owned() });
         }
         // SAFETY: a mapping is sound as long as nobody shortens or changes the file under it, which no process can
         // rule out for another; it is the documented contract of this type, as of every program that maps models.
         // The mapping is read-only, and its length is that of the file just asked by memmap2 itself.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Self {
-            map: Arc::new(map),
-            path: path.into(),
-        })
+        Ok(Self { map: Arc::new(map), path: path.into() })
     }
 
     /// The bytes of the file, as long as it was when it was opened.
@@ -110,10 +100,7 @@ impl Deref for MappedFile {
 
 impl std::fmt::Debug for MappedFile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("MappedFile")
-            .field("path", &self.path)
-            .field("len", &self.map.len())
-            .finish()
+        f.debug_struct("MappedFile").field("path", &self.path).field("len", &self.map.len()).finish()
     }
 }
 
@@ -140,20 +127,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let empty = folder.path().join("empty");
         std::fs::write(&empty, []).unwrap();
-        assert!(matches!(
-            MappedFile::open(&empty),
-            Err(MapError::Empty { .. })
-        ));
-        assert!(matches!(
-            MappedFile::open(folder.path()),
-            Err(MapError::NotAFile { .. })
-        ));
+        assert!(matches!(MappedFile::open(&empty), Err(MapError::Empty { .. })));
+        assert!(matches!(MappedFile::open(folder.path()), Err(MapError::NotAFile { .. })));
         let absent = MappedFile::open(&folder.path().join("absent")).unwrap_err();
         assert!(absent.to_string().contains("absent"), "{absent}");
         #[cfg(unix)]
-        assert!(matches!(
-            MappedFile::open(Path::new("/dev/null")),
-            Err(MapError::NotAFile { .. })
-        ));
+        assert!(matches!(MappedFile::open(Path::new("/dev/null")), Err(MapError::NotAFile { .. })));
     }
 }

@@ -40,15 +40,9 @@ impl Rotary {
     ///
     /// If `dims` is odd.
     pub fn new(dims: usize, base: f32, pairing: Pairing) -> Self {
-        assert!(
-            dims.is_multiple_of(2),
-            "rotary: {dims} dimensions are no pairs"
-        );
+        assert!(dims.is_multiple_of(2), "rotary: {dims} dimensions are no pairs");
         let frequency = |pair: usize| f64::from(base).powf(-2.0 * pair as f64 / dims as f64);
-        Self {
-            frequencies: (0..dims / 2).map(frequency).collect(),
-            pairing,
-        }
+        Self { frequencies: (0..dims / 2).map(frequency).collect(), pairing }
     }
 
     /// Divides the speed of pair `i` by `factors[i]`: the tensor `rope_freqs.weight` of Llama 3.1 and later.
@@ -57,11 +51,7 @@ impl Rotary {
     ///
     /// If there is not one factor per pair.
     pub fn with_factors(mut self, factors: &[f32]) -> Self {
-        assert_eq!(
-            factors.len(),
-            self.frequencies.len(),
-            "rotary: one factor per pair"
-        );
+        assert_eq!(factors.len(), self.frequencies.len(), "rotary: one factor per pair");
         for (frequency, factor) in self.frequencies.iter_mut().zip(factors) {
             *frequency /= f64::from(*factor);
         }
@@ -71,13 +61,7 @@ impl Rotary {
     /// The angles of the token at `position`.
     pub fn angles(&self, position: usize) -> Angles {
         let turn = |frequency: &f64| (position as f64 * frequency).sin_cos();
-        Angles(
-            self.frequencies
-                .iter()
-                .map(turn)
-                .map(|(sin, cos)| (cos as f32, sin as f32))
-                .collect(),
-        )
+        Angles(self.frequencies.iter().map(turn).map(|(sin, cos)| (cos as f32, sin as f32)).collect())
     }
 
     /// Turns every head of one token: `x: [heads, head_dim]`.

@@ -39,9 +39,7 @@ pub enum WeightsError {
         stride: usize,
     },
     /// The matrix ends after the bytes do, or past every address.
-    #[error(
-        "{rows} × {cols} of {dtype}, rows {stride} bytes apart, from byte {offset} on, do not fit in {len} bytes"
-    )]
+    #[error("{rows} × {cols} of {dtype}, rows {stride} bytes apart, from byte {offset} on, do not fit in {len} bytes")]
     OutOfBytes {
         /// Rows asked for.
         rows: usize,
@@ -107,10 +105,7 @@ impl<'a> Weights<'a> {
     ///
     /// [`WeightsError::OutOfRange`] or [`WeightsError::Empty`].
     pub fn slice_rows(&self, range: Range<usize>) -> Result<Self, WeightsError> {
-        Ok(Self {
-            layout: self.layout.slice_rows(range)?,
-            bytes: self.bytes,
-        })
+        Ok(Self { layout: self.layout.slice_rows(range)?, bytes: self.bytes })
     }
 
     /// The columns `range` of every row.
@@ -119,10 +114,7 @@ impl<'a> Weights<'a> {
     ///
     /// [`WeightsError::Misaligned`] when the range cuts a block, else as [`Weights::slice_rows`].
     pub fn slice_cols(&self, range: Range<usize>) -> Result<Self, WeightsError> {
-        Ok(Self {
-            layout: self.layout.slice_cols(range)?,
-            bytes: self.bytes,
-        })
+        Ok(Self { layout: self.layout.slice_cols(range)?, bytes: self.bytes })
     }
 
     /// The bytes of row `row`, without what lies between rows.
@@ -131,12 +123,7 @@ impl<'a> Weights<'a> {
     ///
     /// If there is no such row.
     pub fn row(&self, row: usize) -> &'a [u8] {
-        let Layout {
-            rows,
-            offset,
-            stride,
-            ..
-        } = self.layout;
+        let Layout { rows, offset, stride, .. } = self.layout;
         assert!(row < rows, "row {row} of {rows}");
         &self.bytes[offset + row * stride..][..self.layout.row_bytes()]
     }
@@ -176,10 +163,7 @@ impl Tensor {
     ///
     /// As [`Weights::slice_rows`].
     pub fn slice_rows(&self, range: Range<usize>) -> Result<Self, WeightsError> {
-        Ok(Self {
-            layout: self.layout.slice_rows(range)?,
-            file: self.file.clone(),
-        })
+        Ok(Self { layout: self.layout.slice_rows(range)?, file: self.file.clone() })
     }
 
     /// The columns `range` of every row.
@@ -188,18 +172,12 @@ impl Tensor {
     ///
     /// As [`Weights::slice_cols`].
     pub fn slice_cols(&self, range: Range<usize>) -> Result<Self, WeightsError> {
-        Ok(Self {
-            layout: self.layout.slice_cols(range)?,
-            file: self.file.clone(),
-        })
+        Ok(Self { layout: self.layout.slice_cols(range)?, file: self.file.clone() })
     }
 
     /// The matrix, ready to be multiplied.
     pub fn view(&self) -> Weights<'_> {
-        Weights {
-            layout: self.layout,
-            bytes: self.file.bytes(),
-        }
+        Weights { layout: self.layout, bytes: self.file.bytes() }
     }
 }
 
@@ -270,14 +248,7 @@ impl Layout {
         if !cols.is_multiple_of(dtype.block_len()) {
             return Err(WeightsError::Misaligned { col: cols, dtype });
         }
-        let out_of_bytes = WeightsError::OutOfBytes {
-            rows,
-            cols,
-            dtype,
-            stride,
-            offset,
-            len,
-        };
+        let out_of_bytes = WeightsError::OutOfBytes { rows, cols, dtype, stride, offset, len };
         let Some(row_bytes) = dtype.row_bytes(cols) else {
             return Err(out_of_bytes);
         };
@@ -289,13 +260,7 @@ impl Layout {
             .and_then(|last_row| last_row.checked_add(row_bytes))
             .and_then(|bytes| bytes.checked_add(offset));
         match end {
-            Some(end) if end <= len => Ok(Self {
-                dtype,
-                rows,
-                cols,
-                offset,
-                stride,
-            }),
+            Some(end) if end <= len => Ok(Self { dtype, rows, cols, offset, stride }),
             _ => Err(out_of_bytes),
         }
     }
@@ -303,25 +268,15 @@ impl Layout {
     fn slice_rows(self, range: Range<usize>) -> Result<Self, WeightsError> {
         let rows = checked_len(&range, self.rows)?;
         if rows == 0 {
-            return Err(WeightsError::Empty {
-                rows,
-                cols: self.cols,
-            });
+            return Err(WeightsError::Empty { rows, cols: self.cols });
         }
-        Ok(Self {
-            rows,
-            offset: self.offset + range.start * self.stride,
-            ..self
-        })
+        Ok(Self { rows, offset: self.offset + range.start * self.stride, ..self })
     }
 
     fn slice_cols(self, range: Range<usize>) -> Result<Self, WeightsError> {
         let cols = checked_len(&range, self.cols)?;
         if cols == 0 {
-            return Err(WeightsError::Empty {
-                rows: self.rows,
-                cols,
-            });
+            return Err(WeightsError::Empty { rows: self.rows, cols });
         }
         let Self { dtype, .. } = self;
         for col in [range.start, range.end] {
@@ -330,27 +285,18 @@ impl Layout {
             }
         }
         let skipped_bytes = range.start / dtype.block_len() * dtype.block_bytes();
-        Ok(Self {
-            cols,
-            offset: self.offset + skipped_bytes,
-            ..self
-        })
+        Ok(Self { cols, offset: self.offset + skipped_bytes, ..self })
     }
 
     fn row_bytes(&self) -> usize {
-        self.dtype
-            .row_bytes(self.cols)
-            .expect("checked by the constructors")
+        self.dtype.row_bytes(self.cols).expect("checked by the constructors")
     }
 }
 
 /// The length of `range` if it lies within `0..len`.
 fn checked_len(range: &Range<usize>, len: usize) -> Result<usize, WeightsError> {
     if range.start > range.end || range.end > len {
-        return Err(WeightsError::OutOfRange {
-            range: range.clone(),
-            len,
-        });
+        return Err(WeightsError::OutOfRange { range: range.clone(), len });
     }
     Ok(range.end - range.start)
 }
@@ -394,37 +340,22 @@ mod tests {
         let matrix = |rows, cols, stride| Weights::try_new(Dtype::Q4_1, rows, cols, &bytes, stride);
         let w = matrix(2, 64, 40).unwrap();
         let message = |e: WeightsError| e.to_string();
-        assert_eq!(
-            message(matrix(0, 64, 40).unwrap_err()),
-            "a matrix of 0 rows and 64 columns holds nothing"
-        );
+        assert_eq!(message(matrix(0, 64, 40).unwrap_err()), "a matrix of 0 rows and 64 columns holds nothing");
         assert_eq!(
             message(matrix(2, 48, 40).unwrap_err()),
             "column 48 is not on a block edge of Q4_1, a multiple of 32"
         );
-        assert_eq!(
-            message(matrix(2, 64, 39).unwrap_err()),
-            "rows of 40 bytes cannot lie 39 bytes apart"
-        );
+        assert_eq!(message(matrix(2, 64, 39).unwrap_err()), "rows of 40 bytes cannot lie 39 bytes apart");
         assert_eq!(
             message(matrix(3, 64, 40).unwrap_err()),
             "3 × 64 of Q4_1, rows 40 bytes apart, from byte 0 on, do not fit in 80 bytes"
         );
-        assert_eq!(
-            message(w.slice_rows(1..3).unwrap_err()),
-            "1..3 is no range within 0..2"
-        );
+        assert_eq!(message(w.slice_rows(1..3).unwrap_err()), "1..3 is no range within 0..2");
         #[allow(clippy::reversed_empty_ranges, reason = "that is the test")]
         let reversed = w.slice_rows(2..1).unwrap_err();
         assert!(matches!(reversed, WeightsError::OutOfRange { .. }));
-        assert!(matches!(
-            w.slice_rows(1..1),
-            Err(WeightsError::Empty { .. })
-        ));
-        assert!(matches!(
-            w.slice_cols(0..16),
-            Err(WeightsError::Misaligned { col: 16, .. })
-        ));
+        assert!(matches!(w.slice_rows(1..1), Err(WeightsError::Empty { .. })));
+        assert!(matches!(w.slice_cols(0..16), Err(WeightsError::Misaligned { col: 16, .. })));
     }
 
     #[test]

@@ -3,18 +3,8 @@
 use crate::{AttentionShape, KvBlocks};
 
 /// [`crate::attention`] on [`Path::Plain`](crate::Path::Plain); shapes are checked there.
-pub(crate) fn attention(
-    shape: AttentionShape,
-    q: &[f32],
-    kv: &KvBlocks<'_>,
-    scores: &mut Vec<f32>,
-    out: &mut [f32],
-) {
-    let AttentionShape {
-        heads,
-        kv_heads,
-        head_dim,
-    } = shape;
+pub(crate) fn attention(shape: AttentionShape, q: &[f32], kv: &KvBlocks<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
+    let AttentionShape { heads, kv_heads, head_dim } = shape;
     let scale = 1.0 / (head_dim as f32).sqrt();
     out.fill(0.0);
     for head in 0..heads {
@@ -28,9 +18,7 @@ pub(crate) fn attention(
             scores.push(q.iter().zip(key).map(|(q, k)| q * k.to_f32()).sum::<f32>() * scale);
         }
         let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        scores
-            .iter_mut()
-            .for_each(|score| *score = (*score - max).exp());
+        scores.iter_mut().for_each(|score| *score = (*score - max).exp());
         let inverse = 1.0 / scores.iter().sum::<f32>();
 
         for (token, weight) in scores.iter().enumerate() {

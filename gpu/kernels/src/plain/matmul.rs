@@ -7,11 +7,7 @@ use crate::{Activations, Weights};
 pub(crate) fn matmul(w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     out.fill(0.0);
     for row in 0..w.rows() {
-        if w.dtype().is_quantised() {
-            quantised_row(w, row, x, out)
-        } else {
-            float_row(w, row, x, out)
-        }
+        if w.dtype().is_quantised() { quantised_row(w, row, x, out) } else { float_row(w, row, x, out) }
     }
 }
 
@@ -24,8 +20,7 @@ fn quantised_row(w: &Weights<'_>, row: usize, x: &Activations, out: &mut [f32]) 
             let product = |(w, x): (&i8, &i8)| i32::from(*w) * i32::from(*x);
             let dot: i32 = block.codes.iter().zip(&codes[index]).map(product).sum();
             let x = scales[index];
-            out[token * w.rows() + row] +=
-                dot as f32 * block.scale * x.scale + block.min * x.scaled_sum;
+            out[token * w.rows() + row] += dot as f32 * block.scale * x.scale + block.min * x.scaled_sum;
         }
     }
 }
