@@ -1,2 +1,49 @@
-//! The `mobula` command.
-fn main() {}
+//! The `mobula` command: one verb per file.
+//!
+//! Answers go to standard output, progress and errors to standard error. An error is one line that names the value and
+//! what would be right; the exit code is 2 for a command line that cannot be, 1 for all else, and 128 + the signal's
+//! number after a signal.
+
+#![forbid(unsafe_code)]
+
+mod exit;
+mod microbenchmark;
+mod model;
+mod progress;
+mod pull;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Actors, remote functions and served language models, from one command.
+#[derive(Parser)]
+#[command(name = "mobula", version, max_term_width = 100, after_help = EXAMPLES, arg_required_else_help = true)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mobula pull smollm2              fetch a small model
+  mobula microbenchmark --quick    see what this machine can do
+";
+
+#[derive(Subcommand)]
+enum Verb {
+    Pull(pull::Args),
+    Microbenchmark(microbenchmark::Args),
+}
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| "warn".into()))
+        .init();
+    let done = match Command::parse().verb {
+        Verb::Pull(args) => pull::run(&args),
+        Verb::Microbenchmark(args) => microbenchmark::run(&args),
+    };
+    exit::code(done)
+}

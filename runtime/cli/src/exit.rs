@@ -1,0 +1,96 @@
+//! How the command ends: its exit code, its one line of error, and what a signal does.
+//!
+//! A signal drops the verb's future, so that guards remove what is half done and kill what was started. Nothing here
+//! ends the process by itself: `main` returns the code.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Error, Result};
+use owo_colors::OwoColorize;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// A command line that cannot be: exit code 2, as clap's own errors.
+#[derive(Debug)]
+pub(crate) struct Usage(pub(crate) String);
+
+impl std::fmt::Display for Usage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Usage {}
+
+/// The end by a signal: exit code 128 + its number, as shells report it.
+#[derive(Debug)]
+struct Interrupted {
+    signal: SignalKind,
+}
+
+impl std::fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("stopped by a signal")
+    }
+}
+
+impl std::error::Error for Interrupted {}
+
+/// Prints the error, if there is one, and says which code it ends with.
+pub(crate) fn code(done: Result<()>) -> ExitCode {
+    let Err(error) = done else { return ExitCode::SUCCESS };
+    anstream::eprintln!("{} {error:#}", "error:".red().bold());
+    ExitCode::from(code_of(&error))
+}
+
+fn code_of(error: &Error) -> u8 {
+    if error.is::<Usage>() {
+        return 2;
+    }
+    let number = error.downcast_ref::<Interrupted>().map(|interrupted| interrupted.signal.as_raw_value());
+    number.and_then(|number| u8::try_from(128 + number).ok()).unwrap_or(1)
+}
+
+/// Runs `work` on this thread until it is done or SIGINT or SIGTERM comes; `work` is dropped then.
+pub(crate) fn until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    runtime.block_on(async {
+        tokio::select! {
+            biased;
+            signal = stop_signal() => Err(Interrupted { signal: signal? }.into()),
+            done = work => done,
+        }
+    })
+}
+
+/// Waits for SIGINT or SIGTERM.
+pub(crate) async fn stop_signal() -> Result<SignalKind> {
+    let (int, term) = (SignalKind::interrupt(), SignalKind::terminate());
+    let mut on_int = signal(int).context("listen for SIGINT")?;
+    let mut on_term = signal(term).context("listen for SIGTERM")?;
+    Ok(tokio::select! {
+        _ = on_int.recv() => int,
+        _ = on_term.recv() => term,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    #[test]
+    fn codes_tell_usage_failure_and_signals_apart() {
+        assert_eq!(code_of(&Usage("no".to_owned()).into()), 2);
+        assert_eq!(code_of(&anyhow!("no")), 1);
+        assert_eq!(code_of(&Interrupted { signal: SignalKind::interrupt() }.into()), 130);
+        assert_eq!(code_of(&Interrupted { signal: SignalKind::terminate() }.into()), 143);
+        assert_eq!(code(Ok(())), ExitCode::SUCCESS);
+    }
+
+    #[test]
+    fn work_that_ends_is_not_disturbed() {
+        assert_eq!(until_signal(async { Ok(7) }).unwrap(), 7);
+        assert!(until_signal::<()>(async { Err(anyhow!("no")) }).is_err());
+    }
+}

@@ -1,0 +1,64 @@
+//! `mobula microbenchmark`: what this machine does with Mobula alone, one row per figure.
+//!
+//! The frame knows rows and how to print them; each file beside it measures one part of Mobula and gives rows. A row
+//! that does the work of one of `ray microbenchmark`'s bears that row's name. Peers are measured elsewhere
+//! (`integration/bench`).
+
+mod process;
+mod row;
+
+use anyhow::{Context, Result};
+
+pub(crate) use row::{Better, Row};
+
+/// Measure Mobula on this machine.
+///
+/// Prints one row per figure: the value, and the median and the 99th percentile of its runs. Run it on a quiet machine;
+/// figures of shared machines say little by themselves.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  mobula microbenchmark --quick
+  mobula microbenchmark --json > figures.jsonl")]
+pub(crate) struct Args {
+    /// Print one JSON object per line in place of a table
+    #[arg(long)]
+    json: bool,
+    /// Measure each figure for a moment only, to see that all of them work
+    #[arg(long)]
+    quick: bool,
+}
+
+/// How much measuring is wanted.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    quick: bool,
+}
+
+impl Effort {
+    /// `thorough` runs, or a tenth of them when a quick look is enough.
+    pub(crate) fn runs(self, thorough: usize) -> usize {
+        if self.quick { thorough.div_ceil(10) } else { thorough }
+    }
+}
+
+/// Measures one part of Mobula.
+type Section = fn(Effort) -> Result<Vec<Row>>;
+
+/// All parts, in the order of their rows.
+const SECTIONS: &[(&str, Section)] = &[("process", process::rows)];
+
+/// Prints each section's rows as soon as they are measured.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    if !args.json {
+        anstream::println!("{}", row::table_head());
+    }
+    for (name, section) in SECTIONS {
+        let rows = section(Effort { quick: args.quick }).with_context(|| format!("measure {name}"))?;
+        for row in rows {
+            let line =
+                if args.json { serde_json::to_string(&row).context("write a row as JSON")? } else { row.table_line() };
+            anstream::println!("{line}");
+        }
+    }
+    Ok(())
+}
