@@ -35,3 +35,19 @@ pub(crate) fn findings(root: &Path) -> Result<Vec<String>> {
     findings.sort();
     Ok(findings)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::cargo;
+
+    #[test]
+    fn the_readme_maps_every_member() {
+        let root = cargo::root();
+        let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
+        let manifest: toml::Table = std::fs::read_to_string(root.join("Cargo.toml")).unwrap().parse().unwrap();
+        let members = manifest["workspace"]["members"].as_array().unwrap();
+        let rows = members.iter().map(|member| format!("| `{}` |", member.as_str().unwrap()));
+        let missing: Vec<String> = rows.filter(|row| !readme.contains(row)).collect();
+        assert!(missing.is_empty(), "the code map of README.md has no row {missing:?}");
+    }
+}
