@@ -25,6 +25,8 @@ const QUESTION: &str = "Explain in one sentence what a compiler does.";
 pub(crate) const PULL_LIMIT: Duration = Duration::from_secs(30 * 60);
 /// From the start of `mobula serve` to its line with the URL; loading takes 1 s, in a debug build a few.
 const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long a server that failed us may take to die by itself.
+const DEATH_LIMIT: Duration = Duration::from_millis(500);
 const PIP_LIMIT: Duration = Duration::from_secs(60);
 
 /// What stands after `demo`.
@@ -84,11 +86,11 @@ pub(crate) fn show(mobula: &Path, once: bool) -> Result<()> {
     let mut command = Command::new(mobula);
     command.args(["serve", MODEL, "--tensor-parallel-size", SHARDS, "--port", "0"]);
     let mut server = Child::watch("mobula serve", &mut command)?;
-    let answered = ask(&mut server, once);
-    if let Err(error) = answered {
-        let state = match server.status()? {
-            Some(status) => format!("mobula serve ended with {status}"),
-            None => "mobula serve was still running".to_owned(),
+    if let Err(error) = ask(&mut server, once) {
+        // A dying process closes its output a moment before it has an exit status.
+        let state = match server.wait(Instant::now() + DEATH_LIMIT) {
+            Ok(status) => format!("mobula serve ended with {status}"),
+            Err(_) => "mobula serve was still running".to_owned(),
         };
         return Err(anyhow!("{error:#}\n{state}; its last lines:\n{}", server.tail()));
     }
@@ -192,6 +194,10 @@ fn speed(tokens: u64, took: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::net::TcpListener;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -212,6 +218,68 @@ mod tests {
         assert_eq!(address_in("serving on http://[::1]:81/v1 "), Some("[::1]:81"));
         assert_eq!(address_in("http://127.0.0.1:9"), Some("127.0.0.1:9"));
         assert_eq!(address_in("nothing here"), None);
+    }
+
+    /// Shows the demo against a server that gives `completion` and streams `events`.
+    fn check(completion: &str, events: &str) -> Result<()> {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let bodies = [completion.to_owned(), events.to_owned()];
+        let server = std::thread::spawn(move || {
+            for body in bodies {
+                let (mut stream, _) = listener.accept().unwrap();
+                read_request(&stream);
+                // A demo that has seen enough closes early.
+                let _ = write!(stream, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            }
+        });
+        let folder = std::env::temp_dir().join(format!("mobula-demo-{}-{}", std::process::id(), address.port()));
+        std::fs::create_dir(&folder).unwrap();
+        let mobula = folder.join("mobula");
+        let script = format!(
+            "#!/bin/sh\ntrap 'exit 0' TERM\necho 'smollm2 at http://{address}'\nwhile :; do sleep 0.02; done\n"
+        );
+        std::fs::write(&mobula, script).unwrap();
+        std::fs::set_permissions(&mobula, PermissionsExt::from_mode(0o755)).unwrap();
+        let shown = show(&mobula, true);
+        std::fs::remove_dir_all(&folder).unwrap();
+        if shown.is_err() {
+            // The second question may not have come: the server waits for it no longer.
+            drop(std::net::TcpStream::connect(address));
+        }
+        server.join().unwrap();
+        shown
+    }
+
+    fn read_request(stream: &std::net::TcpStream) {
+        let mut reader = BufReader::new(stream);
+        let (mut line, mut length) = (String::new(), 0);
+        while reader.read_line(&mut line).unwrap() > 2 {
+            if let Some(value) = line.strip_prefix("Content-Length: ") {
+                length = value.trim().parse().unwrap();
+            }
+            line.clear();
+        }
+        reader.read_exact(&mut vec![0; length]).unwrap();
+    }
+
+    const PARIS: &str = r#"{"choices":[{"text":" Paris."}],"usage":{"completion_tokens":2}}"#;
+    const STREAM: &str = "data: {\"choices\":[{\"delta\":{\"content\":\"It translates.\"}}]}\n\n\
+                          data: {\"choices\":[],\"usage\":{\"completion_tokens\":4}}\n\ndata: [DONE]\n\n";
+
+    #[test]
+    fn a_right_answer_and_a_whole_stream_pass() {
+        check(PARIS, STREAM).unwrap();
+    }
+
+    #[test]
+    fn a_wrong_answer_and_a_broken_stream_fail() {
+        let wrong = check(&PARIS.replace("Paris", "Lyon"), STREAM).unwrap_err().to_string();
+        assert!(wrong.contains("does not hold \" Paris\""), "{wrong}");
+        let unfinished = check(PARIS, &STREAM.replace("data: [DONE]", "")).unwrap_err().to_string();
+        assert!(unfinished.contains("without [DONE]"), "{unfinished}");
+        let broken = check(PARIS, "data: {\"error\":{\"type\":\"shard_failed\"}}\n\n").unwrap_err().to_string();
+        assert!(broken.contains("shard_failed"), "{broken}");
     }
 
     #[test]
