@@ -47,7 +47,7 @@ fn run_built(built: &Built, stages: &mut Stages, tally: &mut Tally) {
         }
         match model {
             Ok(()) => tally.record("demo --once", demo::show(&built.mobula, true)),
-            Err(error) => tally.skip("demo --once", &error),
+            Err(error) => tally.skip("demo --once, and what tests do with the real model", &error),
         }
     });
     if !built.simulations.is_empty() {
