@@ -1,1 +1,18 @@
-//! mobula-wire.
+//! The language between processes: how a value becomes bytes, what a call looks like, and how types are compared.
+//!
+//! Nothing here touches a socket; bytes that come in are bounded, and a wrong one is a typed error, never a panic.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`codec`] | values to bytes and back, in one layout named by its [`CodecId`] |
+//! | [`schema`] | a 64-bit hash of what a type looks like on the wire; the hash of a registered name |
+//! | [`call`] | [`CallFrame`]: the envelope of a call that leaves its process |
+#![forbid(unsafe_code)]
+
+pub mod call;
+pub mod codec;
+pub mod schema;
+
+pub use call::{CallFrame, CallHeader, FrameError, TooLarge};
+pub use codec::{CodecId, DecodeError, EncodeError, PAYLOAD_BYTES_MAX, decode, decode_limited, encode};
+pub use schema::{name_hash, schema_hash};
