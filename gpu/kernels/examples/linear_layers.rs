@@ -61,7 +61,7 @@ impl Matrix {
     fn new(dtype: Dtype, rows: usize, cols: usize) -> Self {
         let blocks = rows * cols / dtype.block_len();
         let scale = f16::from_f32(0.01).to_le_bytes();
-        let codes = (0..blocks * dtype.block_bytes()).map(|i| (i * 2_654_435_761 >> 13) as u8);
+        let codes = (0..blocks * dtype.block_bytes()).map(|i| ((i * 2_654_435_761) >> 13) as u8);
         let mut bytes: Vec<u8> = codes.collect();
         for block in bytes.chunks_exact_mut(dtype.block_bytes()) {
             block[..2].copy_from_slice(&scale);

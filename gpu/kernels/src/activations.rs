@@ -100,6 +100,7 @@ impl Activations {
     }
 
     /// The blocks of `token`: codes `[blocks, 32]`, scales `[blocks]`.
+    #[inline]
     pub(crate) fn quantised_row(&self, token: usize) -> (&[[i8; QUANTISED_BLOCK_LEN]], &[BlockScale]) {
         let blocks = self.blocks();
         let (codes, _) = self.codes.as_chunks::<QUANTISED_BLOCK_LEN>();

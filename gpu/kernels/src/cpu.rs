@@ -5,6 +5,9 @@
 
 use std::fmt;
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd::{Avx2, Avx512, Lanes};
+
 /// A set of CPU instructions that the kernels are written for.
 ///
 /// ```
@@ -100,15 +103,15 @@ impl Path {
     /// If this machine lacks them.
     #[inline(always)]
     pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
-        assert!(self.is_available(), "this machine lacks the instructions of the CPU path {self}");
         match self {
-            // SAFETY: the processor has the instructions, asserted above.
             #[cfg(target_arch = "x86_64")]
-            Path::Avx512Vnni => unsafe { run_avx512(f) },
-            // SAFETY: as above.
+            Path::Avx512Vnni => Avx512::new().run(f),
             #[cfg(target_arch = "x86_64")]
-            Path::Avx2 => unsafe { run_avx2(f) },
-            _ => f(),
+            Path::Avx2 => Avx2::new().run(f),
+            _ => {
+                assert!(self.is_available(), "this machine lacks the CPU path {self}");
+                f()
+            }
         }
     }
 
@@ -133,18 +136,6 @@ impl Path {
             None => Err(PathError::Unknown { value: value.to_owned(), available }),
         }
     }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
-fn run_avx512<R>(f: impl FnOnce() -> R) -> R {
-    f()
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma,f16c")]
-fn run_avx2<R>(f: impl FnOnce() -> R) -> R {
-    f()
 }
 
 impl fmt::Display for Path {

@@ -33,25 +33,19 @@ pub(crate) use lanes::Lanes;
 
 use crate::{Activations, Dtype, Weights};
 
-/// Evaluates the kernel with the lanes of a path, compiled for its instructions, or the plain one.
+/// Evaluates the kernel with the lanes of a path, or the plain one.
 macro_rules! on_path {
     ($path:expr, plain: $plain:expr, lanes: |$lanes:ident| $kernel:expr) => {
         match $path {
             #[cfg(target_arch = "x86_64")]
-            path @ $crate::Path::Avx512Vnni => {
+            $crate::Path::Avx512Vnni => {
                 let $lanes = $crate::simd::Avx512::new();
-                path.run(
-                    #[inline(always)]
-                    || $kernel,
-                )
+                $kernel
             }
             #[cfg(target_arch = "x86_64")]
-            path @ $crate::Path::Avx2 => {
+            $crate::Path::Avx2 => {
                 let $lanes = $crate::simd::Avx2::new();
-                path.run(
-                    #[inline(always)]
-                    || $kernel,
-                )
+                $kernel
             }
             path => path.run(|| $plain),
         }
@@ -60,7 +54,6 @@ macro_rules! on_path {
 pub(crate) use on_path;
 
 /// [`crate::matmul`] in lanes; shapes are checked there.
-#[inline(always)]
 pub(crate) fn matmul<L: Lanes>(lanes: L, w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     match w.dtype() {
         Dtype::F32 => float::matmul::<L, float::F32>(lanes, w, x, out),

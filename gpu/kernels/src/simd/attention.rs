@@ -9,7 +9,6 @@ use super::lanes::Lanes;
 use crate::{AttentionShape, KvBlocks, exp::exp, plain};
 
 /// [`crate::attention`] in lanes; shapes are checked there.
-#[inline(always)]
 pub(crate) fn attention<L: Lanes>(
     lanes: L,
     shape: AttentionShape,
@@ -28,10 +27,20 @@ pub(crate) fn attention<L: Lanes>(
         let stride = kv_heads * head_dim;
         let offset = head / (heads / kv_heads) * head_dim;
         for (keys, scores) in kv.keys.iter().zip(scores.chunks_mut(kv.block_tokens)) {
-            score(lanes, q, Heads { block: keys, stride, offset }, scores);
+            let keys = Heads { block: keys, stride, offset };
+            lanes.run(
+                #[inline(always)]
+                || score(lanes, q, keys, scores),
+            );
         }
-        let inverse = 1.0 / exponentials(scores);
-        weighted_sum(lanes, Cache { kv, stride, offset }, scores, inverse, out);
+        let sum = lanes.run(
+            #[inline(always)]
+            || exponentials(scores),
+        );
+        lanes.run(
+            #[inline(always)]
+            || weighted_sum(lanes, Cache { kv, stride, offset }, scores, 1.0 / sum, out),
+        );
     }
 }
 
@@ -41,10 +50,10 @@ fn score<L: Lanes>(lanes: L, q: &[f32], keys: Heads<'_>, scores: &mut [f32]) {
     let scale = 1.0 / (q.len() as f32).sqrt();
     for first_token in (0..scores.len()).step_by(8) {
         let last_token = scores.len() - 1;
-        let rows: [&[f16]; 8] = std::array::from_fn(
-            #[inline(always)]
-            |t| keys.row(last_token.min(first_token + t), q.len()),
-        );
+        let mut rows = [&[][..]; 8];
+        for (t, row) in rows.iter_mut().enumerate() {
+            *row = keys.row(last_token.min(first_token + t), q.len());
+        }
         let mut sums = [lanes.splat(0.0); 8];
         for at in (0..q.len()).step_by(L::WIDTH) {
             let x = lanes.load(&q[at..][..L::WIDTH]);
@@ -86,18 +95,21 @@ fn exponentials(scores: &mut [f32]) -> f32 {
 /// `out = Σ_token weights[token] · value · inverse`, as many vectors of it at a time as registers hold.
 #[inline(always)]
 fn weighted_sum<L: Lanes>(lanes: L, cache: Cache<'_>, weights: &[f32], inverse: f32, out: &mut [f32]) {
-    let mut at = 0;
-    while at < out.len() {
-        at += match (out.len() - at) / L::WIDTH {
-            8.. => weighted_sum_tile::<L, 8>(lanes, cache, weights, inverse, out, at),
-            4.. => weighted_sum_tile::<L, 4>(lanes, cache, weights, inverse, out, at),
-            2.. => weighted_sum_tile::<L, 2>(lanes, cache, weights, inverse, out, at),
-            _ => weighted_sum_tile::<L, 1>(lanes, cache, weights, inverse, out, at),
+    let mut rest = out;
+    let mut cache = cache;
+    while !rest.is_empty() {
+        let len = match rest.len() / L::WIDTH {
+            8.. => weighted_sum_tile::<L, 8>(lanes, cache, weights, inverse, rest),
+            4.. => weighted_sum_tile::<L, 4>(lanes, cache, weights, inverse, rest),
+            2.. => weighted_sum_tile::<L, 2>(lanes, cache, weights, inverse, rest),
+            _ => weighted_sum_tile::<L, 1>(lanes, cache, weights, inverse, rest),
         };
+        rest = &mut rest[len..];
+        cache.offset += len;
     }
 }
 
-/// `V` vectors of the output from dimension `at` on; gives how many dimensions that is.
+/// The first `V` vectors of the output; gives how many dimensions that is.
 #[inline(always)]
 fn weighted_sum_tile<L: Lanes, const V: usize>(
     lanes: L,
@@ -105,11 +117,10 @@ fn weighted_sum_tile<L: Lanes, const V: usize>(
     weights: &[f32],
     inverse: f32,
     out: &mut [f32],
-    at: usize,
 ) -> usize {
     let mut sums = [lanes.splat(0.0); V];
     for (block, weights) in kv.values.iter().zip(weights.chunks(kv.block_tokens)) {
-        let values = Heads { block, stride, offset: offset + at };
+        let values = Heads { block, stride, offset };
         for (token, weight) in weights.iter().enumerate() {
             let (row, weight) = (values.row(token, V * L::WIDTH), lanes.splat(*weight));
             for (v, sum) in sums.iter_mut().enumerate() {
@@ -117,8 +128,8 @@ fn weighted_sum_tile<L: Lanes, const V: usize>(
             }
         }
     }
-    for (v, sum) in sums.into_iter().enumerate() {
-        lanes.store(lanes.mul(sum, lanes.splat(inverse)), &mut out[at + v * L::WIDTH..][..L::WIDTH]);
+    for (sum, out) in sums.into_iter().zip(out.chunks_exact_mut(L::WIDTH)) {
+        lanes.store(lanes.mul(sum, lanes.splat(inverse)), out);
     }
     V * L::WIDTH
 }

@@ -46,6 +46,16 @@ impl Lanes for Avx2 {
     type NibbleSum = __m256i;
 
     #[inline(always)]
+    fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx2,fma,f16c")]
+        fn compiled<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: LANES-1.
+        unsafe { compiled(f) }
+    }
+
+    #[inline(always)]
     fn splat(self, value: f32) -> __m256 {
         // SAFETY: LANES-1.
         unsafe { _mm256_set1_ps(value) }
@@ -126,10 +136,8 @@ impl Lanes for Avx2 {
             let evens_then_odds =
                 _mm256_broadcastsi128_si256(_mm_setr_epi8(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15));
             let halves = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_shuffle_epi8(pairs, evens_then_odds));
-            [_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves)].map(
-                #[inline(always)]
-                |half| _mm256_cvtph_ps(half),
-            )
+            let (low, high) = (_mm256_castsi256_si128(halves), _mm256_extracti128_si256::<1>(halves));
+            [_mm256_cvtph_ps(low), _mm256_cvtph_ps(high)]
         }
     }
 
@@ -174,17 +182,17 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: a prefetch reads nothing and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose_16_bytes(self, rows: &Rows, at: usize) -> [__m256i; 4] {
         // SAFETY: LANES-1; the caller vouches for bytes `at .. at + 16` of every row.
         unsafe {
-            let [a, b, c, d] = [0, 1, 2, 3].map(
-                #[inline(always)]
-                |i: usize| {
-                    let low = _mm_loadu_si128(rows[i].add(at).cast());
-                    let high = _mm_loadu_si128(rows[i + 4].add(at).cast());
-                    _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
-                },
-            );
+            let (a, b) = (pair(rows[0], rows[4], at), pair(rows[1], rows[5], at));
+            let (c, d) = (pair(rows[2], rows[6], at), pair(rows[3], rows[7], at));
             let (ab_low, ab_high) = (_mm256_unpacklo_epi32(a, b), _mm256_unpackhi_epi32(a, b));
             let (cd_low, cd_high) = (_mm256_unpacklo_epi32(c, d), _mm256_unpackhi_epi32(c, d));
             [
@@ -200,11 +208,8 @@ impl Lanes for Avx2 {
     unsafe fn gather_4_bytes(self, rows: &Rows, at: usize) -> __m256i {
         // SAFETY: LANES-1; the caller vouches for bytes `at .. at + 4` of every row.
         unsafe {
-            let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(
-                #[inline(always)]
-                |i: usize| rows[i].add(at).cast::<i32>().read_unaligned(),
-            );
-            _mm256_setr_epi32(a, b, c, d, e, f, g, h)
+            let row = |i: usize| rows[i].add(at).cast::<i32>().read_unaligned();
+            _mm256_setr_epi32(row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7))
         }
     }
 
@@ -212,11 +217,22 @@ impl Lanes for Avx2 {
     unsafe fn gather_f16(self, rows: &Rows, at: usize) -> __m256 {
         // SAFETY: LANES-1; the caller vouches for bytes `at .. at + 2` of every row.
         unsafe {
-            let [a, b, c, d, e, f, g, h] = [0, 1, 2, 3, 4, 5, 6, 7].map(
-                #[inline(always)]
-                |i: usize| rows[i].add(at).cast::<i16>().read_unaligned(),
-            );
-            _mm256_cvtph_ps(_mm_setr_epi16(a, b, c, d, e, f, g, h))
+            let row = |i: usize| rows[i].add(at).cast::<i16>().read_unaligned();
+            _mm256_cvtph_ps(_mm_setr_epi16(row(0), row(1), row(2), row(3), row(4), row(5), row(6), row(7)))
         }
+    }
+}
+
+/// Sixteen bytes of two rows.
+///
+/// # Safety
+///
+/// The machine has AVX2; bytes `at .. at + 16` of both rows can be read.
+#[inline(always)]
+unsafe fn pair(low: *const u8, high: *const u8, at: usize) -> __m256i {
+    // SAFETY: the caller's.
+    unsafe {
+        let (low, high) = (_mm_loadu_si128(low.add(at).cast()), _mm_loadu_si128(high.add(at).cast()));
+        _mm256_inserti128_si256::<1>(_mm256_castsi128_si256(low), high)
     }
 }

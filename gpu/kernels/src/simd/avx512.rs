@@ -33,6 +33,16 @@ impl Lanes for Avx512 {
     type NibbleSum = __m512i;
 
     #[inline(always)]
+    fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512vl,avx512vnni")]
+        fn compiled<R>(f: impl FnOnce() -> R) -> R {
+            f()
+        }
+        // SAFETY: LANES-1.
+        unsafe { compiled(f) }
+    }
+
+    #[inline(always)]
     fn splat(self, value: f32) -> __m512 {
         // SAFETY: LANES-1.
         unsafe { _mm512_set1_ps(value) }
@@ -85,15 +95,9 @@ impl Lanes for Avx512 {
 
     #[inline(always)]
     fn sums(self, values: [__m512; 8]) -> [f32; 8] {
-        let halved = values.map(
-            #[inline(always)]
-            // SAFETY: LANES-1.
-            |value| unsafe {
-                let high = _mm512_castps_pd(value);
-                let high = _mm256_castpd_ps(_mm512_extractf64x4_pd::<1>(high));
-                _mm256_add_ps(_mm512_castps512_ps256(value), high)
-            },
-        );
+        let [a, b, c, d, e, f, g, h] = values;
+        // SAFETY: LANES-1.
+        let halved = unsafe { [halve(a), halve(b), halve(c), halve(d), halve(e), halve(f), halve(g), halve(h)] };
         Avx2::sums_of_8(halved, self.0)
     }
 
@@ -119,10 +123,8 @@ impl Lanes for Avx512 {
     fn f16_halves(self, pairs: __m512i) -> [__m512; 2] {
         // SAFETY: LANES-1.
         unsafe {
-            [pairs, _mm512_srli_epi32::<16>(pairs)].map(
-                #[inline(always)]
-                |low| _mm512_cvtph_ps(_mm512_cvtepi32_epi16(low)),
-            )
+            let (low, high) = (_mm512_cvtepi32_epi16(pairs), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(pairs)));
+            [_mm512_cvtph_ps(low), _mm512_cvtph_ps(high)]
         }
     }
 
@@ -165,20 +167,17 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn prefetch(self, address: *const u8) {
+        // SAFETY: a prefetch reads nothing and never faults.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+
+    #[inline(always)]
     unsafe fn transpose_16_bytes(self, rows: &Rows, at: usize) -> [__m512i; 4] {
         // SAFETY: LANES-1; the caller vouches for bytes `at .. at + 16` of every row.
         unsafe {
-            let [a, b, c, d] = [0, 1, 2, 3].map(
-                #[inline(always)]
-                |i: usize| {
-                    let [j, k, l, m] = [i, i + 4, i + 8, i + 12].map(
-                        #[inline(always)]
-                        |row| _mm_loadu_si128(rows[row].add(at).cast()),
-                    );
-                    let low = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(j), k);
-                    _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(low, l), m)
-                },
-            );
+            let (a, b) = (every_fourth(rows, 0, at), every_fourth(rows, 1, at));
+            let (c, d) = (every_fourth(rows, 2, at), every_fourth(rows, 3, at));
             let (ab_low, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
             let (cd_low, cd_high) = (_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
             [
@@ -216,4 +215,35 @@ impl Lanes for Avx512 {
 #[inline(always)]
 fn halves(rows: &Rows) -> (Rows, Rows) {
     (*rows, std::array::from_fn(|i| rows[(i + 8) % 16]))
+}
+
+/// The upper eight lanes added to the lower.
+///
+/// # Safety
+///
+/// The machine has AVX-512 F.
+#[inline(always)]
+unsafe fn halve(value: __m512) -> __m256 {
+    // SAFETY: the caller's.
+    unsafe {
+        let high = _mm512_extractf64x4_pd::<1>(_mm512_castps_pd(value));
+        _mm256_add_ps(_mm512_castps512_ps256(value), _mm256_castpd_ps(high))
+    }
+}
+
+/// Sixteen bytes of rows `first`, `first + 4`, `first + 8`, `first + 12`.
+///
+/// # Safety
+///
+/// The machine has AVX-512 F; bytes `at .. at + 16` of the rows can be read.
+#[inline(always)]
+unsafe fn every_fourth(rows: &Rows, first: usize, at: usize) -> __m512i {
+    let row = |i: usize| rows[first + i].wrapping_add(at).cast::<__m128i>();
+    // SAFETY: the caller's.
+    unsafe {
+        let (a, b) = (_mm_loadu_si128(row(0)), _mm_loadu_si128(row(4)));
+        let (c, d) = (_mm_loadu_si128(row(8)), _mm_loadu_si128(row(12)));
+        let ab = _mm512_inserti32x4::<1>(_mm512_castsi128_si512(a), b);
+        _mm512_inserti32x4::<3>(_mm512_inserti32x4::<2>(ab, c), d)
+    }
 }

@@ -14,6 +14,10 @@ impl<const N: usize> Lanes for Emulated<N> {
     type I32 = [i32; N];
     type NibbleSum = [i32; N];
 
+    fn run<R>(self, f: impl FnOnce() -> R) -> R {
+        f()
+    }
+
     fn splat(self, value: f32) -> [f32; N] {
         [value; N]
     }
@@ -105,6 +109,8 @@ impl<const N: usize> Lanes for Emulated<N> {
     fn byte_total(self, sum: [i32; N]) -> [f32; N] {
         sum.map(|sum| sum as f32)
     }
+
+    fn prefetch(self, _address: *const u8) {}
 
     unsafe fn transpose_16_bytes(self, rows: &Rows, at: usize) -> [[i32; N]; 4] {
         // SAFETY: the caller vouches for bytes `at .. at + 16` of every row.

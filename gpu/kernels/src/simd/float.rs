@@ -16,7 +16,6 @@ pub(super) trait Format {
 }
 
 /// [`crate::matmul`] for the float format `F`.
-#[inline(always)]
 pub(super) fn matmul<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     if x.tokens() == 1 {
         matmul_tiled::<L, F, 8, 1>(lanes, w, x, out);
@@ -26,7 +25,6 @@ pub(super) fn matmul<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activat
 }
 
 /// By tiles of `R` rows and `T` tokens, eight outputs; those past an edge repeat the last and are not written.
-#[inline(always)]
 fn matmul_tiled<L: Lanes, F: Format, const R: usize, const T: usize>(
     lanes: L,
     w: &Weights<'_>,
@@ -34,16 +32,19 @@ fn matmul_tiled<L: Lanes, F: Format, const R: usize, const T: usize>(
     out: &mut [f32],
 ) {
     for first_row in (0..w.rows()).step_by(R) {
-        let rows: [&[u8]; R] = std::array::from_fn(
-            #[inline(always)]
-            |r| w.row((first_row + r).min(w.rows() - 1)),
-        );
+        let mut rows = [&[][..]; R];
+        for (r, row) in rows.iter_mut().enumerate() {
+            *row = w.row((first_row + r).min(w.rows() - 1));
+        }
         for first_token in (0..x.tokens()).step_by(T) {
-            let tokens: [&[f32]; T] = std::array::from_fn(
+            let mut tokens = [&[][..]; T];
+            for (t, token) in tokens.iter_mut().enumerate() {
+                *token = x.row((first_token + t).min(x.tokens() - 1));
+            }
+            let sums = lanes.run(
                 #[inline(always)]
-                |t| x.row((first_token + t).min(x.tokens() - 1)),
+                || tile::<L, F, R, T>(lanes, rows, tokens),
             );
-            let sums = tile::<L, F, R, T>(lanes, rows, tokens);
             for (output, sum) in sums.into_iter().enumerate() {
                 let (row, token) = (first_row + output % R, first_token + output / R);
                 if row < w.rows() && token < x.tokens() {
@@ -64,29 +65,27 @@ fn tile<L: Lanes, F: Format, const R: usize, const T: usize>(
     const { assert!(R * T == 8) };
     let (step, step_bytes) = (L::WIDTH, L::WIDTH * F::DTYPE.block_bytes());
     let steps = tokens[0].len() / step;
-    let mut sums = [lanes.splat(0.0); 8];
+    let (mut w, mut x, mut sums) = ([lanes.splat(0.0); R], [lanes.splat(0.0); T], [lanes.splat(0.0); 8]);
     for index in 0..steps {
-        let w = rows.map(
-            #[inline(always)]
-            |row| F::read(lanes, &row[index * step_bytes..][..step_bytes]),
-        );
-        let x = tokens.map(
-            #[inline(always)]
-            |token| lanes.load(&token[index * step..][..step]),
-        );
+        for (w, row) in w.iter_mut().zip(rows) {
+            *w = F::read(lanes, &row[index * step_bytes..][..step_bytes]);
+        }
+        for (x, token) in x.iter_mut().zip(tokens) {
+            *x = lanes.load(&token[index * step..][..step]);
+        }
         add_products::<L, R, T>(lanes, w, x, &mut sums);
     }
     if !tokens[0].len().is_multiple_of(step) {
-        let w = rows.map(|row| {
+        for (w, row) in w.iter_mut().zip(rows) {
             let (mut padded, tail) = ([0; WIDTH_MAX * 4], &row[steps * step_bytes..]);
             padded[..tail.len()].copy_from_slice(tail);
-            F::read(lanes, &padded)
-        });
-        let x = tokens.map(|token| {
+            *w = F::read(lanes, &padded);
+        }
+        for (x, token) in x.iter_mut().zip(tokens) {
             let (mut padded, tail) = ([0.0; WIDTH_MAX], &token[steps * step..]);
             padded[..tail.len()].copy_from_slice(tail);
-            lanes.load(&padded)
-        });
+            *x = lanes.load(&padded);
+        }
         add_products::<L, R, T>(lanes, w, x, &mut sums);
     }
     lanes.sums(sums)

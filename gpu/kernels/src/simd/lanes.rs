@@ -1,7 +1,7 @@
 //! What the kernels ask of an instruction set.
 //!
 //! LANES-1: a value of an implementation exists only on a machine that has the instructions, so its methods are safe to
-//! call; they are also to be inlined into a function compiled for them ([`Path::run`](crate::Path::run)), else every
+//! call; they are also to be inlined into a function compiled for them ([`Lanes::run`]), else every
 //! one is a call.
 
 /// Vectors of [`Lanes::WIDTH`] lanes of 32 bits.
@@ -16,6 +16,9 @@ pub(crate) trait Lanes: Copy {
     type I32: Copy;
     /// The sum so far of at most [`NIBBLE_STEPS_MAX`] products of four nibbles each, per lane.
     type NibbleSum: Copy;
+
+    /// Runs `f`, compiled for the instructions as far as it is inlined.
+    fn run<R>(self, f: impl FnOnce() -> R) -> R;
 
     /// The same number in every lane.
     fn splat(self, value: f32) -> Self::F32;
@@ -59,6 +62,9 @@ pub(crate) trait Lanes: Copy {
     fn add_bytes(self, sum: Self::I32, w: Self::I32, x: Self::I32) -> Self::I32;
     /// The sum as a number.
     fn byte_total(self, sum: Self::I32) -> Self::F32;
+
+    /// Asks for the cache line at `address`, which need not be readable.
+    fn prefetch(self, address: *const u8);
 
     /// Lane `i` of vector `j` is bytes `at + 4 · j ..` of row `i`, four of them.
     ///

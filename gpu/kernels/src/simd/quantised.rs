@@ -15,7 +15,6 @@ use super::{
 use crate::{Activations, Weights, activations::BlockScale, dtype::QUANTISED_BLOCK_LEN};
 
 /// [`crate::matmul`] for the quantised format `F`.
-#[inline(always)]
 pub(super) fn matmul<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     let mut out = Out { values: out, rows: w.rows() };
     match x.tokens() {
@@ -28,33 +27,41 @@ pub(super) fn matmul<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activat
     }
 }
 
-#[inline(always)]
 fn few_tokens<L: Lanes, F: Format, const T: usize>(lanes: L, w: &Weights<'_>, x: &Activations, out: &mut Out<'_>) {
-    let tokens = Tile::<T>::new(x, 0, 0, x.blocks());
-    for first_row in (0..w.rows()).step_by(L::WIDTH) {
-        let panel = Panel::new(w, first_row);
-        let mut sums = [lanes.splat(0.0); T];
-        for index in 0..x.blocks() {
-            let block = panel.block::<L, F>(lanes, index);
-            tokens.add::<L, F>(lanes, &block, index, &mut sums);
-        }
-        for (token, sum) in sums.into_iter().enumerate() {
-            out.store(lanes, token, first_row, sum);
-        }
-    }
+    lanes.run(
+        #[inline(always)]
+        || {
+            let tokens = Tile::<T>::new(x, 0, 0, x.blocks());
+            for first_row in (0..w.rows()).step_by(L::WIDTH) {
+                let mut panel = Panel::new(lanes, w, first_row);
+                let mut sums = [lanes.splat(0.0); T];
+                for index in 0..x.blocks() {
+                    let block = panel.block::<L, F>(lanes, index);
+                    tokens.add::<L, F>(lanes, &block, index, &mut sums);
+                }
+                for (token, sum) in sums.into_iter().enumerate() {
+                    out.store(lanes, token, first_row, sum);
+                }
+            }
+        },
+    );
 }
 
-#[inline(always)]
 fn many_tokens<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activations, out: &mut Out<'_>) {
     let mut unpacked = [Block::zero(lanes); CHUNK_BLOCKS];
     out.values.fill(0.0);
     for first_row in (0..w.rows()).step_by(L::WIDTH) {
-        let panel = Panel::new(w, first_row);
+        let mut panel = Panel::new(lanes, w, first_row);
         for first_block in (0..x.blocks()).step_by(CHUNK_BLOCKS) {
             let chunk = &mut unpacked[..CHUNK_BLOCKS.min(x.blocks() - first_block)];
-            for (index, block) in chunk.iter_mut().enumerate() {
-                *block = panel.block::<L, F>(lanes, first_block + index);
-            }
+            lanes.run(
+                #[inline(always)]
+                || {
+                    for (index, block) in chunk.iter_mut().enumerate() {
+                        *block = panel.block::<L, F>(lanes, first_block + index);
+                    }
+                },
+            );
             let mut token = 0;
             while token < x.tokens() {
                 token += match x.tokens() - token {
@@ -69,7 +76,6 @@ fn many_tokens<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activations, 
 }
 
 /// Adds the products of an unpacked chunk to the sums of `T` tokens; gives `T`.
-#[inline(always)]
 fn add_chunk<L: Lanes, F: Format, const T: usize>(
     lanes: L,
     chunk: &[Block<L>],
@@ -78,17 +84,22 @@ fn add_chunk<L: Lanes, F: Format, const T: usize>(
     first_row: usize,
     out: &mut Out<'_>,
 ) -> usize {
-    let tokens = Tile::<T>::new(x, first_token, first_block, chunk.len());
-    let mut sums = [lanes.splat(0.0); T];
-    for (t, sum) in sums.iter_mut().enumerate() {
-        *sum = out.load(lanes, first_token + t, first_row);
-    }
-    for (index, block) in chunk.iter().enumerate() {
-        tokens.add::<L, F>(lanes, block, index, &mut sums);
-    }
-    for (t, sum) in sums.into_iter().enumerate() {
-        out.store(lanes, first_token + t, first_row, sum);
-    }
+    lanes.run(
+        #[inline(always)]
+        || {
+            let tokens = Tile::<T>::new(x, first_token, first_block, chunk.len());
+            let mut sums = [lanes.splat(0.0); T];
+            for (t, sum) in sums.iter_mut().enumerate() {
+                *sum = out.load(lanes, first_token + t, first_row);
+            }
+            for (index, block) in chunk.iter().enumerate() {
+                tokens.add::<L, F>(lanes, block, index, &mut sums);
+            }
+            for (t, sum) in sums.into_iter().enumerate() {
+                out.store(lanes, first_token + t, first_row, sum);
+            }
+        },
+    );
     T
 }
 
@@ -101,14 +112,12 @@ struct Tile<'a, const T: usize> {
 impl<'a, const T: usize> Tile<'a, T> {
     #[inline(always)]
     fn new(x: &'a Activations, first_token: usize, first_block: usize, blocks: usize) -> Self {
-        let rows: [_; T] = std::array::from_fn(
-            #[inline(always)]
-            |t| x.quantised_row(first_token + t),
-        );
-        Self {
-            codes: rows.map(|(codes, _)| &codes[first_block..][..blocks]),
-            scales: rows.map(|(_, scales)| &scales[first_block..][..blocks]),
+        let (mut codes, mut scales) = ([&[][..]; T], [&[][..]; T]);
+        for t in 0..T {
+            let row = x.quantised_row(first_token + t);
+            (codes[t], scales[t]) = (&row.0[first_block..][..blocks], &row.1[first_block..][..blocks]);
         }
+        Self { codes, scales }
     }
 
     /// Adds the products of `block` and the tile's block `index`: the one place where the arithmetic is.
@@ -162,4 +171,4 @@ impl Out<'_> {
 
 /// Blocks unpacked at a time: 5 KiB in eight lanes, 10 KiB in sixteen, and as many of the activations, within 32 KiB of
 /// first-level cache.
-const CHUNK_BLOCKS: usize = 16;
+const CHUNK_BLOCKS: usize = 24;
