@@ -1,1 +1,21 @@
-//! mobula-logic.
+//! The runtime's decisions as state machines: inputs and time go in, outputs come out, nothing else happens.
+//!
+//! There is no clock, socket, file or unseeded randomness here. A driver gives a machine real time and performs what it
+//! says; `integration/sim` gives it invented time and every misfortune. What each machine promises is written as
+//! numbered invariants, and one function checks them in debug builds, in the simulator and in the tests.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`restarts`] | when and how often something that failed is started again (G5) |
+//! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
+#![forbid(unsafe_code)]
+
+pub mod invariant;
+pub mod mutant;
+pub mod restarts;
+pub mod supervision;
+
+pub use invariant::Violation;
+pub use mutant::Mutant;
+pub use restarts::{Restarts, Verdict};
+pub use supervision::Supervision;
