@@ -5,6 +5,8 @@
 pub mod catalogue;
 pub mod config;
 pub mod gguf;
+pub mod logic;
+pub mod model;
 pub mod random;
 pub mod sampler;
 pub mod split;
