@@ -8,14 +8,17 @@
 //! |---|---|
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
+//! | [`task`] | how often a task runs, and how it ends (G1, G2) |
 #![forbid(unsafe_code)]
 
 pub mod invariant;
 pub mod mutant;
 pub mod restarts;
 pub mod supervision;
+pub mod task;
 
 pub use invariant::Violation;
 pub use mutant::Mutant;
 pub use restarts::{Restarts, Verdict};
 pub use supervision::Supervision;
+pub use task::Task;
