@@ -1,1 +1,58 @@
-//! mobula-actor.
+//! The actor model of Mobula, without a network.
+//!
+//! An actor is state that handles one message after another on one thread, started and kept alive by a supervisor.
+//! Programs name the crate `mobula`, which re-exports what they need of this one.
+//!
+//! | to read about | open |
+//! |---|---|
+//! | the traits a user implements | [`actor`](Actor) |
+//! | what a program holds of an actor | [`Address`], [`ActorRef`], [`Recipient`] |
+//! | a call and its reply | [`Call`], [`Asking`] |
+//! | starting and supervising | [`Spawn`], [`Supervisor`] |
+//! | the loop that owns the state | `cell`, hosted by actix in `shell` |
+//! | how mail leaves the process | [`Deliver`], [`registry`] |
+#![forbid(unsafe_code)]
+
+mod actor;
+mod address;
+pub mod arbiters;
+mod call;
+mod cell;
+pub mod clock;
+mod context;
+mod control;
+mod counters;
+pub mod current;
+pub mod deliver;
+mod envelope;
+mod held;
+mod lanes;
+mod mailbox;
+pub mod object;
+mod panics;
+mod patrol;
+pub mod registry;
+mod shell;
+mod slot;
+mod spawn;
+mod stream;
+mod supervisor;
+mod system;
+
+pub use actor::{Actor, Handler, Message, Mode, Proxy};
+pub use address::{ActorRef, Address, Recipient};
+pub use arbiters::{Placement, Protected};
+pub use call::{ASK_TIMEOUT, Asking, Call, SendError};
+pub use context::{Context, Timer};
+pub use control::{ChildEvent, ChildState, Control, Down};
+pub use counters::{Count, Counters};
+pub use deliver::Deliver;
+pub use lanes::MailboxBounds;
+pub use mailbox::{ActorState, ActorStatus};
+pub use object::{Arg, GetError, IntoArg, ObjectRef, Value};
+pub use panics::{caught_on_this_thread, describe as describe_panic};
+pub use slot::CallState;
+pub use spawn::{Scoped, ScopedSpawn, Spawn, SpawnError, SpawnFrame, SpawnOptions};
+pub use stream::ReplyStream;
+pub use supervisor::{AddError, ChildSpec, Supervisor, SupervisorProxy, SupervisorSpec};
+pub use system::{DeadLetter, System, SystemConfig};

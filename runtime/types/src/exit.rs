@@ -12,6 +12,8 @@ use crate::{ActorId, ErrorChain};
 pub enum ExitReason {
     /// It stopped itself.
     Normal,
+    /// It had ended before anybody asked: nothing more is known.
+    Gone,
     /// Its supervisor, its scope or its session stopped it.
     Shutdown,
     /// It was killed: the handler that ran was dropped where it waited.
@@ -39,7 +41,7 @@ pub enum ExitReason {
 impl ExitReason {
     /// Whether a transient child that ended so stays ended: it stopped itself or was told to.
     pub fn is_normal(&self) -> bool {
-        matches!(self, Self::Normal | Self::Shutdown)
+        matches!(self, Self::Normal | Self::Shutdown | Self::Gone)
     }
 
     /// The first cause of the chain.
@@ -55,6 +57,7 @@ impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Normal => f.write_str("stopped by itself"),
+            Self::Gone => f.write_str("ended earlier"),
             Self::Shutdown => f.write_str("stopped by its supervisor"),
             Self::Killed => f.write_str("killed"),
             Self::Panicked(panic) => write!(f, "{panic}"),

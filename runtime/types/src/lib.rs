@@ -8,11 +8,13 @@
 //! | [`ids`] | typed ids: node, job, actor, task and attempt, object, incarnation, epoch, lease |
 //! | [`time`] | [`Time`], [`Deadline`]: monotonic, given from outside |
 //! | [`machine`] | [`StateMachine`], the one shape of every decision |
+//! | [`error`] | [`Error`]: any error as text, for programs that pass errors on |
 //! | [`outcome`] | [`Outcome`], [`CallError`] and the causes a caller is told |
 //! | [`exit`] | [`ExitReason`]: why an actor ended, root cause first |
 //! | [`supervision`] | restart policies and strategies |
 #![forbid(unsafe_code)]
 
+pub mod error;
 pub mod exit;
 pub mod ids;
 pub mod machine;
@@ -20,6 +22,7 @@ pub mod outcome;
 pub mod supervision;
 pub mod time;
 
+pub use error::Error;
 pub use exit::{ExitReason, Panic};
 pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, TaskId};
 pub use machine::StateMachine;

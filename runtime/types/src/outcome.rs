@@ -189,6 +189,8 @@ pub enum NotStarted {
     },
     /// The session has ended, or there is none.
     NoSession,
+    /// The caller blocks a thread that actors share, so what it waits for may need that very thread.
+    WouldBlock,
 }
 
 impl fmt::Display for NotStarted {
@@ -205,6 +207,10 @@ impl fmt::Display for NotStarted {
             }
             Self::Unknown { name } => write!(f, "the other side has no `{name}` of these types"),
             Self::Codec { message } => write!(f, "a value could not travel: {message}"),
+            Self::WouldBlock => f.write_str(
+                "a blocking wait on a thread that actors share: make the handler async and await, or spawn the actor \
+                 with .dedicated()",
+            ),
             Self::NoSession => f.write_str("there is no session: call mobula::init() first and keep what it returns"),
         }
     }

@@ -60,6 +60,12 @@ impl Sub for Time {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline(Time);
 
+impl Default for Deadline {
+    fn default() -> Self {
+        Self::NEVER
+    }
+}
+
 impl Deadline {
     /// No deadline: the wait ends only by an outcome.
     pub const NEVER: Self = Self(Time::MAX);

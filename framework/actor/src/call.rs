@@ -1,0 +1,485 @@
+//! A call that has not been made yet, and the wait for its reply.
+//!
+//! | end of a [`Call`] | waits for room | waits for the reply | deadline by default |
+//! |---|---|---|---|
+//! | `.await` | yes | yes | 30 s |
+//! | [`tell`](Call::tell) | no, says full | no | |
+//! | [`send`](Call::send) | yes | no | |
+//! | [`submit`](Call::submit) | yes, in the background | no, gives a reference to it | none |
+
+use std::fmt;
+use std::future::{Future, IntoFuture, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use mobula_types::{ActorId, CallError, Deadline, ErrorChain, NoError, NotStarted, Outcome, Time};
+
+use crate::address::refusal;
+use crate::current::{self, Frame};
+use crate::envelope::{Letter, OtherReply, ReplyTo};
+use crate::lanes::{Mail, Refused};
+use crate::mailbox::Mailbox;
+use crate::object::{Cancel, GetError, ObjectRef};
+use crate::patrol::{Ticket, patrol};
+use crate::slot::{CallState, ReplyReceiver, slot};
+use crate::system::System;
+use crate::{Actor, Address, Handler, Message, clock};
+
+/// What an `ask` waits at most unless it says otherwise (G3).
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A prepared call of one message; nothing is sent before one of its ends is chosen.
+#[must_use = "a call does nothing until it is awaited, told, sent or submitted"]
+pub struct Call<'a, A: Actor, M: Message, T = <M as Message>::Reply, E = NoError> {
+    address: &'a Address<A>,
+    message: Content<M>,
+    flatten: fn(M::Reply) -> Result<T, CallError<E>>,
+    timeout: Timeout,
+}
+
+enum Content<M> {
+    Here(M),
+    /// References that stand for arguments are still without a value.
+    Later(BoxFuture<'static, Result<M, GetError>>),
+}
+
+#[derive(Clone, Copy)]
+enum Timeout {
+    Default,
+    Never,
+    After(Duration),
+}
+
+impl<'a, A: Handler<M>, M: Message> Call<'a, A, M> {
+    pub(crate) fn new(address: &'a Address<A>, message: M) -> Self {
+        Self { address, message: Content::Here(message), flatten: Ok, timeout: Timeout::Default }
+    }
+}
+
+impl<'a, A: Handler<M>, M: Message, T, E> Call<'a, A, M, T, E> {
+    /// A call whose reply `flatten` turns into a value or the function's own error: what macros make.
+    pub fn flattened(address: &'a Address<A>, message: M, flatten: fn(M::Reply) -> Result<T, CallError<E>>) -> Self {
+        Self { address, message: Content::Here(message), flatten, timeout: Timeout::Default }
+    }
+
+    /// The same for a message whose arguments are still awaited.
+    pub fn resolving(
+        address: &'a Address<A>,
+        message: BoxFuture<'static, Result<M, GetError>>,
+        flatten: fn(M::Reply) -> Result<T, CallError<E>>,
+    ) -> Self {
+        Self { address, message: Content::Later(message), flatten, timeout: Timeout::Default }
+    }
+
+    /// Waits at most `timeout` for the reply; what the handler calls inherits what is left of it.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Timeout::After(timeout);
+        self
+    }
+
+    /// Waits for the reply as long as it takes.
+    pub fn no_timeout(mut self) -> Self {
+        self.timeout = Timeout::Never;
+        self
+    }
+
+    /// Sends without waiting for room or reply.
+    ///
+    /// # Errors
+    ///
+    /// Gives the message back with the reason: the mailbox is full, the actor has ended, or the message cannot travel.
+    pub fn tell(self) -> Result<(), SendError<M>> {
+        let letter = |message| Letter {
+            message,
+            reply: ReplyTo::Nobody,
+            deadline: self.timeout.explicit(),
+            deadline_explicit: self.timeout.is_explicit(),
+        };
+        match self.message {
+            Content::Here(message) if !behind_held(self.address) => self
+                .address
+                .try_send_letter(letter(message))
+                .map_err(|(letter, cause)| SendError { message: letter.message, cause }),
+            content => {
+                hold(self.address, content, self.timeout.explicit(), self.timeout.is_explicit(), ReplyTo::Nobody);
+                Ok(())
+            }
+        }
+    }
+
+    /// Sends as soon as the mailbox has room, and does not wait for the reply.
+    ///
+    /// # Errors
+    ///
+    /// Gives the message back with the reason: the actor has ended, or the message cannot travel.
+    pub async fn send(self) -> Result<(), SendError<M>> {
+        let (deadline, deadline_explicit) = (self.timeout.explicit(), self.timeout.is_explicit());
+        match self.message {
+            Content::Here(message) if !behind_held(self.address) => {
+                let letter = Letter { message, reply: ReplyTo::Nobody, deadline, deadline_explicit };
+                match self.address.try_send_letter(letter) {
+                    Ok(()) => Ok(()),
+                    Err((letter, NotStarted::MailboxFull { .. })) => self.address.send_letter(letter).await,
+                    Err((letter, cause)) => Err(SendError { message: letter.message, cause }),
+                }
+            }
+            content => {
+                hold(self.address, content, deadline, deadline_explicit, ReplyTo::Nobody);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl<A: Handler<M>, M: Message, T, E> Call<'_, A, M, T, E>
+where
+    T: Send + Sync + 'static,
+    E: fmt::Display + 'static,
+{
+    /// Sends, and gives a reference to the future reply at once. It has no deadline unless one was set.
+    pub fn submit(self) -> ObjectRef<T> {
+        let system = self.address.system().clone();
+        let cancel = Arc::new(Cancel::default());
+        let object = ObjectRef::pending(&system, Some(cancel.clone()));
+        system.counters().add_submitted();
+        let filled = Unfilled { object: Some(object.clone()), system };
+        let flatten = self.flatten;
+        let deliver = move |reply: Result<M::Reply, CallError>| {
+            filled.fill(match reply {
+                Ok(reply) => flatten(reply).map_err(|error| error.map_returned(|error| ErrorChain::message(error))),
+                Err(error) => Err(error.widen()),
+            });
+        };
+        let reply = ReplyTo::Other(OtherReply { deliver: Box::new(deliver), call: Some(cancel) });
+        let (deadline, explicit) = (self.timeout.explicit(), self.timeout.is_explicit());
+        match self.message {
+            Content::Here(message) if !behind_held(self.address) => {
+                let letter = Letter { message, reply, deadline, deadline_explicit: explicit };
+                match self.address.try_send_letter(letter) {
+                    Ok(()) => {}
+                    Err((letter, NotStarted::MailboxFull { .. })) => {
+                        let Letter { message, reply, .. } = letter;
+                        hold(self.address, Content::Here(message), deadline, explicit, reply);
+                    }
+                    Err((letter, cause)) => letter.reply.send(Err(CallError::NotStarted(cause))),
+                }
+            }
+            content => hold(self.address, content, deadline, explicit, reply),
+        }
+        object
+    }
+}
+
+/// An object that is owed a value: whatever becomes of the call, it gets one.
+struct Unfilled<T: Send + Sync + 'static> {
+    object: Option<ObjectRef<T>>,
+    system: Arc<System>,
+}
+
+impl<T: Send + Sync + 'static> Unfilled<T> {
+    fn fill(mut self, value: Result<T, GetError>) {
+        self.settle(value);
+    }
+
+    fn settle(&mut self, value: Result<T, GetError>) {
+        if let Some(object) = self.object.take() {
+            self.system.counters().add_outcome(value.as_ref().map_or_else(CallError::outcome, |_| Outcome::Ok));
+            object.fill(value);
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Unfilled<T> {
+    fn drop(&mut self) {
+        self.settle(Err(CallError::MayHaveRun(mobula_types::Unknown::NoReply)));
+    }
+}
+
+impl<A: Handler<M>, M: Message, T, E> IntoFuture for Call<'_, A, M, T, E> {
+    type Output = Result<T, CallError<E>>;
+    type IntoFuture = Asking<M::Reply, T, E>;
+
+    /// Sends now, or takes its place among those who wait for room, and gives the wait for the reply.
+    fn into_future(self) -> Asking<M::Reply, T, E> {
+        let system = self.address.system().clone();
+        let now = clock::now();
+        let (inherited, parent) = current::with(|frame| (frame.deadline, frame.call.clone()));
+        let own = match self.timeout {
+            Timeout::Default => Deadline::at(now + ASK_TIMEOUT),
+            Timeout::Never => Deadline::NEVER,
+            Timeout::After(timeout) => Deadline::at(now + timeout),
+        };
+        let deadline = own.earlier(inherited);
+        let explicit = self.timeout.is_explicit() || current::with(|frame| frame.deadline_explicit);
+        system.counters().add_submitted();
+        let (sender, receiver) = slot();
+        let reply = ReplyTo::Caller(sender);
+        let mut asking = Asking {
+            stage: Stage::Reply,
+            receiver,
+            flatten: self.flatten,
+            asked_at: now,
+            deadline,
+            parent,
+            ticket: None,
+            system: Some(system),
+        };
+        match self.message {
+            Content::Here(message) if !behind_held(self.address) => {
+                let letter = Letter { message, reply, deadline, deadline_explicit: explicit };
+                match self.address.try_send_letter(letter) {
+                    Ok(()) => {}
+                    Err((letter, NotStarted::MailboxFull { .. })) => {
+                        asking.stage = Stage::Room(self.address.send_letter(letter).map_cause());
+                    }
+                    Err((_, cause)) => asking.stage = Stage::Refused(cause),
+                }
+            }
+            content => hold(self.address, content, deadline, explicit, reply),
+        }
+        asking
+    }
+}
+
+trait MapCause {
+    fn map_cause(self) -> BoxFuture<'static, Result<(), NotStarted>>;
+}
+
+impl<M: Message> MapCause for BoxFuture<'static, Result<(), SendError<M>>> {
+    fn map_cause(self) -> BoxFuture<'static, Result<(), NotStarted>> {
+        Box::pin(async move { self.await.map_err(|error| error.cause) })
+    }
+}
+
+impl Timeout {
+    fn is_explicit(self) -> bool {
+        matches!(self, Self::After(_))
+    }
+
+    fn explicit(self) -> Deadline {
+        match self {
+            Self::After(timeout) => Deadline::at(clock::now() + timeout),
+            Self::Default | Self::Never => Deadline::NEVER,
+        }
+    }
+}
+
+/// The wait for a reply; dropping it cancels the call.
+#[must_use = "dropping the wait for a reply cancels the call"]
+pub struct Asking<R, T, E> {
+    stage: Stage,
+    receiver: ReplyReceiver<R>,
+    flatten: fn(R) -> Result<T, CallError<E>>,
+    asked_at: Time,
+    deadline: Deadline,
+    /// The call inside which this one is made: it ends with it.
+    parent: Option<Arc<dyn CallState>>,
+    ticket: Option<Ticket>,
+    /// Taken when the outcome has been counted.
+    system: Option<Arc<System>>,
+}
+
+enum Stage {
+    /// Sent: the reply is awaited.
+    Reply,
+    /// The mailbox is full.
+    Room(BoxFuture<'static, Result<(), NotStarted>>),
+    /// Never sent.
+    Refused(NotStarted),
+}
+
+impl<R, T, E> Asking<R, T, E> {
+    fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, CallError<E>>> {
+        match &mut self.stage {
+            Stage::Reply => {}
+            Stage::Room(room) => match room.as_mut().poll(cx) {
+                Poll::Ready(Ok(())) => self.stage = Stage::Reply,
+                Poll::Ready(Err(cause)) => return Poll::Ready(Err(CallError::NotStarted(cause))),
+                Poll::Pending => return self.poll_given_up(cx),
+            },
+            Stage::Refused(cause) => return Poll::Ready(Err(CallError::NotStarted(cause.clone()))),
+        }
+        match self.receiver.poll(cx) {
+            Poll::Ready(Ok(reply)) => Poll::Ready((self.flatten)(reply)),
+            Poll::Ready(Err(CallError::DeadlineExceeded { .. })) => Poll::Ready(Err(self.deadline_exceeded())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error.widen())),
+            Poll::Pending => self.poll_given_up(cx),
+        }
+    }
+
+    /// Whether the deadline has passed or the surrounding call was cancelled; else the patrol wakes us then.
+    fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, CallError<E>>> {
+        if self.parent.as_ref().is_some_and(|parent| parent.is_cancelled()) {
+            return Poll::Ready(Err(CallError::Cancelled));
+        }
+        match self.ticket {
+            Some(ticket) => {
+                if self.deadline.is_set() && self.deadline.has_passed(clock::now()) {
+                    return Poll::Ready(Err(self.deadline_exceeded()));
+                }
+                patrol().renew(ticket, cx.waker());
+            }
+            None if self.deadline.is_set() || self.parent.is_some() => {
+                let ticket = patrol().enter(self.deadline.time(), cx.waker().clone(), self.parent.clone());
+                self.ticket = Some(ticket);
+            }
+            None => {}
+        }
+        Poll::Pending
+    }
+
+    fn deadline_exceeded(&self) -> CallError<E> {
+        CallError::DeadlineExceeded { given: self.deadline.left(self.asked_at) }
+    }
+
+    fn count(&mut self, outcome: Outcome) {
+        if let Some(system) = self.system.take() {
+            system.counters().add_outcome(outcome);
+        }
+        if let Some(ticket) = self.ticket.take() {
+            patrol().leave(ticket);
+        }
+    }
+}
+
+impl<R, T, E> Future for Asking<R, T, E> {
+    type Output = Result<T, CallError<E>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let result = std::task::ready!(this.poll_outcome(cx));
+        this.count(result.as_ref().map_or_else(CallError::outcome, |_| Outcome::Ok));
+        Poll::Ready(result)
+    }
+}
+
+impl<R, T, E> Drop for Asking<R, T, E> {
+    fn drop(&mut self) {
+        self.count(Outcome::Cancelled);
+    }
+}
+
+/// A message that was not sent, and why.
+pub struct SendError<M> {
+    /// The message, given back.
+    pub message: M,
+    /// Why it was not sent.
+    pub cause: NotStarted,
+}
+
+impl<M> fmt::Debug for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SendError({:?})", self.cause)
+    }
+}
+
+impl<M> fmt::Display for SendError<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "not sent: {}", self.cause)
+    }
+}
+
+impl<M> std::error::Error for SendError<M> {}
+
+/// A letter that waits for room in a mailbox.
+pub(crate) struct Room<A: Actor> {
+    mailbox: Arc<Mailbox<A>>,
+    letter: Option<Mail<A>>,
+    ticket: Option<u64>,
+}
+
+impl<A: Actor> Room<A> {
+    pub(crate) fn new(mailbox: Arc<Mailbox<A>>, letter: Mail<A>) -> Self {
+        // The place among those who wait is taken now, so that order is the order of sending.
+        let mut room = Self { mailbox, letter: Some(letter), ticket: None };
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let Self { mailbox, letter, ticket } = &mut room;
+        // Ready is seen again by `wait`: `letter` is gone then, or the mailbox is closed still.
+        let _ = mailbox.lanes.poll_push(&mut cx, letter, ticket);
+        room
+    }
+
+    pub(crate) async fn wait(&mut self) -> Result<(), (Mail<A>, NotStarted)> {
+        let Self { mailbox, letter, ticket } = self;
+        if letter.is_none() {
+            return Ok(());
+        }
+        let sent = poll_fn(|cx| mailbox.lanes.poll_push(cx, letter, ticket)).await;
+        match (sent, letter.take()) {
+            (Err(reason), Some(letter)) => {
+                *ticket = None;
+                Err((letter, refusal(mailbox.id, Refused::Ended(reason))))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl<A: Actor> Drop for Room<A> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.mailbox.lanes.leave(ticket);
+        }
+    }
+}
+
+fn behind_held<A: Actor>(address: &Address<A>) -> bool {
+    let sender = current::with(|frame| frame.sender);
+    address.system().held.holds(sender, address.id())
+}
+
+/// Puts a message behind what the same sender has waiting for the same actor.
+fn hold<A: Handler<M>, M: Message>(
+    address: &Address<A>,
+    content: Content<M>,
+    deadline: Deadline,
+    deadline_explicit: bool,
+    reply: ReplyTo<M::Reply>,
+) {
+    let to = address.clone();
+    let frame = current::with(Frame::clone);
+    let sender = frame.sender;
+    // Shared with the refusal below: whoever is first tells the caller.
+    let reply = Arc::new(parking_lot::Mutex::new(Some(reply)));
+    let owed = reply.clone();
+    let sending = Box::pin(async move {
+        let message = match content {
+            Content::Here(message) => Ok(message),
+            Content::Later(message) => message.await,
+        };
+        let Some(reply) = owed.lock().take() else { return };
+        match message {
+            Err(cause) => reply.send(Err(CallError::NotStarted(NotStarted::Argument { cause: Box::new(cause) }))),
+            Ok(message) => {
+                let id = to.id();
+                let tell = matches!(reply, ReplyTo::Nobody);
+                let letter = Letter { message, reply, deadline, deadline_explicit };
+                if let Err(error) = to.send_letter(letter).await
+                    && tell
+                {
+                    dead_letter::<M>(to.system(), id, &error.cause);
+                }
+            }
+        }
+    });
+    if let Err(waiting) = address.system().held.hold(sender, address.id(), sending)
+        && let Some(reply) = reply.lock().take()
+    {
+        let cause = NotStarted::MailboxFull { waiting };
+        if matches!(reply, ReplyTo::Nobody) {
+            dead_letter::<M>(address.system(), address.id(), &cause);
+        }
+        reply.send(Err(CallError::NotStarted(cause)));
+    }
+}
+
+fn dead_letter<M>(system: &Arc<System>, to: ActorId, cause: &NotStarted) {
+    let reason = match cause {
+        NotStarted::ActorEnded { reason, .. } => reason.clone(),
+        other => mobula_types::ExitReason::Failed(ErrorChain::message(other)),
+    };
+    system.dead_letter(to, std::any::type_name::<M>(), &reason);
+}

@@ -1,0 +1,105 @@
+//! How mail leaves the process: the one fork of the road of a call.
+//!
+//! What an [`Address`](crate::Address) cannot give to a mailbox here is encoded, by the registry's entry for its type,
+//! into a [`CallFrame`] and handed to a [`Deliver`]. At the other end the same registry decodes it and puts it into the
+//! mailbox; the answer comes back through the [`EncodedReply`].
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use mobula_types::{ActorId, CallError, NotStarted, ObjectId};
+use mobula_wire::CallFrame;
+use tokio::sync::mpsc;
+
+use crate::control::Control;
+use crate::object::{GetError, Pins};
+use crate::slot::CallState;
+use crate::spawn::{SpawnError, SpawnFrame};
+
+/// Carries calls, control messages and spawns to other processes.
+pub trait Deliver: Send + Sync {
+    /// Hands a call over if there is credit for it now.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not taken, [`NotStarted::MailboxFull`] without credit; whoever waits for the answer is told the same.
+    fn try_call(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted>;
+
+    /// Hands a call over as soon as there is credit for it, in the order of these calls.
+    fn call(&self, call: Outgoing, reply: Option<EncodedReply>) -> BoxFuture<'static, Result<(), NotStarted>>;
+
+    /// Hands a control message over; it always fits.
+    fn control(&self, to: ActorId, control: Control);
+
+    /// Starts an actor elsewhere: its id at once, and whether its constructor succeeded later.
+    ///
+    /// # Errors
+    ///
+    /// Why nothing was started.
+    fn spawn(&self, frame: SpawnFrame) -> Result<Spawned, SpawnError>;
+
+    /// Who has this name elsewhere.
+    fn named(&self, name: &str) -> Option<ActorId>;
+
+    /// Whether an actor elsewhere lives, as far as is known.
+    fn is_alive(&self, actor: ActorId) -> bool;
+
+    /// The encoded value of an object elsewhere, as soon as it has one.
+    fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Arc<[u8]>, GetError>>;
+
+    /// This process holds a reference to an object elsewhere.
+    fn hold(&self, object: ObjectId);
+
+    /// The last such reference is gone.
+    fn release(&self, object: ObjectId);
+}
+
+/// A call on its way out, with the references it names held until it has arrived or is dropped.
+pub struct Outgoing {
+    /// What travels.
+    pub frame: CallFrame,
+    /// What is held meanwhile.
+    pub pins: Pins,
+}
+
+/// An actor that starts elsewhere.
+pub struct Spawned {
+    /// Its id.
+    pub id: ActorId,
+    /// How its constructor ended.
+    pub started: BoxFuture<'static, Result<(), SpawnError>>,
+}
+
+/// Where an encoded answer goes.
+pub struct EncodedReply {
+    /// Takes the answer, once.
+    pub answer: Box<dyn FnOnce(Result<Payload, CallError>) + Send>,
+    /// Lets the handler see that its caller has gone.
+    pub call: Option<Arc<dyn CallState>>,
+}
+
+/// Tells whoever waits for an answer that the call never ran, and why.
+pub fn refuse(reply: Option<EncodedReply>, cause: NotStarted) -> NotStarted {
+    if let Some(reply) = reply {
+        (reply.answer)(Err(CallError::NotStarted(cause.clone())));
+    }
+    cause
+}
+
+/// An encoded answer.
+pub enum Payload {
+    /// One value, with the references it names.
+    Value(Vec<u8>, Pins),
+    /// A stream of values; dropping the receiver ends the stream at its source.
+    Stream(mpsc::Receiver<EncodedItem>),
+}
+
+/// An encoded item of a stream, the failure that ended it, or its end.
+pub enum EncodedItem {
+    /// The next item, with the references it names.
+    Item(Vec<u8>, Pins),
+    /// The stream failed.
+    Failed(CallError),
+    /// The stream ended.
+    End,
+}

@@ -1,0 +1,201 @@
+//! A message on its way to one actor, with what must come back and until when.
+//!
+//! An [`Envelope`] is a [`Letter`] whose message type is forgotten: what a mailbox holds.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::LocalBoxFuture;
+use mobula_types::{CallError, Deadline, NotStarted, Panic, Time, Unknown};
+
+use crate::call::SendError;
+use crate::slot::{CallState, ReplySender};
+use crate::{Actor, Context, Handler, Message, Mode, panics};
+
+/// Where the answer goes.
+pub(crate) enum ReplyTo<R> {
+    /// Nobody waits: a tell.
+    Nobody,
+    /// An `ask` of this process waits.
+    Caller(ReplySender<R>),
+    /// Something else takes it: an object to fulfil, an encoder to send it on.
+    Other(OtherReply<R>),
+}
+
+/// A receiver of the answer that is not an `ask` of this process.
+pub(crate) struct OtherReply<R> {
+    pub(crate) deliver: Box<dyn FnOnce(Result<R, CallError>) + Send>,
+    pub(crate) call: Option<Arc<dyn CallState>>,
+}
+
+impl<R: Send + 'static> ReplyTo<R> {
+    pub(crate) fn send(self, reply: Result<R, CallError>) {
+        match self {
+            Self::Nobody => {}
+            Self::Caller(sender) => sender.send(reply),
+            Self::Other(other) => (other.deliver)(reply),
+        }
+    }
+
+    pub(crate) fn call(&self) -> Option<Arc<dyn CallState>> {
+        match self {
+            Self::Nobody => None,
+            Self::Caller(sender) => sender.state(),
+            Self::Other(other) => other.call.clone(),
+        }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Nobody => false,
+            Self::Caller(sender) => sender.is_cancelled(),
+            Self::Other(other) => other.call.as_ref().is_some_and(|call| call.is_cancelled()),
+        }
+    }
+}
+
+/// A message with its way back.
+pub(crate) struct Letter<M: Message> {
+    pub(crate) message: M,
+    pub(crate) reply: ReplyTo<M::Reply>,
+    pub(crate) deadline: Deadline,
+    /// Set by a person, not by default: inherited by tasks too.
+    pub(crate) deadline_explicit: bool,
+}
+
+impl<M: Message> Letter<M> {
+    /// Tells whoever waits for the answer that there is none, and gives the message back.
+    pub(crate) fn refused(self, cause: NotStarted) -> SendError<M> {
+        self.reply.send(Err(CallError::NotStarted(cause.clone())));
+        SendError { message: self.message, cause }
+    }
+}
+
+/// What became of a message that began.
+pub(crate) enum Handling<'a> {
+    /// Handled within this call.
+    Done,
+    /// Panicked within this call; the caller has been told.
+    Panicked(Panic),
+    /// Goes on in this future.
+    Pending(LocalBoxFuture<'a, Result<(), Panic>>),
+}
+
+/// A letter for an actor of type `A`, its message type forgotten.
+pub(crate) trait Envelope<A: Actor>: Send + Any {
+    /// Bytes it counts in the mailbox.
+    fn bytes(&self) -> usize;
+    fn is_shared(&self) -> bool;
+    fn is_tell(&self) -> bool;
+    fn cancel_drops(&self) -> bool;
+    /// Whether nobody wants it handled any more at `now`.
+    fn is_stale(&self, now: Time) -> bool;
+    /// What the code that handles it inherits.
+    fn call(&self) -> (Deadline, bool, Option<Arc<dyn CallState>>);
+    /// Begins to handle it alone. A stale one ends here without running.
+    fn handle<'a>(self: Box<Self>, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a>;
+    /// Handles it beside others.
+    fn handle_shared<'a>(self: Box<Self>, state: &'a A, ctx: &'a Context<A>) -> LocalBoxFuture<'a, Result<(), Panic>>;
+    /// Answers it without having run it.
+    fn refuse(self: Box<Self>, error: CallError);
+    fn message_name(&self) -> &'static str;
+}
+
+impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.message.heap_bytes()
+    }
+
+    fn is_shared(&self) -> bool {
+        A::MODE == Mode::Shared
+    }
+
+    fn is_tell(&self) -> bool {
+        matches!(self.reply, ReplyTo::Nobody)
+    }
+
+    fn cancel_drops(&self) -> bool {
+        A::CANCEL_DROPS
+    }
+
+    fn is_stale(&self, now: Time) -> bool {
+        self.deadline.has_passed(now) || self.reply.is_cancelled()
+    }
+
+    fn call(&self) -> (Deadline, bool, Option<Arc<dyn CallState>>) {
+        (self.deadline, self.deadline_explicit, self.reply.call())
+    }
+
+    fn handle<'a>(self: Box<Self>, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a> {
+        let Self { message, reply, .. } = *self;
+        if A::MODE == Mode::Sync {
+            let result = catch_unwind(AssertUnwindSafe(|| state.handle_sync(message, ctx)));
+            return match answer(reply, result) {
+                Ok(()) => Handling::Done,
+                Err(panic) => Handling::Panicked(panic),
+            };
+        }
+        Handling::Pending(Box::pin(async move {
+            let reply = OnTheWay { reply: Some(reply), ctx };
+            let result = AssertUnwindSafe(state.handle(message, ctx)).catch_unwind().await;
+            answer(reply.arrived(), result)
+        }))
+    }
+
+    fn handle_shared<'a>(self: Box<Self>, state: &'a A, ctx: &'a Context<A>) -> LocalBoxFuture<'a, Result<(), Panic>> {
+        let Self { message, reply, .. } = *self;
+        Box::pin(async move {
+            let reply = OnTheWay { reply: Some(reply), ctx };
+            let result = AssertUnwindSafe(state.handle_shared(message, ctx)).catch_unwind().await;
+            answer(reply.arrived(), result)
+        })
+    }
+
+    fn refuse(self: Box<Self>, error: CallError) {
+        self.reply.send(Err(error));
+    }
+
+    fn message_name(&self) -> &'static str {
+        std::any::type_name::<M>()
+    }
+}
+
+/// Gives the caller what the handler returned, or its panic; the panic is the cell's too.
+fn answer<R: Send + 'static>(reply: ReplyTo<R>, result: std::thread::Result<R>) -> Result<(), Panic> {
+    match result {
+        Ok(value) => {
+            reply.send(Ok(value));
+            Ok(())
+        }
+        Err(payload) => {
+            let panic = panics::describe(payload);
+            reply.send(Err(CallError::Panicked(panic.clone())));
+            Err(panic)
+        }
+    }
+}
+
+/// A reply that is owed: a handler that is dropped half-way says why to its caller.
+struct OnTheWay<'a, A: Actor, R: Send + 'static> {
+    reply: Option<ReplyTo<R>>,
+    ctx: &'a Context<A>,
+}
+
+impl<A: Actor, R: Send + 'static> OnTheWay<'_, A, R> {
+    fn arrived(mut self) -> ReplyTo<R> {
+        self.reply.take().unwrap_or(ReplyTo::Nobody)
+    }
+}
+
+impl<A: Actor, R: Send + 'static> Drop for OnTheWay<'_, A, R> {
+    fn drop(&mut self) {
+        if let Some(reply) = self.reply.take() {
+            reply.send(Err(match self.ctx.ending() {
+                Some(reason) => CallError::MayHaveRun(Unknown::ActorEnded { actor: self.ctx.id(), reason }),
+                None => CallError::Cancelled,
+            }));
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! An actor's mail: two strictly ordered lanes behind one lock.
+//!
+//! | lane | holds | bound | at the bound |
+//! |---|---|---|---|
+//! | control | stops, kills, deaths of others, verdicts | links + watchers + children | a kill always fits |
+//! | user | letters | items and bytes ([`MailboxBounds`]) | senders wait in order, `try_send` says full |
+//!
+//! The consumer takes a batch of at most [`BATCH_MAX`] letters; beside what waits, that many are in its hand. A closed
+//! lane drains: every letter in it is answered, no caller stays behind. This file knows nothing of threads or actix.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use mobula_types::ExitReason;
+use parking_lot::Mutex;
+
+use crate::Actor;
+use crate::control::Control;
+use crate::envelope::Envelope;
+
+/// Letters the consumer takes at once, and handles before it lets its neighbours run.
+pub(crate) const BATCH_MAX: usize = 256;
+
+/// How much mail may wait (G14).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MailboxBounds {
+    /// Messages that may wait.
+    pub items_max: usize,
+    /// Bytes that may wait; a message larger than this fits only an empty mailbox.
+    pub bytes_max: usize,
+}
+
+impl Default for MailboxBounds {
+    /// 1,024 messages and 16 MiB.
+    fn default() -> Self {
+        Self { items_max: 1024, bytes_max: 16 << 20 }
+    }
+}
+
+pub(crate) type Mail<A> = Box<dyn Envelope<A>>;
+
+/// Why a letter came back.
+pub(crate) enum Refused {
+    Full { waiting: usize },
+    Ended(ExitReason),
+}
+
+pub(crate) struct Lanes<A: Actor> {
+    bounds: MailboxBounds,
+    /// Whether control mail waits: looked at between two letters without taking the lock.
+    control_waits: AtomicBool,
+    inner: Mutex<Inner<A>>,
+}
+
+struct Inner<A: Actor> {
+    control: VecDeque<Control>,
+    user: VecDeque<Mail<A>>,
+    user_bytes: usize,
+    /// The cell's waker, kept from its last poll.
+    cell: Option<Waker>,
+    /// Whether the cell waits for user mail; a cell that handles a message is woken for control only.
+    hungry: bool,
+    /// Senders that wait for room, in order.
+    waiting: VecDeque<(u64, Waker)>,
+    next_ticket: u64,
+    ended: Option<ExitReason>,
+}
+
+impl<A: Actor> Inner<A> {
+    fn has_room(&self, bytes: usize, bounds: &MailboxBounds) -> bool {
+        self.user.is_empty()
+            || (self.user.len() < bounds.items_max && self.user_bytes.saturating_add(bytes) <= bounds.bytes_max)
+    }
+
+    fn push(&mut self, letter: Mail<A>, bytes: usize) -> Option<Waker> {
+        self.user_bytes += bytes;
+        self.user.push_back(letter);
+        if std::mem::take(&mut self.hungry) { self.cell.clone() } else { None }
+    }
+}
+
+impl<A: Actor> Lanes<A> {
+    pub(crate) fn new(bounds: MailboxBounds) -> Self {
+        Self {
+            bounds,
+            control_waits: AtomicBool::new(false),
+            inner: Mutex::new(Inner {
+                control: VecDeque::new(),
+                user: VecDeque::new(),
+                user_bytes: 0,
+                cell: None,
+                hungry: false,
+                waiting: VecDeque::new(),
+                next_ticket: 0,
+                ended: None,
+            }),
+        }
+    }
+
+    /// Puts a letter behind the others, or gives it back.
+    pub(crate) fn try_push(&self, letter: Mail<A>) -> Result<(), (Mail<A>, Refused)> {
+        let bytes = letter.bytes();
+        let mut inner = self.inner.lock();
+        if let Some(reason) = &inner.ended {
+            let reason = reason.clone();
+            return Err((letter, Refused::Ended(reason)));
+        }
+        if !inner.waiting.is_empty() || !inner.has_room(bytes, &self.bounds) {
+            let waiting = inner.user.len();
+            return Err((letter, Refused::Full { waiting }));
+        }
+        let woken = inner.push(letter, bytes);
+        drop(inner);
+        if let Some(cell) = woken {
+            cell.wake();
+        }
+        Ok(())
+    }
+
+    /// Puts a letter behind the others as soon as there is room and everybody who waited longer has had theirs.
+    ///
+    /// `ticket` is the place in the queue of those who wait: taken at the first poll that finds no room, given back by
+    /// [`leave`](Self::leave) or by success.
+    pub(crate) fn poll_push(
+        &self,
+        cx: &mut Context<'_>,
+        letter: &mut Option<Mail<A>>,
+        ticket: &mut Option<u64>,
+    ) -> Poll<Result<(), ExitReason>> {
+        let bytes = letter.as_ref().map_or(0, |letter| letter.bytes());
+        let mut inner = self.inner.lock();
+        if let Some(reason) = &inner.ended {
+            return Poll::Ready(Err(reason.clone()));
+        }
+        let first = match *ticket {
+            None => inner.waiting.is_empty(),
+            Some(ticket) => inner.waiting.front().is_none_or(|(first, _)| *first == ticket),
+        };
+        if first && inner.has_room(bytes, &self.bounds) {
+            if ticket.take().is_some() {
+                inner.waiting.pop_front();
+            }
+            let woken = letter.take().and_then(|letter| inner.push(letter, bytes));
+            let next = inner.waiting.front().map(|(_, waker)| waker.clone());
+            drop(inner);
+            woken.into_iter().chain(next).for_each(Waker::wake);
+            return Poll::Ready(Ok(()));
+        }
+        match *ticket {
+            Some(ticket) => {
+                if let Some((_, waker)) = inner.waiting.iter_mut().find(|(waiting, _)| *waiting == ticket) {
+                    waker.clone_from(cx.waker());
+                }
+            }
+            None => {
+                let fresh = inner.next_ticket;
+                inner.next_ticket += 1;
+                inner.waiting.push_back((fresh, cx.waker().clone()));
+                *ticket = Some(fresh);
+            }
+        }
+        Poll::Pending
+    }
+
+    /// A sender that waited for room goes away.
+    pub(crate) fn leave(&self, ticket: u64) {
+        let next = {
+            let mut inner = self.inner.lock();
+            inner.waiting.retain(|(waiting, _)| *waiting != ticket);
+            inner.waiting.front().map(|(_, waker)| waker.clone())
+        };
+        if let Some(next) = next {
+            next.wake();
+        }
+    }
+
+    /// Puts a control message; always fits, because whoever sends one is bounded.
+    pub(crate) fn push_control(&self, control: Control) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.ended.is_some() {
+            return false;
+        }
+        inner.control.push_back(control);
+        self.control_waits.store(true, Ordering::Release);
+        inner.hungry = false;
+        let cell = inner.cell.clone();
+        drop(inner);
+        if let Some(cell) = cell {
+            cell.wake();
+        }
+        true
+    }
+
+    /// Takes the next control message; `cx` is woken when one comes.
+    pub(crate) fn poll_control(&self, cx: &mut Context<'_>) -> Poll<Control> {
+        let mut inner = self.inner.lock();
+        if let Some(control) = self.pop_control(&mut inner) {
+            return Poll::Ready(control);
+        }
+        inner.remember(cx);
+        Poll::Pending
+    }
+
+    /// Takes control messages first; else moves up to [`BATCH_MAX`] letters into `batch`.
+    pub(crate) fn poll_take(&self, cx: &mut Context<'_>, batch: &mut VecDeque<Mail<A>>) -> Poll<Option<Control>> {
+        let mut inner = self.inner.lock();
+        if let Some(control) = self.pop_control(&mut inner) {
+            return Poll::Ready(Some(control));
+        }
+        if inner.user.is_empty() {
+            inner.remember(cx);
+            inner.hungry = true;
+            return Poll::Pending;
+        }
+        if inner.user.len() <= BATCH_MAX && batch.is_empty() {
+            std::mem::swap(&mut inner.user, batch);
+            inner.user_bytes = 0;
+        } else {
+            let count = inner.user.len().min(BATCH_MAX);
+            let taken: usize = inner.user.iter().take(count).map(|letter| letter.bytes()).sum();
+            batch.extend(inner.user.drain(..count));
+            inner.user_bytes = inner.user_bytes.saturating_sub(taken);
+        }
+        let first = inner.waiting.front().map(|(_, waker)| waker.clone());
+        drop(inner);
+        if let Some(first) = first {
+            first.wake();
+        }
+        Poll::Ready(None)
+    }
+
+    /// Whether a control message waits, without taking it or the lock.
+    pub(crate) fn has_control(&self) -> bool {
+        self.control_waits.load(Ordering::Acquire)
+    }
+
+    fn pop_control(&self, inner: &mut Inner<A>) -> Option<Control> {
+        let control = inner.control.pop_front();
+        if inner.control.is_empty() {
+            self.control_waits.store(false, Ordering::Release);
+        }
+        control
+    }
+
+    /// Letters that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.inner.lock().user.len()
+    }
+
+    /// Why the actor has ended, if it has.
+    pub(crate) fn ended(&self) -> Option<ExitReason> {
+        self.inner.lock().ended.clone()
+    }
+
+    /// Takes no more mail from now on and gives back what waited; those who waited for room are woken and told.
+    pub(crate) fn close(&self, reason: ExitReason) -> (VecDeque<Mail<A>>, VecDeque<Control>) {
+        let (user, control, waiting) = {
+            let mut inner = self.inner.lock();
+            inner.ended = Some(reason);
+            inner.cell = None;
+            inner.user_bytes = 0;
+            (std::mem::take(&mut inner.user), std::mem::take(&mut inner.control), std::mem::take(&mut inner.waiting))
+        };
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        (user, control)
+    }
+}
+
+impl<A: Actor> Inner<A> {
+    fn remember(&mut self, cx: &Context<'_>) {
+        match &mut self.cell {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! What this build can receive from outside: actors and messages by name and schema hash.
+//!
+//! Entries are made by the macros and gathered at link time. The name finds the entry, the hash of its types proves that
+//! both sides mean the same; what has no entry works inside the process only.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::BoxFuture;
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, NotStarted, Unknown};
+use mobula_wire::{CallFrame, codec, name_hash, schema};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+
+use crate::address::refusal;
+use crate::call::Room;
+use crate::deliver::{EncodedItem, EncodedReply, Payload, Spawned, refuse};
+use crate::envelope::{Letter, OtherReply, ReplyTo};
+use crate::mailbox::Mailbox;
+use crate::object::pinning;
+use crate::spawn::{Spawn, SpawnError, SpawnFrame};
+use crate::stream::{ReplyStream, StreamItem, credit};
+use crate::system::System;
+use crate::{Actor, Address, Handler, Message, arbiters, clock, current};
+
+/// Decoding an item of a stream may wait this far ahead in bytes; items are counted by their own size on both sides.
+const ENCODED_ITEM_BYTES: usize = 16 << 10;
+
+/// One message of one actor type that may come from outside.
+pub struct HandlerEntry {
+    name: &'static str,
+    types: fn() -> (TypeId, TypeId),
+    schema: fn() -> u64,
+    encode: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    open: fn(Arc<dyn Any + Send + Sync>, &CallFrame, Option<EncodedReply>) -> Result<Box<dyn Incoming>, NotStarted>,
+    decode_reply: fn(Payload) -> Result<Box<dyn Any + Send>, CallError>,
+    recipient: fn(ActorId, &Arc<System>) -> Option<Box<dyn Any>>,
+}
+
+inventory::collect!(HandlerEntry);
+
+impl HandlerEntry {
+    /// An entry for messages that are answered with one value.
+    pub const fn value<A, M>(name: &'static str) -> Self
+    where
+        A: Handler<M>,
+        M: Message + Serialize + DeserializeOwned,
+        M::Reply: Serialize + DeserializeOwned,
+    {
+        Self {
+            name,
+            types: || (TypeId::of::<A>(), TypeId::of::<M>()),
+            schema: || schema::schema_hash::<(M, M::Reply)>(),
+            encode: encode_any::<M>,
+            open: |mailbox, frame, reply| open::<A, M>(mailbox, frame, reply, value_reply::<M::Reply>),
+            decode_reply: |payload| match payload {
+                Payload::Value(bytes, _pins) => decode_boxed::<M::Reply>(&bytes),
+                Payload::Stream(_) => Err(unexpected_reply()),
+            },
+            recipient: recipient::<A, M>,
+        }
+    }
+
+    /// An entry for messages that are answered with a stream.
+    pub const fn stream<A, M, T>(name: &'static str) -> Self
+    where
+        A: Handler<M>,
+        M: Message<Reply = ReplyStream<T>> + Serialize + DeserializeOwned,
+        T: Serialize + DeserializeOwned + Send + 'static,
+    {
+        Self {
+            name,
+            types: || (TypeId::of::<A>(), TypeId::of::<M>()),
+            schema: || schema::schema_hash::<(M, Vec<T>)>(),
+            encode: encode_any::<M>,
+            open: |mailbox, frame, reply| open::<A, M>(mailbox, frame, reply, stream_reply::<T>),
+            decode_reply: |payload| match payload {
+                Payload::Stream(items) => Ok(Box::new(decoded_stream::<T>(items))),
+                Payload::Value(..) => Err(unexpected_reply()),
+            },
+            recipient: recipient::<A, M>,
+        }
+    }
+
+    /// The registered name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The name as it travels.
+    pub fn key(&self) -> u64 {
+        name_hash(self.name)
+    }
+
+    /// The hash of the message's and the reply's types.
+    pub fn schema(&self) -> u64 {
+        (self.schema)()
+    }
+
+    pub(crate) fn encode_message(&self, message: &dyn Any) -> Result<Vec<u8>, String> {
+        (self.encode)(message)
+    }
+
+    pub(crate) fn decode_reply(&self, payload: Payload) -> Result<Box<dyn Any + Send>, CallError> {
+        (self.decode_reply)(payload)
+    }
+
+    pub(crate) fn recipient(&self, id: ActorId, system: &Arc<System>) -> Option<Box<dyn Any>> {
+        (self.recipient)(id, system)
+    }
+}
+
+/// One actor type that may be spawned from outside.
+pub struct ActorEntry {
+    name: &'static str,
+    type_id: fn() -> TypeId,
+    schema: fn() -> u64,
+    encode: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    spawn: fn(&Arc<System>, SpawnFrame) -> Result<Spawned, SpawnError>,
+}
+
+inventory::collect!(ActorEntry);
+
+impl ActorEntry {
+    /// An entry for the actor type `A`.
+    pub const fn of<A>(name: &'static str) -> Self
+    where
+        A: Actor,
+        A::Args: Serialize + DeserializeOwned,
+    {
+        Self {
+            name,
+            type_id: || TypeId::of::<A>(),
+            schema: || schema::schema_hash::<A::Args>(),
+            encode: encode_any::<A::Args>,
+            spawn: |system, frame| {
+                let args = within(system, || decode::<A::Args>(&frame.args));
+                let args = args.map_err(|message| SpawnError::NotStarted(NotStarted::Codec { message }))?;
+                Spawn::<A>::from_outside(system.clone(), args, frame.options)
+            },
+        }
+    }
+
+    /// The registered name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    pub(crate) fn key(&self) -> u64 {
+        name_hash(self.name)
+    }
+
+    pub(crate) fn schema(&self) -> u64 {
+        (self.schema)()
+    }
+
+    pub(crate) fn encode_args(&self, args: &dyn Any) -> Result<Vec<u8>, String> {
+        (self.encode)(args)
+    }
+}
+
+/// A decoded call before the mailbox's door.
+pub trait Incoming: Send {
+    /// Goes in now.
+    ///
+    /// # Errors
+    ///
+    /// Why not; whoever waits for the answer is told the same.
+    fn try_enter(self: Box<Self>) -> Result<(), NotStarted>;
+
+    /// Goes in as soon as there is room.
+    fn enter(self: Box<Self>) -> BoxFuture<'static, Result<(), NotStarted>>;
+}
+
+impl System {
+    /// Decodes a call from outside, up to the door of its mailbox.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be received: no such actor or handler, other types, bytes that are no message.
+    pub fn receive(
+        self: &Arc<Self>,
+        frame: &CallFrame,
+        reply: Option<EncodedReply>,
+    ) -> Result<Box<dyn Incoming>, NotStarted> {
+        let header = &frame.header;
+        let Some(mailbox) = self.local(header.target) else {
+            let cause = NotStarted::ActorEnded { actor: header.target, reason: ExitReason::Gone };
+            return Err(refuse(reply, cause));
+        };
+        let Some(entry) = by_key(header.message) else {
+            return Err(refuse(reply, NotStarted::Unknown { name: format!("handler {:016x}", header.message) }));
+        };
+        if entry.schema() != header.schema {
+            return Err(refuse(reply, NotStarted::Unknown { name: entry.name.to_owned() }));
+        }
+        within(self, || (entry.open)(mailbox.into_any(), frame, reply))
+    }
+
+    /// Spawns an actor for somebody outside.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be: an unknown type, other argument types, a taken name.
+    pub fn receive_spawn(self: &Arc<Self>, frame: SpawnFrame) -> Result<Spawned, SpawnError> {
+        let entry = table().actors_by_key.get(&frame.actor).filter(|entry| entry.schema() == frame.schema).ok_or_else(
+            || SpawnError::NotStarted(NotStarted::Unknown { name: format!("actor {:016x}", frame.actor) }),
+        )?;
+        (entry.spawn)(self, frame)
+    }
+}
+
+/// The entry for messages `M` to actors `A`.
+pub(crate) fn handler<A: Actor, M: Message>() -> Option<&'static HandlerEntry> {
+    table().handlers.get(&(TypeId::of::<A>(), TypeId::of::<M>())).copied()
+}
+
+/// The entry with this travelling name.
+pub(crate) fn by_key(key: u64) -> Option<&'static HandlerEntry> {
+    table().handlers_by_key.get(&key).copied()
+}
+
+/// The entry for the actor type `A`.
+pub(crate) fn actor<A: Actor>() -> Option<&'static ActorEntry> {
+    table().actors.get(&TypeId::of::<A>()).copied()
+}
+
+struct Table {
+    handlers: HashMap<(TypeId, TypeId), &'static HandlerEntry>,
+    handlers_by_key: HashMap<u64, &'static HandlerEntry>,
+    actors: HashMap<TypeId, &'static ActorEntry>,
+    actors_by_key: HashMap<u64, &'static ActorEntry>,
+}
+
+fn table() -> &'static Table {
+    static TABLE: OnceLock<Table> = OnceLock::new();
+    TABLE.get_or_init(|| Table {
+        handlers: inventory::iter::<HandlerEntry>().map(|entry| ((entry.types)(), entry)).collect(),
+        handlers_by_key: inventory::iter::<HandlerEntry>().map(|entry| (entry.key(), entry)).collect(),
+        actors: inventory::iter::<ActorEntry>().map(|entry| ((entry.type_id)(), entry)).collect(),
+        actors_by_key: inventory::iter::<ActorEntry>().map(|entry| (entry.key(), entry)).collect(),
+    })
+}
+
+/// Runs `decode` as code of `system`, to which references and actors met in the bytes belong.
+fn within<T>(system: &Arc<System>, decode: impl FnOnce() -> T) -> T {
+    let before = current::adopt(Some(system.clone()));
+    let result = decode();
+    current::adopt(before);
+    result
+}
+
+fn encode_any<T: Serialize + 'static>(value: &dyn Any) -> Result<Vec<u8>, String> {
+    let value = value.downcast_ref::<T>().ok_or_else(|| format!("expected {}", type_name::<T>()))?;
+    codec::encode(value).map_err(|error| error.to_string())
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
+    codec::decode(bytes).map_err(|error| error.to_string())
+}
+
+fn decode_boxed<T: DeserializeOwned + Send + 'static>(bytes: &[u8]) -> Result<Box<dyn Any + Send>, CallError> {
+    match decode::<T>(bytes) {
+        Ok(value) => Ok(Box::new(value)),
+        Err(message) => Err(CallError::MayHaveRun(Unknown::Codec { message })),
+    }
+}
+
+fn unexpected_reply() -> CallError {
+    CallError::MayHaveRun(Unknown::Codec { message: "a value came for a stream, or a stream for a value".into() })
+}
+
+fn recipient<A: Handler<M>, M: Message>(id: ActorId, system: &Arc<System>) -> Option<Box<dyn Any>> {
+    let address = Address::<A>::resolve(id, system).ok()?;
+    Some(Box::new(address.recipient::<M>()))
+}
+
+struct Door<A: Handler<M>, M: Message> {
+    mailbox: Arc<Mailbox<A>>,
+    letter: Letter<M>,
+}
+
+fn open<A, M>(
+    mailbox: Arc<dyn Any + Send + Sync>,
+    frame: &CallFrame,
+    reply: Option<EncodedReply>,
+    encoding: fn(EncodedReply) -> OtherReply<M::Reply>,
+) -> Result<Box<dyn Incoming>, NotStarted>
+where
+    A: Handler<M>,
+    M: Message + DeserializeOwned,
+{
+    let Ok(mailbox) = mailbox.downcast::<Mailbox<A>>() else {
+        let name = format!("{} as {}", frame.header.target, type_name::<A>());
+        return Err(refuse(reply, NotStarted::Unknown { name }));
+    };
+    let message = match decode::<M>(&frame.payload) {
+        Ok(message) => message,
+        Err(message) => return Err(refuse(reply, NotStarted::Codec { message })),
+    };
+    let deadline = frame.header.left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left));
+    let reply = reply.map_or(ReplyTo::Nobody, |reply| ReplyTo::Other(encoding(reply)));
+    Ok(Box::new(Door { mailbox, letter: Letter { message, reply, deadline, deadline_explicit: false } }))
+}
+
+impl<A: Handler<M>, M: Message> Incoming for Door<A, M> {
+    fn try_enter(self: Box<Self>) -> Result<(), NotStarted> {
+        let Self { mailbox, letter } = *self;
+        mailbox.lanes.try_push(Box::new(letter)).map_err(|(mail, refused)| {
+            let cause = refusal(mailbox.id, refused);
+            mail.refuse(CallError::NotStarted(cause.clone()));
+            cause
+        })
+    }
+
+    fn enter(self: Box<Self>) -> BoxFuture<'static, Result<(), NotStarted>> {
+        let Self { mailbox, letter } = *self;
+        Box::pin(async move {
+            Room::new(mailbox, Box::new(letter)).wait().await.map_err(|(mail, cause)| {
+                mail.refuse(CallError::NotStarted(cause.clone()));
+                cause
+            })
+        })
+    }
+}
+
+fn value_reply<R: Serialize + Send + 'static>(reply: EncodedReply) -> OtherReply<R> {
+    let EncodedReply { answer, call } = reply;
+    let deliver = move |result: Result<R, CallError>| {
+        answer(result.and_then(|value| {
+            let (bytes, pins) = pinning(|| codec::encode(&value));
+            match bytes {
+                Ok(bytes) => Ok(Payload::Value(bytes, pins)),
+                Err(error) => Err(CallError::MayHaveRun(Unknown::Codec { message: error.to_string() })),
+            }
+        }));
+    };
+    OtherReply { deliver: Box::new(deliver), call }
+}
+
+fn stream_reply<T: Serialize + Send + 'static>(reply: EncodedReply) -> OtherReply<ReplyStream<T>> {
+    let EncodedReply { answer, call } = reply;
+    let deliver = move |result: Result<ReplyStream<T>, CallError>| {
+        answer(result.map(|mut items| {
+            let (sender, receiver) = mpsc::channel(credit(ENCODED_ITEM_BYTES));
+            arbiters::runtime().spawn(async move {
+                loop {
+                    let (item, last) = match items.next().await {
+                        Some(Ok(item)) => match pinning(|| codec::encode(&item)) {
+                            (Ok(bytes), pins) => (EncodedItem::Item(bytes, pins), false),
+                            (Err(error), _) => {
+                                let message = error.to_string();
+                                (EncodedItem::Failed(CallError::MayHaveRun(Unknown::Codec { message })), true)
+                            }
+                        },
+                        Some(Err(error)) => (EncodedItem::Failed(error), true),
+                        None => (EncodedItem::End, true),
+                    };
+                    if sender.send(item).await.is_err() || last {
+                        return;
+                    }
+                }
+            });
+            Payload::Stream(receiver)
+        }));
+    };
+    OtherReply { deliver: Box::new(deliver), call }
+}
+
+fn decoded_stream<T: DeserializeOwned + Send + 'static>(mut items: mpsc::Receiver<EncodedItem>) -> ReplyStream<T> {
+    let (sender, receiver) = mpsc::channel(credit(size_of::<T>()));
+    let system = current::system();
+    arbiters::runtime().spawn(async move {
+        loop {
+            let next = tokio::select! {
+                next = items.recv() => next,
+                () = sender.closed() => return,
+            };
+            let (item, last) = match next {
+                Some(EncodedItem::Item(bytes, _pins)) => {
+                    let before = current::adopt(system.clone());
+                    let item = decode::<T>(&bytes);
+                    current::adopt(before);
+                    match item {
+                        Ok(item) => (StreamItem::Item(item), false),
+                        Err(message) => (StreamItem::Failed(CallError::MayHaveRun(Unknown::Codec { message })), true),
+                    }
+                }
+                Some(EncodedItem::Failed(error)) => (StreamItem::Failed(error), true),
+                Some(EncodedItem::End) => (StreamItem::End, true),
+                None => (StreamItem::Failed(CallError::MayHaveRun(Unknown::NoReply)), true),
+            };
+            if sender.send(item).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    ReplyStream::from_channel(receiver)
+}

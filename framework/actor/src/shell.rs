@@ -1,0 +1,57 @@
+//! The actix actor that hosts one of ours: placement and life on an arbiter, nothing more.
+//!
+//! User mail never passes actix: that costs twice per tell, and an actor that always has mail would starve its arbiter.
+//! The shell runs the cell's loop as its only future and ends with it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix::fut::wrap_future;
+use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext};
+use futures_util::future::LocalBoxFuture;
+use mobula_types::ActorId;
+
+use crate::current::{Frame, SenderId};
+use crate::system::System;
+
+/// Starts `cell` on the arbiter of the thread that calls.
+pub(crate) fn host(id: ActorId, system: Arc<System>, cell: impl Future<Output = ()> + 'static) {
+    Shell { cell: Some(Box::pin(within(id, system, cell))) }.start();
+}
+
+struct Shell {
+    cell: Option<LocalBoxFuture<'static, ()>>,
+}
+
+impl Actor for Shell {
+    type Context = actix::Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        if let Some(cell) = self.cell.take() {
+            ctx.spawn(wrap_future::<_, Self>(cell).map(|(), _, ctx| ctx.stop()));
+        }
+    }
+}
+
+/// Runs `future` as code of the actor `id`.
+pub(crate) fn within<F: Future<Output = ()>>(id: ActorId, system: Arc<System>, future: F) -> impl Future<Output = ()> {
+    let frame = Frame { system: Some(system), actor: Some(id), sender: SenderId::fresh(), ..Frame::default() };
+    Framed { frame, future: Box::pin(future) }
+}
+
+/// A future that is polled within a frame of its own.
+pub(crate) struct Framed<F> {
+    pub(crate) frame: Frame,
+    pub(crate) future: F,
+}
+
+impl<F: Future + Unpin> Future for Framed<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let Self { frame, future } = &mut *self;
+        frame.enter(|| Pin::new(future).poll(cx))
+    }
+}

@@ -1,0 +1,296 @@
+//! Preparing and starting an actor.
+
+use std::fmt;
+use std::future::IntoFuture;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use mobula_types::{ActorId, ExitReason, NotStarted, RestartPolicy};
+use tokio::sync::oneshot;
+
+use crate::arbiters::{self, Placement};
+use crate::cell::{Cell, Supervised};
+use crate::control::Control;
+use crate::deliver::Spawned;
+use crate::lanes::MailboxBounds;
+use crate::mailbox::Mailbox;
+use crate::object::pinning;
+use crate::registry;
+use crate::shell;
+use crate::system::{NameRefused, System};
+use crate::{Actor, ActorRef, Address};
+
+/// An actor about to be started. Await it for the reference once its constructor has succeeded.
+#[must_use = "a spawn does nothing until it is awaited, or started with `now`"]
+pub struct Spawn<A: Actor> {
+    system: Option<Arc<System>>,
+    args: A::Args,
+    options: SpawnOptions,
+}
+
+/// What can be chosen at spawn; plain data, so that it travels.
+#[derive(Clone, Debug, Default)]
+pub struct SpawnOptions {
+    /// A name by which others find the actor as long as it lives.
+    pub name: Option<String>,
+    /// Who ends with it: a child ends before its parent.
+    pub parent: Option<ActorId>,
+    /// Whether the parent decides over restarts.
+    pub supervised_by_parent: bool,
+    /// The actor's own restart policy.
+    pub policy: Option<RestartPolicy>,
+    /// How much mail may wait.
+    pub mailbox: MailboxBounds,
+    /// Which thread it lives on.
+    pub placement: Placement,
+}
+
+/// A spawn on its way to another process.
+pub struct SpawnFrame {
+    /// The actor type's registered name, as it travels.
+    pub actor: u64,
+    /// The hash of its argument types.
+    pub schema: u64,
+    /// The encoded arguments.
+    pub args: Vec<u8>,
+    /// References in the arguments, held until it has arrived.
+    pub pins: crate::object::Pins,
+    /// What was chosen.
+    pub options: SpawnOptions,
+}
+
+/// Why an actor was not started.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SpawnError {
+    /// Another actor has the name.
+    NameTaken {
+        /// The name.
+        name: String,
+        /// Who has it.
+        by: ActorId,
+    },
+    /// As many names as may be are in use.
+    TooManyNames,
+    /// The constructor returned an error or panicked.
+    StartFailed(ExitReason),
+    /// Nothing was tried.
+    NotStarted(NotStarted),
+}
+
+impl fmt::Display for SpawnError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NameTaken { name, by } => write!(f, "the name `{name}` is taken by {by}"),
+            Self::TooManyNames => f.write_str("65,536 names are in use: stop some named actors"),
+            Self::StartFailed(reason) => write!(f, "the actor did not start: {reason}"),
+            Self::NotStarted(cause) => write!(f, "the actor was not started: {cause}"),
+        }
+    }
+}
+
+impl std::error::Error for SpawnError {}
+
+impl<A: Actor> Spawn<A> {
+    /// Prepares an actor of `system`.
+    pub fn new(system: Arc<System>, args: A::Args) -> Self {
+        Self::in_session(Some(system), args)
+    }
+
+    /// Prepares an actor of the session of the code that runs now; without one, starting it says so.
+    pub fn here(args: A::Args) -> Self {
+        Self::in_session(crate::current::system(), args)
+    }
+
+    fn in_session(system: Option<Arc<System>>, args: A::Args) -> Self {
+        Self { system, args, options: SpawnOptions::default() }
+    }
+
+    /// Gives the actor a name by which others find it.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.options.name = Some(name.into());
+        self
+    }
+
+    /// Replaces the restart policy of the actor's type.
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.options.policy = Some(policy);
+        self
+    }
+
+    /// Bounds the mail that may wait.
+    pub fn mailbox(mut self, bounds: MailboxBounds) -> Self {
+        self.options.mailbox = bounds;
+        self
+    }
+
+    /// Gives the actor a thread of its own: for actors that block or compute long.
+    pub fn dedicated(mut self) -> Self {
+        self.options.placement = Placement::Dedicated;
+        self
+    }
+
+    /// Places the actor on the next thread in turn instead of beside its parent.
+    pub fn spread(mut self) -> Self {
+        self.options.placement = Placement::Spread;
+        self
+    }
+
+    /// Gives a handle that stops the actor when it is dropped.
+    pub fn scoped(self) -> ScopedSpawn<A> {
+        ScopedSpawn(self)
+    }
+
+    pub(crate) fn child_of(mut self, parent: ActorId) -> Self {
+        self.options.parent = Some(parent);
+        self
+    }
+
+    pub(crate) fn supervised_by_parent(mut self) -> Self {
+        self.options.supervised_by_parent = true;
+        self
+    }
+
+    /// Starts the actor and gives its reference at once; mail waits until its constructor has ended. A constructor that
+    /// fails shows in the first call.
+    ///
+    /// # Errors
+    ///
+    /// Nothing was started: no session, a taken name, arguments that cannot travel.
+    pub fn now(self) -> Result<ActorRef<A>, SpawnError> {
+        self.start().map(|(actor, _)| actor)
+    }
+
+    fn start(self) -> Result<(ActorRef<A>, Starting), SpawnError> {
+        let Self { system, args, options } = self;
+        let system = system.ok_or(SpawnError::NotStarted(NotStarted::NoSession))?;
+        if system.is_ending() {
+            return Err(SpawnError::NotStarted(NotStarted::NoSession));
+        }
+        if let (Some(deliver), Some(entry)) = (system.deliver(), registry::actor::<A>()) {
+            let (args, pins) = pinning(|| entry.encode_args(&args));
+            let args = args.map_err(|message| SpawnError::NotStarted(NotStarted::Codec { message }))?;
+            let frame = SpawnFrame { actor: entry.key(), schema: entry.schema(), args, pins, options };
+            let Spawned { id, started } = deliver.spawn(frame)?;
+            return Ok((ActorRef::new(Address::away(id, &system)), Starting::Away(started)));
+        }
+        let (mailbox, started) = start_here::<A>(&system, args, options)?;
+        Ok((ActorRef::new(Address::of(&mailbox)), Starting::Here(started)))
+    }
+
+    pub(crate) fn from_outside(
+        system: Arc<System>,
+        args: A::Args,
+        options: SpawnOptions,
+    ) -> Result<Spawned, SpawnError> {
+        let (mailbox, started) = start_here::<A>(&system, args, options)?;
+        Ok(Spawned { id: mailbox.id, started: Box::pin(Starting::Here(started).wait()) })
+    }
+}
+
+enum Starting {
+    Here(oneshot::Receiver<Result<(), ExitReason>>),
+    Away(BoxFuture<'static, Result<(), SpawnError>>),
+}
+
+impl Starting {
+    async fn wait(self) -> Result<(), SpawnError> {
+        match self {
+            Self::Here(started) => match started.await {
+                Ok(result) => result.map_err(SpawnError::StartFailed),
+                Err(_) => Err(SpawnError::StartFailed(ExitReason::Shutdown)),
+            },
+            Self::Away(started) => started.await,
+        }
+    }
+}
+
+type Started = oneshot::Receiver<Result<(), ExitReason>>;
+
+fn start_here<A: Actor>(
+    system: &Arc<System>,
+    args: A::Args,
+    options: SpawnOptions,
+) -> Result<(Arc<Mailbox<A>>, Started), SpawnError> {
+    let SpawnOptions { name, parent, supervised_by_parent, policy, mailbox: bounds, placement } = options;
+    let mailbox = system.admit(|id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone())));
+    if let Some(name) = &name
+        && let Err(refused) = system.claim_name(name, mailbox.id)
+    {
+        system.forget(mailbox.id, None);
+        return Err(match refused {
+            NameRefused::Taken(by) => SpawnError::NameTaken { name: name.clone(), by },
+            NameRefused::TooMany => SpawnError::TooManyNames,
+        });
+    }
+    let supervised = if supervised_by_parent {
+        Supervised::ByParent
+    } else {
+        Supervised::ByItself(policy.unwrap_or_else(A::restart_policy))
+    };
+    let (spawner, started) = oneshot::channel();
+    let hosted = mailbox.clone();
+    if let Some(parent) = parent {
+        system.control(parent, Control::Adopt { child: mailbox.id });
+    }
+    let placed = system.run_on_arbiter(placement, move || {
+        let (id, system) = (hosted.id, hosted.system.clone());
+        let cell = Cell::new(hosted, args, supervised, Some(spawner));
+        shell::host(id, system, async move {
+            cell.run().await;
+            if placement == Placement::Dedicated {
+                arbiters::release_dedicated();
+            }
+        });
+    });
+    if !placed {
+        system.forget(mailbox.id, name.as_deref());
+        return Err(SpawnError::NotStarted(NotStarted::NoSession));
+    }
+    Ok((mailbox, started))
+}
+
+impl<A: Actor> IntoFuture for Spawn<A> {
+    type Output = Result<ActorRef<A>, SpawnError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let started = self.start();
+        Box::pin(async move {
+            let (actor, starting) = started?;
+            starting.wait().await?;
+            Ok(actor)
+        })
+    }
+}
+
+/// A [`Spawn`] whose handle stops the actor when it is dropped.
+#[must_use = "a spawn does nothing until it is awaited"]
+pub struct ScopedSpawn<A: Actor>(Spawn<A>);
+
+impl<A: Actor> IntoFuture for ScopedSpawn<A> {
+    type Output = Result<Scoped<A>, SpawnError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let spawn = self.0.into_future();
+        Box::pin(async move { spawn.await.map(Scoped) })
+    }
+}
+
+/// Stops its actor when it is dropped; derefs to the reference.
+pub struct Scoped<A: Actor>(ActorRef<A>);
+
+impl<A: Actor> std::ops::Deref for Scoped<A> {
+    type Target = ActorRef<A>;
+
+    fn deref(&self) -> &ActorRef<A> {
+        &self.0
+    }
+}
+
+impl<A: Actor> Drop for Scoped<A> {
+    fn drop(&mut self) {
+        self.0.address().stop();
+    }
+}

@@ -1,0 +1,325 @@
+//! One process's world of actors: who lives in it, by which names, on which threads, and what was counted.
+//!
+//! A process has one system per session (tests have several at once). It knows nothing of networks: what is not here
+//! leaves through [`Deliver`].
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use mobula_types::{ActorId, ExitReason, Incarnation, NodeId, ObjectId, TaskId};
+use parking_lot::{Mutex, RwLock};
+use slab::Slab;
+
+use crate::arbiters::{Arbiters, Placement};
+use crate::control::{ChildEvent, ChildState, Control, Down};
+use crate::counters::{Count, Counters};
+use crate::deliver::Deliver;
+use crate::held::Held;
+use crate::mailbox::{ActorStatus, AnyMailbox};
+use crate::object::Exports;
+use crate::panics;
+
+/// Names kept at once; a name is as long as its actor lives.
+const NAMES_MAX: usize = 65_536;
+
+/// How to make a [`System`].
+#[derive(Clone, Debug)]
+pub struct SystemConfig {
+    /// The node's id, unique among the systems that talk to one another.
+    pub node: NodeId,
+    /// Threads that actors share.
+    pub arbiters: usize,
+}
+
+/// A tell that reached nobody.
+#[derive(Clone, Debug)]
+pub struct DeadLetter {
+    /// Whom it was for.
+    pub to: ActorId,
+    /// The message's Rust type.
+    pub message: &'static str,
+    /// Why that one has ended.
+    pub reason: ExitReason,
+}
+
+type DeadLetterHook = Arc<dyn Fn(&DeadLetter) + Send + Sync>;
+
+/// One process's actors, names, threads and counters.
+pub struct System {
+    node: NodeId,
+    arbiters: Arbiters,
+    directory: Mutex<Directory>,
+    names: RwLock<HashMap<String, ActorId>>,
+    counters: Counters,
+    dead_letters: RwLock<Option<DeadLetterHook>>,
+    deliver: OnceLock<Arc<dyn Deliver>>,
+    pub(crate) exports: Exports,
+    pub(crate) held: Arc<Held>,
+    objects_made: AtomicU64,
+    tasks_made: AtomicU64,
+    ending: AtomicBool,
+    /// What the crates above keep with the system, such as the pool that runs tasks.
+    extension: OnceLock<Arc<dyn std::any::Any + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct Directory {
+    actors: Slab<Arc<dyn AnyMailbox>>,
+    /// Counts every id ever given, so that a reused slot makes another id.
+    generation: u32,
+}
+
+static PROCESS_DEFAULT: RwLock<Weak<System>> = RwLock::new(Weak::new());
+
+impl System {
+    /// Starts the threads of a new system.
+    pub fn start(config: &SystemConfig) -> Arc<Self> {
+        panics::install_hook();
+        Arc::new(Self {
+            node: config.node,
+            arbiters: Arbiters::start(config.arbiters),
+            directory: Mutex::default(),
+            names: RwLock::default(),
+            counters: Counters::default(),
+            dead_letters: RwLock::default(),
+            deliver: OnceLock::new(),
+            exports: Exports::default(),
+            held: Arc::default(),
+            objects_made: AtomicU64::new(0),
+            tasks_made: AtomicU64::new(0),
+            ending: AtomicBool::new(false),
+            extension: OnceLock::new(),
+        })
+    }
+
+    /// Makes this the system of code that runs on threads of no system, unless there is one already.
+    pub fn make_process_default(self: &Arc<Self>) -> bool {
+        let mut default = PROCESS_DEFAULT.write();
+        let free = default.upgrade().is_none_or(|old| old.is_ending());
+        if free {
+            *default = Arc::downgrade(self);
+        }
+        free
+    }
+
+    pub(crate) fn process_default() -> Option<Arc<Self>> {
+        PROCESS_DEFAULT.read().upgrade()
+    }
+
+    /// The node's id.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What was counted so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Sends every call, reply and spawn through `deliver` from now on, even to actors of this very process.
+    ///
+    /// # Errors
+    ///
+    /// Gives `deliver` back when there is one already.
+    pub fn set_deliver(&self, deliver: Arc<dyn Deliver>) -> Result<(), Arc<dyn Deliver>> {
+        self.deliver.set(deliver)
+    }
+
+    /// Where mail for other processes leaves; `None` when all actors are here and nothing is encoded.
+    pub fn deliver(&self) -> Option<&Arc<dyn Deliver>> {
+        self.deliver.get()
+    }
+
+    /// Keeps `extension` for the crates above, once.
+    pub fn set_extension(&self, extension: Arc<dyn std::any::Any + Send + Sync>) -> bool {
+        self.extension.set(extension).is_ok()
+    }
+
+    /// What [`set_extension`](Self::set_extension) kept.
+    pub fn extension(&self) -> Option<Arc<dyn std::any::Any + Send + Sync>> {
+        self.extension.get().cloned()
+    }
+
+    /// Calls `hook` for every tell that reaches nobody. The counter counts them with and without a hook.
+    pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
+        *self.dead_letters.write() = Some(Arc::new(hook));
+    }
+
+    /// Every actor that lives here, in no order.
+    pub fn actors(&self) -> Vec<ActorStatus> {
+        let mailboxes: Vec<_> = self.directory.lock().actors.iter().map(|(_, mailbox)| mailbox.clone()).collect();
+        mailboxes.iter().map(|mailbox| mailbox.status()).collect()
+    }
+
+    /// Threads that actors share.
+    pub fn arbiters(&self) -> usize {
+        self.arbiters.count()
+    }
+
+    /// Runs `job` on an arbiter; false when the system has stopped.
+    pub fn run_on_arbiter(self: &Arc<Self>, placement: Placement, job: impl FnOnce() + Send + 'static) -> bool {
+        self.arbiters.run(self, placement, job)
+    }
+
+    /// The id of a new object.
+    pub fn next_object_id(&self) -> ObjectId {
+        ObjectId { owner: self.node, seq: self.objects_made.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// The id of a new task.
+    pub fn next_task_id(&self) -> TaskId {
+        TaskId { node: self.node, seq: self.tasks_made.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// Whether the session is over or about to be: nothing new is started.
+    pub fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Acquire)
+    }
+
+    /// Stops every root actor and with it its children, waits at most `patience` for them, then ends the threads.
+    pub async fn stop(&self, patience: Duration) {
+        if self.ending.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let reason = ExitReason::Shutdown;
+        for root in self.roots() {
+            root.control(Control::Stop { reason: reason.clone(), park: false });
+        }
+        let deadline = tokio::time::Instant::now() + patience;
+        while !self.directory.lock().actors.is_empty() {
+            if tokio::time::Instant::now() >= deadline {
+                let left = self.actors();
+                tracing::warn!(count = left.len(), "actors did not stop in time and are dropped");
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.arbiters.stop();
+        // Mail of actors that were dropped with their thread still has callers.
+        self.directory.lock().actors.clear();
+    }
+
+    fn roots(&self) -> Vec<Arc<dyn AnyMailbox>> {
+        let directory = self.directory.lock();
+        let mut roots: Vec<_> =
+            directory.actors.iter().map(|(_, actor)| actor.clone()).filter(|actor| actor.parent().is_none()).collect();
+        roots.sort_by_key(|root| std::cmp::Reverse(root.id().generation));
+        roots
+    }
+
+    /// Gives a new actor its id and its place in the directory.
+    pub(crate) fn admit<M: AnyMailbox + 'static>(&self, make: impl FnOnce(ActorId) -> Arc<M>) -> Arc<M> {
+        let mut directory = self.directory.lock();
+        directory.generation = directory.generation.wrapping_add(1);
+        let generation = directory.generation;
+        let entry = directory.actors.vacant_entry();
+        let slot = u32::try_from(entry.key()).expect("fewer than 4 billion actors live at once");
+        let mailbox = make(ActorId { node: self.node, slot, generation });
+        entry.insert(mailbox.clone());
+        mailbox
+    }
+
+    pub(crate) fn forget(&self, id: ActorId, name: Option<&str>) {
+        let gone = {
+            let mut directory = self.directory.lock();
+            let slot = id.slot as usize;
+            let known = directory.actors.get(slot).is_some_and(|mailbox| mailbox.id() == id);
+            if known { directory.actors.try_remove(slot) } else { None }
+        };
+        drop(gone);
+        if let Some(name) = name {
+            let mut names = self.names.write();
+            if names.get(name) == Some(&id) {
+                names.remove(name);
+            }
+        }
+    }
+
+    pub(crate) fn local(&self, id: ActorId) -> Option<Arc<dyn AnyMailbox>> {
+        if id.node != self.node {
+            return None;
+        }
+        self.directory.lock().actors.get(id.slot as usize).filter(|mailbox| mailbox.id() == id).cloned()
+    }
+
+    /// Whether the actor lives, as far as is known here.
+    pub(crate) fn is_alive(&self, id: ActorId) -> bool {
+        if id.node == self.node {
+            return self.local(id).is_some();
+        }
+        self.deliver().is_some_and(|deliver| deliver.is_alive(id))
+    }
+
+    /// Reserves `name` for `id`, or says who has it.
+    pub(crate) fn claim_name(&self, name: &str, id: ActorId) -> Result<(), NameRefused> {
+        let mut names = self.names.write();
+        if let Some(owner) = names.get(name) {
+            return Err(NameRefused::Taken(*owner));
+        }
+        if names.len() >= NAMES_MAX {
+            return Err(NameRefused::TooMany);
+        }
+        names.insert(name.to_owned(), id);
+        Ok(())
+    }
+
+    /// Whose name this is.
+    pub fn named(&self, name: &str) -> Option<ActorId> {
+        self.names.read().get(name).copied()
+    }
+
+    /// Sends a control message to wherever the actor is.
+    pub(crate) fn control(&self, to: ActorId, control: Control) {
+        if to.node != self.node {
+            if let Some(deliver) = self.deliver() {
+                deliver.control(to, control);
+            }
+            return;
+        }
+        self.control_local(to, control);
+    }
+
+    /// Gives a control message to an actor of this system, or answers in its place when it has ended.
+    pub fn control_local(&self, to: ActorId, control: Control) {
+        let given = self.local(to).is_some_and(|mailbox| mailbox.control(control.clone()));
+        if !given {
+            self.answer_for_the_dead(to, &control);
+        }
+    }
+
+    /// Who watches, links or stops an actor that has ended is told so.
+    pub(crate) fn answer_for_the_dead(&self, dead: ActorId, control: &Control) {
+        let down = Down { actor: dead, incarnation: Incarnation::default(), reason: ExitReason::Gone, ended: true };
+        match control {
+            Control::Watch { by } => self.control(*by, Control::Down(down)),
+            Control::Link { peer } => self.control(*peer, Control::LinkDown(down)),
+            Control::Adopt { child }
+            | Control::Child(ChildEvent { child, what: ChildState::Started | ChildState::Parked(_) }) => {
+                // A child without its parent does not live on.
+                self.control(*child, Control::Stop { reason: ExitReason::Shutdown, park: false });
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn dead_letter(&self, to: ActorId, message: &'static str, reason: &ExitReason) {
+        self.counters.add(Count::DeadLetters);
+        let hook = self.dead_letters.read().clone();
+        if let Some(hook) = hook {
+            hook(&DeadLetter { to, message, reason: reason.clone() });
+        }
+    }
+}
+
+pub(crate) enum NameRefused {
+    Taken(ActorId),
+    TooMany,
+}
+
+impl std::fmt::Debug for System {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("System").field("node", &self.node).finish_non_exhaustive()
+    }
+}
