@@ -23,12 +23,12 @@ use crate::call::{Call, Room, SendError};
 use crate::counters::Count;
 use crate::deliver::{EncodedReply, Outgoing, refuse};
 use crate::envelope::{Letter, ReplyTo};
-use crate::lanes::Refused;
+use crate::lanes::{Mail, Refused};
 use crate::mailbox::Mailbox;
 use crate::object::pinning;
 use crate::registry::{self, HandlerEntry};
 use crate::system::System;
-use crate::{Actor, Handler, Message, Proxy, clock, current};
+use crate::{Actor, Handler, Message, Proxy, arbiters, clock, current};
 
 /// Where an actor of type `A` can be reached.
 pub struct Address<A: Actor> {
@@ -155,16 +155,16 @@ impl<A: Actor> Address<A> {
     }
 
     /// Sends now or gives the letter back.
+    #[expect(clippy::result_large_err, reason = "the error gives the letter back, which is as large as it is")]
     pub(crate) fn try_send_letter<M: Message>(&self, letter: Letter<M>) -> Result<(), (Letter<M>, NotStarted)>
     where
         A: Handler<M>,
     {
         let result = match &self.route {
-            Route::Here(mailbox) => mailbox.lanes.try_push(Box::new(letter)).map_err(|(mail, refused)| {
-                let mail: Box<dyn Any> = mail;
-                let letter = *mail.downcast::<Letter<M>>().expect("the mailbox gives back the letter it was given");
-                (letter, refusal(mailbox.id, refused))
-            }),
+            Route::Here(mailbox) => mailbox
+                .lanes
+                .try_push(Box::new(letter))
+                .map_err(|(mail, refused)| (letter_of::<A, M>(mail), refusal(mailbox.id, refused))),
             Route::Away(away) => away.try_send::<A, M>(letter),
         };
         if result.is_err() {
@@ -173,36 +173,79 @@ impl<A: Actor> Address<A> {
         result
     }
 
-    /// Sends as soon as there is room.
+    /// Sends, or lets the letter wait for room; whoever waits for its reply is told when it is refused.
+    pub(crate) fn send_or_wait<M: Message>(&self, letter: Letter<M>) -> Result<(), NotStarted>
+    where
+        A: Handler<M>,
+    {
+        match self.enqueue(letter) {
+            Ok(Enqueued::Here | Enqueued::Waits(..)) => Ok(()),
+            Ok(Enqueued::Away(_, accepted)) => {
+                arbiters::runtime().spawn(accepted);
+                Ok(())
+            }
+            Err(error) => Err(error.cause),
+        }
+    }
+
+    /// Sends as soon as there is room, and waits for that; the letter's place is taken at once.
     pub(crate) fn send_letter<M: Message>(&self, letter: Letter<M>) -> BoxFuture<'static, Result<(), SendError<M>>>
     where
         A: Handler<M>,
     {
-        match &self.route {
-            Route::Here(mailbox) => {
-                let mailbox = mailbox.clone();
-                Box::pin(async move {
-                    let mut room = Room::new(mailbox, Box::new(letter));
-                    let Err((mail, cause)) = room.wait().await else { return Ok(()) };
-                    let mail: Box<dyn Any> = mail;
-                    let letter = *mail.downcast::<Letter<M>>().expect("the mailbox gives back the letter it was given");
-                    Err(letter.refused(cause))
-                })
-            }
-            Route::Away(away) => match away.encode::<A, M>(letter) {
-                Err((letter, cause)) => Box::pin(async move { Err(letter.refused(cause)) }),
-                Ok((message, frame, reply)) => {
-                    let Some(deliver) = away.system.deliver().cloned() else {
-                        let cause = refuse(reply, NotStarted::NoSuchActor { actor: away.id });
-                        return Box::pin(async move { Err(SendError { message, cause }) });
-                    };
-                    Box::pin(
-                        async move { deliver.call(frame, reply).await.map_err(|cause| SendError { message, cause }) },
-                    )
+        let enqueued = self.enqueue(letter);
+        Box::pin(async move {
+            match enqueued? {
+                Enqueued::Here => {}
+                // A letter that is refused while it waits has become a dead letter, counted and told where it ended.
+                Enqueued::Waits(mailbox, ticket) => Room::new(mailbox, ticket).wait().await,
+                Enqueued::Away(message, accepted) => {
+                    return accepted.await.map_err(|cause| SendError { message, cause });
                 }
-            },
-        }
+            }
+            Ok(())
+        })
     }
+
+    fn enqueue<M: Message>(&self, letter: Letter<M>) -> Result<Enqueued<A, M>, SendError<M>>
+    where
+        A: Handler<M>,
+    {
+        let result = match &self.route {
+            Route::Here(mailbox) => match mailbox.lanes.push_or_wait(Box::new(letter)) {
+                Ok(None) => Ok(Enqueued::Here),
+                Ok(Some(ticket)) => Ok(Enqueued::Waits(mailbox.clone(), ticket)),
+                Err((mail, refused)) => Err(letter_of::<A, M>(mail).refused(refusal(mailbox.id, refused))),
+            },
+            Route::Away(away) => match away.encode::<A, M>(letter) {
+                Err((letter, cause)) => Err(letter.refused(cause)),
+                Ok((message, frame, reply)) => match away.system.deliver() {
+                    Some(deliver) => Ok(Enqueued::Away(message, deliver.call(frame, reply))),
+                    None => {
+                        let cause = refuse(reply, NotStarted::NoSuchActor { actor: away.id });
+                        Err(SendError { message, cause })
+                    }
+                },
+            },
+        };
+        if result.is_err() {
+            self.system().counters().add(Count::Refused);
+        }
+        result
+    }
+}
+
+/// A letter that is on its way, or waits for room with its place taken.
+enum Enqueued<A: Actor, M> {
+    Here,
+    Waits(Arc<Mailbox<A>>, u64),
+    Away(M, BoxFuture<'static, Result<(), NotStarted>>),
+}
+
+/// The letter that a mailbox gave back.
+fn letter_of<A: Handler<M>, M: Message>(mail: Mail<A>) -> Letter<M> {
+    let mail: Box<dyn Any> = mail;
+    *mail.downcast::<Letter<M>>().expect("the mailbox gives back the letter it was given")
 }
 
 pub(crate) fn refusal(actor: ActorId, refused: Refused) -> NotStarted {
@@ -212,6 +255,10 @@ pub(crate) fn refusal(actor: ActorId, refused: Refused) -> NotStarted {
     }
 }
 
+/// A letter taken apart for its way out; the message is kept for giving it back.
+type Encoded<M> = (M, Outgoing, Option<EncodedReply>);
+
+#[expect(clippy::result_large_err, reason = "the error gives the letter back, which is as large as it is")]
 impl Away {
     fn try_send<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<(), (Letter<M>, NotStarted)> {
         let (message, frame, reply) = self.encode::<A, M>(letter)?;
@@ -223,10 +270,7 @@ impl Away {
     }
 
     /// Encodes a letter by the registry's entry for it; keeps the message for giving it back.
-    fn encode<A: Handler<M>, M: Message>(
-        &self,
-        letter: Letter<M>,
-    ) -> Result<(M, Outgoing, Option<EncodedReply>), (Letter<M>, NotStarted)> {
+    fn encode<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<Encoded<M>, (Letter<M>, NotStarted)> {
         let Some(entry) = registry::handler::<A, M>() else {
             let type_name = std::any::type_name::<M>().to_owned();
             return Err((letter, NotStarted::LocalOnly { type_name }));

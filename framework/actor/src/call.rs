@@ -17,10 +17,8 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use mobula_types::{ActorId, CallError, Deadline, ErrorChain, NoError, NotStarted, Outcome, Time};
 
-use crate::address::refusal;
 use crate::current::{self, Frame};
 use crate::envelope::{Letter, OtherReply, ReplyTo};
-use crate::lanes::{Mail, Refused};
 use crate::mailbox::Mailbox;
 use crate::object::{Cancel, GetError, ObjectRef};
 use crate::patrol::{Ticket, patrol};
@@ -115,16 +113,16 @@ impl<'a, A: Handler<M>, M: Message, T, E> Call<'a, A, M, T, E> {
     /// # Errors
     ///
     /// Gives the message back with the reason: the actor has ended, or the message cannot travel.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropped before there was room, nothing is sent.
     pub async fn send(self) -> Result<(), SendError<M>> {
         let (deadline, deadline_explicit) = (self.timeout.explicit(), self.timeout.is_explicit());
         match self.message {
             Content::Here(message) if !behind_held(self.address) => {
                 let letter = Letter { message, reply: ReplyTo::Nobody, deadline, deadline_explicit };
-                match self.address.try_send_letter(letter) {
-                    Ok(()) => Ok(()),
-                    Err((letter, NotStarted::MailboxFull { .. })) => self.address.send_letter(letter).await,
-                    Err((letter, cause)) => Err(SendError { message: letter.message, cause }),
-                }
+                self.address.send_letter(letter).await
             }
             content => {
                 hold(self.address, content, deadline, deadline_explicit, ReplyTo::Nobody);
@@ -158,14 +156,8 @@ where
         match self.message {
             Content::Here(message) if !behind_held(self.address) => {
                 let letter = Letter { message, reply, deadline, deadline_explicit: explicit };
-                match self.address.try_send_letter(letter) {
-                    Ok(()) => {}
-                    Err((letter, NotStarted::MailboxFull { .. })) => {
-                        let Letter { message, reply, .. } = letter;
-                        hold(self.address, Content::Here(message), deadline, explicit, reply);
-                    }
-                    Err((letter, cause)) => letter.reply.send(Err(CallError::NotStarted(cause))),
-                }
+                // Whoever holds the object is told by the reply.
+                let _ = self.address.send_or_wait(letter);
             }
             content => hold(self.address, content, deadline, explicit, reply),
         }
@@ -218,7 +210,7 @@ impl<A: Handler<M>, M: Message, T, E> IntoFuture for Call<'_, A, M, T, E> {
         let (sender, receiver) = slot();
         let reply = ReplyTo::Caller(sender);
         let mut asking = Asking {
-            stage: Stage::Reply,
+            refused: None,
             receiver,
             flatten: self.flatten,
             asked_at: now,
@@ -230,27 +222,11 @@ impl<A: Handler<M>, M: Message, T, E> IntoFuture for Call<'_, A, M, T, E> {
         match self.message {
             Content::Here(message) if !behind_held(self.address) => {
                 let letter = Letter { message, reply, deadline, deadline_explicit: explicit };
-                match self.address.try_send_letter(letter) {
-                    Ok(()) => {}
-                    Err((letter, NotStarted::MailboxFull { .. })) => {
-                        asking.stage = Stage::Room(self.address.send_letter(letter).map_cause());
-                    }
-                    Err((_, cause)) => asking.stage = Stage::Refused(cause),
-                }
+                asking.refused = self.address.send_or_wait(letter).err();
             }
             content => hold(self.address, content, deadline, explicit, reply),
         }
         asking
-    }
-}
-
-trait MapCause {
-    fn map_cause(self) -> BoxFuture<'static, Result<(), NotStarted>>;
-}
-
-impl<M: Message> MapCause for BoxFuture<'static, Result<(), SendError<M>>> {
-    fn map_cause(self) -> BoxFuture<'static, Result<(), NotStarted>> {
-        Box::pin(async move { self.await.map_err(|error| error.cause) })
     }
 }
 
@@ -270,7 +246,8 @@ impl Timeout {
 /// The wait for a reply; dropping it cancels the call.
 #[must_use = "dropping the wait for a reply cancels the call"]
 pub struct Asking<R, T, E> {
-    stage: Stage,
+    /// Why it was never sent.
+    refused: Option<NotStarted>,
     receiver: ReplyReceiver<R>,
     flatten: fn(R) -> Result<T, CallError<E>>,
     asked_at: Time,
@@ -282,25 +259,10 @@ pub struct Asking<R, T, E> {
     system: Option<Arc<System>>,
 }
 
-enum Stage {
-    /// Sent: the reply is awaited.
-    Reply,
-    /// The mailbox is full.
-    Room(BoxFuture<'static, Result<(), NotStarted>>),
-    /// Never sent.
-    Refused(NotStarted),
-}
-
 impl<R, T, E> Asking<R, T, E> {
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, CallError<E>>> {
-        match &mut self.stage {
-            Stage::Reply => {}
-            Stage::Room(room) => match room.as_mut().poll(cx) {
-                Poll::Ready(Ok(())) => self.stage = Stage::Reply,
-                Poll::Ready(Err(cause)) => return Poll::Ready(Err(CallError::NotStarted(cause))),
-                Poll::Pending => return self.poll_given_up(cx),
-            },
-            Stage::Refused(cause) => return Poll::Ready(Err(CallError::NotStarted(cause.clone()))),
+        if let Some(cause) = self.refused.take() {
+            return Poll::Ready(Err(CallError::NotStarted(cause)));
         }
         match self.receiver.poll(cx) {
             Poll::Ready(Ok(reply)) => Poll::Ready((self.flatten)(reply)),
@@ -384,45 +346,26 @@ impl<M> fmt::Display for SendError<M> {
 
 impl<M> std::error::Error for SendError<M> {}
 
-/// A letter that waits for room in a mailbox.
+/// A letter that waits for room in a mailbox; dropped before it has moved up, it is taken back.
 pub(crate) struct Room<A: Actor> {
     mailbox: Arc<Mailbox<A>>,
-    letter: Option<Mail<A>>,
-    ticket: Option<u64>,
+    ticket: u64,
 }
 
 impl<A: Actor> Room<A> {
-    pub(crate) fn new(mailbox: Arc<Mailbox<A>>, letter: Mail<A>) -> Self {
-        // The place among those who wait is taken now, so that order is the order of sending.
-        let mut room = Self { mailbox, letter: Some(letter), ticket: None };
-        let mut cx = Context::from_waker(std::task::Waker::noop());
-        let Self { mailbox, letter, ticket } = &mut room;
-        // Ready is seen again by `wait`: `letter` is gone then, or the mailbox is closed still.
-        let _ = mailbox.lanes.poll_push(&mut cx, letter, ticket);
-        room
+    pub(crate) fn new(mailbox: Arc<Mailbox<A>>, ticket: u64) -> Self {
+        Self { mailbox, ticket }
     }
 
-    pub(crate) async fn wait(&mut self) -> Result<(), (Mail<A>, NotStarted)> {
-        let Self { mailbox, letter, ticket } = self;
-        if letter.is_none() {
-            return Ok(());
-        }
-        let sent = poll_fn(|cx| mailbox.lanes.poll_push(cx, letter, ticket)).await;
-        match (sent, letter.take()) {
-            (Err(reason), Some(letter)) => {
-                *ticket = None;
-                Err((letter, refusal(mailbox.id, Refused::Ended(reason))))
-            }
-            _ => Ok(()),
-        }
+    /// Waits until the letter has moved up, or was refused because the actor has ended.
+    pub(crate) async fn wait(&self) {
+        poll_fn(|cx| self.mailbox.lanes.poll_moved_up(cx, self.ticket)).await;
     }
 }
 
 impl<A: Actor> Drop for Room<A> {
     fn drop(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.mailbox.lanes.leave(ticket);
-        }
+        drop(self.mailbox.lanes.withdraw(self.ticket));
     }
 }
 

@@ -202,10 +202,10 @@ impl<A: Actor> Cell<A> {
     async fn serve(&mut self, state: &mut A) -> Death {
         let mut slice = Slice::begin();
         loop {
-            if self.mailbox.lanes.has_control() || !self.deferred.is_empty() {
-                if let Some(death) = self.obey_waiting() {
-                    return death;
-                }
+            if (self.mailbox.lanes.has_control() || !self.deferred.is_empty())
+                && let Some(death) = self.obey_waiting()
+            {
+                return death;
             }
             let Some(mail) = self.batch.pop_front() else {
                 let (lanes, batch) = (&self.mailbox.lanes, &mut self.batch);
@@ -436,12 +436,8 @@ impl<A: Actor> Cell<A> {
     /// Decides, or lets the supervisor decide, what follows a death.
     async fn after(&mut self, death: Death) -> Next {
         let Death { reason, asked, .. } = death;
-        // A spawner that still waits is told; nothing that never ran is restarted.
-        if let Some(spawner) = self.spawner.take() {
-            spawner.send(Err(reason.clone())).ok();
-            return Next::End(reason, false);
-        }
-        if asked == Some(Asked::End) {
+        // What never ran is not restarted: its spawner waits for the reason.
+        if self.spawner.is_some() || asked == Some(Asked::End) {
             return Next::End(reason, false);
         }
         let at = match &mut self.supervised {
@@ -524,6 +520,9 @@ impl<A: Actor> Cell<A> {
             self.mailbox.note_audience(control);
         }
         self.mailbox.announce_death(&reason, true);
+        if let Some(spawner) = self.spawner.take() {
+            spawner.send(Err(reason.clone())).ok();
+        }
         self.mailbox.tell_parent(if gave_up { ChildState::GaveUp(reason) } else { ChildState::Ended(reason) });
     }
 }
@@ -605,7 +604,7 @@ impl Slice {
 
     fn is_over(&mut self) -> bool {
         self.handled += 1;
-        if self.handled % CLOCK_EVERY == 0 {
+        if self.handled.is_multiple_of(CLOCK_EVERY) {
             self.refresh();
         }
         self.handled > BATCH_MAX || self.now - self.began > SLICE

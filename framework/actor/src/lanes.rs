@@ -40,6 +40,10 @@ impl Default for MailboxBounds {
 
 pub(crate) type Mail<A> = Box<dyn Envelope<A>>;
 
+/// Senders that may wait for room in one mailbox. Each is a caller that waits or a submitted call; a node's queue has
+/// the same bound (G14).
+const WAITING_MAX: usize = 1 << 20;
+
 /// Why a letter came back.
 pub(crate) enum Refused {
     Full { waiting: usize },
@@ -61,10 +65,18 @@ struct Inner<A: Actor> {
     cell: Option<Waker>,
     /// Whether the cell waits for user mail; a cell that handles a message is woken for control only.
     hungry: bool,
-    /// Senders that wait for room, in order.
-    waiting: VecDeque<(u64, Waker)>,
+    /// Letters of senders that wait for room, in order. They move up by themselves: no sender that is not looked at
+    /// keeps those behind it waiting.
+    waiting: VecDeque<Waiting<A>>,
     next_ticket: u64,
     ended: Option<ExitReason>,
+}
+
+struct Waiting<A: Actor> {
+    ticket: u64,
+    letter: Mail<A>,
+    /// Woken when the letter has moved up; none for a caller that waits for the reply anyway.
+    sender: Option<Waker>,
 }
 
 impl<A: Actor> Inner<A> {
@@ -77,6 +89,29 @@ impl<A: Actor> Inner<A> {
         self.user_bytes += bytes;
         self.user.push_back(letter);
         if std::mem::take(&mut self.hungry) { self.cell.clone() } else { None }
+    }
+
+    /// Moves letters that waited into the room there is now; gives the wakers of their senders.
+    fn move_up(&mut self, bounds: &MailboxBounds) -> Vec<Waker> {
+        let mut moved = Vec::new();
+        while let Some(next) = self.waiting.front() {
+            let bytes = next.letter.bytes();
+            if !self.has_room(bytes, bounds) {
+                break;
+            }
+            let Some(next) = self.waiting.pop_front() else { break };
+            moved.extend(next.sender);
+            self.user_bytes += bytes;
+            self.user.push_back(next.letter);
+        }
+        moved
+    }
+
+    fn remember(&mut self, cx: &Context<'_>) {
+        match &mut self.cell {
+            Some(waker) => waker.clone_from(cx.waker()),
+            none => *none = Some(cx.waker().clone()),
+        }
     }
 }
 
@@ -118,61 +153,49 @@ impl<A: Actor> Lanes<A> {
         Ok(())
     }
 
-    /// Puts a letter behind the others as soon as there is room and everybody who waited longer has had theirs.
-    ///
-    /// `ticket` is the place in the queue of those who wait: taken at the first poll that finds no room, given back by
-    /// [`leave`](Self::leave) or by success.
-    pub(crate) fn poll_push(
-        &self,
-        cx: &mut Context<'_>,
-        letter: &mut Option<Mail<A>>,
-        ticket: &mut Option<u64>,
-    ) -> Poll<Result<(), ExitReason>> {
-        let bytes = letter.as_ref().map_or(0, |letter| letter.bytes());
+    /// Puts a letter behind the others; without room it waits, and moves up by itself. Gives its ticket then.
+    pub(crate) fn push_or_wait(&self, letter: Mail<A>) -> Result<Option<u64>, (Mail<A>, Refused)> {
+        let bytes = letter.bytes();
         let mut inner = self.inner.lock();
         if let Some(reason) = &inner.ended {
-            return Poll::Ready(Err(reason.clone()));
+            let reason = reason.clone();
+            return Err((letter, Refused::Ended(reason)));
         }
-        let first = match *ticket {
-            None => inner.waiting.is_empty(),
-            Some(ticket) => inner.waiting.front().is_none_or(|(first, _)| *first == ticket),
-        };
-        if first && inner.has_room(bytes, &self.bounds) {
-            if ticket.take().is_some() {
-                inner.waiting.pop_front();
-            }
-            let woken = letter.take().and_then(|letter| inner.push(letter, bytes));
-            let next = inner.waiting.front().map(|(_, waker)| waker.clone());
+        if inner.waiting.is_empty() && inner.has_room(bytes, &self.bounds) {
+            let woken = inner.push(letter, bytes);
             drop(inner);
-            woken.into_iter().chain(next).for_each(Waker::wake);
-            return Poll::Ready(Ok(()));
-        }
-        match *ticket {
-            Some(ticket) => {
-                if let Some((_, waker)) = inner.waiting.iter_mut().find(|(waiting, _)| *waiting == ticket) {
-                    waker.clone_from(cx.waker());
-                }
+            if let Some(cell) = woken {
+                cell.wake();
             }
-            None => {
-                let fresh = inner.next_ticket;
-                inner.next_ticket += 1;
-                inner.waiting.push_back((fresh, cx.waker().clone()));
-                *ticket = Some(fresh);
-            }
+            return Ok(None);
         }
-        Poll::Pending
+        if inner.waiting.len() >= WAITING_MAX {
+            let waiting = inner.waiting.len();
+            return Err((letter, Refused::Full { waiting }));
+        }
+        let ticket = inner.next_ticket;
+        inner.next_ticket += 1;
+        inner.waiting.push_back(Waiting { ticket, letter, sender: None });
+        Ok(Some(ticket))
     }
 
-    /// A sender that waited for room goes away.
-    pub(crate) fn leave(&self, ticket: u64) {
-        let next = {
-            let mut inner = self.inner.lock();
-            inner.waiting.retain(|(waiting, _)| *waiting != ticket);
-            inner.waiting.front().map(|(_, waker)| waker.clone())
-        };
-        if let Some(next) = next {
-            next.wake();
+    /// Ready when the letter with this ticket waits no more: it has moved up, or the actor has ended.
+    pub(crate) fn poll_moved_up(&self, cx: &mut Context<'_>, ticket: u64) -> Poll<()> {
+        let mut inner = self.inner.lock();
+        match inner.waiting.iter_mut().find(|waiting| waiting.ticket == ticket) {
+            Some(waiting) => {
+                waiting.sender = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            None => Poll::Ready(()),
         }
+    }
+
+    /// Takes back a letter that still waits.
+    pub(crate) fn withdraw(&self, ticket: u64) -> Option<Mail<A>> {
+        let mut inner = self.inner.lock();
+        let at = inner.waiting.iter().position(|waiting| waiting.ticket == ticket)?;
+        inner.waiting.remove(at).map(|waiting| waiting.letter)
     }
 
     /// Puts a control message; always fits, because whoever sends one is bounded.
@@ -222,11 +245,9 @@ impl<A: Actor> Lanes<A> {
             batch.extend(inner.user.drain(..count));
             inner.user_bytes = inner.user_bytes.saturating_sub(taken);
         }
-        let first = inner.waiting.front().map(|(_, waker)| waker.clone());
+        let moved = inner.move_up(&self.bounds);
         drop(inner);
-        if let Some(first) = first {
-            first.wake();
-        }
+        moved.into_iter().for_each(Waker::wake);
         Poll::Ready(None)
     }
 
@@ -253,25 +274,21 @@ impl<A: Actor> Lanes<A> {
         self.inner.lock().ended.clone()
     }
 
-    /// Takes no more mail from now on and gives back what waited; those who waited for room are woken and told.
+    /// Takes no more mail from now on and gives back what waited, for room too.
     pub(crate) fn close(&self, reason: ExitReason) -> (VecDeque<Mail<A>>, VecDeque<Control>) {
-        let (user, control, waiting) = {
+        let (mut user, control, waiting) = {
             let mut inner = self.inner.lock();
             inner.ended = Some(reason);
             inner.cell = None;
             inner.user_bytes = 0;
             (std::mem::take(&mut inner.user), std::mem::take(&mut inner.control), std::mem::take(&mut inner.waiting))
         };
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
-        (user, control)
-    }
-}
-
-impl<A: Actor> Inner<A> {
-    fn remember(&mut self, cx: &Context<'_>) {
-        match &mut self.cell {
-            Some(waker) => waker.clone_from(cx.waker()),
-            none => *none = Some(cx.waker().clone()),
+        let mut senders = Vec::new();
+        for waiting in waiting {
+            senders.extend(waiting.sender);
+            user.push_back(waiting.letter);
         }
+        senders.into_iter().for_each(Waker::wake);
+        (user, control)
     }
 }

@@ -34,10 +34,16 @@ pub struct HandlerEntry {
     types: fn() -> (TypeId, TypeId),
     schema: fn() -> u64,
     encode: fn(&dyn Any) -> Result<Vec<u8>, String>,
-    open: fn(Arc<dyn Any + Send + Sync>, &CallFrame, Option<EncodedReply>) -> Result<Box<dyn Incoming>, NotStarted>,
+    open: Open,
     decode_reply: fn(Payload) -> Result<Box<dyn Any + Send>, CallError>,
-    recipient: fn(ActorId, &Arc<System>) -> Option<Box<dyn Any>>,
+    recipient: MakeRecipient,
 }
+
+/// Decodes a frame for a mailbox whose type is forgotten, up to its door.
+type Open = fn(Arc<dyn Any + Send + Sync>, &CallFrame, Option<EncodedReply>) -> Result<Box<dyn Incoming>, NotStarted>;
+
+/// Makes a `Recipient<M>` whose message type is forgotten.
+type MakeRecipient = fn(ActorId, &Arc<System>) -> Option<Box<dyn Any>>;
 
 inventory::collect!(HandlerEntry);
 
@@ -317,11 +323,16 @@ impl<A: Handler<M>, M: Message> Incoming for Door<A, M> {
 
     fn enter(self: Box<Self>) -> BoxFuture<'static, Result<(), NotStarted>> {
         let Self { mailbox, letter } = *self;
+        let entered = mailbox.lanes.push_or_wait(Box::new(letter)).map_err(|(mail, refused)| {
+            let cause = refusal(mailbox.id, refused);
+            mail.refuse(CallError::NotStarted(cause.clone()));
+            cause
+        });
         Box::pin(async move {
-            Room::new(mailbox, Box::new(letter)).wait().await.map_err(|(mail, cause)| {
-                mail.refuse(CallError::NotStarted(cause.clone()));
-                cause
-            })
+            if let Some(ticket) = entered? {
+                Room::new(mailbox, ticket).wait().await;
+            }
+            Ok(())
         })
     }
 }
