@@ -151,7 +151,7 @@ where
                 Err(error) => Err(error.widen()),
             });
         };
-        let reply = ReplyTo::Other(OtherReply { deliver: Box::new(deliver), call: Some(cancel) });
+        let reply = ReplyTo::Other(Box::new(OtherReply { deliver: Box::new(deliver), call: Some(cancel) }));
         let (deadline, explicit) = (self.timeout.explicit(), self.timeout.is_explicit());
         match self.message {
             Content::Here(message) if !behind_held(self.address) => {
@@ -222,7 +222,7 @@ impl<A: Handler<M>, M: Message, T, E> IntoFuture for Call<'_, A, M, T, E> {
         match self.message {
             Content::Here(message) if !behind_held(self.address) => {
                 let letter = Letter { message, reply, deadline, deadline_explicit: explicit };
-                asking.refused = self.address.send_or_wait(letter).err();
+                asking.refused = self.address.send_or_wait(letter).err().map(Box::new);
             }
             content => hold(self.address, content, deadline, explicit, reply),
         }
@@ -247,7 +247,7 @@ impl Timeout {
 #[must_use = "dropping the wait for a reply cancels the call"]
 pub struct Asking<R, T, E> {
     /// Why it was never sent.
-    refused: Option<NotStarted>,
+    refused: Option<Box<NotStarted>>,
     receiver: ReplyReceiver<R>,
     flatten: fn(R) -> Result<T, CallError<E>>,
     asked_at: Time,
@@ -262,7 +262,7 @@ pub struct Asking<R, T, E> {
 impl<R, T, E> Asking<R, T, E> {
     fn poll_outcome(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, CallError<E>>> {
         if let Some(cause) = self.refused.take() {
-            return Poll::Ready(Err(CallError::NotStarted(cause)));
+            return Poll::Ready(Err(CallError::NotStarted(*cause)));
         }
         match self.receiver.poll(cx) {
             Poll::Ready(Ok(reply)) => Poll::Ready((self.flatten)(reply)),

@@ -29,11 +29,11 @@ use tokio::sync::oneshot;
 use crate::control::{ChildEvent, ChildState, Control};
 use crate::counters::Count;
 use crate::current::{self, Frame, SenderId};
-use crate::envelope::Handling;
+use crate::envelope::{Facts, Handling};
 use crate::lanes::{BATCH_MAX, Mail};
 use crate::mailbox::{ActorState, Mailbox};
 use crate::shell::Framed;
-use crate::{Actor, Context, clock, panics};
+use crate::{Actor, Context, Mode, clock, panics};
 
 /// How long a child may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -116,10 +116,11 @@ impl<A: Actor> Cell<A> {
         }
     }
 
-    pub(crate) async fn run(mut self) {
+    /// Boxed, because a future keeps an argument twice: as it came and as it is used.
+    pub(crate) async fn run(mut self: Box<Self>) {
         let (reason, gave_up) = loop {
             let death = self.live().await;
-            match self.after(death).await {
+            match Box::pin(self.after(death)).await {
                 Next::Again => self.mailbox.system.counters().add(Count::Restarts),
                 Next::End(reason, gave_up) => break (reason, gave_up),
             }
@@ -132,10 +133,10 @@ impl<A: Actor> Cell<A> {
         self.mailbox.next_incarnation();
         self.mailbox.system.counters().add(Count::Starts);
         self.ctx.set_ending(None);
-        let mut state = match self.start().await {
+        let mut state = match Box::pin(self.start()).await {
             Ok(state) => state,
             Err(reason) => {
-                self.end_children().await;
+                Box::pin(self.end_children()).await;
                 self.ctx.end_tasks();
                 return Death::unasked(reason, false);
             }
@@ -148,9 +149,9 @@ impl<A: Actor> Cell<A> {
         let mut death = self.serve(&mut state).await;
         self.mailbox.enter(ActorState::Stopping);
         current::serve(Deadline::NEVER, false, None);
-        self.end_children().await;
+        Box::pin(self.end_children()).await;
         if death.in_order
-            && let Err(panic) = self.goodbye(&mut state, &death.reason).await
+            && let Err(panic) = Box::pin(self.goodbye(&mut state, &death.reason)).await
         {
             death = Death { reason: ExitReason::Panicked(panic), in_order: false, ..death };
         }
@@ -220,25 +221,26 @@ impl<A: Actor> Cell<A> {
                 slice = Slice::begin();
                 continue;
             }
-            if mail.is_stale(slice.now) {
-                refuse_stale(mail);
+            let facts = mail.facts();
+            if facts.is_stale(slice.now) {
+                refuse_stale(mail, &facts);
                 continue;
             }
-            if mail.is_shared() {
-                if let Err(death) = self.serve_shared(state, mail).await {
+            if facts.mode == Mode::Shared {
+                if let Err(death) = Box::pin(self.serve_shared(state, mail)).await {
                     return death;
                 }
                 slice = Slice::begin();
                 continue;
             }
-            let (deadline, explicit, call) = mail.call();
-            current::serve(deadline, explicit, call.clone());
-            let cancel_drops = mail.cancel_drops();
+            let Facts { cancel_drops: drops, deadline, deadline_explicit, call, .. } = facts;
+            let awaited = if facts.mode == Mode::Async { call.clone() } else { None };
+            current::serve(deadline, deadline_explicit, call);
             let died = match mail.handle(state, &self.ctx) {
                 Handling::Done => None,
                 Handling::Panicked(panic) => Some(ExitReason::Panicked(panic)),
                 Handling::Pending(handler) => {
-                    let handler = Cancellable { handler, call, drops: cancel_drops };
+                    let handler = Cancellable { handler, call: awaited, drops };
                     let died = match until_killed(&self.ctx, &mut self.deferred, handler).await {
                         Some(Ok(())) => None,
                         Some(Err(panic)) => Some(ExitReason::Panicked(panic)),
@@ -265,7 +267,7 @@ impl<A: Actor> Cell<A> {
         let Self { mailbox, ctx, batch, deferred, .. } = self;
         let ctx = &*ctx;
         let frame = |mail: &Mail<A>| {
-            let (deadline, deadline_explicit, call) = mail.call();
+            let Facts { deadline, deadline_explicit, call, .. } = mail.facts();
             let system = Some(mailbox.system.clone());
             Frame { system, actor: Some(mailbox.id), sender: SenderId::fresh(), deadline, deadline_explicit, call }
         };
@@ -277,13 +279,15 @@ impl<A: Actor> Cell<A> {
         while !running.is_empty() {
             while !alone_is_next && running.len() < A::CONCURRENCY && deferred.is_empty() {
                 match batch.pop_front() {
-                    Some(mail) if mail.is_stale(clock::now()) => refuse_stale(mail),
-                    Some(mail) if mail.is_shared() => running.push(begin(mail)),
-                    Some(mail) => {
-                        batch.push_front(mail);
-                        alone_is_next = true;
-                    }
                     None => break,
+                    Some(mail) => match mail.facts() {
+                        facts if facts.is_stale(clock::now()) => refuse_stale(mail, &facts),
+                        Facts { mode: Mode::Shared, .. } => running.push(begin(mail)),
+                        _ => {
+                            batch.push_front(mail);
+                            alone_is_next = true;
+                        }
+                    },
                 }
             }
             let hungry = batch.is_empty() && running.len() < A::CONCURRENCY && deferred.is_empty();
@@ -453,12 +457,12 @@ impl<A: Actor> Cell<A> {
                 self.mailbox.enter(ActorState::Restarting);
                 self.mailbox.announce_death(&reason, false);
                 self.mailbox.tell_parent(ChildState::Parked(reason.clone()));
-                return self.verdict(reason, None).await;
+                return Box::pin(self.verdict(reason, None)).await;
             }
         };
         self.mailbox.enter(ActorState::Restarting);
         self.mailbox.announce_death(&reason, false);
-        self.verdict(reason, Some(at)).await
+        Box::pin(self.verdict(reason, Some(at))).await
     }
 
     /// Waits for the moment of the restart, or for the supervisor's word.
@@ -504,7 +508,7 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Gone for good: whoever waits is told, whoever asks is told.
-    fn end(mut self, reason: ExitReason, gave_up: bool) {
+    fn end(mut self: Box<Self>, reason: ExitReason, gave_up: bool) {
         self.mailbox.enter(ActorState::Ended);
         self.mailbox.system.forget(self.mailbox.id, self.mailbox.name.as_deref());
         let (user, control) = self.mailbox.lanes.close(reason.clone());
@@ -611,9 +615,8 @@ impl Slice {
     }
 }
 
-fn refuse_stale<A: Actor>(mail: Mail<A>) {
-    let (deadline, ..) = mail.call();
-    mail.refuse(if deadline.is_set() { CallError::DeadlineExceeded { given: None } } else { CallError::Cancelled });
+fn refuse_stale<A: Actor>(mail: Mail<A>, facts: &Facts) {
+    mail.refuse(if facts.cancelled { CallError::Cancelled } else { CallError::DeadlineExceeded { given: None } });
 }
 
 async fn yield_now() {

@@ -21,7 +21,7 @@ pub(crate) enum ReplyTo<R> {
     /// An `ask` of this process waits.
     Caller(ReplySender<R>),
     /// Something else takes it: an object to fulfil, an encoder to send it on.
-    Other(OtherReply<R>),
+    Other(Box<OtherReply<R>>),
 }
 
 /// A receiver of the answer that is not an `ask` of this process.
@@ -83,17 +83,30 @@ pub(crate) enum Handling<'a> {
     Pending(LocalBoxFuture<'a, Result<(), Panic>>),
 }
 
+/// What the cell must know of a letter before it handles it.
+pub(crate) struct Facts {
+    pub(crate) mode: Mode,
+    pub(crate) cancel_drops: bool,
+    pub(crate) cancelled: bool,
+    pub(crate) deadline: Deadline,
+    pub(crate) deadline_explicit: bool,
+    pub(crate) call: Option<Arc<dyn CallState>>,
+}
+
+impl Facts {
+    /// Whether nobody wants the letter handled any more at `now`.
+    pub(crate) fn is_stale(&self, now: Time) -> bool {
+        self.cancelled || self.deadline.has_passed(now)
+    }
+}
+
 /// A letter for an actor of type `A`, its message type forgotten.
 pub(crate) trait Envelope<A: Actor>: Send + Any {
     /// Bytes it counts in the mailbox.
     fn bytes(&self) -> usize;
-    fn is_shared(&self) -> bool;
     fn is_tell(&self) -> bool;
-    fn cancel_drops(&self) -> bool;
-    /// Whether nobody wants it handled any more at `now`.
-    fn is_stale(&self, now: Time) -> bool;
-    /// What the code that handles it inherits.
-    fn call(&self) -> (Deadline, bool, Option<Arc<dyn CallState>>);
+    /// What the cell must know before it handles it: one look behind the forgotten type instead of several.
+    fn facts(&self) -> Facts;
     /// Begins to handle it alone. A stale one ends here without running.
     fn handle<'a>(self: Box<Self>, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a>;
     /// Handles it beside others.
@@ -108,24 +121,19 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
         size_of::<Self>() + self.message.heap_bytes()
     }
 
-    fn is_shared(&self) -> bool {
-        A::MODE == Mode::Shared
-    }
-
     fn is_tell(&self) -> bool {
         matches!(self.reply, ReplyTo::Nobody)
     }
 
-    fn cancel_drops(&self) -> bool {
-        A::CANCEL_DROPS
-    }
-
-    fn is_stale(&self, now: Time) -> bool {
-        self.deadline.has_passed(now) || self.reply.is_cancelled()
-    }
-
-    fn call(&self) -> (Deadline, bool, Option<Arc<dyn CallState>>) {
-        (self.deadline, self.deadline_explicit, self.reply.call())
+    fn facts(&self) -> Facts {
+        Facts {
+            mode: A::MODE,
+            cancel_drops: A::CANCEL_DROPS,
+            cancelled: self.reply.is_cancelled(),
+            deadline: self.deadline,
+            deadline_explicit: self.deadline_explicit,
+            call: self.reply.call(),
+        }
     }
 
     fn handle<'a>(self: Box<Self>, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a> {

@@ -307,7 +307,7 @@ where
         Err(message) => return Err(refuse(reply, NotStarted::Codec { message })),
     };
     let deadline = frame.header.left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left));
-    let reply = reply.map_or(ReplyTo::Nobody, |reply| ReplyTo::Other(encoding(reply)));
+    let reply = reply.map_or(ReplyTo::Nobody, |reply| ReplyTo::Other(Box::new(encoding(reply))));
     Ok(Box::new(Door { mailbox, letter: Letter { message, reply, deadline, deadline_explicit: false } }))
 }
 

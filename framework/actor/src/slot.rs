@@ -35,7 +35,8 @@ struct Inner<R> {
 
 enum Reply<R> {
     Awaited,
-    Here(Result<R, CallError>),
+    /// The error is boxed: it is large, rare, and every slot would pay for it.
+    Here(Result<R, Box<CallError>>),
     Taken,
 }
 
@@ -53,7 +54,7 @@ impl<R> Slot<R> {
         let caller = {
             let mut inner = self.inner.lock();
             if matches!(inner.reply, Reply::Awaited) {
-                inner.reply = Reply::Here(reply);
+                inner.reply = Reply::Here(reply.map_err(Box::new));
             }
             inner.handler = None;
             inner.caller.take()
@@ -142,7 +143,7 @@ impl<R> ReplyReceiver<R> {
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<R, CallError>> {
         let mut inner = self.slot.inner.lock();
         match std::mem::replace(&mut inner.reply, Reply::Taken) {
-            Reply::Here(reply) => Poll::Ready(reply),
+            Reply::Here(reply) => Poll::Ready(reply.map_err(|error| *error)),
             Reply::Taken => Poll::Ready(Err(CallError::Cancelled)),
             Reply::Awaited => {
                 inner.reply = Reply::Awaited;

@@ -235,7 +235,7 @@ fn start_here<A: Actor>(
     }
     let placed = system.run_on_arbiter(placement, move || {
         let (id, system) = (hosted.id, hosted.system.clone());
-        let cell = Cell::new(hosted, args, supervised, Some(spawner));
+        let cell = Box::new(Cell::new(hosted, args, supervised, Some(spawner)));
         shell::host(id, system, async move {
             cell.run().await;
             if placement == Placement::Dedicated {
