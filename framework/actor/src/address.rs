@@ -155,7 +155,6 @@ impl<A: Actor> Address<A> {
     }
 
     /// Sends now or gives the letter back.
-    #[expect(clippy::result_large_err, reason = "the error gives the letter back, which is as large as it is")]
     pub(crate) fn try_send_letter<M: Message>(&self, letter: Letter<M>) -> Result<(), (Letter<M>, NotStarted)>
     where
         A: Handler<M>,
@@ -258,7 +257,6 @@ pub(crate) fn refusal(actor: ActorId, refused: Refused) -> NotStarted {
 /// A letter taken apart for its way out; the message is kept for giving it back.
 type Encoded<M> = (M, Outgoing, Option<EncodedReply>);
 
-#[expect(clippy::result_large_err, reason = "the error gives the letter back, which is as large as it is")]
 impl Away {
     fn try_send<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<(), (Letter<M>, NotStarted)> {
         let (message, frame, reply) = self.encode::<A, M>(letter)?;

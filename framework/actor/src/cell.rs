@@ -508,7 +508,7 @@ impl<A: Actor> Cell<A> {
     }
 
     /// Gone for good: whoever waits is told, whoever asks is told.
-    fn end(mut self: Box<Self>, reason: ExitReason, gave_up: bool) {
+    fn end(&mut self, reason: ExitReason, gave_up: bool) {
         self.mailbox.enter(ActorState::Ended);
         self.mailbox.system.forget(self.mailbox.id, self.mailbox.name.as_deref());
         let (user, control) = self.mailbox.lanes.close(reason.clone());
