@@ -27,6 +27,8 @@ pub struct Supervisor {
     machine: Supervision,
     children: HashMap<u32, Child>,
     next_key: u32,
+    /// The last child that failed unasked: when the machine escalates, the child itself has been forgotten already.
+    failed: Option<(u32, ActorId)>,
 }
 
 /// What a supervisor is made of.
@@ -169,7 +171,7 @@ impl Actor for Supervisor {
     async fn start(spec: SupervisorSpec, ctx: &Context<Self>) -> Result<Self, Error> {
         ctx.observe_children();
         let machine = Supervision::new(spec.strategy, spec.intensity, spec.backoff);
-        let mut this = Self { machine, children: HashMap::new(), next_key: 0 };
+        let mut this = Self { machine, children: HashMap::new(), next_key: 0, failed: None };
         for child in spec.children {
             this.add(child, ctx)?;
         }
@@ -246,8 +248,7 @@ impl Supervisor {
                 }
             }
             Output::Escalate { child: key, cause } => {
-                let actor = self.children.get(&key).and_then(|child| child.actor.as_ref()).map(|(actor, _)| *actor);
-                let child = actor.unwrap_or(ctx.id());
+                let child = self.failed.filter(|(failed, _)| *failed == key).map_or(ctx.id(), |(_, actor)| actor);
                 ctx.end_of(ExitReason::Escalated { child, cause: Box::new(cause) });
             }
             Output::Stopped => {}
@@ -274,7 +275,9 @@ impl Handler<ChildEvent> for Supervisor {
         let input = match event.what {
             ChildState::Started => Input::Started { child: key },
             ChildState::Parked(reason) | ChildState::Ended(reason) | ChildState::GaveUp(reason) => {
-                child.stopping = false;
+                if !std::mem::take(&mut child.stopping) {
+                    self.failed = Some((key, event.child));
+                }
                 if starting { Input::StartFailed { child: key, reason } } else { Input::Exited { child: key, reason } }
             }
         };
