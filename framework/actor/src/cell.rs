@@ -63,6 +63,8 @@ pub(crate) struct Cell<A: Actor> {
     /// The spawner, until the first start has succeeded or failed.
     spawner: Option<oneshot::Sender<Result<(), ExitReason>>>,
     batch: VecDeque<Mail<A>>,
+    /// Deaths and children's events as mail, in order and before the batch.
+    notices: VecDeque<Mail<A>>,
     /// Control messages that came while a handler ran.
     deferred: VecDeque<Control>,
 }
@@ -112,6 +114,7 @@ impl<A: Actor> Cell<A> {
             restarts: None,
             spawner,
             batch: VecDeque::new(),
+            notices: VecDeque::new(),
             deferred: VecDeque::new(),
         }
     }
@@ -208,19 +211,17 @@ impl<A: Actor> Cell<A> {
             {
                 return death;
             }
-            let Some(mail) = self.batch.pop_front() else {
+            if slice.is_over() {
+                yield_now().await;
+                slice = Slice::begin();
+            }
+            let Some(mail) = self.notices.pop_front().or_else(|| self.batch.pop_front()) else {
                 let (lanes, batch) = (&self.mailbox.lanes, &mut self.batch);
                 if let Some(control) = poll_fn(|cx| lanes.poll_take(cx, batch)).await {
                     self.deferred.push_back(control);
                 }
                 continue;
             };
-            if slice.is_over() {
-                self.batch.push_front(mail);
-                yield_now().await;
-                slice = Slice::begin();
-                continue;
-            }
             let facts = mail.facts();
             if facts.is_stale(slice.now) {
                 refuse_stale(mail, &facts);
@@ -357,7 +358,7 @@ impl<A: Actor> Cell<A> {
             }
             Control::Down(down) => {
                 if let Some(mail_of) = self.mailbox.hooks.down.get() {
-                    self.batch.push_front(mail_of(down));
+                    self.notices.push_back(mail_of(down));
                 }
                 None
             }
@@ -376,7 +377,7 @@ impl<A: Actor> Cell<A> {
             self.ctx.children.borrow_mut().retain(|child| *child != event.child);
         }
         if let Some(mail_of) = self.mailbox.hooks.child.get() {
-            self.batch.push_front(mail_of(event));
+            self.notices.push_back(mail_of(event));
             return None;
         }
         match event.what {
@@ -512,7 +513,8 @@ impl<A: Actor> Cell<A> {
         self.mailbox.enter(ActorState::Ended);
         self.mailbox.system.forget(self.mailbox.id, self.mailbox.name.as_deref());
         let (user, control) = self.mailbox.lanes.close(reason.clone());
-        for mail in std::mem::take(&mut self.batch).into_iter().chain(user) {
+        let notices = std::mem::take(&mut self.notices);
+        for mail in notices.into_iter().chain(std::mem::take(&mut self.batch)).chain(user) {
             let (actor, reason) = (self.mailbox.id, reason.clone());
             if mail.is_tell() {
                 self.mailbox.system.dead_letter(actor, mail.message_name(), &reason);
