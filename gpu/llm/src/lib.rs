@@ -4,6 +4,7 @@
 
 pub mod catalogue;
 pub mod config;
+pub mod generation;
 pub mod gguf;
 pub mod logic;
 pub mod model;
