@@ -24,29 +24,33 @@ fn main() {
         for tokens in [1, 2, 4, 8, 32, 128] {
             // Eight sequences are decoded: each needs its logits. More tokens are a prompt: only the last does.
             let heads = if tokens <= 8 { tokens } else { 1 };
-            let step = fastest(|| model.step(path, tokens, heads));
+            let mut step = Step::new(path, tokens, heads);
+            let step = fastest(LAYERS + 1, |part| step.run(&model, part));
             let rate = tokens as f64 / step.as_secs_f64();
             println!("{path:>7} linear layers, {tokens:>3} tokens: {rate:>7.1} tokens/s  {step:>9.2?}");
         }
         for context in [128, 1024] {
-            let time = fastest(|| attend(path, context));
+            let mut cache = Cache::new(context);
+            let time = fastest(LAYERS, |layer| cache.attend(path, layer));
             println!("{path:>7} attention over {context:>4} tokens, {LAYERS} layers: {time:>9.2?} a token");
         }
-        let time = fastest(|| rest(path));
+        let time = fastest(LAYERS, |_| norms_and_gate(path));
         println!("{path:>7} norms and gates, {LAYERS} layers: {time:>9.2?} a token");
     }
 }
 
-/// The fastest of several runs: what the code costs when nothing disturbs it.
-fn fastest(mut run: impl FnMut()) -> Duration {
+/// The time of `parts` run in turn, each at its fastest of several turns: what the code costs when nothing disturbs it.
+fn fastest(parts: usize, mut run: impl FnMut(usize)) -> Duration {
     let began = Instant::now();
-    let mut best = Duration::MAX;
-    while began.elapsed() < Duration::from_secs(2) || best == Duration::MAX {
-        let began = Instant::now();
-        run();
-        best = best.min(began.elapsed());
+    let mut best = vec![Duration::MAX; parts];
+    while began.elapsed() < Duration::from_secs(2) || best[0] == Duration::MAX {
+        for (part, best) in best.iter_mut().enumerate() {
+            let began = Instant::now();
+            run(part);
+            *best = began.elapsed().min(*best);
+        }
     }
-    best
+    best.into_iter().sum()
 }
 
 /// The bytes of a matrix.
@@ -105,60 +109,78 @@ impl Model {
     fn bytes(&self) -> usize {
         self.layers.iter().flatten().chain([&self.head]).map(|matrix| matrix.bytes.len()).sum()
     }
+}
 
-    /// Every linear layer for `tokens` tokens, the head for `heads` of them.
-    fn step(&self, path: Path, tokens: usize, heads: usize) {
-        let (mut x, mut scratch) = (Activations::new(), Scratch::new());
-        let values: Vec<f32> = (0..tokens * FEED_FORWARD).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect();
-        let mut out = vec![0.0; heads.max(1) * VOCABULARY + tokens * FEED_FORWARD];
-        let mut multiply = |w: &Matrix, x: &Activations| {
-            matmul(path, &w.view(), x, &mut scratch, &mut out[..x.tokens() * w.rows]);
+/// The buffers of a step.
+struct Step {
+    path: Path,
+    tokens: usize,
+    heads: usize,
+    values: Vec<f32>,
+    x: Activations,
+    scratch: Scratch,
+    out: Vec<f32>,
+}
+
+impl Step {
+    /// A step of `tokens` tokens, of which `heads` get logits.
+    fn new(path: Path, tokens: usize, heads: usize) -> Self {
+        let values = (0..tokens * FEED_FORWARD).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect();
+        let out = vec![0.0; (heads * VOCABULARY).max(tokens * FEED_FORWARD)];
+        Self { path, tokens, heads, values, x: Activations::new(), scratch: Scratch::new(), out }
+    }
+
+    /// A layer, or after the last the head.
+    fn run(&mut self, model: &Model, part: usize) {
+        let Some([q, k, v, o, gate, up, down]) = model.layers.get(part) else {
+            return self.multiply(self.heads, [&model.head]);
         };
-        for [q, k, v, o, gate, up, down] in &self.layers {
-            x.set(path, &values[..tokens * WIDTH], WIDTH);
-            [q, k, v].into_iter().for_each(|w| multiply(w, &x));
-            x.set(path, &values[..tokens * WIDTH], WIDTH);
-            multiply(o, &x);
-            x.set(path, &values[..tokens * WIDTH], WIDTH);
-            [gate, up].into_iter().for_each(|w| multiply(w, &x));
-            x.set(path, &values, FEED_FORWARD);
-            multiply(down, &x);
+        self.multiply(self.tokens, [q, k, v]);
+        self.multiply(self.tokens, [o]);
+        self.multiply(self.tokens, [gate, up]);
+        self.multiply(self.tokens, [down]);
+    }
+
+    fn multiply<const N: usize>(&mut self, tokens: usize, matrices: [&Matrix; N]) {
+        let cols = matrices[0].cols;
+        self.x.set(self.path, &self.values[..tokens * cols], cols);
+        for w in matrices {
+            matmul(self.path, &w.view(), &self.x, &mut self.scratch, &mut self.out[..tokens * w.rows]);
         }
-        x.set(path, &values[..heads * WIDTH], WIDTH);
-        multiply(&self.head, &x);
+    }
+}
+
+/// The keys and values of one sequence in all layers.
+struct Cache {
+    layers: Vec<[Vec<f16>; 2]>,
+    context: usize,
+    scratch: Scratch,
+}
+
+impl Cache {
+    fn new(context: usize) -> Self {
+        let elements = context * SHAPE.kv_heads * SHAPE.head_dim;
+        let layer = || [vec![f16::from_f32(0.25); elements], vec![f16::from_f32(0.5); elements]];
+        Self { layers: (0..LAYERS).map(|_| layer()).collect(), context, scratch: Scratch::new() }
+    }
+
+    fn attend(&mut self, path: Path, layer: usize) {
+        const BLOCK_TOKENS: usize = 16;
+        let block_len = BLOCK_TOKENS * SHAPE.kv_heads * SHAPE.head_dim;
+        let [keys, values] = self.layers[layer].each_ref().map(|cache| cache.chunks(block_len).collect::<Vec<_>>());
+        let kv = KvBlocks { keys: &keys, values: &values, block_tokens: BLOCK_TOKENS, len: self.context };
+        let mut out = [0.0; WIDTH];
+        attention(path, SHAPE, &[0.5; WIDTH], &kv, &mut self.scratch, &mut out);
         std::hint::black_box(out);
     }
 }
 
-/// The attention of one token in all layers, each with a cache of its own.
-fn attend(path: Path, context: usize) {
-    const BLOCK_TOKENS: usize = 16;
-    thread_local!(static CACHE: Vec<Vec<f16>> = {
-        let elements = 1024 * SHAPE.kv_heads * SHAPE.head_dim;
-        vec![vec![f16::from_f32(0.25); elements]; LAYERS * 2]
-    });
-    let q = vec![0.5; SHAPE.heads * SHAPE.head_dim];
-    let (mut scratch, mut out) = (Scratch::new(), vec![0.0; q.len()]);
-    CACHE.with(|cache| {
-        for layer in cache.chunks(2) {
-            let block_len = BLOCK_TOKENS * SHAPE.kv_heads * SHAPE.head_dim;
-            let keys: Vec<&[f16]> = layer[0].chunks(block_len).collect();
-            let values: Vec<&[f16]> = layer[1].chunks(block_len).collect();
-            let kv = KvBlocks { keys: &keys, values: &values, block_tokens: BLOCK_TOKENS, len: context };
-            attention(path, SHAPE, &q, &kv, &mut scratch, &mut out);
-        }
-    });
-    std::hint::black_box(out);
-}
-
-/// What else a token needs in all layers.
-fn rest(path: Path) {
-    let (x, weight, mut out) = ([0.5; WIDTH], [1.0; WIDTH], [0.0; WIDTH]);
-    let (mut gate, up) = ([0.5; FEED_FORWARD], [0.5; FEED_FORWARD]);
-    for _ in 0..LAYERS {
-        rms_norm(path, &x, &weight, 1e-5, &mut out);
-        rms_norm(path, &out, &weight, 1e-5, &mut std::hint::black_box(x));
-        swiglu(path, &mut gate, &up);
-    }
+/// What else a layer does to a token.
+fn norms_and_gate(path: Path) {
+    let (x, weight, mut out) = (std::hint::black_box([0.5; WIDTH]), [1.0; WIDTH], [0.0; WIDTH]);
+    let (mut gate, up) = ([0.5; FEED_FORWARD], std::hint::black_box([0.5; FEED_FORWARD]));
+    rms_norm(path, &x, &weight, 1e-5, &mut out);
+    rms_norm(path, &x, &weight, 1e-5, std::hint::black_box(&mut out));
+    swiglu(path, &mut gate, &up);
     std::hint::black_box((out, gate));
 }

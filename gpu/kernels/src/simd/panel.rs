@@ -55,14 +55,19 @@ impl Panel {
 
     /// Block `index` of every row.
     #[inline(always)]
-    pub(super) fn block<L: Lanes, F: Format>(&mut self, lanes: L, index: usize) -> Block<L> {
+    pub(super) fn block<L: Lanes, F: Format>(&self, lanes: L, index: usize) -> Block<L> {
         let at = index * F::DTYPE.block_bytes();
         assert!(at + F::DTYPE.block_bytes() <= self.row_bytes, "a block within the row");
+        // SAFETY: PANEL-1 and the assertion; the weights outlive the panel, which stays inside one call of `matmul`.
+        unsafe { F::load(lanes, &self.rows, at) }
+    }
+
+    /// Asks for the next lines of a panel to come, as many as a block of this one has.
+    #[inline(always)]
+    pub(super) fn fetch_ahead<L: Lanes, F: Format>(&mut self, lanes: L) {
         for _ in 0..(F::DTYPE.block_bytes() * L::WIDTH).div_ceil(CACHE_LINE_BYTES) {
             lanes.prefetch(self.ahead.next());
         }
-        // SAFETY: PANEL-1 and the assertion; the weights outlive the panel, which stays inside one call of `matmul`.
-        unsafe { F::load(lanes, &self.rows, at) }
     }
 }
 

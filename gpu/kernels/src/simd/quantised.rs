@@ -36,6 +36,7 @@ fn few_tokens<L: Lanes, F: Format, const T: usize>(lanes: L, w: &Weights<'_>, x:
                 let mut panel = Panel::new(lanes, w, first_row);
                 let mut sums = [lanes.splat(0.0); T];
                 for index in 0..x.blocks() {
+                    panel.fetch_ahead::<L, F>(lanes);
                     let block = panel.block::<L, F>(lanes, index);
                     tokens.add::<L, F>(lanes, &block, index, &mut sums);
                 }
@@ -64,11 +65,12 @@ fn many_tokens<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activations, 
             );
             let mut token = 0;
             while token < x.tokens() {
+                let at = (token, first_block, first_row);
                 token += match x.tokens() - token {
-                    1 => add_chunk::<L, F, 1>(lanes, chunk, x, (token, first_block), first_row, out),
-                    2 => add_chunk::<L, F, 2>(lanes, chunk, x, (token, first_block), first_row, out),
-                    3 => add_chunk::<L, F, 3>(lanes, chunk, x, (token, first_block), first_row, out),
-                    _ => add_chunk::<L, F, 4>(lanes, chunk, x, (token, first_block), first_row, out),
+                    1 => add_chunk::<L, F, 1>(lanes, chunk, &mut panel, x, at, out),
+                    2 => add_chunk::<L, F, 2>(lanes, chunk, &mut panel, x, at, out),
+                    3 => add_chunk::<L, F, 3>(lanes, chunk, &mut panel, x, at, out),
+                    _ => add_chunk::<L, F, 4>(lanes, chunk, &mut panel, x, at, out),
                 };
             }
         }
@@ -79,9 +81,9 @@ fn many_tokens<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activations, 
 fn add_chunk<L: Lanes, F: Format, const T: usize>(
     lanes: L,
     chunk: &[Block<L>],
+    panel: &mut Panel,
     x: &Activations,
-    (first_token, first_block): (usize, usize),
-    first_row: usize,
+    (first_token, first_block, first_row): (usize, usize, usize),
     out: &mut Out<'_>,
 ) -> usize {
     lanes.run(
@@ -93,6 +95,9 @@ fn add_chunk<L: Lanes, F: Format, const T: usize>(
                 *sum = out.load(lanes, first_token + t, first_row);
             }
             for (index, block) in chunk.iter().enumerate() {
+                if first_token == 0 {
+                    panel.fetch_ahead::<L, F>(lanes);
+                }
                 tokens.add::<L, F>(lanes, block, index, &mut sums);
             }
             for (t, sum) in sums.into_iter().enumerate() {
