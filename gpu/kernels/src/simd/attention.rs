@@ -23,67 +23,76 @@ pub(crate) fn attention<L: Lanes>(
     if !head_dim.is_multiple_of(L::WIDTH) {
         return plain::attention(shape, q, kv, scores, out);
     }
-    let group = heads / kv_heads;
-    let group_len = group * head_dim;
-    scores.resize(group * scores_stride(kv), 0.0);
-    for (kv_head, (q, out)) in q.chunks_exact(group_len).zip(out.chunks_exact_mut(group_len)).enumerate() {
-        lanes.run(
-            #[inline(always)]
-            || {
-                let head = Head { kv, stride: kv_heads * head_dim, offset: kv_head * head_dim, head_dim };
-                let mut tile = [[lanes.splat(0.0); TILE_TOKENS]; STEPS_MAX];
-                score(lanes, head, q, &mut tile, scores);
-                for scores in scores.chunks_exact_mut(scores_stride(kv)) {
-                    softmax(&mut scores[..kv.len], 1.0 / (head_dim as f32).sqrt());
-                }
-                weigh(lanes, head, scores, &mut tile, out);
-            },
-        );
-    }
+    let cache = Cache { kv, kv_heads, group: heads / kv_heads, head_dim };
+    scores.resize(heads * cache.scores_stride(), 0.0);
+    lanes.run(
+        #[inline(always)]
+        || {
+            score(lanes, cache, q, scores);
+            for scores in scores.chunks_exact_mut(cache.scores_stride()) {
+                softmax(&mut scores[..kv.len], 1.0 / (head_dim as f32).sqrt());
+            }
+            weigh(lanes, cache, scores, out);
+        },
+    );
 }
 
-/// `scores[head, token] = q[head] · key[token]` for the query heads that share the keys.
+/// `scores[head, token] = q[head] · key[token]`.
 #[inline(always)]
-fn score<L: Lanes>(lanes: L, head: Head<'_>, q: &[f32], tile: &mut Tile<L>, scores: &mut [f32]) {
-    let mut first_token = 0;
-    while first_token < head.kv.len {
-        let tokens = head.widen(lanes, head.kv.keys, first_token, tile);
-        for (q, scores) in q.chunks_exact(head.head_dim).zip(scores.chunks_exact_mut(scores_stride(head.kv))) {
-            let mut sums = [lanes.splat(0.0); TILE_TOKENS];
-            for (keys, q) in tile.iter().zip(q.chunks_exact(L::WIDTH)) {
-                let q = lanes.load(q);
-                for (sum, key) in sums.iter_mut().zip(keys) {
-                    *sum = lanes.mul_add(*key, q, *sum);
+fn score<L: Lanes>(lanes: L, cache: Cache<'_>, q: &[f32], scores: &mut [f32]) {
+    let Cache { group, head_dim, .. } = cache;
+    let mut keys = [[lanes.splat(0.0); TILE_TOKENS]; STEPS_MAX];
+    cache.for_each_tile(
+        cache.kv.keys,
+        #[inline(always)]
+        |rows, first_token| {
+            let groups = q.chunks_exact(group * head_dim).zip(scores.chunks_exact_mut(group * cache.scores_stride()));
+            for (kv_head, (q, scores)) in groups.enumerate() {
+                rows.widen(lanes, kv_head, &mut keys);
+                for (q, scores) in q.chunks_exact(head_dim).zip(scores.chunks_exact_mut(cache.scores_stride())) {
+                    let mut sums = [lanes.splat(0.0); TILE_TOKENS];
+                    for (keys, q) in keys.iter().zip(q.chunks_exact(L::WIDTH)) {
+                        let q = lanes.load(q);
+                        for (sum, key) in sums.iter_mut().zip(keys) {
+                            *sum = lanes.mul_add(*key, q, *sum);
+                        }
+                    }
+                    // Past the last of fewer tokens is room, or what the next tile writes.
+                    scores[first_token..][..TILE_TOKENS].copy_from_slice(&lanes.sums(sums));
                 }
             }
-            // Past the last of fewer tokens is room, or what the next tile writes.
-            scores[first_token..][..TILE_TOKENS].copy_from_slice(&lanes.sums(sums));
-        }
-        first_token += tokens;
-    }
+        },
+    );
 }
 
-/// `out[head] = Σ_token weights[head, token] · value[token]` for the query heads that share the values.
+/// `out[head] = Σ_token weights[head, token] · value[token]`.
 #[inline(always)]
-fn weigh<L: Lanes>(lanes: L, head: Head<'_>, weights: &[f32], tile: &mut Tile<L>, out: &mut [f32]) {
+fn weigh<L: Lanes>(lanes: L, cache: Cache<'_>, weights: &[f32], out: &mut [f32]) {
+    let Cache { group, head_dim, .. } = cache;
+    let mut values = [[lanes.splat(0.0); TILE_TOKENS]; STEPS_MAX];
     out.fill(0.0);
-    let mut first_token = 0;
-    while first_token < head.kv.len {
-        let tokens = head.widen(lanes, head.kv.values, first_token, tile);
-        for (out, weights) in out.chunks_exact_mut(head.head_dim).zip(weights.chunks_exact(scores_stride(head.kv))) {
-            let weights = &weights[first_token..][..tokens];
-            let steps = &tile[..out.len() / L::WIDTH];
-            let (fours, rest) = steps.as_chunks::<4>();
-            let (outs, out_rest) = out.split_at_mut(fours.len() * 4 * L::WIDTH);
-            for (values, out) in fours.iter().zip(outs.chunks_exact_mut(4 * L::WIDTH)) {
-                add_weighted(lanes, values, weights, out);
+    cache.for_each_tile(
+        cache.kv.values,
+        #[inline(always)]
+        |rows, first_token| {
+            let groups =
+                out.chunks_exact_mut(group * head_dim).zip(weights.chunks_exact(group * cache.scores_stride()));
+            for (kv_head, (out, weights)) in groups.enumerate() {
+                rows.widen(lanes, kv_head, &mut values);
+                let (fours, rest) = values[..head_dim / L::WIDTH].as_chunks::<4>();
+                for (out, weights) in out.chunks_exact_mut(head_dim).zip(weights.chunks_exact(cache.scores_stride())) {
+                    let weights = &weights[first_token..][..rows.tokens];
+                    let (out, out_rest) = out.split_at_mut(fours.len() * 4 * L::WIDTH);
+                    for (values, out) in fours.iter().zip(out.chunks_exact_mut(4 * L::WIDTH)) {
+                        add_weighted(lanes, values, weights, out);
+                    }
+                    for (values, out) in rest.iter().zip(out_rest.chunks_exact_mut(L::WIDTH)) {
+                        add_weighted(lanes, &[*values], weights, out);
+                    }
+                }
             }
-            for (values, out) in rest.iter().zip(out_rest.chunks_exact_mut(L::WIDTH)) {
-                add_weighted(lanes, &[*values], weights, out);
-            }
-        }
-        first_token += tokens;
-    }
+        },
+    );
 }
 
 /// Adds the weighted values of a tile to `V` vectors of the output.
@@ -137,46 +146,67 @@ fn softmax(scores: &mut [f32], scale: f32) {
     }
 }
 
-/// One head of keys and values in all blocks.
+/// What is attended to, and by how many heads.
 #[derive(Clone, Copy)]
-struct Head<'a> {
+struct Cache<'a> {
     kv: &'a KvBlocks<'a>,
-    /// Elements from token to token.
-    stride: usize,
-    /// Elements before the head.
-    offset: usize,
+    kv_heads: usize,
+    /// Query heads that share a head of keys and values.
+    group: usize,
     head_dim: usize,
 }
 
-impl Head<'_> {
-    /// Fills the tile with the tokens from `first_token` on, to the end of their block at most; gives how many.
+impl<'a> Cache<'a> {
+    /// Scores of a head, with room for a whole tile after the last token.
     #[inline(always)]
-    fn widen<L: Lanes>(self, lanes: L, blocks: &[&[f16]], first_token: usize, tile: &mut Tile<L>) -> usize {
-        let Self { kv, stride, offset, head_dim } = self;
-        let (block, first) = (blocks[first_token / kv.block_tokens], first_token % kv.block_tokens);
-        let tokens = TILE_TOKENS.min(kv.len - first_token).min(kv.block_tokens - first);
-        for t in 0..tokens.min(TILE_TOKENS) {
-            let row = &block[(first + t) * stride + offset..][..head_dim];
-            // The next tile, where blocks follow one another in memory.
-            for line in row.chunks(CACHE_LINE_BYTES / size_of::<f16>()) {
-                lanes.prefetch(line.as_ptr().wrapping_add(TILE_TOKENS * stride).cast());
+    fn scores_stride(&self) -> usize {
+        self.kv.len + TILE_TOKENS
+    }
+
+    /// Calls `visit` with the tokens in order, some at a time, and the first of them: all heads of a token lie together
+    /// and are read together, which memory is fastest at.
+    #[inline(always)]
+    fn for_each_tile(&self, blocks: &[&'a [f16]], mut visit: impl FnMut(TileRows<'a>, usize)) {
+        let stride = self.kv_heads * self.head_dim;
+        let mut first_token = 0;
+        for block in blocks {
+            for rows in block.chunks(TILE_TOKENS * stride) {
+                if first_token >= self.kv.len {
+                    return;
+                }
+                let tokens = (rows.len() / stride).min(self.kv.len - first_token);
+                visit(TileRows { rows, tokens, stride, head_dim: self.head_dim }, first_token);
+                first_token += tokens;
             }
+        }
+    }
+}
+
+/// Keys or values of at most [`TILE_TOKENS`] tokens in one block: `[tokens, kv_heads, head_dim]`.
+#[derive(Clone, Copy)]
+struct TileRows<'a> {
+    rows: &'a [f16],
+    tokens: usize,
+    /// Elements from token to token.
+    stride: usize,
+    head_dim: usize,
+}
+
+impl TileRows<'_> {
+    /// Fills the tile with one head; what it holds of tokens past the last stays.
+    #[inline(always)]
+    fn widen<L: Lanes>(&self, lanes: L, kv_head: usize, tile: &mut Tile<L>) {
+        for (t, row) in self.rows.chunks_exact(self.stride).take(self.tokens.min(TILE_TOKENS)).enumerate() {
+            let row = &row[kv_head * self.head_dim..][..self.head_dim];
             for (vectors, row) in tile.iter_mut().zip(row.chunks_exact(L::WIDTH)) {
                 vectors[t] = read(lanes, row);
             }
         }
-        tokens
     }
 }
 
 /// A head of keys or values of some tokens: per vector of the head, the tokens' vectors.
 type Tile<L> = [[<L as Lanes>::F32; TILE_TOKENS]; STEPS_MAX];
-
-/// Scores of a head, with room for a whole tile after the last token.
-#[inline(always)]
-fn scores_stride(kv: &KvBlocks<'_>) -> usize {
-    kv.len + TILE_TOKENS
-}
 
 #[inline(always)]
 fn read<L: Lanes>(lanes: L, values: &[f16]) -> L::F32 {
@@ -189,5 +219,3 @@ const TILE_TOKENS: usize = 8;
 
 /// Vectors of the longest head in the narrowest lanes.
 const STEPS_MAX: usize = AttentionShape::HEAD_DIM_MAX / 8;
-
-const CACHE_LINE_BYTES: usize = 64;
