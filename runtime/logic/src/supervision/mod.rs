@@ -48,6 +48,9 @@ pub use invariants::check;
 pub type ChildKey = u32;
 
 /// What can happen to a group.
+///
+/// Each `Start` is answered by `StartFailed` once, or by `Started` and then `Exited` once. A driver that may hear of an
+/// end twice tells by the incarnation which start it belongs to, and passes on the first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A child joins as the last one, and is started. Ignored when there is a child of this number.

@@ -5,7 +5,7 @@
 //! must agree on the type; [`schema`](crate::schema) is how they find out. Types that decide by looking at the data
 //! (`#[serde(flatten)]`, `untagged`, `serde_json::Value`) cannot travel so and are refused with a typed error.
 //!
-//! Writing goes through bincode. Reading is [ours](decoder), because bincode 2.0.1 takes memory for a string before it
+//! Writing goes through bincode. Reading is ours (`decoder`), because bincode 2.0.1 takes memory for a string before it
 //! knows that the bytes are there, follows a recursive type until the stack ends, and counts to 2⁶⁴ for a `Vec<()>`.
 
 mod decoder;

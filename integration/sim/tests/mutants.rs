@@ -1,0 +1,49 @@
+//! Shows that the simulator finds what it is there to find: every planted fault, by the promise that it breaks.
+
+use mobula_logic::Mutant;
+use mobula_sim::campaign::{World, find};
+use mobula_sim::{tasks, tree};
+
+const PLANTED: [(Mutant, World, &str); 14] = [
+    (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
+    (Mutant::ForgetBackoff, tree::run, "SUP-4"),
+    (Mutant::RestartTemporary, tree::run, "SUP-5"),
+    (Mutant::StopInStartOrder, tree::run, "SUP-2"),
+    (Mutant::StartInReverseOrder, tree::run, "SUP-1"),
+    (Mutant::StopAllAtOnce, tree::run, "SUP-2"),
+    (Mutant::EscalateAtOnce, tree::run, "SUP-6"),
+    (Mutant::AcceptSuperseded, tasks::run, "TASK-3"),
+    (Mutant::ResolveTwice, tasks::run, "TASK-1"),
+    (Mutant::RetryOffByOne, tasks::run, "TASK-2"),
+    (Mutant::RetryAtMostOnce, tasks::run, "TASK-4"),
+    (Mutant::CountBystander, tasks::run, "TASK-5"),
+    (Mutant::ForgetRetryWait, tasks::run, "TASK-6"),
+    (Mutant::ForgetDeadline, tasks::run, "TASK-7"),
+];
+
+#[test]
+fn every_mutant_is_found() {
+    for (mutant, world, invariant) in PLANTED {
+        match find(world, mutant, invariant, 500) {
+            Some(failure) => println!("{mutant:?}: seed {}: {}", failure.seed, failure.violation),
+            None => panic!("{mutant:?} was not found by {invariant} in 500 seeds"),
+        }
+    }
+}
+
+#[test]
+fn every_mutant_is_planted() {
+    let planted = PLANTED.map(|(mutant, ..)| mutant);
+    assert_eq!(planted, Mutant::ALL);
+}
+
+#[test]
+fn a_failure_comes_again_and_says_how() {
+    let run =
+        || tree::run(6, Some(Mutant::IntensityOffByOne)).expect_err("the mutant is found at this seed").to_string();
+    let text = run();
+    assert_eq!(text, run(), "the same seed gives the same run");
+    assert!(text.ends_with("MOBULA_SIM_SEED=6 cargo test -p mobula-sim --test tree"), "{text}");
+    assert!(text.contains("is told Exited") && text.contains("SUP-3 does not hold"), "{text}");
+    assert_eq!(tree::run(7, None).unwrap(), tree::run(7, None).unwrap());
+}
