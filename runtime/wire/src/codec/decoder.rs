@@ -306,6 +306,11 @@ impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
 
 impl Error for DecodeError {
     fn custom<T: fmt::Display>(message: T) -> Self {
-        Self::Value { message: message.to_string() }
+        let mut message = message.to_string();
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES_MAX));
+        Self::Value { message }
     }
 }
+
+/// What a type says about bytes it refuses may quote them, and those may be the whole payload.
+const MESSAGE_BYTES_MAX: usize = 1024;

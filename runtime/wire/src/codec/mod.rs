@@ -37,7 +37,8 @@ impl fmt::Display for CodecId {
 pub const PAYLOAD_BYTES_MAX: usize = 256 << 20;
 
 /// How deep a value may nest: every option, struct, enum, tuple, list and map is a level. A recursive type is the only
-/// honest way beyond a few dozen; 128 levels take about 100 KiB of stack in an unoptimised build.
+/// honest way beyond a few dozen. 128 levels took between 96 and 256 KiB of stack in an unoptimised build, 48 in an
+/// optimised one; threads have 2 MiB.
 pub const DEPTH_MAX: usize = 128;
 
 /// Elements of one value that take no bytes, such as those of a `Vec<()>`: bytes cannot bound those, so a number does.
@@ -56,7 +57,7 @@ pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
 /// [`EncodeError::TooLarge`] above [`PAYLOAD_BYTES_MAX`], as soon as it is reached; [`EncodeError::Value`] when the
 /// value itself refuses, or is a sequence that does not know its length.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
-    encode_onto(Vec::new(), value, PAYLOAD_BYTES_MAX)
+    encode_onto(Vec::with_capacity(MESSAGE_BYTES_USUAL), value, PAYLOAD_BYTES_MAX)
 }
 
 /// Appends `value` to `bytes`, which may not grow beyond `max`.
@@ -203,6 +204,9 @@ pub enum DecodeError {
         message: String,
     },
 }
+
+/// Room for most messages at once: growing to 41 bytes took 340 of the 490 ns that encoding did.
+const MESSAGE_BYTES_USUAL: usize = 128;
 
 /// Collects bytes up to a bound, so that a value too large is refused before it is held.
 struct BoundedWriter {

@@ -97,6 +97,32 @@ fn depth_is_bounded_however_the_type_recurs() {
 }
 
 #[test]
+fn depth_fits_a_small_stack() {
+    #[derive(Debug, Deserialize)]
+    #[expect(dead_code, reason = "only decoded")]
+    struct Wide {
+        value: u8,
+        name: String,
+        numbers: Vec<u64>,
+        children: Vec<Wide>,
+    }
+    let decode_all = || {
+        let one_child = [[0u8; 17].as_slice(), &[1, 0, 0, 0, 0, 0, 0, 0]].concat();
+        refused::<Wide>(&one_child.repeat(1_000), DecodeError::Depth { max: DEPTH_MAX });
+        refused::<List>(&[1; 1_000], DecodeError::Depth { max: DEPTH_MAX });
+    };
+    std::thread::Builder::new().stack_size(512 << 10).spawn(decode_all).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_refusal_quotes_little() {
+    let text = "€".repeat(10_000);
+    let error = serde::de::Error::custom(&text);
+    let DecodeError::Value { message } = error else { panic!("{error:?}") };
+    assert_eq!(message.len(), 1023, "cut between characters");
+}
+
+#[test]
 fn elements_without_bytes_are_counted() {
     let len = |len: u64| len.to_le_bytes();
     assert_eq!(decode::<Vec<()>>(&len(3)).unwrap(), [(); 3]);

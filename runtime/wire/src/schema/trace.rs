@@ -489,5 +489,5 @@ const FAILURES_IN_ROW_MAX: usize = 256;
 const STEPS_MAX: usize = 100_000;
 /// Levels that are recorded. Only a recursion without a name, through a hand-written `Deserialize`, gets there.
 const RECORDED_DEPTH_MAX: usize = 64;
-/// Levels after which a run gives up; 128 of them take about 200 KiB of stack in an unoptimised build.
+/// Levels after which a run gives up; 128 of them took 96 KiB of stack in an unoptimised build.
 const DEPTH_MAX: usize = 128;
