@@ -34,7 +34,7 @@ fn starts_in_order(group: &Supervision) -> Result<(), Violation> {
         return Ok(());
     }
     let first_down = group.down.iter().map(|&(_, place)| place).min();
-    let last_alive = group.alive.last().copied();
+    let last_alive = last_alive(group, 0);
     let is_in_order = match (first_down, last_alive) {
         (Some(down), Some(alive)) if matches!(group.phase, Phase::Up) => alive < down,
         _ => true,
@@ -53,7 +53,7 @@ fn stops_in_reverse_order(group: &Supervision) -> Result<(), Violation> {
     let is_asked = |child: &Child| child.state == State::Stopping && !child.is_removed;
     let asked: Vec<Place> =
         group.children.range(from..).filter(|(_, child)| is_asked(child)).map(|(&place, _)| place).collect();
-    let last_alive = group.alive.range(from..).next_back().copied();
+    let last_alive = last_alive(group, from);
     let is_last = asked.iter().all(|&place| Some(place) == last_alive);
     let last_is_stopping = last_alive.is_none_or(|place| group.children[&place].state == State::Stopping);
     ensure(is_last && last_is_stopping, "SUP-2", || format!("{asked:?} are told to stop, {last_alive:?} is the last"))
@@ -82,7 +82,7 @@ fn nobody_waits_for_ever(group: &Supervision) -> Result<(), Violation> {
     let is_down = !group.down.is_empty();
     let will_start = match group.phase {
         Phase::Up => group.strategy == Strategy::OneForOne || group.starting > 0,
-        Phase::Stopping { from, .. } => group.alive.range(from..).next().is_some(),
+        Phase::Stopping { from, .. } => last_alive(group, from).is_some(),
         Phase::Waiting { .. } => true,
         Phase::Ending { .. } | Phase::Over => false,
     };
@@ -98,15 +98,22 @@ fn everybody_is_accounted_for(group: &Supervision) -> Result<(), Violation> {
     ensure(group.next_place == group.ended + present, "SUP-8", || {
         format!("{} were added, {} have ended, {present} are here", group.next_place, group.ended)
     })?;
-    let listed = group.alive.len() + group.down.len();
-    let is_listed = |(&place, child): (&Place, &Child)| match child.state {
-        State::Down { at, .. } => group.down.contains(&(at, place)),
-        State::Starting | State::Running | State::Stopping => group.alive.contains(&place),
-    } && group.places.get(&child.key) == Some(&place);
-    let starting = group.children.values().filter(|child| child.state == State::Starting).count();
-    let holds = listed == group.children.len()
+    let is_listed = |(&place, child): (&Place, &Child)| {
+        let is_down = match child.state {
+            State::Down { at, .. } => group.down.contains(&(at, place)),
+            State::Starting | State::Running | State::Stopping => true,
+        };
+        is_down && group.places.get(&child.key) == Some(&place)
+    };
+    let count = |is: fn(&Child) -> bool| group.children.values().filter(|child| is(child)).count();
+    let starting = count(|child| child.state == State::Starting);
+    let holds = group.down.len() == count(|child| !child.is_alive())
         && group.places.len() == group.children.len()
         && group.children.iter().all(is_listed)
         && starting == group.starting;
     ensure(holds, "SUP-9", || format!("{group:?}"))
+}
+
+fn last_alive(group: &Supervision, from: Place) -> Option<Place> {
+    group.children.range(from..).rev().find(|(_, child)| child.is_alive()).map(|(&place, _)| place)
 }

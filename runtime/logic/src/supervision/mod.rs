@@ -36,6 +36,7 @@ mod invariants;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use mobula_types::{Backoff, ExitReason, Intensity, Restart, StateMachine, Strategy, Time};
 
@@ -142,8 +143,6 @@ pub struct Supervision {
     /// In the order in which they were added, which is the order in which they start.
     children: BTreeMap<Place, Child>,
     places: BTreeMap<ChildKey, Place>,
-    /// The children that are neither down nor gone.
-    alive: BTreeSet<Place>,
     /// The children that are down, by the time of their start; in a group strategy all are due, in their order.
     down: BTreeSet<(Time, Place)>,
     starting: usize,
@@ -176,7 +175,7 @@ struct Child {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// To be started at `at`, or when its turn comes; `last` is why it ended, if it ever ran.
-    Down { at: Time, last: Option<ExitReason> },
+    Down { at: Time, last: Option<Box<ExitReason>> },
     /// Told to start.
     Starting,
     /// Has started.
@@ -189,8 +188,9 @@ enum State {
 enum Phase {
     /// Whoever is down is on its way up.
     Up,
-    /// The children from place `from` on are stopped; they start again at `until` or when all are down.
-    Stopping { from: Place, until: Time },
+    /// The children from place `from` on are stopped; they start again at `until` or when all are down. Those from
+    /// `below` on are down already: without it each step would look at all of them again.
+    Stopping { from: Place, below: Place, until: Time },
     /// They are down and wait.
     Waiting { until: Time },
     /// All children are stopped; the failure that made it so, if it was not a `Stop`.
@@ -244,7 +244,6 @@ impl Supervision {
             phase: Phase::Up,
             children: BTreeMap::new(),
             places: BTreeMap::new(),
-            alive: BTreeSet::new(),
             down: BTreeSet::new(),
             starting: 0,
             recent: Recent::default(),
@@ -331,7 +330,7 @@ impl Supervision {
             _ if ends && !(is_own_end && self.planted.is(Mutant::RestartTemporary)) => self.end(place, reason),
             Phase::Stopping { from, .. } if place >= from && restart == Restart::Temporary => self.end(place, reason),
             Phase::Stopping { from, .. } if place >= from => {
-                self.set(place, State::Down { at: now, last: Some(reason) });
+                self.set(place, State::Down { at: now, last: Some(Box::new(reason)) });
             }
             _ => self.fail(now, place, reason),
         }
@@ -343,7 +342,7 @@ impl Supervision {
         child.is_removed = true;
         match &child.state {
             State::Down { last, .. } => {
-                let reason = last.clone().unwrap_or(ExitReason::Shutdown);
+                let reason = last.as_deref().cloned().unwrap_or(ExitReason::Shutdown);
                 self.end(place, reason);
             }
             State::Starting | State::Running => self.stop(place),
@@ -375,30 +374,33 @@ impl Supervision {
         let at = series.next(now, self.backoff, self.intensity.period, self.planted);
         let from = match self.strategy {
             Strategy::OneForOne => {
-                self.set(place, State::Down { at, last: Some(reason) });
+                self.set(place, State::Down { at, last: Some(Box::new(reason)) });
                 return;
             }
             Strategy::OneForAll => 0,
             Strategy::RestForOne => place,
         };
-        self.set(place, State::Down { at: now, last: Some(reason) });
-        self.phase = match self.phase {
-            Phase::Stopping { from: before, until } => Phase::Stopping { from: before.min(from), until: until.max(at) },
-            Phase::Waiting { until } => Phase::Stopping { from, until: until.max(at) },
-            _ => Phase::Stopping { from, until: at },
+        self.set(place, State::Down { at: now, last: Some(Box::new(reason)) });
+        let (from, below, until) = match self.phase {
+            Phase::Stopping { from: before, below, until } => (before.min(from), below, until.max(at)),
+            Phase::Waiting { until } => (from, self.next_place, until.max(at)),
+            _ => (from, self.next_place, at),
         };
+        self.phase = Phase::Stopping { from, below, until };
     }
 
     /// Does what the phase allows, until it must wait for an answer or for time.
     fn proceed(&mut self, now: Time) {
-        if let Phase::Stopping { from, until } = self.phase
-            && !self.stop_next(from)
-        {
-            self.phase = if until <= now { Phase::Up } else { Phase::Waiting { until } };
+        if let Phase::Stopping { from, below, until } = self.phase {
+            self.phase = match self.stop_next(from..below) {
+                Some(last) => Phase::Stopping { from, below: last + 1, until },
+                None if until <= now => Phase::Up,
+                None => Phase::Waiting { until },
+            };
         }
         if let Phase::Ending { .. } = self.phase {
             // SUP-6: it has not ended while a child lives.
-            let may_end = !self.stop_next(0) || self.planted.is(Mutant::EscalateAtOnce);
+            let may_end = self.stop_next(0..self.next_place).is_none() || self.planted.is(Mutant::EscalateAtOnce);
             if may_end {
                 self.say_the_end();
             }
@@ -426,18 +428,19 @@ impl Supervision {
         }
     }
 
-    /// Sees that the last child from `from` on that lives has been told to stop (SUP-2); `false` when none lives.
-    fn stop_next(&mut self, from: Place) -> bool {
+    /// Sees that the last of these children that lives has been told to stop (SUP-2); `None` when none lives.
+    fn stop_next(&mut self, places: Range<Place>) -> Option<Place> {
+        let mut alive = self.children.range(places).filter(|(_, child)| child.is_alive()).map(|(&place, _)| place);
         if self.planted.is(Mutant::StopAllAtOnce) {
-            let places: Vec<_> = self.alive.range(from..).copied().collect();
-            places.into_iter().rev().for_each(|place| self.stop(place));
-            return self.alive.range(from..).next().is_some();
+            let alive: Vec<Place> = alive.collect();
+            alive.iter().rev().for_each(|&place| self.stop(place));
+            return alive.last().copied();
         }
-        let mut alive = self.alive.range(from..);
         let next = if self.planted.is(Mutant::StopInStartOrder) { alive.next() } else { alive.next_back() };
-        let Some(&place) = next else { return false };
-        self.stop(place);
-        true
+        if let Some(place) = next {
+            self.stop(place);
+        }
+        next
     }
 
     fn start(&mut self, place: Place) {
@@ -461,7 +464,7 @@ impl Supervision {
         let down: BTreeSet<_> = self.down.iter().map(|&(_, place)| place).collect();
         for place in down.into_iter().rev() {
             let State::Down { last, .. } = &self.children[&place].state else { continue };
-            let reason = last.clone().unwrap_or(ExitReason::Shutdown);
+            let reason = last.as_deref().cloned().unwrap_or(ExitReason::Shutdown);
             self.end(place, reason);
         }
     }
@@ -484,9 +487,8 @@ impl Supervision {
 
     fn set(&mut self, place: Place, state: State) {
         self.unlist(place);
-        match state {
-            State::Down { at, .. } => _ = self.down.insert((at, place)),
-            State::Starting | State::Running | State::Stopping => _ = self.alive.insert(place),
+        if let State::Down { at, .. } = state {
+            self.down.insert((at, place));
         }
         self.starting += usize::from(state == State::Starting);
         self.children.get_mut(&place).expect("only a known child changes").state = state;
@@ -495,9 +497,14 @@ impl Supervision {
     fn unlist(&mut self, place: Place) {
         let state = &self.children[&place].state;
         self.starting -= usize::from(*state == State::Starting);
-        match state {
-            State::Down { at, .. } => _ = self.down.remove(&(*at, place)),
-            State::Starting | State::Running | State::Stopping => _ = self.alive.remove(&place),
+        if let State::Down { at, .. } = state {
+            self.down.remove(&(*at, place));
         }
+    }
+}
+
+impl Child {
+    fn is_alive(&self) -> bool {
+        !matches!(self.state, State::Down { .. })
     }
 }
