@@ -27,8 +27,8 @@
 //! |---|---|
 //! | the file | [`MappedFile`], [`Dtype`], [`Tensor`] (owned), [`Weights`] (borrowed) |
 //! | the machine | [`Path`], forced by `MOBULA_CPU=avx512\|avx2\|plain` |
-//! | linear layers | [`Activations`], [`matmul`], [`dequantise_row`] |
-//! | attention | [`Rotary`], [`store_f16`], [`attention`] over [`KvBlocks`] |
+//! | linear layers | [`Activations`], [`matmul()`], [`dequantise_row`] |
+//! | attention | [`Rotary`], [`store_f16`], [`attention()`] over [`KvBlocks`] |
 //! | the rest | [`rms_norm`], [`swiglu`], [`add`], [`argmax`] |
 //!
 //! **Results are repeatable.** A token's numbers have the same bits whatever else is in the batch and however its prompt

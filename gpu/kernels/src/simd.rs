@@ -53,7 +53,7 @@ macro_rules! on_path {
 }
 pub(crate) use on_path;
 
-/// [`crate::matmul`] in lanes; shapes are checked there.
+/// [`crate::matmul()`] in lanes; shapes are checked there.
 pub(crate) fn matmul<L: Lanes>(lanes: L, w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     match w.dtype() {
         Dtype::F32 => float::matmul::<L, float::F32>(lanes, w, x, out),

@@ -2,7 +2,7 @@
 
 use crate::{AttentionShape, KvBlocks};
 
-/// [`crate::attention`] on [`Path::Plain`](crate::Path::Plain); shapes are checked there.
+/// [`crate::attention()`] on [`Path::Plain`](crate::Path::Plain); shapes are checked there.
 pub(crate) fn attention(shape: AttentionShape, q: &[f32], kv: &KvBlocks<'_>, scores: &mut Vec<f32>, out: &mut [f32]) {
     let AttentionShape { heads, kv_heads, head_dim } = shape;
     let scale = 1.0 / (head_dim as f32).sqrt();

@@ -3,7 +3,7 @@
 use super::blocks::{Block, decode_float};
 use crate::{Activations, Weights};
 
-/// [`crate::matmul`] on [`Path::Plain`](crate::Path::Plain); shapes are checked there.
+/// [`crate::matmul()`] on [`Path::Plain`](crate::Path::Plain); shapes are checked there.
 pub(crate) fn matmul(w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     out.fill(0.0);
     for row in 0..w.rows() {

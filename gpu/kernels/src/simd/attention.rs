@@ -9,7 +9,7 @@ use half::f16;
 use super::lanes::Lanes;
 use crate::{AttentionShape, KvBlocks, exp::exp, plain};
 
-/// [`crate::attention`] in lanes; shapes are checked there.
+/// [`crate::attention()`] in lanes; shapes are checked there.
 pub(crate) fn attention<L: Lanes>(
     lanes: L,
     shape: AttentionShape,

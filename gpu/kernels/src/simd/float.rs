@@ -15,7 +15,7 @@ pub(super) trait Format {
     fn read<L: Lanes>(lanes: L, bytes: &[u8]) -> L::F32;
 }
 
-/// [`crate::matmul`] for the float format `F`.
+/// [`crate::matmul()`] for the float format `F`.
 pub(super) fn matmul<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     if x.tokens() == 1 {
         matmul_tiled::<L, F, 8, 1>(lanes, w, x, out);

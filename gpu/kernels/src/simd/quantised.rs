@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{Activations, Weights, activations::BlockScale, dtype::QUANTISED_BLOCK_LEN};
 
-/// [`crate::matmul`] for the quantised format `F`.
+/// [`crate::matmul()`] for the quantised format `F`.
 pub(super) fn matmul<L: Lanes, F: Format>(lanes: L, w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     let mut out = Out { values: out, rows: w.rows() };
     match x.tokens() {
