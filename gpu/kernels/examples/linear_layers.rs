@@ -118,7 +118,6 @@ struct Step {
     heads: usize,
     values: Vec<f32>,
     x: Activations,
-    scratch: Scratch,
     out: Vec<f32>,
 }
 
@@ -127,7 +126,7 @@ impl Step {
     fn new(path: Path, tokens: usize, heads: usize) -> Self {
         let values = (0..tokens * FEED_FORWARD).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect();
         let out = vec![0.0; (heads * VOCABULARY).max(tokens * FEED_FORWARD)];
-        Self { path, tokens, heads, values, x: Activations::new(), scratch: Scratch::new(), out }
+        Self { path, tokens, heads, values, x: Activations::new(), out }
     }
 
     /// A layer, or after the last the head.
@@ -145,7 +144,7 @@ impl Step {
         let cols = matrices[0].cols;
         self.x.set(self.path, &self.values[..tokens * cols], cols);
         for w in matrices {
-            matmul(self.path, &w.view(), &self.x, &mut self.scratch, &mut self.out[..tokens * w.rows]);
+            matmul(self.path, &w.view(), &self.x, &mut self.out[..tokens * w.rows]);
         }
     }
 }

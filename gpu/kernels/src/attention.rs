@@ -7,7 +7,7 @@
 use half::{f16, slice::HalfFloatSliceExt};
 
 use crate::{
-    Path, Scratch, plain,
+    Path, plain,
     simd::{self, on_path},
 };
 
@@ -48,6 +48,21 @@ impl<'a> KvBlocks<'a> {
         let AttentionShape { kv_heads, head_dim, .. } = shape;
         let block = blocks[token / self.block_tokens];
         &block[(token % self.block_tokens * kv_heads + kv_head) * head_dim..][..head_dim]
+    }
+}
+
+/// Buffers that [`attention()`] reuses from call to call; one per shard.
+///
+/// Grows to the scores of all heads over the longest context attended to, and stays there.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    scores: Vec<f32>,
+}
+
+impl Scratch {
+    /// Empty buffers.
+    pub fn new() -> Self {
+        Self::default()
     }
 }
 

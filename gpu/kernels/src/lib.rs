@@ -4,21 +4,21 @@
 //! reads:
 //!
 //! ```
-//! use mobula_kernels::{Activations, Path, Scratch, Tensor, add, matmul, rms_norm, swiglu};
+//! use mobula_kernels::{Activations, Path, Tensor, add, matmul, rms_norm, swiglu};
 //!
 //! /// `x: [tokens, width]` becomes `x + down(silu(gate(norm(x))) · up(norm(x)))`.
 //! fn feed_forward(path: Path, norm: &[f32], [gate, up, down]: [&Tensor; 3], x: &mut [f32]) {
 //!     let (tokens, ff) = (x.len() / norm.len(), gate.rows());
-//!     let (mut input, mut scratch) = (Activations::new(), Scratch::new()); // kept by a real model
+//!     let mut input = Activations::new(); // kept by a real model
 //!     let (mut a, mut b, mut normed) = (vec![0.0; tokens * ff], vec![0.0; tokens * ff], vec![0.0; x.len()]);
 //!
 //!     rms_norm(path, x, norm, 1e-5, &mut normed);
 //!     input.set(path, &normed, norm.len());
-//!     matmul(path, &gate.view(), &input, &mut scratch, &mut a);
-//!     matmul(path, &up.view(), &input, &mut scratch, &mut b);
+//!     matmul(path, &gate.view(), &input, &mut a);
+//!     matmul(path, &up.view(), &input, &mut b);
 //!     swiglu(path, &mut a, &b);
 //!     input.set(path, &a, ff);
-//!     matmul(path, &down.view(), &input, &mut scratch, &mut normed);
+//!     matmul(path, &down.view(), &input, &mut normed);
 //!     add(path, x, &normed);
 //! }
 //! ```
@@ -56,12 +56,12 @@ mod simd;
 mod weights;
 
 pub use activations::Activations;
-pub use attention::{AttentionShape, KvBlocks, attention, store_f16};
+pub use attention::{AttentionShape, KvBlocks, Scratch, attention, store_f16};
 pub use cpu::{Path, PathError};
 pub use dtype::Dtype;
 pub use elementwise::{add, argmax, rms_norm, swiglu};
 pub use half::f16;
 pub use map::{MapError, MappedFile};
-pub use matmul::{Scratch, dequantise_row, matmul};
+pub use matmul::{dequantise_row, matmul};
 pub use rotary::{Angles, Pairing, Rotary};
 pub use weights::{Tensor, Weights, WeightsError};

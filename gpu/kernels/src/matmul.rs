@@ -10,29 +10,13 @@ use crate::{
     simd::{self, on_path},
 };
 
-/// Buffers that the kernels reuse from call to call; one per shard.
-///
-/// Grows to the greatest panel of rows multiplied (16 rows) and the longest context attended to, and stays there.
-#[derive(Debug, Default)]
-pub struct Scratch {
-    /// Attention weights: `[len]`.
-    pub(crate) scores: Vec<f32>,
-}
-
-impl Scratch {
-    /// Empty buffers.
-    pub fn new() -> Self {
-        Self::default()
-    }
-}
-
 /// `out[token, row] = Σ_col w[row, col] · x[token, col]`.
 ///
 /// `w`: `[rows, cols]` of any [`Dtype`](crate::Dtype), multiplied as it lies; `x`: `[tokens, cols]`; `out`:
 /// `[tokens, rows]`. Quantised weights meet 8-bit activations, floats meet `f32`.
 ///
 /// ```
-/// use mobula_kernels::{Activations, Dtype, Path, Scratch, Weights, matmul};
+/// use mobula_kernels::{Activations, Dtype, Path, Weights, matmul};
 ///
 /// let path = Path::detect()?;
 /// let bytes: Vec<u8> = [1f32, 2.0, 3.0, 4.0].iter().flat_map(|w| w.to_le_bytes()).collect();
@@ -40,7 +24,7 @@ impl Scratch {
 /// let mut x = Activations::new();
 /// x.set(path, &[1.0, 10.0], 2);
 /// let mut out = [0.0; 2];
-/// matmul(path, &w, &x, &mut Scratch::new(), &mut out);
+/// matmul(path, &w, &x, &mut out);
 /// assert_eq!(out, [21.0, 43.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -48,10 +32,9 @@ impl Scratch {
 /// # Panics
 ///
 /// If the columns differ, `out` is not `[tokens, rows]`, or this machine lacks `path`.
-pub fn matmul(path: Path, w: &Weights<'_>, x: &Activations, scratch: &mut Scratch, out: &mut [f32]) {
+pub fn matmul(path: Path, w: &Weights<'_>, x: &Activations, out: &mut [f32]) {
     assert_eq!(w.cols(), x.cols(), "matmul: as many columns in the weights as in the activations");
     assert_eq!(out.len(), x.tokens() * w.rows(), "matmul: out is [tokens, rows]");
-    let _ = scratch;
     on_path!(path, plain: plain::matmul(w, x, out), lanes: |lanes| simd::matmul(lanes, w, x, out));
 }
 
@@ -84,7 +67,7 @@ mod tests {
         let mut x = Activations::new();
         x.set(path, values, w.cols());
         let mut out = vec![f32::NAN; x.tokens() * w.rows()];
-        matmul(path, w, &x, &mut Scratch::new(), &mut out);
+        matmul(path, w, &x, &mut out);
         out
     }
 

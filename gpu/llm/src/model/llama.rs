@@ -326,7 +326,7 @@ impl Workspace {
     fn multiply(&mut self, weights: &Tensor, out: impl Fn(&mut Self) -> &mut Vec<f32>) {
         let mut buffer = std::mem::take(out(self));
         buffer.resize(self.input.tokens() * weights.rows(), 0.0);
-        matmul(self.path, &weights.view(), &self.input, &mut self.scratch, &mut buffer);
+        matmul(self.path, &weights.view(), &self.input, &mut buffer);
         *out(self) = buffer;
         self.weight_bytes += weights.weight_bytes() as u64;
     }
