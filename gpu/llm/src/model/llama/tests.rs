@@ -94,8 +94,8 @@ fn chunks_and_neighbours_do_not_show() {
     }
 }
 
-/// Every format as the only one, tied and untied heads: shards compute what one shard computes, up to rounding of
-/// activations (which differs, since sums are cut) and of sums.
+/// Every format as the only one, tied and untied heads: shards compute what one shard computes, up to the rounding of
+/// sums, and with quantised weights up to that of activations, which follows it.
 #[test]
 fn shards_together_compute_the_model() {
     for (seed, dtype) in (0..).zip(mobula_kernels::Dtype::ALL) {
@@ -110,9 +110,10 @@ fn shards_together_compute_the_model() {
         assert!(one.iter().flatten().all(|logit| logit.is_finite()));
         let spread = one.iter().flatten().fold(0f32, |max, logit| max.max(logit.abs()));
         assert!(spread > 0.1, "{dtype}: the model computes something, {spread}");
+        let tolerance = spread * if dtype.is_quantised() { 0.02 } else { 1e-4 };
         for count in [2, 3] {
             for (a, b) in one.iter().flatten().zip(whole(count).iter().flatten()) {
-                assert!((a - b).abs() < 0.02 * spread, "{dtype}, {count} shards: {a} and {b} of {spread}");
+                assert!((a - b).abs() < tolerance, "{dtype}, {count} shards: {a} and {b} of {spread}");
             }
         }
     }
