@@ -35,7 +35,8 @@ mod invariants;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::btree_map::{BTreeMap, Entry};
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::Range;
 
 use mobula_types::{Backoff, ExitReason, Intensity, Restart, StateMachine, Strategy, Time};
@@ -280,20 +281,24 @@ impl Supervision {
     }
 
     fn handle_add(&mut self, now: Time, key: ChildKey, restart: Restart) {
-        if self.places.contains_key(&key) {
-            return;
-        }
+        let Entry::Vacant(entry) = self.places.entry(key) else { return };
         if matches!(self.phase, Phase::Ending { .. } | Phase::Over) {
             self.outputs.push_back(Output::Ended { child: key, reason: ExitReason::Shutdown });
             return;
         }
         let place = self.next_place;
         self.next_place += 1;
-        self.places.insert(key, place);
+        entry.insert(place);
         let state = State::Down { at: now, last: None };
         let series = Series::default();
-        self.down.insert((now, place));
-        let child = Child { key, restart, state, has_started: false, is_removed: false, starts: 0, series };
+        let mut child = Child { key, restart, state, has_started: false, is_removed: false, starts: 0, series };
+        if self.strategy == Strategy::OneForOne {
+            // Its turn is now. Going through `down` would double what a child costs, and some have 100,000.
+            self.starting += 1;
+            self.outputs.push_back(child.start());
+        } else {
+            self.down.insert((now, place));
+        }
         self.children.insert(place, child);
     }
 
@@ -303,7 +308,8 @@ impl Supervision {
         match child.state {
             State::Starting => {
                 child.has_started = true;
-                self.set(*place, State::Running);
+                child.state = State::Running;
+                self.starting -= 1;
             }
             // It was told to stop meanwhile, and will say when it has.
             State::Stopping => child.has_started = true,
@@ -444,10 +450,10 @@ impl Supervision {
     }
 
     fn start(&mut self, place: Place) {
+        self.unlist(place);
+        self.starting += 1;
         let child = self.children.get_mut(&place).expect("only a known child is started");
-        child.starts += 1;
-        self.outputs.push_back(Output::Start { child: child.key });
-        self.set(place, State::Starting);
+        self.outputs.push_back(child.start());
     }
 
     fn stop(&mut self, place: Place) {
@@ -504,6 +510,12 @@ impl Supervision {
 }
 
 impl Child {
+    fn start(&mut self) -> Output {
+        self.starts += 1;
+        self.state = State::Starting;
+        Output::Start { child: self.key }
+    }
+
     fn is_alive(&self) -> bool {
         !matches!(self.state, State::Down { .. })
     }
