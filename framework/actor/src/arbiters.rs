@@ -72,6 +72,11 @@ impl Arbiters {
         Self { lanes, next: AtomicUsize::new(0), stopped: AtomicBool::new(false) }
     }
 
+    /// No threads: whatever is to run is refused.
+    pub(crate) fn none() -> Self {
+        Self { lanes: Vec::new(), next: AtomicUsize::new(0), stopped: AtomicBool::new(true) }
+    }
+
     pub(crate) fn count(&self) -> usize {
         self.lanes.len()
     }

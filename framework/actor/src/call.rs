@@ -20,7 +20,7 @@ use mobula_types::{ActorId, CallError, Deadline, ErrorChain, NoError, NotStarted
 use crate::current::{self, Frame};
 use crate::envelope::{Letter, OtherReply, ReplyTo};
 use crate::mailbox::Mailbox;
-use crate::object::{Cancel, GetError, ObjectRef};
+use crate::object::{Cancel, Cancellable, GetError, ObjectRef};
 use crate::patrol::{Ticket, patrol};
 use crate::slot::{CallState, ReplyReceiver, slot};
 use crate::system::System;
@@ -141,7 +141,7 @@ where
     pub fn submit(self) -> ObjectRef<T> {
         let system = self.address.system().clone();
         let cancel = Arc::new(Cancel::default());
-        let object = ObjectRef::pending(&system, Some(cancel.clone()));
+        let object = ObjectRef::pending(&system, Some(cancel.clone() as Arc<dyn Cancellable>));
         system.counters().add_submitted();
         let filled = Unfilled { object: Some(object.clone()), system };
         let flatten = self.flatten;

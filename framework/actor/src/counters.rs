@@ -36,7 +36,8 @@ pub struct Counters {
 }
 
 impl Counters {
-    pub(crate) fn add(&self, count: Count) {
+    /// Counts one more of `count`.
+    pub fn add(&self, count: Count) {
         self.bump(count as usize);
     }
 

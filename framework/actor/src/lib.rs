@@ -30,12 +30,12 @@ mod lanes;
 mod mailbox;
 pub mod object;
 mod panics;
-mod patrol;
+pub mod patrol;
 pub mod registry;
 mod shell;
 mod slot;
 mod spawn;
-mod stream;
+pub mod stream;
 mod supervisor;
 mod system;
 

@@ -17,6 +17,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use futures_util::future::BoxFuture;
@@ -46,7 +47,7 @@ struct ObjectCell<T> {
     system: Arc<System>,
     value: OnceLock<Result<Arc<T>, GetError>>,
     waiters: Mutex<Waiters>,
-    call: Option<Arc<Cancel>>,
+    call: Option<Arc<dyn Cancellable>>,
     /// Held for another process's object; fetched when it is first asked for.
     foreign: Option<Foreign<T>>,
 }
@@ -80,11 +81,15 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     }
 
     /// A reference whose value comes later, by [`fill`](Self::fill); `call` cancels what makes it.
-    pub fn pending(system: &Arc<System>, call: Option<Arc<Cancel>>) -> Self {
+    pub fn pending(system: &Arc<System>, call: Option<Arc<dyn Cancellable>>) -> Self {
         Self::empty(system, call, None)
     }
 
-    fn empty(system: &Arc<System>, call: Option<Arc<Cancel>>, foreign: Option<(ObjectId, Foreign<T>)>) -> Self {
+    fn empty(
+        system: &Arc<System>,
+        call: Option<Arc<dyn Cancellable>>,
+        foreign: Option<(ObjectId, Foreign<T>)>,
+    ) -> Self {
         let (id, foreign) = match foreign {
             Some((id, foreign)) => (id, Some(foreign)),
             None => (system.next_object_id(), None),
@@ -130,7 +135,20 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         if arbiters::is_shared_thread() {
             return Err(CallError::NotStarted(NotStarted::WouldBlock));
         }
-        blocking::while_blocked(|| block_on(self.get()))
+        let mut get = self.get();
+        match blocking::hook() {
+            None => Ok(block_on(&mut get, None)),
+            Some(hook) => {
+                let mut value = None;
+                let allowed = hook.block(&mut |limit| {
+                    value = value.take().or_else(|| block_on(&mut get, limit));
+                    value.is_some()
+                });
+                allowed.map(|()| value)
+            }
+        }
+        .map_err(CallError::NotStarted)
+        .and_then(|value| value.expect("a wait without a limit ends with a value"))
     }
 
     /// Gives up what makes the value: a task or call that waits never runs, one that runs sees it.
@@ -298,6 +316,12 @@ impl<T: PartialEq> PartialEq<T> for Value<T> {
     }
 }
 
+/// What makes an object, as far as it can be given up.
+pub trait Cancellable: Send + Sync {
+    /// Gives it up.
+    fn cancel(&self);
+}
+
 /// The cancellation of a call whose answer is an object.
 #[derive(Default)]
 pub struct Cancel {
@@ -305,9 +329,8 @@ pub struct Cancel {
     waiting: Mutex<Vec<Waker>>,
 }
 
-impl Cancel {
-    /// Gives the call up.
-    pub fn cancel(&self) {
+impl Cancellable for Cancel {
+    fn cancel(&self) {
         self.cancelled.store(true, Ordering::Release);
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.into_iter().for_each(Waker::wake);
@@ -561,37 +584,35 @@ impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'
 pub mod blocking {
     use std::cell::RefCell;
     use std::sync::Arc;
+    use std::time::Duration;
 
-    /// Told when a thread of a pool begins and ends to block, so that another can take its place.
+    use mobula_types::NotStarted;
+
+    /// Waits in the name of a pool's thread, so that the pool can let another take its place meanwhile.
     pub trait Blocking: Send + Sync {
-        /// The thread is about to block.
-        fn begin(&self);
-        /// The thread runs again.
-        fn end(&self);
+        /// Calls `wait` until it says that the value is there. `wait` sleeps at most the time it is given, or as long as
+        /// it takes.
+        ///
+        /// # Errors
+        ///
+        /// Why this thread may not wait.
+        fn block(&self, wait: &mut dyn FnMut(Option<Duration>) -> bool) -> Result<(), NotStarted>;
     }
 
     thread_local!(static HOOK: RefCell<Option<Arc<dyn Blocking>>> = const { RefCell::new(None) });
 
-    /// Sets who is told of this thread's blocking waits.
+    /// Sets who does this thread's blocking waits.
     pub fn set_hook(hook: Arc<dyn Blocking>) {
         HOOK.with_borrow_mut(|slot| *slot = Some(hook));
     }
 
-    pub(crate) fn while_blocked<T>(wait: impl FnOnce() -> T) -> T {
-        let hook = HOOK.with_borrow(Clone::clone);
-        if let Some(hook) = &hook {
-            hook.begin();
-        }
-        let result = wait();
-        if let Some(hook) = &hook {
-            hook.end();
-        }
-        result
+    pub(crate) fn hook() -> Option<Arc<dyn Blocking>> {
+        HOOK.with_borrow(Clone::clone)
     }
 }
 
-/// Runs a future on this thread, which sleeps meanwhile.
-fn block_on<F: Future>(future: F) -> F::Output {
+/// Polls a future on this thread, which sleeps meanwhile, at most `limit`.
+fn block_on<F: Future + Unpin>(mut future: F, limit: Option<Duration>) -> Option<F::Output> {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -600,11 +621,15 @@ fn block_on<F: Future>(future: F) -> F::Output {
     }
     let waker = Waker::from(Arc::new(Unpark(thread::current())));
     let mut cx = Context::from_waker(&waker);
-    let mut future = std::pin::pin!(future);
+    let end = limit.map(|limit| Instant::now() + limit);
     loop {
-        if let Poll::Ready(result) = future.as_mut().poll(&mut cx) {
-            return result;
+        if let Poll::Ready(result) = Pin::new(&mut future).poll(&mut cx) {
+            return Some(result);
         }
-        thread::park();
+        match end.map(|end| end.saturating_duration_since(Instant::now())) {
+            None => thread::park(),
+            Some(Duration::ZERO) => return None,
+            Some(left) => thread::park_timeout(left),
+        }
     }
 }

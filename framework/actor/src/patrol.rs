@@ -23,7 +23,7 @@ use crate::slot::CallState;
 const SHARDS: usize = 16;
 
 /// The process's patrol, started at first use.
-pub(crate) fn patrol() -> &'static Patrol {
+pub fn patrol() -> &'static Patrol {
     static PATROL: OnceLock<Patrol> = OnceLock::new();
     static THREAD: OnceLock<Thread> = OnceLock::new();
     let patrol = PATROL.get_or_init(|| Patrol {
@@ -43,7 +43,8 @@ pub(crate) fn patrol() -> &'static Patrol {
     patrol
 }
 
-pub(crate) struct Patrol {
+/// Who waits until when, and the thread that ends those waits.
+pub struct Patrol {
     shards: [Mutex<Shard>; SHARDS],
     /// Waits that happen inside a call.
     nested: AtomicUsize,
@@ -69,14 +70,15 @@ struct Wait {
 
 /// A place in the patrol's table; given back with [`Patrol::leave`].
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Ticket {
+pub struct Ticket {
     shard: u8,
     nested: bool,
     key: usize,
 }
 
 impl Patrol {
-    pub(crate) fn enter(&self, due: Time, waker: Waker, parent: Option<Arc<dyn CallState>>) -> Ticket {
+    /// `waker` is woken when `due` has come or `parent` is cancelled, once; then it sees for itself.
+    pub fn enter(&self, due: Time, waker: Waker, parent: Option<Arc<dyn CallState>>) -> Ticket {
         let shard = shard_of_this_thread();
         let nested = parent.is_some();
         let key = {
@@ -95,13 +97,15 @@ impl Patrol {
         Ticket { shard: u8::try_from(shard).expect("SHARDS is below 256"), nested, key }
     }
 
-    pub(crate) fn renew(&self, ticket: Ticket, waker: &Waker) {
+    /// Another waker for the same wait.
+    pub fn renew(&self, ticket: Ticket, waker: &Waker) {
         if let Some(wait) = self.shards[usize::from(ticket.shard)].lock().waits.get_mut(ticket.key) {
             wait.waker.clone_from(waker);
         }
     }
 
-    pub(crate) fn leave(&self, ticket: Ticket) {
+    /// The wait is over.
+    pub fn leave(&self, ticket: Ticket) {
         let wait = self.shards[usize::from(ticket.shard)].lock().waits.try_remove(ticket.key);
         if ticket.nested {
             self.nested.fetch_sub(1, Ordering::AcqRel);
@@ -110,7 +114,7 @@ impl Patrol {
     }
 
     /// A call was cancelled while its handler had not answered: what that handler waits for ends too.
-    pub(crate) fn call_cancelled(&self) {
+    pub fn call_cancelled(&self) {
         self.cancellations.fetch_add(1, Ordering::Release);
         if self.nested.load(Ordering::Acquire) > 0
             && let Some(thread) = self.thread.get()

@@ -353,34 +353,40 @@ fn value_reply<R: Serialize + Send + 'static>(reply: EncodedReply) -> OtherReply
 
 fn stream_reply<T: Serialize + Send + 'static>(reply: EncodedReply) -> OtherReply<ReplyStream<T>> {
     let EncodedReply { answer, call } = reply;
-    let deliver = move |result: Result<ReplyStream<T>, CallError>| {
-        answer(result.map(|mut items| {
-            let (sender, receiver) = mpsc::channel(credit(ENCODED_ITEM_BYTES));
-            arbiters::runtime().spawn(async move {
-                loop {
-                    let (item, last) = match items.next().await {
-                        Some(Ok(item)) => match pinning(|| codec::encode(&item)) {
-                            (Ok(bytes), pins) => (EncodedItem::Item(bytes, pins), false),
-                            (Err(error), _) => {
-                                let message = error.to_string();
-                                (EncodedItem::Failed(CallError::MayHaveRun(Unknown::Codec { message })), true)
-                            }
-                        },
-                        Some(Err(error)) => (EncodedItem::Failed(error), true),
-                        None => (EncodedItem::End, true),
-                    };
-                    if sender.send(item).await.is_err() || last {
-                        return;
-                    }
-                }
-            });
-            Payload::Stream(receiver)
-        }));
-    };
+    let deliver = move |result: Result<ReplyStream<T>, CallError>| answer(result.map(encoded_stream));
     OtherReply { deliver: Box::new(deliver), call }
 }
 
-fn decoded_stream<T: DeserializeOwned + Send + 'static>(mut items: mpsc::Receiver<EncodedItem>) -> ReplyStream<T> {
+/// Encodes the items of a stream as they come.
+pub fn encoded_stream<T: Serialize + Send + 'static>(mut items: ReplyStream<T>) -> Payload {
+    let (sender, receiver) = mpsc::channel(credit(ENCODED_ITEM_BYTES));
+    arbiters::runtime().spawn(async move {
+        loop {
+            let next = tokio::select! {
+                next = items.next() => next,
+                () = sender.closed() => return,
+            };
+            let (item, last) = match next {
+                Some(Ok(item)) => match pinning(|| codec::encode(&item)) {
+                    (Ok(bytes), pins) => (EncodedItem::Item(bytes, pins), false),
+                    (Err(error), _) => {
+                        let message = error.to_string();
+                        (EncodedItem::Failed(CallError::MayHaveRun(Unknown::Codec { message })), true)
+                    }
+                },
+                Some(Err(error)) => (EncodedItem::Failed(error), true),
+                None => (EncodedItem::End, true),
+            };
+            if sender.send(item).await.is_err() || last {
+                return;
+            }
+        }
+    });
+    Payload::Stream(receiver)
+}
+
+/// Decodes the items of a stream as they come, as values of the system that runs now.
+pub fn decoded_stream<T: DeserializeOwned + Send + 'static>(mut items: mpsc::Receiver<EncodedItem>) -> ReplyStream<T> {
     let (sender, receiver) = mpsc::channel(credit(size_of::<T>()));
     let system = current::system();
     arbiters::runtime().spawn(async move {

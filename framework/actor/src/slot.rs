@@ -65,10 +65,13 @@ impl<R> Slot<R> {
     }
 
     fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
         let (handler, unread) = {
             let mut inner = self.inner.lock();
             inner.caller = None;
+            // An answered call is over: what its handler left running was not given up with it.
+            if matches!(inner.reply, Reply::Awaited) {
+                self.cancelled.store(true, Ordering::Release);
+            }
             (inner.handler.take(), std::mem::replace(&mut inner.reply, Reply::Taken))
         };
         if matches!(unread, Reply::Awaited) {

@@ -29,27 +29,67 @@ pub(crate) fn credit(item_bytes: usize) -> usize {
 
 /// Splits a source into the future that runs it and the end that reads it.
 pub(crate) fn pump<T: Send + 'static>(items: impl Stream<Item = T>) -> (impl Future<Output = ()>, ReplyStream<T>) {
+    let (source, reader) = channel();
+    (async move { source.run(items).await.unwrap_or(()) }, reader)
+}
+
+/// The two ends of a streamed answer whose items come later.
+pub fn channel<T: Send + 'static>() -> (Source<T>, ReplyStream<T>) {
     let (sender, receiver) = mpsc::channel(credit(size_of::<T>()));
-    let run = async move {
+    (Source { sender }, ReplyStream::from_channel(receiver))
+}
+
+/// The writing end of a streamed answer. Dropped before it has run, it says that nobody answered.
+pub struct Source<T> {
+    sender: mpsc::Sender<StreamItem<T>>,
+}
+
+impl<T: Send + 'static> Source<T> {
+    /// Whether the reader has gone.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
+    /// Ready when the reader has gone.
+    pub async fn closed(&self) {
+        self.sender.closed().await;
+    }
+
+    /// Gives the reader the items as it takes them, then the end.
+    ///
+    /// # Errors
+    ///
+    /// What the reader was told when `items` panicked, or [`CallError::Cancelled`] when it went away.
+    pub async fn run(self, items: impl Stream<Item = T>) -> Result<(), CallError> {
         let mut items = pin!(AssertUnwindSafe(items).catch_unwind());
         loop {
             let item = tokio::select! {
                 biased;
                 item = items.next() => item,
-                () = sender.closed() => return,
+                () = self.sender.closed() => return Err(CallError::Cancelled),
             };
-            let last = !matches!(item, Some(Ok(_)));
-            let item = match item {
-                Some(Ok(item)) => StreamItem::Item(item),
-                Some(Err(payload)) => StreamItem::Failed(CallError::Panicked(panics::describe(payload))),
-                None => StreamItem::End,
+            let (item, end) = match item {
+                Some(Ok(item)) => (StreamItem::Item(item), None),
+                Some(Err(payload)) => {
+                    let error = CallError::Panicked(panics::describe(payload));
+                    (StreamItem::Failed(error.clone()), Some(Err(error)))
+                }
+                None => (StreamItem::End, Some(Ok(()))),
             };
-            if sender.send(item).await.is_err() || last {
-                return;
+            if self.sender.send(item).await.is_err() {
+                return Err(CallError::Cancelled);
+            }
+            if let Some(end) = end {
+                return end;
             }
         }
-    };
-    (run, ReplyStream { receiver, timeout: None, alarm: None, over: false })
+    }
+
+    /// Ends the stream with `error`.
+    pub fn fail(self, error: CallError) {
+        // Full only when the source has run before: then its reader finds out by the missing end.
+        self.sender.try_send(StreamItem::Failed(error)).ok();
+    }
 }
 
 pub(crate) enum StreamItem<T> {

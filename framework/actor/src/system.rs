@@ -77,9 +77,13 @@ impl System {
     /// Starts the threads of a new system.
     pub fn start(config: &SystemConfig) -> Arc<Self> {
         panics::install_hook();
+        Self::with(config.node, Arbiters::start(config.arbiters))
+    }
+
+    fn with(node: NodeId, arbiters: Arbiters) -> Arc<Self> {
         Arc::new(Self {
-            node: config.node,
-            arbiters: Arbiters::start(config.arbiters),
+            node,
+            arbiters,
             directory: Mutex::default(),
             names: RwLock::default(),
             counters: Counters::default(),
@@ -91,6 +95,16 @@ impl System {
             tasks_made: AtomicU64::new(0),
             ending: AtomicBool::new(false),
             extension: OnceLock::new(),
+        })
+    }
+
+    /// The system of code that has none: nothing runs in it, and all it is asked says so.
+    pub fn absent() -> &'static Arc<Self> {
+        static ABSENT: OnceLock<Arc<System>> = OnceLock::new();
+        ABSENT.get_or_init(|| {
+            let absent = Self::with(NodeId::default(), Arbiters::none());
+            absent.ending.store(true, Ordering::Release);
+            absent
         })
     }
 
