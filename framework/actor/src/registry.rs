@@ -102,7 +102,7 @@ impl HandlerEntry {
 
     /// The hash of the message's and the reply's types.
     pub fn schema(&self) -> u64 {
-        (self.schema)()
+        remembered(self.key(), self.schema)
     }
 
     pub(crate) fn encode_message(&self, message: &dyn Any) -> Result<Vec<u8>, String> {
@@ -159,7 +159,7 @@ impl ActorEntry {
     }
 
     pub(crate) fn schema(&self) -> u64 {
-        (self.schema)()
+        remembered(self.key(), self.schema)
     }
 
     pub(crate) fn encode_args(&self, args: &dyn Any) -> Result<Vec<u8>, String> {
@@ -238,6 +238,8 @@ struct Table {
     handlers_by_key: HashMap<u64, &'static HandlerEntry>,
     actors: HashMap<TypeId, &'static ActorEntry>,
     actors_by_key: HashMap<u64, &'static ActorEntry>,
+    /// By travelling name; made at first use, because tracing the types takes microseconds.
+    schemas: HashMap<u64, OnceLock<u64>>,
 }
 
 fn table() -> &'static Table {
@@ -247,7 +249,16 @@ fn table() -> &'static Table {
         handlers_by_key: inventory::iter::<HandlerEntry>().map(|entry| (entry.key(), entry)).collect(),
         actors: inventory::iter::<ActorEntry>().map(|entry| ((entry.type_id)(), entry)).collect(),
         actors_by_key: inventory::iter::<ActorEntry>().map(|entry| (entry.key(), entry)).collect(),
+        schemas: inventory::iter::<HandlerEntry>()
+            .map(HandlerEntry::key)
+            .chain(inventory::iter::<ActorEntry>().map(ActorEntry::key))
+            .map(|key| (key, OnceLock::new()))
+            .collect(),
     })
+}
+
+fn remembered(key: u64, schema: fn() -> u64) -> u64 {
+    table().schemas.get(&key).map_or_else(schema, |once| *once.get_or_init(schema))
 }
 
 /// Runs `decode` as code of `system`, to which references and actors met in the bytes belong.

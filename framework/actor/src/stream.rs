@@ -85,6 +85,32 @@ impl<T: Send + 'static> Source<T> {
         }
     }
 
+    /// Gives the reader what another stream gives, its failure too.
+    ///
+    /// # Errors
+    ///
+    /// That failure, or [`CallError::Cancelled`] when the reader went away.
+    pub async fn forward(self, mut items: ReplyStream<T>) -> Result<(), CallError> {
+        loop {
+            let item = tokio::select! {
+                biased;
+                item = items.next() => item,
+                () = self.sender.closed() => return Err(CallError::Cancelled),
+            };
+            let (item, end) = match item {
+                Some(Ok(item)) => (StreamItem::Item(item), None),
+                Some(Err(error)) => (StreamItem::Failed(error.clone()), Some(Err(error))),
+                None => (StreamItem::End, Some(Ok(()))),
+            };
+            if self.sender.send(item).await.is_err() {
+                return Err(CallError::Cancelled);
+            }
+            if let Some(end) = end {
+                return end;
+            }
+        }
+    }
+
     /// Ends the stream with `error`.
     pub fn fail(self, error: CallError) {
         // Full only when the source has run before: then its reader finds out by the missing end.

@@ -259,7 +259,7 @@ impl System {
     }
 
     /// Whether the actor lives, as far as is known here.
-    pub(crate) fn is_alive(&self, id: ActorId) -> bool {
+    pub fn is_alive(&self, id: ActorId) -> bool {
         if id.node == self.node {
             return self.local(id).is_some();
         }

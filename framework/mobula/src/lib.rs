@@ -1,1 +1,68 @@
-//! mobula.
+//! Mobula: remote functions and classes as supervised actors, in one process or many.
+//!
+//! | to | use |
+//! |---|---|
+//! | begin | [`init`], [`init_with`], [`Session`]; `#[mobula::main]`, `#[mobula::test]` |
+//! | run functions elsewhere | `#[remote]`, [`remote`] |
+//! | keep state behind messages | `#[actor]`, or [`Actor`], [`Message`], [`Handler`] by hand; [`spawn`], [`actor`] |
+//! | keep actors alive | [`Supervisor`], [`ChildSpec`], [`RestartPolicy`] |
+//! | pass values by reference | [`put`], [`get`], [`wait`], [`ObjectRef`] |
+//! | know how it ended | [`CallError`], [`ExitReason`], [`Session::counters`] |
+#![forbid(unsafe_code)]
+
+mod lookup;
+mod objects;
+pub mod remote;
+mod run;
+mod session;
+
+pub use lookup::{LookupError, actor, cancelled, spawn};
+pub use mobula_actor::{
+    Actor, ActorRef, ActorState, ActorStatus, AddError, Address, Call, ChildEvent, ChildSpec, ChildState, Context,
+    Count, Counters, DeadLetter, Down, GetError, Handler, IntoArg, MailboxBounds, Message, Mode, ObjectRef, Placement,
+    Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn, SpawnError, Supervisor, SupervisorSpec, Timer, Value,
+};
+#[allow(unused_imports, unreachable_pub)]
+pub use mobula_macros::*;
+pub use mobula_types::{
+    ActorId, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, NoError, NodeId, NotStarted,
+    ObjectId, Outcome, Panic, Restart, RestartPolicy, Strategy, Unknown,
+};
+pub use objects::{Gettable, Wait, WaitError, get, millis, put, secs, wait};
+pub use session::{Config, InitError, Session, init, init_with};
+
+/// What functions return that only pass errors on.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// All that most programs name.
+pub mod prelude {
+    #[allow(unused_imports, unreachable_pub)]
+    pub use mobula_macros::*;
+
+    pub use crate::{
+        Actor, ActorRef, CallError, ChildSpec, Config, Context, Down, Error, ExitReason, Handler, IntoArg, Message,
+        NotStarted, ObjectRef, Recipient, ReplyStream, Restart, RestartPolicy, Result, Session, Strategy, Supervisor,
+        SupervisorSpec, Value, millis, secs,
+    };
+}
+
+/// What generated code names. Nothing here is for people; it changes with the macros.
+#[doc(hidden)]
+pub mod __private {
+    pub use futures_util::future::{BoxFuture, LocalBoxFuture};
+    pub use futures_util::stream::LocalBoxStream;
+    pub use futures_util::{FutureExt, Stream, StreamExt};
+    pub use inventory;
+    pub use mobula_actor::registry::{ActorEntry, HandlerEntry};
+    pub use mobula_actor::{
+        Actor, ActorRef, Address, Arg, Call, Context, GetError, Handler, IntoArg, Message, Mode, ObjectRef, Proxy,
+        ReplyStream, Spawn,
+    };
+    pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
+    pub use mobula_types::{
+        CallError, Error, ErrorChain, ExitReason, Intensity, NoError, NotStarted, Restart, RestartPolicy,
+    };
+    pub use serde;
+
+    pub use crate::run::{run_main, run_test};
+}

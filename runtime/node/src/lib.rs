@@ -1,1 +1,33 @@
-//! mobula-node.
+//! One process in the cluster. Today that is the embedded one: node, worker and driver in one process.
+//!
+//! Runs remote functions, starts and stops the systems of actors, and joins two of them for tests so that everything
+//! passes through the codec. It holds no API of its own: programs name the crate `mobula`.
+//!
+//! | to read about | open |
+//! |---|---|
+//! | what a remote function is | [`RemoteFn`], [`FunctionEntry`] |
+//! | a task from submission to outcome | `task`, `stream` |
+//! | the threads that run functions | `compute`, and who may run when: `logic` |
+//! | two systems in one process | `loopback`, `encoded` |
+//! | a session from start to stop | [`Embedded`] |
+#![forbid(unsafe_code)]
+
+mod compute;
+mod embedded;
+mod encoded;
+mod function;
+mod host;
+mod linked;
+pub mod logic;
+mod loopback;
+mod options;
+mod permit;
+mod stream;
+mod task;
+
+pub use embedded::{Embedded, EmbeddedConfig};
+pub use function::{Body, FunctionEntry, RemoteFn, RemoteStream, Returned};
+pub use host::QueueBounds;
+pub use options::TaskOptions;
+pub use stream::submit_stream;
+pub use task::submit;

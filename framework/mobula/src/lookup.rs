@@ -1,0 +1,57 @@
+//! Starting actors, finding them by name, and the caller's cancellation.
+
+use mobula_actor::{Actor, ActorRef, Address, Spawn, current};
+use mobula_types::NotStarted;
+
+/// Prepares an actor of the session that runs now. Await it for the reference once its constructor has succeeded.
+///
+/// `#[actor]` writes a `spawn` for its type that takes the constructor's arguments one by one; this takes them as the
+/// trait does.
+pub fn spawn<A: Actor>(args: A::Args) -> Spawn<A> {
+    Spawn::here(args)
+}
+
+/// Finds a living actor by its name.
+///
+/// # Errors
+///
+/// There is no session, nobody has the name, or its owner is of another type.
+pub async fn actor<A: Actor>(name: &str) -> Result<ActorRef<A>, LookupError> {
+    let system = current::system().ok_or(LookupError::NoSession)?;
+    let id = system.named(name).or_else(|| system.deliver().and_then(|deliver| deliver.named(name)));
+    let id = id.ok_or_else(|| LookupError::NoSuchName { name: name.to_owned() })?;
+    match Address::resolve(id, &system) {
+        Ok(address) => Ok(ActorRef::new(address)),
+        Err(_) => Err(LookupError::OtherType { name: name.to_owned(), expected: std::any::type_name::<A>() }),
+    }
+}
+
+/// Why a name leads to no actor.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum LookupError {
+    /// There is no session.
+    #[error("{}", NotStarted::NoSession)]
+    NoSession,
+    /// Nobody has the name, or not any more.
+    #[error("no actor is named `{name}`")]
+    NoSuchName {
+        /// The name.
+        name: String,
+    },
+    /// An actor of another type has the name.
+    #[error("the actor named `{name}` is no {expected}")]
+    OtherType {
+        /// The name.
+        name: String,
+        /// The type that was asked for.
+        expected: &'static str,
+    },
+}
+
+/// Whether the caller of the function or handler that runs now has gone away, given up, or let its deadline pass.
+///
+/// Code that computes long looks from time to time and returns early: nothing stops it from outside.
+pub fn cancelled() -> bool {
+    current::cancelled()
+}

@@ -1,0 +1,45 @@
+//! What `#[mobula::main]` and `#[mobula::test]` run.
+
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+
+use mobula_actor::arbiters;
+use mobula_actor::current::Frame;
+use mobula_actor::{Count, System};
+
+use crate::session::{Config, Session};
+
+/// Runs a program's `main` to its end, on this thread; what it returns is what `main` returns.
+pub fn run_main<T>(main: impl Future<Output = T>) -> T {
+    arbiters::runtime().block_on(main)
+}
+
+/// Runs a test in a session of its own, plain or with everything through the codec, and checks that nothing that was
+/// submitted stays without an outcome (G21).
+///
+/// # Panics
+///
+/// When the test does, or when a call or task has no outcome after the session has ended.
+pub fn run_test<T, F: Future<Output = T>>(encode_all: bool, test: impl FnOnce() -> F) -> T {
+    arbiters::runtime().block_on(async {
+        let session = Session::private(Config::default().encode_all(encode_all)).expect("a test's session begins");
+        let (driver, worker) = (session.embedded().driver().clone(), session.embedded().worker().clone());
+        // Threads that the test itself makes find the session, too, if no other test was first.
+        driver.make_process_default();
+        let mut frame = Frame { system: Some(driver.clone()), ..Frame::default() };
+        let result = {
+            let mut test = pin!(frame.enter(test));
+            poll_fn(|cx| frame.enter(|| test.as_mut().poll(cx))).await
+        };
+        session.stop().await;
+        check_outcomes(&driver, "test");
+        check_outcomes(&worker, "actors and functions");
+        result
+    })
+}
+
+fn check_outcomes(system: &System, whose: &str) {
+    let counters = system.counters();
+    let (submitted, pending) = (counters.of(Count::Submitted), counters.pending());
+    assert_eq!(pending, 0, "{pending} of {submitted} calls and tasks of the {whose} have no outcome");
+}

@@ -1,0 +1,198 @@
+//! A session: what a program begins with and ends by dropping.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::time::Duration;
+
+use mobula_actor::{ActorStatus, Counters, DeadLetter};
+use mobula_node::{Embedded, EmbeddedConfig};
+
+/// Begins a session with the defaults: all in this process.
+///
+/// The first statement of a program; what it returns must be kept, because dropping it ends the session.
+///
+/// # Errors
+///
+/// See [`InitError`].
+pub async fn init() -> Result<Session, InitError> {
+    init_with(Config::default()).await
+}
+
+/// Begins a session as `config` says.
+///
+/// # Errors
+///
+/// See [`InitError`].
+pub async fn init_with(config: Config) -> Result<Session, InitError> {
+    Session::begin(config)
+}
+
+/// How to begin a session. Everything has a default; `MOBULA_ENCODE=always` sets `encode_all`.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    embedded: EmbeddedConfig,
+}
+
+impl Config {
+    /// Passes every call, reply, spawn and task through the codec, even inside this process.
+    #[must_use]
+    pub fn encode_all(mut self, encode_all: bool) -> Self {
+        self.embedded.encode_all = encode_all;
+        self
+    }
+
+    /// Threads that actors share; one per CPU unless set.
+    #[must_use]
+    pub fn arbiters(mut self, arbiters: usize) -> Self {
+        self.embedded.arbiters = arbiters;
+        self
+    }
+
+    /// CPUs that functions which are not async share; those of this machine unless set.
+    #[must_use]
+    pub fn compute_threads(mut self, compute_threads: usize) -> Self {
+        self.embedded.compute_threads = compute_threads;
+        self
+    }
+
+    /// How much there is of a resource with a name of its own.
+    #[must_use]
+    pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Self {
+        self.embedded.resources.insert(name.into(), amount);
+        self
+    }
+
+    /// How long actors and functions may take to end with the session; 5 s unless set.
+    #[must_use]
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.embedded.patience = patience;
+        self
+    }
+}
+
+/// Why a session did not begin.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InitError {
+    /// `MOBULA_ADDRESS` names a cluster.
+    #[error(
+        "MOBULA_ADDRESS = {address}: joining a cluster comes with a later version; unset it to run in this process"
+    )]
+    Cluster {
+        /// What the variable says.
+        address: String,
+    },
+    /// `MOBULA_ENCODE` says something unknown.
+    #[error("MOBULA_ENCODE = {value}: expected `always`, or nothing")]
+    Encode {
+        /// What the variable says.
+        value: String,
+    },
+    /// The program is built so that a panic ends the process.
+    #[error(
+        "the program is built with panic = \"abort\": supervision needs panic = \"unwind\" in Cargo.toml's profiles"
+    )]
+    PanicAborts,
+    /// A resource's amount is no amount.
+    #[error("{name} = {amount} is no amount of a resource: use a number from 0 on")]
+    Resource {
+        /// The resource.
+        name: String,
+        /// What was given, as text.
+        amount: String,
+    },
+    /// Another session of this process is still there.
+    #[error("this process has a session already: keep the first, or drop it before the next")]
+    Second,
+}
+
+/// A session. Dropping it stops its actors, children first, and waits for them a bounded time.
+#[must_use = "the session ends when this is dropped: keep it, for example as `_session`"]
+pub struct Session {
+    embedded: Embedded,
+}
+
+impl Session {
+    fn begin(config: Config) -> Result<Self, InitError> {
+        let session = Self::private(config)?;
+        if !session.embedded.driver().make_process_default() {
+            return Err(InitError::Second);
+        }
+        Ok(session)
+    }
+
+    /// A session that is not the process's: for tests, which run beside one another.
+    pub(crate) fn private(config: Config) -> Result<Self, InitError> {
+        let embedded = checked(config)?;
+        Ok(Self { embedded: Embedded::start(&embedded) })
+    }
+
+    pub(crate) fn embedded(&self) -> &Embedded {
+        &self.embedded
+    }
+
+    /// Every actor that lives now, in no order.
+    pub fn actors(&self) -> Vec<ActorStatus> {
+        let mut actors = self.embedded.worker().actors();
+        if self.embedded.encodes_all() {
+            actors.extend(self.embedded.driver().actors());
+        }
+        actors
+    }
+
+    /// What was submitted, how it ended and what was dropped, counted since the session began. With `encode_all` it is
+    /// what the program's own code did, without what actors and functions did in turn.
+    pub fn counters(&self) -> &Counters {
+        self.embedded.driver().counters()
+    }
+
+    /// Calls `hook` for every tell that reaches nobody; it must not block.
+    pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
+        let hook = std::sync::Arc::new(hook);
+        if self.embedded.encodes_all() {
+            let hook = hook.clone();
+            self.embedded.driver().on_dead_letter(move |letter| hook(letter));
+        }
+        self.embedded.worker().on_dead_letter(move |letter| hook(letter));
+    }
+
+    /// Ends the session and waits until it has ended, without blocking the thread as dropping it does.
+    pub async fn stop(self) {
+        self.embedded.stop().await;
+    }
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("node", &self.embedded.driver().node()).finish_non_exhaustive()
+    }
+}
+
+fn checked(config: Config) -> Result<EmbeddedConfig, InitError> {
+    let Config { mut embedded } = config;
+    if cfg!(panic = "abort") {
+        return Err(InitError::PanicAborts);
+    }
+    if let Some(address) = variable("MOBULA_ADDRESS") {
+        return Err(InitError::Cluster { address });
+    }
+    match variable("MOBULA_ENCODE").as_deref() {
+        None => {}
+        Some("always") => embedded.encode_all = true,
+        Some(value) => return Err(InitError::Encode { value: value.to_owned() }),
+    }
+    check_resources(&embedded.resources)?;
+    Ok(embedded)
+}
+
+fn check_resources(resources: &BTreeMap<String, f64>) -> Result<(), InitError> {
+    match resources.iter().find(|(_, amount)| !amount.is_finite() || **amount < 0.0) {
+        Some((name, amount)) => Err(InitError::Resource { name: name.clone(), amount: amount.to_string() }),
+        None => Ok(()),
+    }
+}
+
+/// A variable of the environment, unless it is empty.
+fn variable(name: &str) -> Option<String> {
+    env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
+}

@@ -1,0 +1,240 @@
+//! Tasks through the codec: arguments to bytes, the function found by name and schema hash, the result back to a value.
+//!
+//! Today both ends are in one process (see [`loopback`](crate::loopback)); nothing here relies on it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_actor::deliver::Payload;
+use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
+use mobula_actor::{Arg, CallState, ObjectRef, System, arbiters, clock, current, registry, stream};
+use mobula_types::{CallError, Deadline, NotStarted, Outcome, Unknown};
+use mobula_wire::{codec, name_hash};
+use serde::Serialize;
+
+use crate::function::{FunctionEntry, RemoteFn, RemoteStream};
+use crate::host::Host;
+use crate::linked::Linked;
+use crate::options::TaskOptions;
+use crate::stream::Owed;
+use crate::task::{Inherited, Sink, Task, drop_quietly};
+
+/// A task on its way to where it runs.
+pub(crate) struct TaskFrame {
+    /// The function's registered name, as it travels.
+    function: u64,
+    /// The hash of the types it takes and gives.
+    schema: u64,
+    options: TaskOptions,
+    /// The deadline as the time left, and as it was given.
+    left: Option<Duration>,
+    given: Option<Duration>,
+    args: Vec<u8>,
+    /// References in the arguments, held until it has arrived.
+    _pins: Pins,
+}
+
+/// Where the answer to a task goes, encoded.
+pub(crate) struct TaskReply {
+    answer: Box<dyn FnOnce(Result<Payload, GetError>) + Send>,
+    /// Lets the task see that its submitter has given up.
+    call: Arc<Linked>,
+}
+
+impl TaskReply {
+    pub(crate) fn send<T: Serialize>(self, outcome: Result<T, GetError>) {
+        (self.answer)(outcome.and_then(|value| {
+            let (bytes, pins) = pinning(|| codec::encode(&value));
+            drop_quietly(value);
+            match bytes {
+                Ok(bytes) => Ok(Payload::Value(bytes, pins)),
+                Err(error) => Err(CallError::MayHaveRun(Unknown::Codec { message: error.to_string() })),
+            }
+        }));
+    }
+
+    fn refuse(self, cause: NotStarted) {
+        (self.answer)(Err(CallError::NotStarted(cause)));
+    }
+}
+
+/// Encodes a task and gives it to `worker`.
+pub(crate) fn submit<F: RemoteFn>(
+    system: &Arc<System>,
+    worker: Arc<System>,
+    options: &TaskOptions,
+    inherited: Inherited,
+    args: Arg<F::Args>,
+) -> ObjectRef<F::Reply> {
+    let Inherited { deadline, given, parent } = inherited;
+    let call = Linked::to(parent);
+    let object = ObjectRef::pending(system, Some(call.clone() as Arc<dyn Cancellable>));
+    let unfilled = Unfilled { object: Some(object.clone()), system: system.clone() };
+    let options = options.clone();
+    let waiting = call.clone();
+    resolve(args, deadline, given, waiting, move |args| {
+        let framed =
+            args.and_then(|args| frame(F::NAME, options, (deadline, given), args).map_err(CallError::NotStarted));
+        let frame = match framed {
+            Ok(frame) => frame,
+            Err(error) => return unfilled.fill(Err(error.widen())),
+        };
+        let answer = move |answer: Result<Payload, GetError>| {
+            let system = unfilled.system.clone();
+            unfilled.fill(answer.and_then(|payload| match payload {
+                Payload::Value(bytes, _pins) => within(&system, || codec::decode(&bytes)).map_err(unreadable),
+                Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
+            }));
+        };
+        receive(&worker, frame, TaskReply { answer: Box::new(answer), call });
+    });
+    object
+}
+
+/// Encodes a task that streams and gives it to `worker`.
+pub(crate) fn submit_stream<F: RemoteStream>(
+    system: &Arc<System>,
+    worker: Arc<System>,
+    options: &TaskOptions,
+    call: Arc<Linked>,
+    owed: Owed<F::Item>,
+    args: Arg<F::Args>,
+) {
+    let (options, system, waiting) = (options.clone(), system.clone(), call.clone());
+    resolve(args, Deadline::NEVER, None, waiting, move |args| {
+        let framed = args.and_then(|args| {
+            let deadline = (Deadline::NEVER, None);
+            frame(F::NAME, options, deadline, args).map_err(CallError::NotStarted)
+        });
+        let frame = match framed {
+            Ok(frame) => frame,
+            Err(error) => return owed.fail(error),
+        };
+        let cancelled = call.clone();
+        let answer = move |answer: Result<Payload, GetError>| match answer {
+            Ok(Payload::Stream(items)) => {
+                let items = within(&system, || registry::decoded_stream::<F::Item>(items));
+                arbiters::runtime().spawn(owed.forward(items, cancelled));
+            }
+            Ok(Payload::Value(..)) => owed.fail(CallError::MayHaveRun(Unknown::NoReply)),
+            Err(error) => owed.fail(CallError::NotStarted(NotStarted::Argument { cause: Box::new(error) })),
+        };
+        receive(&worker, frame, TaskReply { answer: Box::new(answer), call });
+    });
+}
+
+/// Waits for arguments that are references, as long as anybody wants the task.
+fn resolve<T: Send + 'static>(
+    args: Arg<T>,
+    deadline: Deadline,
+    given: Option<Duration>,
+    call: Arc<Linked>,
+    send: impl FnOnce(Result<T, CallError>) + Send + 'static,
+) {
+    let wait = match args {
+        Arg::Value(args) => return send(Ok(args)),
+        Arg::Later(wait) => wait,
+    };
+    arbiters::runtime().spawn(async move {
+        let passed = async {
+            match deadline.left(clock::now()) {
+                Some(left) => tokio::time::sleep(left).await,
+                None => std::future::pending().await,
+            }
+        };
+        send(tokio::select! {
+            args = wait => {
+                args.map_err(|cause| CallError::NotStarted(NotStarted::Argument { cause: Box::new(cause) }))
+            }
+            () = call.cancelled() => Err(CallError::Cancelled),
+            () = passed => Err(CallError::DeadlineExceeded { given }),
+        });
+    });
+}
+
+fn frame<T: Serialize>(
+    name: &'static str,
+    options: TaskOptions,
+    (deadline, given): (Deadline, Option<Duration>),
+    args: T,
+) -> Result<TaskFrame, NotStarted> {
+    let function = name_hash(name);
+    let entry = FunctionEntry::by_key(function).ok_or(NotStarted::LocalOnly { type_name: name.to_owned() })?;
+    let (encoded, pins) = pinning(|| codec::encode(&args));
+    drop_quietly(args);
+    let args = encoded.map_err(|error| NotStarted::Codec { message: error.to_string() })?;
+    let left = deadline.left(clock::now());
+    Ok(TaskFrame { function, schema: entry.schema(), options, left, given, args, _pins: pins })
+}
+
+/// Takes a task from outside: finds its function and starts it.
+fn receive(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
+    match FunctionEntry::by_key(frame.function) {
+        Some(entry) if entry.schema() == frame.schema => entry.receive(system, frame, reply),
+        Some(entry) => reply.refuse(NotStarted::Unknown { name: entry.name().to_owned() }),
+        None => reply.refuse(NotStarted::Unknown { name: format!("function {:016x}", frame.function) }),
+    }
+}
+
+pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
+    let Some(host) = Host::of(system) else { return reply.refuse(NotStarted::NoSession) };
+    let args = match within(system, || codec::decode::<F::Args>(&frame.args)) {
+        Ok(args) => args,
+        Err(error) => return reply.refuse(NotStarted::Codec { message: error.to_string() }),
+    };
+    let deadline = frame.left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left));
+    let parent = Some(reply.call.clone() as Arc<dyn CallState>);
+    let inherited = Inherited { deadline, given: frame.given, parent };
+    let task = Task::<F>::new(system, inherited, Some(Sink::Encoded(reply)));
+    task.start(&host, &frame.options, Arg::Value(args));
+}
+
+pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
+    let Some(host) = Host::of(system) else { return reply.refuse(NotStarted::NoSession) };
+    let args = match within(system, || codec::decode::<F::Args>(&frame.args)) {
+        Ok(args) => args,
+        Err(error) => return reply.refuse(NotStarted::Codec { message: error.to_string() }),
+    };
+    let (source, reader) = stream::channel();
+    let owed = Owed { source: Some(source), counted: None };
+    let call = Linked::to(Some(reply.call.clone() as Arc<dyn CallState>));
+    crate::stream::start::<F>(system, &host, &frame.options, call, owed, Arg::Value(args));
+    (reply.answer)(Ok(registry::encoded_stream(reader)));
+}
+
+/// An object that is owed a value: whatever becomes of the frame, it gets one, and one outcome is counted.
+struct Unfilled<T: Send + Sync + 'static> {
+    object: Option<ObjectRef<T>>,
+    system: Arc<System>,
+}
+
+impl<T: Send + Sync + 'static> Unfilled<T> {
+    fn fill(mut self, value: Result<T, GetError>) {
+        self.settle(value);
+    }
+
+    fn settle(&mut self, value: Result<T, GetError>) {
+        if let Some(object) = self.object.take() {
+            self.system.counters().add_outcome(value.as_ref().map_or_else(CallError::outcome, |_| Outcome::Ok));
+            object.fill(value);
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Unfilled<T> {
+    fn drop(&mut self) {
+        self.settle(Err(CallError::MayHaveRun(Unknown::NoReply)));
+    }
+}
+
+/// Runs `op` as code of `system`, to which references and actors met in the bytes belong.
+fn within<T>(system: &Arc<System>, op: impl FnOnce() -> T) -> T {
+    let before = current::adopt(Some(system.clone()));
+    let result = op();
+    current::adopt(before);
+    result
+}
+
+fn unreadable(error: mobula_wire::DecodeError) -> GetError {
+    CallError::MayHaveRun(Unknown::Codec { message: error.to_string() })
+}

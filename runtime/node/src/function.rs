@@ -1,0 +1,123 @@
+//! What a remote function is to the host: its types, its body, and an entry in the table that is filled at link time.
+//!
+//! The macro `#[remote]` writes these; nothing here runs anything, see [`submit`](crate::submit).
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::LocalBoxStream;
+use mobula_actor::System;
+use mobula_types::ErrorChain;
+use mobula_wire::{name_hash, schema_hash};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::encoded::{self, TaskFrame, TaskReply};
+use crate::options::TaskOptions;
+
+/// A function that can run elsewhere and answers with one value.
+pub trait RemoteFn: Sized + 'static {
+    /// Its arguments, as a tuple.
+    type Args: Serialize + DeserializeOwned + Send + 'static;
+    /// What its reference refers to.
+    type Reply: Serialize + DeserializeOwned + Send + Sync + 'static;
+    /// Its own error, [`NoError`](mobula_types::NoError) when it returns none.
+    type Error: fmt::Display + 'static;
+    /// The name by which it is found: module path and function.
+    const NAME: &'static str;
+    /// What its attribute chose.
+    const OPTIONS: TaskOptions;
+    /// What runs.
+    const BODY: Body<Self>;
+
+    /// Its error as text with its causes, which is how it travels.
+    fn chain(error: Self::Error) -> ErrorChain {
+        ErrorChain::message(error)
+    }
+}
+
+/// What runs of a [`RemoteFn`], and where.
+pub enum Body<F: RemoteFn> {
+    /// On the compute pool, from start to end on one thread.
+    Sync(fn(F::Args) -> Returned<F>),
+    /// On an arbiter; dropped at its next await when the task is given up.
+    Async(fn(F::Args) -> LocalBoxFuture<'static, Returned<F>>),
+}
+
+/// What the body of `F` returns.
+pub type Returned<F> = Result<<F as RemoteFn>::Reply, <F as RemoteFn>::Error>;
+
+/// A function that can run elsewhere and answers with a stream.
+pub trait RemoteStream: Sized + 'static {
+    /// Its arguments, as a tuple.
+    type Args: Serialize + DeserializeOwned + Send + 'static;
+    /// What its reader reads.
+    type Item: Serialize + DeserializeOwned + Send + 'static;
+    /// The name by which it is found: module path and function.
+    const NAME: &'static str;
+    /// What its attribute chose.
+    const OPTIONS: TaskOptions;
+
+    /// Makes the stream; it is polled on an arbiter.
+    fn open(args: Self::Args) -> LocalBoxStream<'static, Self::Item>;
+}
+
+/// A remote function as the other side of a connection finds it: by name and schema hash.
+pub struct FunctionEntry {
+    name: &'static str,
+    schema: fn() -> u64,
+    receive: fn(&Arc<System>, TaskFrame, TaskReply),
+}
+
+inventory::collect!(FunctionEntry);
+
+impl FunctionEntry {
+    /// The entry of a function that answers with one value.
+    pub const fn value<F: RemoteFn>() -> Self {
+        let schema = schema_hash::<(F::Args, F::Reply)>;
+        Self { name: F::NAME, schema, receive: encoded::receive_value::<F> }
+    }
+
+    /// The entry of a function that answers with a stream.
+    pub const fn stream<F: RemoteStream>() -> Self {
+        let schema = schema_hash::<(F::Args, Vec<F::Item>)>;
+        Self { name: F::NAME, schema, receive: encoded::receive_stream::<F> }
+    }
+
+    /// The registered name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The hash of the types it takes and gives.
+    pub fn schema(&self) -> u64 {
+        match table().get(&name_hash(self.name)) {
+            Some((_, schema)) => *schema.get_or_init(self.schema),
+            None => (self.schema)(),
+        }
+    }
+
+    /// Every function of this program, in no order.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        table().values().map(|(entry, _)| *entry)
+    }
+
+    pub(crate) fn by_key(key: u64) -> Option<&'static Self> {
+        table().get(&key).map(|(entry, _)| *entry)
+    }
+
+    pub(crate) fn receive(&self, system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
+        (self.receive)(system, frame, reply);
+    }
+}
+
+/// By travelling name: the function, and its schema, made at first use because tracing the types takes microseconds.
+fn table() -> &'static HashMap<u64, (&'static FunctionEntry, OnceLock<u64>)> {
+    static TABLE: OnceLock<HashMap<u64, (&'static FunctionEntry, OnceLock<u64>)>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let entries = inventory::iter::<FunctionEntry>();
+        entries.map(|entry| (name_hash(entry.name), (entry, OnceLock::new()))).collect()
+    })
+}

@@ -1,0 +1,70 @@
+//! The cancellation of one piece of work that ends with the call inside which it was begun.
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll, Wake, Waker};
+
+use mobula_actor::CallState;
+use mobula_actor::object::{Cancel, Cancellable};
+use mobula_actor::patrol::{Ticket, patrol};
+use mobula_types::Time;
+
+/// Cancelled by itself, or because its parent was.
+#[derive(Default)]
+pub(crate) struct Linked {
+    own: Cancel,
+    /// Its place with the patrol, which tells when the parent is cancelled: a call wakes only one, its handler.
+    ticket: OnceLock<Ticket>,
+}
+
+impl Linked {
+    pub(crate) fn to(parent: Option<Arc<dyn CallState>>) -> Arc<Self> {
+        let linked = Arc::new(Self::default());
+        if let Some(parent) = parent {
+            let waker = Waker::from(Arc::new(ByParent(Arc::downgrade(&linked))));
+            linked.ticket.get_or_init(|| patrol().enter(Time::MAX, waker, Some(parent.clone())));
+            // Cancelled before the patrol knew: it looks again only at the next cancellation.
+            if parent.is_cancelled() {
+                linked.cancel();
+            }
+        }
+        linked
+    }
+
+    pub(crate) async fn cancelled(&self) {
+        std::future::poll_fn(|cx| self.poll_cancelled(cx)).await;
+    }
+}
+
+impl CallState for Linked {
+    fn is_cancelled(&self) -> bool {
+        self.own.is_cancelled()
+    }
+
+    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.own.poll_cancelled(cx)
+    }
+}
+
+impl Cancellable for Linked {
+    fn cancel(&self) {
+        self.own.cancel();
+    }
+}
+
+impl Drop for Linked {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            patrol().leave(ticket);
+        }
+    }
+}
+
+struct ByParent(Weak<Linked>);
+
+impl Wake for ByParent {
+    fn wake(self: Arc<Self>) {
+        if let Some(linked) = self.0.upgrade() {
+            linked.cancel();
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Two systems in one process, joined so that every call, reply and spawn passes through the codec.
+//!
+//! The driver's side starts actors on the worker's; calls go to whichever side has the actor. There is no credit and no
+//! loss here: this is about values and references, not about networks.
+
+use std::sync::{Arc, Weak};
+
+use futures_util::future::BoxFuture;
+use mobula_actor::deliver::{Deliver, EncodedReply, Outgoing, Spawned, refuse};
+use mobula_actor::object::GetError;
+use mobula_actor::{Control, SpawnError, SpawnFrame, System};
+use mobula_types::{ActorId, CallError, NodeId, NotStarted, ObjectId};
+
+/// Joins `driver` and `worker`: what `driver` spawns lives in `worker`.
+pub(crate) fn join(driver: &Arc<System>, worker: &Arc<System>) {
+    for system in [driver, worker] {
+        let both = Loopback { driver: Arc::downgrade(driver), worker: Arc::downgrade(worker) };
+        let joined = system.set_deliver(Arc::new(both)).is_ok();
+        assert!(joined, "a system is joined once, when it is new");
+    }
+}
+
+struct Loopback {
+    driver: Weak<System>,
+    worker: Weak<System>,
+}
+
+impl Loopback {
+    fn side(&self, node: NodeId) -> Option<Arc<System>> {
+        [&self.driver, &self.worker].into_iter().filter_map(Weak::upgrade).find(|system| system.node() == node)
+    }
+}
+
+impl Deliver for Loopback {
+    fn try_call(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
+        let Outgoing { frame, pins } = call;
+        let actor = frame.header.target;
+        let Some(side) = self.side(actor.node) else { return Err(refuse(reply, NotStarted::NoSuchActor { actor })) };
+        let result = side.receive(&frame, reply)?.try_enter();
+        drop(pins);
+        result
+    }
+
+    fn call(&self, call: Outgoing, reply: Option<EncodedReply>) -> BoxFuture<'static, Result<(), NotStarted>> {
+        let Outgoing { frame, pins } = call;
+        let actor = frame.header.target;
+        let entering = match self.side(actor.node) {
+            Some(side) => side.receive(&frame, reply).map(|incoming| incoming.enter()),
+            None => Err(refuse(reply, NotStarted::NoSuchActor { actor })),
+        };
+        Box::pin(async move {
+            let result = entering?.await;
+            drop(pins);
+            result
+        })
+    }
+
+    fn control(&self, to: ActorId, control: Control) {
+        if let Some(side) = self.side(to.node) {
+            side.control_local(to, control);
+        }
+    }
+
+    fn spawn(&self, frame: SpawnFrame) -> Result<Spawned, SpawnError> {
+        let worker = self.worker.upgrade().ok_or(SpawnError::NotStarted(NotStarted::NoSession))?;
+        worker.receive_spawn(frame)
+    }
+
+    fn named(&self, name: &str) -> Option<ActorId> {
+        [&self.driver, &self.worker].into_iter().filter_map(Weak::upgrade).find_map(|system| system.named(name))
+    }
+
+    fn is_alive(&self, actor: ActorId) -> bool {
+        self.side(actor.node).is_some_and(|side| side.is_alive(actor))
+    }
+
+    fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Arc<[u8]>, GetError>> {
+        match self.side(object.owner) {
+            Some(side) => side.encoded_object(object),
+            None => Box::pin(async { Err(CallError::NotStarted(NotStarted::NoSession)) }),
+        }
+    }
+
+    fn hold(&self, object: ObjectId) {
+        if let Some(side) = self.side(object.owner) {
+            side.hold_object(object);
+        }
+    }
+
+    fn release(&self, object: ObjectId) {
+        if let Some(side) = self.side(object.owner) {
+            side.release_object(object);
+        }
+    }
+}

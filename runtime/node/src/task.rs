@@ -1,0 +1,413 @@
+//! One task from submission to its one outcome.
+//!
+//! ```text
+//! submit ─► resolving ─► queued ─► running ─► over
+//!               └───────────┴─────────┴── cancelled, deadline passed, refused ──► over
+//! ```
+//!
+//! Whoever comes first takes the [`Sink`] out of the task and fills it: that is the outcome, and there is no second. A
+//! function that is not async goes on after its caller has given up and keeps its resources until it returns; its value
+//! is dropped.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use futures_util::future::LocalBoxFuture;
+use mobula_actor::current::{self, Frame, SenderId};
+use mobula_actor::object::{Cancellable, GetError};
+use mobula_actor::patrol::{Ticket, patrol};
+use mobula_actor::{Arg, CallState, Count, ObjectRef, Placement, System, arbiters, clock, describe_panic};
+use mobula_types::{CallError, Deadline, NotStarted, Outcome, Unknown};
+use parking_lot::Mutex;
+
+use crate::compute::{Job, Permit};
+use crate::encoded::{self, TaskReply};
+use crate::function::{Body, RemoteFn, Returned};
+use crate::host::{Host, Room};
+use crate::logic::Request;
+use crate::options::TaskOptions;
+
+/// Runs a remote function: gives a reference to its result at once.
+///
+/// Whatever happens, the reference gets a value or the reason why there is none.
+pub fn submit<F: RemoteFn>(options: &TaskOptions, args: Arg<F::Args>) -> ObjectRef<F::Reply> {
+    let Some((system, host)) = Host::here() else {
+        let object = ObjectRef::pending(System::absent(), None);
+        object.fill(Err(CallError::NotStarted(NotStarted::NoSession)));
+        return object;
+    };
+    let inherited = Inherited::now(options.timeout);
+    system.counters().add_submitted();
+    if let Some(worker) = host.away() {
+        return encoded::submit::<F>(&system, worker, options, inherited, args);
+    }
+    let task = Task::<F>::new(&system, inherited, None);
+    let object = ObjectRef::pending(&system, Some(task.clone() as Arc<dyn Cancellable>));
+    task.stage.lock().sink = Some(Sink::Object(object.clone()));
+    task.start(&host, options, args);
+    object
+}
+
+/// What a task inherits of the code that submits it.
+#[derive(Clone)]
+pub(crate) struct Inherited {
+    /// The task's own deadline or an explicit one of its submitter (G3), whichever is earlier.
+    pub(crate) deadline: Deadline,
+    /// What was given, for the error.
+    pub(crate) given: Option<Duration>,
+    /// The call inside which it is submitted: cancelled with it.
+    pub(crate) parent: Option<Arc<dyn CallState>>,
+}
+
+impl Inherited {
+    pub(crate) fn now(timeout: Option<Duration>) -> Self {
+        let (inherited, parent) = current::with(|frame| {
+            let deadline = if frame.deadline_explicit { frame.deadline } else { Deadline::NEVER };
+            (deadline, frame.call.clone())
+        });
+        let own = timeout.map_or(Deadline::NEVER, |timeout| Deadline::at(clock::now() + timeout));
+        let deadline = own.earlier(inherited);
+        let given = match timeout {
+            Some(timeout) if own <= inherited => Some(timeout),
+            _ if deadline.is_set() => deadline.left(clock::now()),
+            _ => None,
+        };
+        Self { deadline, given, parent }
+    }
+}
+
+/// Where the outcome goes.
+pub(crate) enum Sink<T: Send + Sync + 'static> {
+    /// A reference of this process, counted here.
+    Object(ObjectRef<T>),
+    /// A submitter on the other side of the codec, who counts it there.
+    Encoded(TaskReply),
+}
+
+/// A task, shared by the queue, its reference and its clock.
+pub(crate) struct Task<F: RemoteFn> {
+    system: Arc<System>,
+    inherited: Inherited,
+    /// Set when the caller has given up, by itself or by its deadline.
+    given_up: AtomicBool,
+    stage: Mutex<Stage<F>>,
+}
+
+struct Stage<F: RemoteFn> {
+    /// There until the task begins.
+    args: Option<(F::Args, Room)>,
+    /// There until the task is over.
+    sink: Option<Sink<F::Reply>>,
+    /// Who is told when the caller gives up.
+    waiting: Vec<Waker>,
+    /// Its place with the patrol, which ends it when its deadline passes or its parent is cancelled.
+    ticket: Option<Ticket>,
+}
+
+impl<F: RemoteFn> Task<F> {
+    pub(crate) fn new(system: &Arc<System>, inherited: Inherited, sink: Option<Sink<F::Reply>>) -> Arc<Self> {
+        let stage = Stage { args: None, sink, waiting: Vec::new(), ticket: None };
+        Arc::new(Self { system: system.clone(), inherited, given_up: AtomicBool::new(false), stage: Mutex::new(stage) })
+    }
+
+    /// Has the patrol look after a deadline or a parent, if there is one.
+    fn watch(self: &Arc<Self>) {
+        let Inherited { deadline, parent, .. } = &self.inherited;
+        if deadline.is_set() || parent.is_some() {
+            let ticket = patrol().enter(deadline.time(), Waker::from(self.clone()), parent.clone());
+            let mut stage = self.stage.lock();
+            match stage.sink {
+                Some(_) => stage.ticket = Some(ticket),
+                // Over already: the patrol was quicker than we.
+                None => {
+                    drop(stage);
+                    patrol().leave(ticket);
+                }
+            }
+        }
+    }
+
+    /// Takes the task through the host's door and on its way.
+    pub(crate) fn start(self: &Arc<Self>, host: &Arc<Host>, options: &TaskOptions, args: Arg<F::Args>) {
+        let is_sync = matches!(F::BODY, Body::Sync(_));
+        let admitted = host.plan(options, is_sync).and_then(|request| Ok((request, host.admit(size_of::<Self>())?)));
+        let (request, room) = match admitted {
+            Ok(admitted) => admitted,
+            Err(cause) => {
+                self.system.counters().add(Count::Refused);
+                return self.finish(Err(CallError::NotStarted(cause)));
+            }
+        };
+        self.watch();
+        match (F::BODY, args) {
+            (Body::Sync(_), Arg::Value(args)) => self.enqueue(host, request, room, args),
+            (Body::Sync(_), Arg::Later(wait)) => {
+                let (task, host) = (self.clone(), host.clone());
+                arbiters::runtime().spawn(async move {
+                    let args = tokio::select! {
+                        args = wait => args,
+                        () = task.given_up() => return,
+                    };
+                    match args {
+                        Ok(args) => task.enqueue(&host, request, room, args),
+                        Err(cause) => task.finish(Err(argument(cause))),
+                    }
+                });
+            }
+            (Body::Async(body), args) => {
+                let (owed, host) = (Owed(self.clone()), host.clone());
+                // Not placed, the job is dropped, and what it owes with it.
+                self.system.run_on_arbiter(Placement::Spread, move || {
+                    actix_rt::spawn(run_async(owed, host, request, room, body, args));
+                });
+            }
+        }
+    }
+
+    /// The arguments are here: waits for a thread.
+    fn enqueue(self: &Arc<Self>, host: &Host, request: Request, room: Room, args: F::Args) {
+        {
+            let mut stage = self.stage.lock();
+            if stage.sink.is_none() {
+                drop(stage);
+                return drop_quietly(args);
+            }
+            stage.args = Some((args, room));
+        }
+        host.pool().push(self.clone(), request);
+    }
+
+    /// Ends the task with `outcome` unless it is over.
+    pub(crate) fn finish(&self, outcome: Result<F::Reply, GetError>) {
+        let (sink, args, waiting, ticket) = {
+            let mut stage = self.stage.lock();
+            let Some(sink) = stage.sink.take() else {
+                drop(stage);
+                return drop_quietly(outcome);
+            };
+            (sink, stage.args.take(), std::mem::take(&mut stage.waiting), stage.ticket.take())
+        };
+        if let Some(ticket) = ticket {
+            patrol().leave(ticket);
+        }
+        waiting.into_iter().for_each(Waker::wake);
+        drop_quietly(args);
+        match sink {
+            Sink::Object(object) => {
+                self.system.counters().add_outcome(outcome.as_ref().map_or_else(CallError::outcome, |_| Outcome::Ok));
+                object.fill(outcome);
+            }
+            Sink::Encoded(reply) => reply.send(outcome),
+        }
+    }
+
+    /// Ends the task when its deadline has passed or its caller has given up.
+    fn look(&self) {
+        if self.is_given_up() {
+            self.give_up(CallError::Cancelled);
+        } else if self.inherited.deadline.is_set() && self.inherited.deadline.has_passed(clock::now()) {
+            self.give_up(CallError::DeadlineExceeded { given: self.inherited.given });
+        }
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.given_up.load(Ordering::Acquire) || self.inherited.parent.as_ref().is_some_and(|call| call.is_cancelled())
+    }
+
+    fn give_up(&self, error: GetError) {
+        if self.stage.lock().sink.is_some() {
+            self.given_up.store(true, Ordering::Release);
+            self.finish(Err(error));
+            patrol().call_cancelled();
+        }
+    }
+
+    async fn given_up(&self) {
+        poll_fn(|cx| self.poll_cancelled(cx)).await;
+    }
+
+    /// What runs inside belongs to the task.
+    fn frame(self: &Arc<Self>) -> Frame {
+        Frame {
+            system: Some(self.system.clone()),
+            actor: None,
+            sender: SenderId::fresh(),
+            deadline: self.inherited.deadline,
+            deadline_explicit: self.inherited.deadline.is_set(),
+            call: Some(self.clone() as Arc<dyn CallState>),
+        }
+    }
+}
+
+/// Functions that are not async run on a thread of the pool.
+impl<F: RemoteFn> Job for Task<F> {
+    fn run(self: Arc<Self>, permit: Permit) {
+        let Some((args, room)) = self.stage.lock().args.take() else { return };
+        drop(room);
+        self.look();
+        let Body::Sync(body) = F::BODY else { return };
+        if self.is_over() {
+            return drop_quietly(args);
+        }
+        let mut frame = self.frame();
+        let result = frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
+        drop(permit);
+        self.finish(outcome::<F>(result));
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        false
+    }
+
+    fn is_over(&self) -> bool {
+        self.stage.lock().sink.is_none()
+    }
+
+    fn refuse(self: Arc<Self>, cause: NotStarted) {
+        self.finish(Err(CallError::NotStarted(cause)));
+    }
+
+    fn abandon(&self) {
+        self.give_up(CallError::MayHaveRun(Unknown::NoReply));
+    }
+}
+
+/// A task on an arbiter: dropped with it, it still ends.
+struct Owed<F: RemoteFn>(Arc<Task<F>>);
+
+impl<F: RemoteFn> Drop for Owed<F> {
+    fn drop(&mut self) {
+        self.0.finish(Err(CallError::MayHaveRun(Unknown::NoReply)));
+    }
+}
+
+type BodyFuture<F> = LocalBoxFuture<'static, Returned<F>>;
+type AsyncBody<F> = fn(<F as RemoteFn>::Args) -> BodyFuture<F>;
+
+async fn run_async<F: RemoteFn>(
+    owed: Owed<F>,
+    host: Arc<Host>,
+    request: Request,
+    room: Room,
+    body: AsyncBody<F>,
+    args: Arg<F::Args>,
+) {
+    let task = &owed.0;
+    let begin = async { Ok((args.resolve().await.map_err(argument)?, host.pool().permit(request).await)) };
+    let begun = tokio::select! {
+        begun = begin => begun,
+        () = task.given_up() => return,
+    };
+    drop(room);
+    let (args, permit) = match begun {
+        Ok((args, Ok(permit))) => (args, permit),
+        Ok((args, Err(cause))) => {
+            drop_quietly(args);
+            return task.finish(Err(CallError::NotStarted(cause)));
+        }
+        Err(error) => return task.finish(Err(error)),
+    };
+    let mut frame = task.frame();
+    let made = frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
+    let result = match made {
+        Err(panic) => Some(Err(panic)),
+        Ok(future) => {
+            let mut framed = Framed::<F> { frame, future: Some(future) };
+            poll_fn(|cx| match task.poll_cancelled(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => framed.poll(cx).map(Some),
+            })
+            .await
+        }
+    };
+    drop(permit);
+    if let Some(result) = result {
+        task.finish(outcome::<F>(result));
+    }
+}
+
+/// The future of an async function, whose code and whose `Drop` run as the task's.
+struct Framed<F: RemoteFn> {
+    frame: Frame,
+    future: Option<BodyFuture<F>>,
+}
+
+impl<F: RemoteFn> Framed<F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<std::thread::Result<Returned<F>>> {
+        let Self { frame, future } = self;
+        let Some(future) = future else { return Poll::Pending };
+        match frame.enter(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))) {
+            Ok(result) => result.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+impl<F: RemoteFn> Drop for Framed<F> {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        self.frame.enter(|| drop_quietly(future));
+    }
+}
+
+fn argument(cause: GetError) -> GetError {
+    CallError::NotStarted(NotStarted::Argument { cause: Box::new(cause) })
+}
+
+fn outcome<F: RemoteFn>(result: std::thread::Result<Returned<F>>) -> Result<F::Reply, GetError> {
+    match result {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(match catch_unwind(AssertUnwindSafe(|| F::chain(error))) {
+            Ok(chain) => CallError::Returned(chain),
+            Err(panic) => CallError::Panicked(describe_panic(panic)),
+        }),
+        Err(panic) => Err(CallError::Panicked(describe_panic(panic))),
+    }
+}
+
+/// Drops the user's value, whose `Drop` may panic; there is nobody left to tell but the panic hook, which has.
+pub(crate) fn drop_quietly<T>(value: T) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        describe_panic(panic);
+    }
+}
+
+impl<F: RemoteFn> CallState for Task<F> {
+    fn is_cancelled(&self) -> bool {
+        self.is_given_up()
+    }
+
+    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut stage = self.stage.lock();
+        if stage.sink.is_none() || self.is_given_up() {
+            return Poll::Ready(());
+        }
+        if !stage.waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            stage.waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
+
+impl<F: RemoteFn> Cancellable for Task<F> {
+    fn cancel(&self) {
+        self.give_up(CallError::Cancelled);
+    }
+}
+
+/// Woken by the patrol.
+impl<F: RemoteFn> Wake for Task<F> {
+    fn wake(self: Arc<Self>) {
+        self.look();
+    }
+}
+
+impl<F: RemoteFn> Drop for Task<F> {
+    fn drop(&mut self) {
+        self.finish(Err(CallError::MayHaveRun(Unknown::NoReply)));
+    }
+}
