@@ -14,7 +14,7 @@
 
 use mobula_types::{Restart, Strategy};
 
-use super::{Child, Phase, Place, State, Supervision};
+use super::machine::{Child, Phase, Place, State, Supervision};
 use crate::invariant::{Violation, ensure};
 
 /// Whether everything in the table above holds of `group`.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use mobula_types::{Backoff, Intensity, StateMachine, Strategy, Time};
+
 use super::*;
 
 /// Runs `table` on a group that bears `restarts_max` restarts in 10 s, and waits 100 ms to 1 s between them.
