@@ -6,6 +6,8 @@
 
 use std::cmp::Ordering;
 
+use serde::{Deserialize, Serialize};
+
 use crate::random::SplitMix64;
 use crate::tokenizer::Token;
 
@@ -15,7 +17,7 @@ pub const TOP_LOGPROBS_MAX: usize = 20;
 pub const TEMPERATURE_MAX: f32 = 2.0;
 
 /// How to choose.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 takes the best token always; 1 is the model's own distribution; at most [`TEMPERATURE_MAX`].
     pub temperature: f32,
