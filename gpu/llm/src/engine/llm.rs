@@ -10,9 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use mobula::{
-    Actor, ActorRef, CallError, ChildSpec, Context, Error, Handler, Message, Mode, Strategy, Supervisor,
-};
+use mobula::{Actor, ActorRef, CallError, ChildSpec, Context, Error, Handler, Message, Mode, Strategy, Supervisor};
 use tokio::sync::mpsc;
 
 use super::request::{End, Piece, Pieces, Prompt, Request, RequestError, Scored, TokenScore, Usage};
@@ -290,7 +288,11 @@ struct Failure {
 
 impl Llm {
     /// Queues a request for its reader.
-    fn take(&mut self, request: Request, reader: &mpsc::Sender<Result<Piece, RequestError>>) -> Result<(), RequestError> {
+    fn take(
+        &mut self,
+        request: Request,
+        reader: &mpsc::Sender<Result<Piece, RequestError>>,
+    ) -> Result<(), RequestError> {
         let Request { prompt, sampling, tokens_max, stop, top_logprobs } = request;
         let answer = Generation::new(Options { sampling, stop, top_logprobs, ignore_end: false })?;
         let tokens = self.described.tokens_of(prompt)?;

@@ -46,7 +46,8 @@ impl std::str::FromStr for Fault {
     /// Reads `shard:1@token=5`.
     fn from_str(text: &str) -> Result<Self, String> {
         let parts = text.strip_prefix("shard:").and_then(|rest| rest.split_once("@token="));
-        let parsed = parts.and_then(|(rank, token)| Some(Self { rank: rank.parse().ok()?, token: token.parse().ok()? }));
+        let parsed =
+            parts.and_then(|(rank, token)| Some(Self { rank: rank.parse().ok()?, token: token.parse().ok()? }));
         parsed.ok_or_else(|| format!("the fault {text:?} is not of the form shard:1@token=5"))
     }
 }
