@@ -183,12 +183,19 @@ impl<F: RemoteFn> Task<F> {
 
     /// Ends the task with `outcome` unless it is over.
     pub(crate) fn finish(&self, outcome: Result<F::Reply, GetError>) {
+        self.end(outcome, false);
+    }
+
+    fn end(&self, outcome: Result<F::Reply, GetError>, given_up: bool) -> bool {
         let (sink, args, waiting, ticket) = {
             let mut stage = self.stage.lock();
             let Some(sink) = stage.sink.take() else {
                 drop(stage);
-                return drop_quietly(outcome);
+                drop_quietly(outcome);
+                return false;
             };
+            // Said together with the outcome: a function that sees it cannot bring another one.
+            self.given_up.store(given_up, Ordering::Release);
             (sink, stage.args.take(), std::mem::take(&mut stage.waiting), stage.ticket.take())
         };
         if let Some(ticket) = ticket {
@@ -203,6 +210,7 @@ impl<F: RemoteFn> Task<F> {
             }
             Sink::Encoded(reply) => reply.send(outcome),
         }
+        true
     }
 
     /// Ends the task when its deadline has passed or its caller has given up.
@@ -218,10 +226,9 @@ impl<F: RemoteFn> Task<F> {
         self.given_up.load(Ordering::Acquire) || self.inherited.parent.as_ref().is_some_and(|call| call.is_cancelled())
     }
 
+    /// Ends the task for its caller; what runs of it sees that.
     fn give_up(&self, error: GetError) {
-        if self.stage.lock().sink.is_some() {
-            self.given_up.store(true, Ordering::Release);
-            self.finish(Err(error));
+        if self.end(Err(error), true) {
             patrol().call_cancelled();
         }
     }
