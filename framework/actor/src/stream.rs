@@ -45,14 +45,10 @@ pub struct Source<T> {
 }
 
 impl<T: Send + 'static> Source<T> {
-    /// Whether the reader has gone.
-    pub fn is_closed(&self) -> bool {
-        self.sender.is_closed()
-    }
-
     /// Ready when the reader has gone.
-    pub async fn closed(&self) {
-        self.sender.closed().await;
+    pub fn gone(&self) -> impl Future<Output = ()> + Send + use<T> {
+        let sender = self.sender.clone();
+        async move { sender.closed().await }
     }
 
     /// Gives the reader the items as it takes them, then the end.

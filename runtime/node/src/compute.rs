@@ -188,6 +188,7 @@ impl Pool {
         self.refuse_all();
         let end = Instant::now() + patience;
         let mut desk = self.desk.lock();
+        desk.coming += desk.asleep.len();
         desk.asleep.drain(..).for_each(|sleeper| sleeper.unparker.unpark());
         while !desk.threads.is_empty() {
             if self.thread_ended.wait_until(&mut desk, end).timed_out() {
@@ -423,8 +424,8 @@ impl Worker {
             let mut desk = self.pool.desk.lock();
             match desk.asleep.iter().position(|sleeper| Arc::ptr_eq(&sleeper.seat, &self.seat)) {
                 None => {
-                    // Whoever takes a sleeper off the list has counted it as coming, except for the end of the session.
-                    desk.coming = desk.coming.saturating_sub(1);
+                    // Whoever takes a sleeper off the list has counted it as coming.
+                    desk.coming -= 1;
                     if self.pool.closed.load(Ordering::Acquire) {
                         self.leave(desk);
                         return false;

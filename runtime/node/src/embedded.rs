@@ -17,6 +17,9 @@ use crate::loopback;
 /// How long actors and functions may take to end with their session.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// What was refused by the stop is told and counted on other threads: so long they may take.
+const OUTCOMES_GRACE: Duration = Duration::from_millis(500);
+
 /// Beyond its patience a stop may take this long to end threads that do not answer.
 const STOP_GRACE: Duration = Duration::from_secs(1);
 
@@ -128,6 +131,7 @@ impl Embedded {
                 Ok(runtime) => runtime.block_on(async {
                     driver.stop(patience).await;
                     worker.stop(patience).await;
+                    outcomes([&driver, &worker]).await;
                 }),
                 Err(error) => tracing::warn!(%error, "the session's actors are left to the end of the process"),
             }
@@ -151,6 +155,14 @@ impl Drop for Embedded {
         if stopped.recv_timeout(self.patience * 3 + STOP_GRACE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
             tracing::warn!("the session did not stop in time: an actor or a function blocks its thread");
         }
+    }
+}
+
+/// Waits until all that was submitted has its outcome, as long as that is a matter of threads that run.
+async fn outcomes(systems: [&Arc<System>; 2]) {
+    let end = tokio::time::Instant::now() + OUTCOMES_GRACE;
+    while systems.iter().any(|system| system.counters().pending() > 0) && tokio::time::Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 

@@ -10,6 +10,7 @@ use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
 use mobula_actor::{Arg, CallState, ObjectRef, System, arbiters, clock, current, registry, stream};
 use mobula_types::{CallError, Deadline, NotStarted, Outcome, Unknown};
 use mobula_wire::{codec, name_hash};
+use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::function::{FunctionEntry, RemoteFn, RemoteStream};
@@ -68,21 +69,23 @@ pub(crate) fn submit<F: RemoteFn>(
 ) -> ObjectRef<F::Reply> {
     let Inherited { deadline, given, parent } = inherited;
     let call = Linked::to(parent);
-    let object = ObjectRef::pending(system, Some(call.clone() as Arc<dyn Cancellable>));
-    let unfilled = Unfilled { object: Some(object.clone()), system: system.clone() };
+    let owing = Arc::new(Owing { object: Mutex::new(None), call: call.clone(), system: system.clone() });
+    let object = ObjectRef::pending(system, Some(owing.clone() as Arc<dyn Cancellable>));
+    *owing.object.lock() = Some(object.clone());
+    let owed = OwedValue(owing);
     let options = options.clone();
     let waiting = call.clone();
-    resolve(args, deadline, given, waiting, move |args| {
+    let gone = async move { waiting.cancelled().await };
+    resolve(args, (deadline, given), gone, move |args| {
         let framed =
             args.and_then(|args| frame(F::NAME, options, (deadline, given), args).map_err(CallError::NotStarted));
         let frame = match framed {
             Ok(frame) => frame,
-            Err(error) => return unfilled.fill(Err(error.widen())),
+            Err(error) => return owed.0.settle(Err(error.widen())),
         };
         let answer = move |answer: Result<Payload, GetError>| {
-            let system = unfilled.system.clone();
-            unfilled.fill(answer.and_then(|payload| match payload {
-                Payload::Value(bytes, _pins) => within(&system, || codec::decode(&bytes)).map_err(unreadable),
+            owed.0.settle(answer.and_then(|payload| match payload {
+                Payload::Value(bytes, _pins) => within(&owed.0.system, || codec::decode(&bytes)).map_err(unreadable),
                 Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
             }));
         };
@@ -101,7 +104,14 @@ pub(crate) fn submit_stream<F: RemoteStream>(
     args: Arg<F::Args>,
 ) {
     let (options, system, waiting) = (options.clone(), system.clone(), call.clone());
-    resolve(args, Deadline::NEVER, None, waiting, move |args| {
+    let reader_gone = owed.gone();
+    let gone = async move {
+        tokio::select! {
+            () = waiting.cancelled() => {}
+            () = reader_gone => {}
+        }
+    };
+    resolve(args, (Deadline::NEVER, None), gone, move |args| {
         let framed = args.and_then(|args| {
             let deadline = (Deadline::NEVER, None);
             frame(F::NAME, options, deadline, args).map_err(CallError::NotStarted)
@@ -126,9 +136,8 @@ pub(crate) fn submit_stream<F: RemoteStream>(
 /// Waits for arguments that are references, as long as anybody wants the task.
 fn resolve<T: Send + 'static>(
     args: Arg<T>,
-    deadline: Deadline,
-    given: Option<Duration>,
-    call: Arc<Linked>,
+    (deadline, given): (Deadline, Option<Duration>),
+    gone: impl Future<Output = ()> + Send + 'static,
     send: impl FnOnce(Result<T, CallError>) + Send + 'static,
 ) {
     let wait = match args {
@@ -146,7 +155,7 @@ fn resolve<T: Send + 'static>(
             args = wait => {
                 args.map_err(|cause| CallError::NotStarted(NotStarted::Argument { cause: Box::new(cause) }))
             }
-            () = call.cancelled() => Err(CallError::Cancelled),
+            () = gone => Err(CallError::Cancelled),
             () = passed => Err(CallError::DeadlineExceeded { given }),
         });
     });
@@ -202,28 +211,41 @@ pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, frame: TaskF
     (reply.answer)(Ok(registry::encoded_stream(reader)));
 }
 
-/// An object that is owed a value: whatever becomes of the frame, it gets one, and one outcome is counted.
-struct Unfilled<T: Send + Sync + 'static> {
-    object: Option<ObjectRef<T>>,
+/// An object whose value comes from the other side; given up, it does not wait for that side to say so.
+struct Owing<T: Send + Sync + 'static> {
+    /// There until it has its value or a reason.
+    object: Mutex<Option<ObjectRef<T>>>,
+    call: Arc<Linked>,
     system: Arc<System>,
 }
 
-impl<T: Send + Sync + 'static> Unfilled<T> {
-    fn fill(mut self, value: Result<T, GetError>) {
-        self.settle(value);
-    }
-
-    fn settle(&mut self, value: Result<T, GetError>) {
-        if let Some(object) = self.object.take() {
-            self.system.counters().add_outcome(value.as_ref().map_or_else(CallError::outcome, |_| Outcome::Ok));
-            object.fill(value);
+impl<T: Send + Sync + 'static> Owing<T> {
+    fn settle(&self, value: Result<T, GetError>) {
+        let object = self.object.lock().take();
+        match object {
+            Some(object) => {
+                let outcome = value.as_ref().map_or_else(CallError::outcome, |_| Outcome::Ok);
+                self.system.counters().add_outcome(outcome);
+                object.fill(value);
+            }
+            None => drop_quietly(value),
         }
     }
 }
 
-impl<T: Send + Sync + 'static> Drop for Unfilled<T> {
+impl<T: Send + Sync + 'static> Cancellable for Owing<T> {
+    fn cancel(&self) {
+        self.settle(Err(CallError::Cancelled));
+        self.call.cancel();
+    }
+}
+
+/// The way of the answer: whatever becomes of the frame, the object gets a value or a reason.
+struct OwedValue<T: Send + Sync + 'static>(Arc<Owing<T>>);
+
+impl<T: Send + Sync + 'static> Drop for OwedValue<T> {
     fn drop(&mut self) {
-        self.settle(Err(CallError::MayHaveRun(Unknown::NoReply)));
+        self.0.settle(Err(CallError::MayHaveRun(Unknown::NoReply)));
     }
 }
 

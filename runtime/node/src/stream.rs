@@ -3,7 +3,6 @@
 //! The deadline of a stream is per item and kept by its reader; dropping the reader drops the stream where it is. A
 //! stream is never run a second time.
 
-use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -83,7 +82,7 @@ async fn run<F: RemoteStream>(
     };
     let begun = tokio::select! {
         begun = begin => begun,
-        () = owed.closed() => return owed.fail(CallError::Cancelled),
+        () = owed.gone() => return owed.fail(CallError::Cancelled),
         () = call.cancelled() => return owed.fail(CallError::Cancelled),
     };
     drop(room);
@@ -156,10 +155,14 @@ pub(crate) struct Owed<T: Send + 'static> {
 }
 
 impl<T: Send + 'static> Owed<T> {
-    pub(crate) async fn closed(&self) {
-        match &self.source {
-            Some(source) => source.closed().await,
-            None => poll_fn(|_| Poll::Pending).await,
+    /// Ready when the reader has gone.
+    pub(crate) fn gone(&self) -> impl Future<Output = ()> + Send + use<T> {
+        let gone = self.source.as_ref().map(Source::gone);
+        async move {
+            match gone {
+                Some(gone) => gone.await,
+                None => std::future::pending().await,
+            }
         }
     }
 

@@ -242,10 +242,11 @@ fn a_session_ends_within_its_patience() {
         let session = mobula_node::Embedded::start(&config);
         let driver = session.driver().clone();
         let mut frame = current::Frame { system: Some(driver.clone()), ..current::Frame::default() };
-        let (started, stuck) = (new_gate(), new_gate());
+        let (started, asleep, stuck) = (new_gate(), new_gate(), new_gate());
         let (running, queued, sleeping) =
-            frame.enter(|| (run::<Stuck>((started, stuck)), run::<Id>((1,)), run::<Forever>((started,))));
-        mobula_actor::arbiters::runtime().block_on(until(|| OPEN.lock().unwrap()[&started]));
+            frame.enter(|| (run::<Stuck>((started, stuck)), run::<Id>((1,)), run::<Forever>((asleep,))));
+        let begun = || OPEN.lock().unwrap()[&started] && OPEN.lock().unwrap()[&asleep];
+        mobula_actor::arbiters::runtime().block_on(until(begun));
         let began = Instant::now();
         drop(session);
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
