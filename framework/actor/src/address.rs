@@ -503,7 +503,7 @@ impl<'de, A: Actor> Deserialize<'de> for Address<A> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let id = ActorId::deserialize(deserializer)?;
-        let system = current::system().ok_or_else(|| D::Error::custom(NotStarted::NoSession))?;
+        let system = current::decoding()?;
         Self::resolve(id, &system).map_err(D::Error::custom)
     }
 }
@@ -522,7 +522,7 @@ impl<'de, M: Message> Deserialize<'de> for Recipient<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let (id, key) = <(ActorId, u64)>::deserialize(deserializer)?;
-        let system = current::system().ok_or_else(|| D::Error::custom(NotStarted::NoSession))?;
+        let system = current::decoding()?;
         registry::by_key(key)
             .and_then(|entry| entry.recipient(id, &system))
             .and_then(|recipient| recipient.downcast::<Self>().ok())

@@ -7,7 +7,8 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mobula_types::{ActorId, Deadline};
+use mobula_types::{ActorId, Deadline, NotStarted};
+use mobula_wire::schema;
 
 use crate::slot::CallState;
 use crate::system::System;
@@ -80,6 +81,17 @@ pub fn adopt(system: Option<Arc<System>>) -> Option<Arc<System>> {
 /// The system of the code that runs now, else the process's first.
 pub fn system() -> Option<Arc<System>> {
     FRAME.with_borrow(|frame| frame.system.clone()).or_else(System::process_default)
+}
+
+/// The system to which references belong that are met while something is decoded.
+///
+/// While a type is only traced for its schema there is none, session or not: a reference then always counts as its
+/// type's name, so that both sides of a call hash alike.
+pub(crate) fn decoding<E: serde::de::Error>() -> Result<Arc<System>, E> {
+    if schema::is_tracing() {
+        return Err(E::custom("a reference is not traced"));
+    }
+    system().ok_or_else(|| E::custom(NotStarted::NoSession))
 }
 
 /// Whether the caller of the code that runs now has gone away or given up.

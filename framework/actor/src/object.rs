@@ -562,7 +562,7 @@ impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
         let id = ObjectId::deserialize(deserializer)?;
-        let system = current::system().ok_or_else(|| D::Error::custom(NotStarted::NoSession))?;
+        let system = current::decoding()?;
         if id.owner == system.node() {
             let export = system.exports.objects.lock().get(&id).map(|export| export.object.clone());
             return export

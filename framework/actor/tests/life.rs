@@ -264,3 +264,14 @@ async fn until(condition: impl Fn() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+#[test]
+fn a_reference_hashes_alike_with_and_without_a_session() {
+    type Message = (u8, ActorRef<Counter>, mobula_actor::ObjectRef<u32>);
+    let outside = mobula_wire::schema_hash::<Message>();
+    with_system(async |system| {
+        let counter = Spawn::<Counter>::new(system.clone(), 0).await.unwrap();
+        let inside = counter.ask(counter::Hash(mobula_wire::schema_hash::<Message>)).await.unwrap();
+        assert_eq!(inside, outside);
+    });
+}

@@ -16,10 +16,13 @@ pub(crate) struct Hold(pub(crate) oneshot::Receiver<()>);
 #[allow(dead_code, reason = "not every test file holds a handler")]
 pub(crate) struct HoldBegun(pub(crate) oneshot::Sender<()>, pub(crate) oneshot::Receiver<()>);
 
+#[allow(dead_code, reason = "not every test file hashes")]
+pub(crate) struct Hash(pub(crate) fn() -> u64);
+
 macro_rules! replies {
     ($($message:ty => $reply:ty),*) => {$(impl Message for $message { type Reply = $reply; })*};
 }
-replies!(Add => usize, Boom => (), Hold => (), HoldBegun => ());
+replies!(Add => usize, Boom => (), Hold => (), HoldBegun => (), Hash => u64);
 
 impl Actor for Counter {
     type Args = usize;
@@ -62,6 +65,12 @@ impl Handler<HoldBegun> for Counter {
     async fn handle(&mut self, HoldBegun(began, gate): HoldBegun, _: &Context<Self>) {
         began.send(()).ok();
         gate.await.ok();
+    }
+}
+
+impl Handler<Hash> for Counter {
+    async fn handle(&mut self, Hash(hash): Hash, _: &Context<Self>) -> u64 {
+        hash()
     }
 }
 
