@@ -11,10 +11,11 @@ use std::time::Duration;
 
 use mobula_logic::supervision::{Input, Output, Supervision};
 use mobula_types::{ActorId, Backoff, Error, ExitReason, Intensity, Restart, RestartPolicy, StateMachine, Strategy};
+use tokio::sync::oneshot;
 
 use crate::control::{ChildEvent, ChildState, Control};
 use crate::spawn::{Spawn, SpawnError};
-use crate::{Actor, ActorRef, Address, Context, Handler, Message, Mode, Proxy, clock};
+use crate::{ASK_TIMEOUT, Actor, ActorRef, Address, Context, Handler, Message, Mode, Proxy, clock};
 
 /// How long a child may take to stop before it is killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -74,6 +75,8 @@ struct Child {
     /// Counts the stops asked for, so that a late kill does not hit the next incarnation.
     stops: u32,
     stopping: bool,
+    /// Who waits for it to be spawned.
+    asked: Vec<Question>,
 }
 
 impl Supervisor {
@@ -195,7 +198,8 @@ impl Supervisor {
         let key = self.next_key;
         self.next_key += 1;
         let restart = spec.restart;
-        self.children.insert(key, Child { spec, actor: None, starting: false, stops: 0, stopping: false });
+        self.children
+            .insert(key, Child { spec, actor: None, starting: false, stops: 0, stopping: false, asked: Vec::new() });
         self.step(Input::Add { child: key, restart }, ctx);
         Ok(())
     }
@@ -221,7 +225,10 @@ impl Supervisor {
                     return;
                 }
                 match (child.spec.start)(ctx) {
-                    Ok(actor) => child.actor = Some(actor),
+                    Ok(actor) => {
+                        child.asked.drain(..).for_each(|question| question.settle(&actor.1));
+                        child.actor = Some(actor);
+                    }
                     Err(error) => {
                         child.starting = false;
                         let reason = ExitReason::Failed(mobula_types::ErrorChain::of(&error));
@@ -336,14 +343,36 @@ sync_message!(KillStuck -> (), |this, late, ctx| {
     }
 });
 
-/// Which actor is the child `id`?
+/// Which actor is the child `id`? Answered as soon as it has been spawned: under one_for_all and rest_for_one a child
+/// is spawned only after those before it have started.
 struct Find {
     id: String,
-    downcast: fn(&AnyRef) -> Option<AnyRef>,
+    question: Question,
 }
-sync_message!(Find -> Option<AnyRef>, |this, find, _ctx| {
-    let child = this.children.values().find(|child| child.spec.id == find.id)?;
-    (find.downcast)(&child.actor.as_ref()?.1)
+
+/// How an answer comes back, and as which type.
+struct Question {
+    downcast: fn(&AnyRef) -> Option<AnyRef>,
+    answer: oneshot::Sender<Option<AnyRef>>,
+}
+
+impl Question {
+    fn settle(self, child: &AnyRef) {
+        self.answer.send((self.downcast)(child)).ok();
+    }
+}
+
+sync_message!(Find -> (), |this, find, _ctx| {
+    // An unknown id drops the question, which is an answer too.
+    if let Some(child) = this.children.values_mut().find(|child| child.spec.id == find.id) {
+        match &child.actor {
+            Some((_, child)) => find.question.settle(child),
+            None => {
+                child.asked.retain(|question| !question.answer.is_closed());
+                child.asked.push(find.question);
+            }
+        }
+    }
 });
 
 /// One more child.
@@ -416,7 +445,7 @@ impl std::ops::Deref for SupervisorProxy {
 }
 
 impl SupervisorProxy {
-    /// The child `id` as an actor of type `A`. Its reference stays valid over restarts.
+    /// The child `id` as an actor of type `A`, as soon as it has been spawned. Its reference stays valid over restarts.
     ///
     /// # Errors
     ///
@@ -426,8 +455,16 @@ impl SupervisorProxy {
             let actor = any.downcast_ref::<ActorRef<A>>()?;
             Some(Box::new(actor.clone()) as AnyRef)
         };
-        let found = self.0.ask(Find { id: id.to_owned(), downcast }).await?;
+        let (answer, found) = oneshot::channel();
+        self.0.ask(Find { id: id.to_owned(), question: Question { downcast, answer } }).await?;
+        let found = tokio::time::timeout(ASK_TIMEOUT, found).await.map_err(|_| {
+            Error::msg(format!(
+                "the child `{id}` was not spawned within {ASK_TIMEOUT:?}: those before it did not start"
+            ))
+        })?;
         found
+            .ok()
+            .flatten()
             .and_then(|any| any.downcast::<ActorRef<A>>().ok())
             .map(|actor| *actor)
             .ok_or_else(|| Error::msg(format!("there is no child `{id}` of type {}", std::any::type_name::<A>())))
