@@ -155,6 +155,7 @@ impl<A: Actor> Address<A> {
     }
 
     /// Sends now or gives the letter back.
+    #[inline]
     pub(crate) fn try_send_letter<M: Message>(&self, letter: Letter<M>) -> Result<(), (Letter<M>, NotStarted)>
     where
         A: Handler<M>,
@@ -206,6 +207,7 @@ impl<A: Actor> Address<A> {
         })
     }
 
+    #[inline]
     fn enqueue<M: Message>(&self, letter: Letter<M>) -> Result<Enqueued<A, M>, SendError<M>>
     where
         A: Handler<M>,

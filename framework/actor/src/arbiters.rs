@@ -11,6 +11,7 @@ use std::thread;
 
 use actix_rt::{Arbiter, ArbiterHandle};
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::current;
 use crate::panics;
@@ -29,9 +30,13 @@ pub fn runtime() -> &'static Runtime {
     })
 }
 
+/// What an arbiter is to run, in order. Unbounded like the actors of a node: each job starts one.
+type Job = Box<dyn FnOnce() + Send>;
+
 /// One thread that actors share.
 struct Lane {
-    handle: ArbiterHandle,
+    /// One task takes all jobs: an arbiter's own command costs a task each.
+    jobs: UnboundedSender<Job>,
     arbiter: parking_lot::Mutex<Option<Arbiter>>,
 }
 
@@ -66,7 +71,13 @@ impl Arbiters {
         let lanes = (0..count.max(1))
             .map(|_| {
                 let arbiter = new_arbiter();
-                Lane { handle: arbiter.handle(), arbiter: parking_lot::Mutex::new(Some(arbiter)) }
+                let (jobs, mut inbox) = unbounded_channel::<Job>();
+                arbiter.spawn(async move {
+                    while let Some(job) = inbox.recv().await {
+                        job();
+                    }
+                });
+                Lane { jobs, arbiter: parking_lot::Mutex::new(Some(arbiter)) }
             })
             .collect();
         Self { lanes, next: AtomicUsize::new(0), stopped: AtomicBool::new(false) }
@@ -100,17 +111,20 @@ impl Arbiters {
             });
         }
         let lane = &self.lanes[self.next.fetch_add(1, Ordering::Relaxed) % self.lanes.len()];
-        lane.handle.spawn_fn(move || {
+        let job = move || {
             take_home(adopted, None);
             job();
-        })
+        };
+        lane.jobs.send(Box::new(job)).is_ok()
     }
 
     /// Ends the threads. What still runs on them is dropped.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         for lane in &self.lanes {
-            lane.handle.stop();
+            if let Some(arbiter) = &*lane.arbiter.lock() {
+                arbiter.stop();
+            }
         }
         for lane in &self.lanes {
             // The thread that stops the system may be one of them.

@@ -22,7 +22,7 @@ use crate::envelope::{Letter, OtherReply, ReplyTo};
 use crate::mailbox::Mailbox;
 use crate::object::{Cancel, Cancellable, GetError, ObjectRef};
 use crate::patrol::{Ticket, patrol};
-use crate::slot::{CallState, ReplyReceiver, slot};
+use crate::slot::{ReplyReceiver, slot};
 use crate::system::System;
 use crate::{Actor, Address, Handler, Message, clock};
 
@@ -89,6 +89,7 @@ impl<'a, A: Handler<M>, M: Message, T, E> Call<'a, A, M, T, E> {
     /// # Errors
     ///
     /// Gives the message back with the reason: the mailbox is full, the actor has ended, or the message cannot travel.
+    #[inline]
     pub fn tell(self) -> Result<(), SendError<M>> {
         let letter = |message| Letter {
             message,
@@ -197,15 +198,21 @@ impl<A: Handler<M>, M: Message, T, E> IntoFuture for Call<'_, A, M, T, E> {
     /// Sends now, or takes its place among those who wait for room, and gives the wait for the reply.
     fn into_future(self) -> Asking<M::Reply, T, E> {
         let system = self.address.system().clone();
-        let now = clock::now();
-        let (inherited, parent) = current::with(|frame| (frame.deadline, frame.call.clone()));
-        let own = match self.timeout {
-            Timeout::Default => Deadline::at(now + ASK_TIMEOUT),
-            Timeout::Never => Deadline::NEVER,
-            Timeout::After(timeout) => Deadline::at(now + timeout),
+        let (inherited, inherited_explicit) = current::with(|frame| (frame.deadline, frame.deadline_explicit));
+        let (asked_at, own) = match self.timeout {
+            // Short of 30 s by a tick at most.
+            Timeout::Default => {
+                let now = clock::recent();
+                (now, Deadline::at(now + ASK_TIMEOUT))
+            }
+            Timeout::Never => (clock::recent(), Deadline::NEVER),
+            Timeout::After(timeout) => {
+                let now = clock::now();
+                (now, Deadline::at(now + timeout))
+            }
         };
         let deadline = own.earlier(inherited);
-        let explicit = self.timeout.is_explicit() || current::with(|frame| frame.deadline_explicit);
+        let explicit = self.timeout.is_explicit() || inherited_explicit;
         system.counters().add_submitted();
         let (sender, receiver) = slot();
         let reply = ReplyTo::Caller(sender);
@@ -213,9 +220,8 @@ impl<A: Handler<M>, M: Message, T, E> IntoFuture for Call<'_, A, M, T, E> {
             refused: None,
             receiver,
             flatten: self.flatten,
-            asked_at: now,
+            asked_at,
             deadline,
-            parent,
             ticket: None,
             system: Some(system),
         };
@@ -252,8 +258,6 @@ pub struct Asking<R, T, E> {
     flatten: fn(R) -> Result<T, CallError<E>>,
     asked_at: Time,
     deadline: Deadline,
-    /// The call inside which this one is made: it ends with it.
-    parent: Option<Arc<dyn CallState>>,
     ticket: Option<Ticket>,
     /// Taken when the outcome has been counted.
     system: Option<Arc<System>>,
@@ -266,15 +270,17 @@ impl<R, T, E> Asking<R, T, E> {
         }
         match self.receiver.poll(cx) {
             Poll::Ready(Ok(reply)) => Poll::Ready((self.flatten)(reply)),
-            Poll::Ready(Err(CallError::DeadlineExceeded { .. })) => Poll::Ready(Err(self.deadline_exceeded())),
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error.widen())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(match *error {
+                CallError::DeadlineExceeded { .. } => self.deadline_exceeded(),
+                error => error.widen(),
+            })),
             Poll::Pending => self.poll_given_up(cx),
         }
     }
 
-    /// Whether the deadline has passed or the surrounding call was cancelled; else the patrol wakes us then.
+    /// Whether the deadline has passed or the call within which we wait was cancelled; else the patrol wakes us then.
     fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<Result<T, CallError<E>>> {
-        if self.parent.as_ref().is_some_and(|parent| parent.is_cancelled()) {
+        if current::cancelled() {
             return Poll::Ready(Err(CallError::Cancelled));
         }
         match self.ticket {
@@ -284,11 +290,12 @@ impl<R, T, E> Asking<R, T, E> {
                 }
                 patrol().renew(ticket, cx.waker());
             }
-            None if self.deadline.is_set() || self.parent.is_some() => {
-                let ticket = patrol().enter(self.deadline.time(), cx.waker().clone(), self.parent.clone());
-                self.ticket = Some(ticket);
+            None => {
+                let parent = current::with(|frame| frame.call.clone());
+                if self.deadline.is_set() || parent.is_some() {
+                    self.ticket = Some(patrol().enter(self.deadline.time(), cx.waker().clone(), parent));
+                }
             }
-            None => {}
         }
         Poll::Pending
     }
@@ -370,8 +377,7 @@ impl<A: Actor> Drop for Room<A> {
 }
 
 fn behind_held<A: Actor>(address: &Address<A>) -> bool {
-    let sender = current::with(|frame| frame.sender);
-    address.system().held.holds(sender, address.id())
+    address.system().held.holds(|| current::with(|frame| frame.sender), address.id())
 }
 
 /// Puts a message behind what the same sender has waiting for the same actor.

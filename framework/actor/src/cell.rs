@@ -47,8 +47,8 @@ const CLOCK_EVERY: usize = 16;
 
 /// Who decides what happens after a death.
 pub(crate) enum Supervised {
-    /// The actor's own policy.
-    ByItself(RestartPolicy),
+    /// The policy given at spawn, else that of the actor's type.
+    ByItself(Option<Box<RestartPolicy>>),
     /// The parent, which answers every death with a verdict.
     ByParent,
 }
@@ -60,7 +60,9 @@ pub(crate) struct Cell<A: Actor> {
     supervised: Supervised,
     /// Made at the first death: most actors never need it.
     restarts: Option<Box<Restarts>>,
-    /// The spawner, until the first start has succeeded or failed.
+    /// Whether a constructor has ever succeeded: what never ran is not restarted.
+    has_run: bool,
+    /// Who waits for the first start to succeed or fail.
     spawner: Option<oneshot::Sender<Result<(), ExitReason>>>,
     batch: VecDeque<Mail<A>>,
     /// Deaths and children's events as mail, in order and before the batch.
@@ -71,7 +73,8 @@ pub(crate) struct Cell<A: Actor> {
 
 /// How one incarnation ended.
 struct Death {
-    reason: ExitReason,
+    /// Boxed: it is large, and the future of every actor alive has room for one.
+    reason: Box<ExitReason>,
     /// Ended in order: the state is whole and says goodbye.
     in_order: bool,
     /// A supervisor asked for it and decides what follows.
@@ -88,7 +91,7 @@ enum Asked {
 
 impl Death {
     fn unasked(reason: ExitReason, in_order: bool) -> Self {
-        Self { reason, in_order, asked: None }
+        Self { reason: Box::new(reason), in_order, asked: None }
     }
 }
 
@@ -112,6 +115,7 @@ impl<A: Actor> Cell<A> {
             args,
             supervised,
             restarts: None,
+            has_run: false,
             spawner,
             batch: VecDeque::new(),
             notices: VecDeque::new(),
@@ -146,6 +150,7 @@ impl<A: Actor> Cell<A> {
         };
         self.mailbox.enter(ActorState::Running);
         self.mailbox.tell_parent(ChildState::Started);
+        self.has_run = true;
         if let Some(spawner) = self.spawner.take() {
             spawner.send(Ok(())).ok();
         }
@@ -156,7 +161,7 @@ impl<A: Actor> Cell<A> {
         if death.in_order
             && let Err(panic) = Box::pin(self.goodbye(&mut state, &death.reason)).await
         {
-            death = Death { reason: ExitReason::Panicked(panic), in_order: false, ..death };
+            death = Death { reason: Box::new(ExitReason::Panicked(panic)), in_order: false, ..death };
         }
         self.ctx.end_tasks();
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(state))) {
@@ -164,7 +169,7 @@ impl<A: Actor> Cell<A> {
             self.mailbox.system.counters().add(Count::Panics);
             // What killed it first stays the cause.
             if death.in_order {
-                death.reason = ExitReason::Panicked(panic);
+                *death.reason = ExitReason::Panicked(panic);
             }
         }
         death
@@ -349,7 +354,7 @@ impl<A: Actor> Cell<A> {
         match self.mailbox.note_audience(control)? {
             Control::Stop { reason, park } => {
                 let asked = Some(if park { Asked::Park } else { Asked::End });
-                Some(Death { reason, in_order: true, asked })
+                Some(Death { reason: Box::new(reason), in_order: true, asked })
             }
             Control::Kill => Some(Death::unasked(ExitReason::Killed, false)),
             Control::LinkDown(down) => {
@@ -441,13 +446,14 @@ impl<A: Actor> Cell<A> {
     /// Decides, or lets the supervisor decide, what follows a death.
     async fn after(&mut self, death: Death) -> Next {
         let Death { reason, asked, .. } = death;
-        // What never ran is not restarted: its spawner waits for the reason.
-        if self.spawner.is_some() || asked == Some(Asked::End) {
+        let reason = *reason;
+        if !self.has_run || asked == Some(Asked::End) {
             return Next::End(reason, false);
         }
         let at = match &mut self.supervised {
             Supervised::ByItself(policy) => {
-                let restarts = self.restarts.get_or_insert_with(|| Box::new(Restarts::new(*policy)));
+                let policy = || policy.as_deref().copied().unwrap_or_else(A::restart_policy);
+                let restarts = self.restarts.get_or_insert_with(|| Box::new(Restarts::new(policy())));
                 match restarts.decide(clock::now(), &reason) {
                     Verdict::Restart { at } => at,
                     Verdict::End => return Next::End(reason, false),
@@ -495,7 +501,8 @@ impl<A: Actor> Cell<A> {
             };
             match self.mailbox.note_audience(control) {
                 Some(Control::Start) => break,
-                Some(Control::Stop { park: false, .. } | Control::Kill) => return Next::End(reason, false),
+                Some(Control::Stop { park: false, reason: asked }) => return Next::End(asked, false),
+                Some(Control::Kill) => return Next::End(reason, false),
                 Some(Control::Stop { park: true, .. }) => self.mailbox.tell_parent(ChildState::Parked(reason.clone())),
                 Some(Control::Adopt { child }) => {
                     self.mailbox.system.answer_for_the_dead(self.mailbox.id, &Control::Adopt { child })
@@ -540,13 +547,15 @@ enum Event {
 }
 
 /// Runs `work` to its end unless a kill comes; every other control message waits in `deferred`.
-async fn until_killed<A: Actor, T>(
+///
+/// No `async fn`: that would keep `work` twice, as it came and as it is used, in every actor alive.
+fn until_killed<A: Actor, T>(
     ctx: &Context<A>,
     deferred: &mut VecDeque<Control>,
     mut work: impl Future<Output = T> + Unpin,
-) -> Option<T> {
+) -> impl Future<Output = Option<T>> {
     let mailbox = &ctx.mailbox;
-    poll_fn(|cx| {
+    poll_fn(move |cx| {
         if let Poll::Ready(done) = work.poll_unpin(cx) {
             return Poll::Ready(Some(done));
         }
@@ -562,7 +571,6 @@ async fn until_killed<A: Actor, T>(
         }
         Poll::Pending
     })
-    .await
 }
 
 /// A handler that is polled again when its caller goes away, so that what it awaits can see it; and dropped then, if it

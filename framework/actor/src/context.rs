@@ -26,9 +26,9 @@ pub struct Context<A: Actor> {
     /// In start order; they stop in reverse.
     pub(crate) children: RefCell<Vec<ActorId>>,
     /// Set by [`stop`](Self::stop), acted on after the message that is handled now.
-    stop: RefCell<Option<ExitReason>>,
+    stop: RefCell<Option<Box<ExitReason>>>,
     /// Set by the cell before it drops handlers half-way: what their callers are told.
-    ending: RefCell<Option<ExitReason>>,
+    ending: RefCell<Option<Box<ExitReason>>>,
     /// Timers and streams of this incarnation.
     tasks: RefCell<Vec<AbortHandle>>,
 }
@@ -81,12 +81,12 @@ impl<A: Actor> Context<A> {
 
     /// Ends the actor after the message that is handled now.
     pub fn stop(&self) {
-        self.stop.borrow_mut().get_or_insert(ExitReason::Normal);
+        self.end_of(ExitReason::Normal);
     }
 
     /// Ends the actor with an error, which its supervisor takes for a failure, after the message that is handled now.
     pub fn fail(&self, error: impl Into<Error>) {
-        self.stop.borrow_mut().get_or_insert(ExitReason::Failed(ErrorChain::from(error.into())));
+        self.end_of(ExitReason::Failed(ErrorChain::from(error.into())));
     }
 
     /// Whether the caller of the message that is handled now has gone away or given up.
@@ -186,11 +186,11 @@ impl<A: Actor> Context<A> {
 
     /// Ends the actor for `reason` after the message that is handled now.
     pub(crate) fn end_of(&self, reason: ExitReason) {
-        self.stop.borrow_mut().get_or_insert(reason);
+        self.stop.borrow_mut().get_or_insert_with(|| Box::new(reason));
     }
 
     pub(crate) fn take_stop(&self) -> Option<ExitReason> {
-        self.stop.borrow_mut().take()
+        self.stop.borrow_mut().take().map(|reason| *reason)
     }
 
     pub(crate) fn stop_is_asked(&self) -> bool {
@@ -198,11 +198,11 @@ impl<A: Actor> Context<A> {
     }
 
     pub(crate) fn ending(&self) -> Option<ExitReason> {
-        self.ending.borrow().clone()
+        self.ending.borrow().as_deref().cloned()
     }
 
     pub(crate) fn set_ending(&self, reason: Option<ExitReason>) {
-        *self.ending.borrow_mut() = reason;
+        *self.ending.borrow_mut() = reason.map(Box::new);
     }
 
     /// Ends timers and streams of an incarnation that is over.

@@ -46,10 +46,20 @@ pub struct Frame {
 }
 
 thread_local! {
-    static FRAME: RefCell<Frame> = RefCell::new(Frame::default());
+    static FRAME: RefCell<Frame> = const { RefCell::new(Frame::NOBODY) };
 }
 
 impl Frame {
+    /// Of code that is neither actor nor task.
+    const NOBODY: Self = Self {
+        system: None,
+        actor: None,
+        sender: SenderId::DRIVER,
+        deadline: Deadline::NEVER,
+        deadline_explicit: false,
+        call: None,
+    };
+
     /// Runs `op` within this frame and takes the frame back.
     pub fn enter<T>(&mut self, op: impl FnOnce() -> T) -> T {
         let _guard = Swapped::new(self);
@@ -95,16 +105,25 @@ pub(crate) fn decoding<E: serde::de::Error>() -> Result<Arc<System>, E> {
 }
 
 /// Whether the caller of the code that runs now has gone away or given up.
+#[inline]
 pub fn cancelled() -> bool {
     FRAME.with_borrow(|frame| frame.call.as_ref().is_some_and(|call| call.is_cancelled()))
 }
 
 /// Reads the frame of the code that runs now.
+#[inline]
 pub fn with<T>(op: impl FnOnce(&Frame) -> T) -> T {
     FRAME.with_borrow(op)
 }
 
+/// Changes which call may be cancelled under the code of this frame, and gives back the one before.
+#[inline]
+pub(crate) fn lend(call: Option<Arc<dyn CallState>>) -> Option<Arc<dyn CallState>> {
+    FRAME.with_borrow_mut(|frame| std::mem::replace(&mut frame.call, call))
+}
+
 /// Changes which call the code of this frame serves, from one message to the next.
+#[inline]
 pub(crate) fn serve(deadline: Deadline, explicit: bool, call: Option<Arc<dyn CallState>>) {
     let before = FRAME.with_borrow_mut(|frame| {
         frame.deadline = deadline;

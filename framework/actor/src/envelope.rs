@@ -12,7 +12,7 @@ use mobula_types::{CallError, Deadline, NotStarted, Panic, Time, Unknown};
 
 use crate::call::SendError;
 use crate::slot::{CallState, ReplySender};
-use crate::{Actor, Context, Handler, Message, Mode, panics};
+use crate::{Actor, Context, Handler, Message, Mode, current, panics};
 
 /// Where the answer goes.
 pub(crate) enum ReplyTo<R> {
@@ -44,6 +44,23 @@ impl<R: Send + 'static> ReplyTo<R> {
             Self::Nobody => None,
             Self::Caller(sender) => sender.state(),
             Self::Other(other) => other.call.clone(),
+        }
+    }
+
+    /// Runs a handler that waits for nothing as code that serves this call.
+    fn served_by<T>(self, handler: impl FnOnce() -> T) -> (Self, T) {
+        match self {
+            Self::Nobody => (self, handler()),
+            Self::Caller(sender) => {
+                let (sender, result) = sender.served_by(handler);
+                (Self::Caller(sender), result)
+            }
+            Self::Other(other) => {
+                current::lend(other.call.clone());
+                let result = handler();
+                drop(current::lend(None));
+                (Self::Other(other), result)
+            }
         }
     }
 
@@ -90,6 +107,7 @@ pub(crate) struct Facts {
     pub(crate) cancelled: bool,
     pub(crate) deadline: Deadline,
     pub(crate) deadline_explicit: bool,
+    /// The call it serves; a handler that waits for nothing is lent it while it runs.
     pub(crate) call: Option<Arc<dyn CallState>>,
 }
 
@@ -132,14 +150,15 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
             cancelled: self.reply.is_cancelled(),
             deadline: self.deadline,
             deadline_explicit: self.deadline_explicit,
-            call: self.reply.call(),
+            call: if A::MODE == Mode::Sync { None } else { self.reply.call() },
         }
     }
 
     fn handle<'a>(self: Box<Self>, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a> {
         let Self { message, reply, .. } = *self;
         if A::MODE == Mode::Sync {
-            let result = catch_unwind(AssertUnwindSafe(|| state.handle_sync(message, ctx)));
+            let handler = || catch_unwind(AssertUnwindSafe(|| state.handle_sync(message, ctx)));
+            let (reply, result) = reply.served_by(handler);
             return match answer(reply, result) {
                 Ok(()) => Handling::Done,
                 Err(panic) => Handling::Panicked(panic),

@@ -40,9 +40,9 @@ struct Shard {
 
 impl Held {
     /// Whether mail from `sender` to `actor` must stand behind mail that is held.
-    pub(crate) fn holds(&self, sender: SenderId, actor: ActorId) -> bool {
+    pub(crate) fn holds(&self, sender: impl FnOnce() -> SenderId, actor: ActorId) -> bool {
         let shard = self.shard(actor);
-        shard.count.load(Ordering::Acquire) > 0 && shard.lanes.lock().contains_key(&(sender, actor))
+        shard.count.load(Ordering::Acquire) > 0 && shard.lanes.lock().contains_key(&(sender(), actor))
     }
 
     /// Puts mail behind what is held.

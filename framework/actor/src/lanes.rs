@@ -69,7 +69,8 @@ struct Inner<A: Actor> {
     /// keeps those behind it waiting.
     waiting: VecDeque<Waiting<A>>,
     next_ticket: u64,
-    ended: Option<ExitReason>,
+    /// Boxed: it is large, and every actor alive would pay for it.
+    ended: Option<Box<ExitReason>>,
 }
 
 struct Waiting<A: Actor> {
@@ -138,7 +139,7 @@ impl<A: Actor> Lanes<A> {
         let bytes = letter.bytes();
         let mut inner = self.inner.lock();
         if let Some(reason) = &inner.ended {
-            let reason = reason.clone();
+            let reason = ExitReason::clone(reason);
             return Err((letter, Refused::Ended(reason)));
         }
         if !inner.waiting.is_empty() || !inner.has_room(bytes, &self.bounds) {
@@ -158,7 +159,7 @@ impl<A: Actor> Lanes<A> {
         let bytes = letter.bytes();
         let mut inner = self.inner.lock();
         if let Some(reason) = &inner.ended {
-            let reason = reason.clone();
+            let reason = ExitReason::clone(reason);
             return Err((letter, Refused::Ended(reason)));
         }
         if inner.waiting.is_empty() && inner.has_room(bytes, &self.bounds) {
@@ -271,14 +272,14 @@ impl<A: Actor> Lanes<A> {
 
     /// Why the actor has ended, if it has.
     pub(crate) fn ended(&self) -> Option<ExitReason> {
-        self.inner.lock().ended.clone()
+        self.inner.lock().ended.as_deref().cloned()
     }
 
     /// Takes no more mail from now on and gives back what waited, for room too.
     pub(crate) fn close(&self, reason: ExitReason) -> (VecDeque<Mail<A>>, VecDeque<Control>) {
         let (mut user, control, waiting) = {
             let mut inner = self.inner.lock();
-            inner.ended = Some(reason);
+            inner.ended = Some(Box::new(reason));
             inner.cell = None;
             inner.user_bytes = 0;
             (std::mem::take(&mut inner.user), std::mem::take(&mut inner.control), std::mem::take(&mut inner.waiting))

@@ -26,7 +26,8 @@ pub(crate) struct Mailbox<A: Actor> {
     pub(crate) hooks: Hooks<A>,
     incarnation: AtomicU32,
     state: AtomicU8,
-    audience: Mutex<Audience>,
+    /// Made when somebody asks to be told.
+    audience: Mutex<Option<Box<Audience>>>,
 }
 
 /// Turns control messages into mail for actors that handle them; set by what asks for them.
@@ -103,6 +104,7 @@ impl<A: Actor> Mailbox<A> {
 
     pub(crate) fn link(&self, peer: ActorId) {
         let mut audience = self.audience.lock();
+        let audience = audience.get_or_insert_default();
         if !audience.links.contains(&peer) {
             audience.links.push(peer);
         }
@@ -110,14 +112,17 @@ impl<A: Actor> Mailbox<A> {
 
     /// Takes care of the control messages that concern only who is told; gives back the others.
     pub(crate) fn note_audience(&self, control: Control) -> Option<Control> {
+        if !matches!(control, Control::Watch { .. } | Control::Unwatch { .. } | Control::Link { .. }) {
+            return Some(control);
+        }
         let mut audience = self.audience.lock();
+        let audience = audience.get_or_insert_default();
         match control {
             Control::Watch { by } if !audience.watchers.contains(&by) => audience.watchers.push(by),
             Control::Watch { .. } => {}
             Control::Unwatch { by } => audience.watchers.retain(|watcher| *watcher != by),
             Control::Link { peer } if !audience.links.contains(&peer) => audience.links.push(peer),
-            Control::Link { .. } => {}
-            other => return Some(other),
+            _ => {}
         }
         None
     }
@@ -126,6 +131,7 @@ impl<A: Actor> Mailbox<A> {
     pub(crate) fn announce_death(&self, reason: &ExitReason, ended: bool) {
         let (watchers, links) = {
             let mut audience = self.audience.lock();
+            let Some(audience) = &mut *audience else { return };
             let links = if ended || !reason.is_normal() { std::mem::take(&mut audience.links) } else { Vec::new() };
             (if ended { std::mem::take(&mut audience.watchers) } else { audience.watchers.clone() }, links)
         };

@@ -71,9 +71,9 @@ struct Wait {
 /// A place in the patrol's table; given back with [`Patrol::leave`].
 #[derive(Clone, Copy, Debug)]
 pub struct Ticket {
+    key: u32,
     shard: u8,
     nested: bool,
-    key: usize,
 }
 
 impl Patrol {
@@ -94,19 +94,20 @@ impl Patrol {
         {
             thread.unpark();
         }
-        Ticket { shard: u8::try_from(shard).expect("SHARDS is below 256"), nested, key }
+        let shard = u8::try_from(shard).expect("SHARDS is below 256");
+        Ticket { key: u32::try_from(key).expect("fewer than 4 billion calls wait at once"), shard, nested }
     }
 
     /// Another waker for the same wait.
     pub fn renew(&self, ticket: Ticket, waker: &Waker) {
-        if let Some(wait) = self.shards[usize::from(ticket.shard)].lock().waits.get_mut(ticket.key) {
+        if let Some(wait) = self.shards[usize::from(ticket.shard)].lock().waits.get_mut(ticket.key as usize) {
             wait.waker.clone_from(waker);
         }
     }
 
     /// The wait is over.
     pub fn leave(&self, ticket: Ticket) {
-        let wait = self.shards[usize::from(ticket.shard)].lock().waits.try_remove(ticket.key);
+        let wait = self.shards[usize::from(ticket.shard)].lock().waits.try_remove(ticket.key as usize);
         if ticket.nested {
             self.nested.fetch_sub(1, Ordering::AcqRel);
         }

@@ -12,6 +12,7 @@ use actix::fut::wrap_future;
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext};
 use futures_util::future::LocalBoxFuture;
 use mobula_types::ActorId;
+use pin_project_lite::pin_project;
 
 use crate::current::{Frame, SenderId};
 use crate::system::System;
@@ -38,20 +39,23 @@ impl Actor for Shell {
 /// Runs `future` as code of the actor `id`.
 pub(crate) fn within<F: Future<Output = ()>>(id: ActorId, system: Arc<System>, future: F) -> impl Future<Output = ()> {
     let frame = Frame { system: Some(system), actor: Some(id), sender: SenderId::fresh(), ..Frame::default() };
-    Framed { frame, future: Box::pin(future) }
+    Framed { frame, future }
 }
 
-/// A future that is polled within a frame of its own.
-pub(crate) struct Framed<F> {
-    pub(crate) frame: Frame,
-    pub(crate) future: F,
+pin_project! {
+    /// A future that is polled within a frame of its own.
+    pub(crate) struct Framed<F> {
+        pub(crate) frame: Frame,
+        #[pin]
+        pub(crate) future: F,
+    }
 }
 
-impl<F: Future + Unpin> Future for Framed<F> {
+impl<F: Future> Future for Framed<F> {
     type Output = F::Output;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let Self { frame, future } = &mut *self;
-        frame.enter(|| Pin::new(future).poll(cx))
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.frame.enter(|| this.future.poll(cx))
     }
 }

@@ -158,10 +158,11 @@ impl<A: Actor> Spawn<A> {
     ///
     /// Nothing was started: no session, a taken name, arguments that cannot travel.
     pub fn now(self) -> Result<ActorRef<A>, SpawnError> {
-        self.start().map(|(actor, _)| actor)
+        self.start(None).map(|(actor, _)| actor)
     }
 
-    fn start(self) -> Result<(ActorRef<A>, Starting), SpawnError> {
+    /// Starts the actor; `spawner` is told how its constructor ended when that runs here, else the future tells.
+    fn start(self, spawner: Option<Spawner>) -> Result<(ActorRef<A>, Option<StartedAway>), SpawnError> {
         let Self { system, args, options } = self;
         let system = system.ok_or(SpawnError::NotStarted(NotStarted::NoSession))?;
         if system.is_ending() {
@@ -172,10 +173,10 @@ impl<A: Actor> Spawn<A> {
             let args = args.map_err(|message| SpawnError::NotStarted(NotStarted::Codec { message }))?;
             let frame = SpawnFrame { actor: entry.key(), schema: entry.schema(), args, pins, options };
             let Spawned { id, started } = deliver.spawn(frame)?;
-            return Ok((ActorRef::new(Address::away(id, &system)), Starting::Away(started)));
+            return Ok((ActorRef::new(Address::away(id, &system)), Some(started)));
         }
-        let (mailbox, started) = start_here::<A>(&system, args, options)?;
-        Ok((ActorRef::new(Address::of(&mailbox)), Starting::Here(started)))
+        let mailbox = start_here::<A>(&system, args, options, spawner)?;
+        Ok((ActorRef::new(Address::of(&mailbox)), None))
     }
 
     pub(crate) fn from_outside(
@@ -183,35 +184,31 @@ impl<A: Actor> Spawn<A> {
         args: A::Args,
         options: SpawnOptions,
     ) -> Result<Spawned, SpawnError> {
-        let (mailbox, started) = start_here::<A>(&system, args, options)?;
-        Ok(Spawned { id: mailbox.id, started: Box::pin(Starting::Here(started).wait()) })
+        let (spawner, started) = oneshot::channel();
+        let mailbox = start_here::<A>(&system, args, options, Some(spawner))?;
+        Ok(Spawned { id: mailbox.id, started: Box::pin(has_started(started)) })
     }
 }
 
-enum Starting {
-    Here(oneshot::Receiver<Result<(), ExitReason>>),
-    Away(BoxFuture<'static, Result<(), SpawnError>>),
-}
+/// Who waits for a constructor that runs here.
+type Spawner = oneshot::Sender<Result<(), ExitReason>>;
 
-impl Starting {
-    async fn wait(self) -> Result<(), SpawnError> {
-        match self {
-            Self::Here(started) => match started.await {
-                Ok(result) => result.map_err(SpawnError::StartFailed),
-                Err(_) => Err(SpawnError::StartFailed(ExitReason::Shutdown)),
-            },
-            Self::Away(started) => started.await,
-        }
+/// The end of a constructor that runs elsewhere.
+type StartedAway = BoxFuture<'static, Result<(), SpawnError>>;
+
+async fn has_started(started: oneshot::Receiver<Result<(), ExitReason>>) -> Result<(), SpawnError> {
+    match started.await {
+        Ok(result) => result.map_err(SpawnError::StartFailed),
+        Err(_) => Err(SpawnError::StartFailed(ExitReason::Shutdown)),
     }
 }
-
-type Started = oneshot::Receiver<Result<(), ExitReason>>;
 
 fn start_here<A: Actor>(
     system: &Arc<System>,
     args: A::Args,
     options: SpawnOptions,
-) -> Result<(Arc<Mailbox<A>>, Started), SpawnError> {
+    spawner: Option<Spawner>,
+) -> Result<Arc<Mailbox<A>>, SpawnError> {
     let SpawnOptions { name, parent, supervised_by_parent, policy, mailbox: bounds, placement } = options;
     let mailbox = system.admit(|id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone())));
     if let Some(name) = &name
@@ -223,19 +220,15 @@ fn start_here<A: Actor>(
             NameRefused::TooMany => SpawnError::TooManyNames,
         });
     }
-    let supervised = if supervised_by_parent {
-        Supervised::ByParent
-    } else {
-        Supervised::ByItself(policy.unwrap_or_else(A::restart_policy))
-    };
-    let (spawner, started) = oneshot::channel();
+    let supervised =
+        if supervised_by_parent { Supervised::ByParent } else { Supervised::ByItself(policy.map(Box::new)) };
     let hosted = mailbox.clone();
     if let Some(parent) = parent {
         system.control(parent, Control::Adopt { child: mailbox.id });
     }
     let placed = system.run_on_arbiter(placement, move || {
         let (id, system) = (hosted.id, hosted.system.clone());
-        let cell = Box::new(Cell::new(hosted, args, supervised, Some(spawner)));
+        let cell = Box::new(Cell::new(hosted, args, supervised, spawner));
         shell::host(id, system, async move {
             cell.run().await;
             if placement == Placement::Dedicated {
@@ -247,7 +240,7 @@ fn start_here<A: Actor>(
         system.forget(mailbox.id, name.as_deref());
         return Err(SpawnError::NotStarted(NotStarted::NoSession));
     }
-    Ok((mailbox, started))
+    Ok(mailbox)
 }
 
 impl<A: Actor> IntoFuture for Spawn<A> {
@@ -255,10 +248,14 @@ impl<A: Actor> IntoFuture for Spawn<A> {
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        let started = self.start();
+        let (spawner, started) = oneshot::channel();
+        let begun = self.start(Some(spawner));
         Box::pin(async move {
-            let (actor, starting) = started?;
-            starting.wait().await?;
+            let (actor, away) = begun?;
+            match away {
+                Some(away) => away.await?,
+                None => has_started(started).await?,
+            }
             Ok(actor)
         })
     }
