@@ -185,6 +185,10 @@ const FIELDS_MAX: usize = 256;
 
 /// Where the nesting passes the bound. Strings are skipped: `"[[[["` is only text.
 fn too_deep(json: &[u8]) -> Option<usize> {
+    // Counting is vectorised, and settles it for nearly every body.
+    if json.iter().filter(|byte| matches!(byte, b'[' | b'{')).count() <= DEPTH_MAX {
+        return None;
+    }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
     json.iter().position(|&byte| {
         if in_string {

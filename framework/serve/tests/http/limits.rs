@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use mobula_serve::{FinishReason, Limits};
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{Manual, PATIENCE, Raw, echo, metric, post, serve, until_metric, within};
 
@@ -146,30 +146,31 @@ async fn ten_gigabytes_by_content_length_are_refused_at_once() {
 #[tokio::test]
 async fn endless_chunks_are_refused_before_16_mib_and_not_read_for_ever() {
     let server = echo(Limits::default()).await;
-    // A route that reads bodies, one that does not, and one behind a check that fails first.
-    for (path, host, status) in [(CHAT, "localhost", 413), ("/nowhere", "localhost", 404), (CHAT, "evil.example", 421)]
-    {
-        let client = Raw::connect(&server).await;
-        let (mut from, mut to) = client.io.into_split();
+    // A route that reads 8 MiB and then throws away as many, one that reads none, and one behind a check that fails.
+    let table = [
+        (CHAT, "localhost", 413, 12 << 20),
+        ("/nowhere", "localhost", 404, 6 << 20),
+        (CHAT, "evil.example", 421, 6 << 20),
+    ];
+    for (path, host, status, before) in table {
+        let mut client = Raw::connect(&server).await;
         let head = format!("POST {path} HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n\r\n");
-        to.write_all(head.as_bytes()).await.unwrap();
-        let answer = tokio::spawn(async move {
-            let mut answer = vec![0; 12];
-            from.read_exact(&mut answer).await.unwrap();
-            (from, String::from_utf8(answer).unwrap())
-        });
+        client.send(head).await;
         let piece = [b"10000\r\n".as_slice(), &[b' '; 0x10000], b"\r\n"].concat();
         let mut sent = 0;
-        while !answer.is_finished() && to.write_all(&piece).await.is_ok() {
+        while sent < before {
+            client.send(&piece).await;
             sent += piece.len();
-            assert!(sent <= 16 << 20, "no answer after {sent} bytes");
         }
-        let (from, answer) = within(answer).await.unwrap();
-        assert_eq!(answer, format!("HTTP/1.1 {status}"), "{path}");
-        // It goes on sending, and is cut off.
-        let go_on = async { while to.write_all(&piece).await.is_ok() {} };
+        assert_eq!(client.response().await.status, status, "{path}");
+        // It goes on sending, and is cut off: 16 MiB were taken, and the kernel's buffers may hold a few more.
+        let go_on = async {
+            while client.io.write_all(&piece).await.is_ok() {
+                sent += piece.len();
+                assert!(sent < 64 << 20, "it is read for ever");
+            }
+        };
         within(go_on).await;
-        drop(from);
     }
 }
 
@@ -230,4 +231,21 @@ async fn a_few_requests_may_be_piped_behind_each_other() {
     for _ in 0..8 {
         assert_eq!(client.response().await.status, 200);
     }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_to_be_accepted() {
+    let server = echo(Limits { connections_max: 2, ..Limits::default() }).await;
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        let mut client = Raw::connect(&server).await;
+        client.get("/health").await;
+        assert_eq!(client.response().await.status, 200);
+        open.push(client);
+    }
+    let mut waiting = Raw::connect(&server).await;
+    waiting.get("/health").await;
+    assert!(tokio::time::timeout(SHORT, waiting.io.readable()).await.is_err(), "it is not served yet");
+    open.clear();
+    assert_eq!(waiting.response().await.status, 200);
 }
