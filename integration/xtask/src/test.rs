@@ -112,7 +112,8 @@ impl Built {
             _ if is_test && package == "integration/sim" => &mut self.simulations,
             _ if is_test && target.starts_with("fuzz") => &mut self.fuzzers,
             _ if is_test => &mut self.tests,
-            "example" => &mut self.examples,
+            // Other crates' examples are tools to measure and to try with: they are built, and some never end.
+            "example" if package == "examples" => &mut self.examples,
             "bin" if target == "mobula" => {
                 self.mobula = path;
                 return Some(());
