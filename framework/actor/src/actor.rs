@@ -71,6 +71,9 @@ pub trait Message: Send + 'static {
     /// What the handler answers.
     type Reply: Send + 'static;
 
+    /// Whether it never leaves its process: then it cannot be registered.
+    const LOCAL: bool = false;
+
     /// Bytes the message owns beside its own size, as far as they are known cheaply; they count against the mailbox.
     fn heap_bytes(&self) -> usize {
         0

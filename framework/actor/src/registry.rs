@@ -55,6 +55,7 @@ impl HandlerEntry {
         M: Message + Serialize + DeserializeOwned,
         M::Reply: Serialize + DeserializeOwned,
     {
+        refuse_local::<M>();
         Self {
             name,
             types: || (TypeId::of::<A>(), TypeId::of::<M>()),
@@ -76,6 +77,7 @@ impl HandlerEntry {
         M: Message<Reply = ReplyStream<T>> + Serialize + DeserializeOwned,
         T: Serialize + DeserializeOwned + Send + 'static,
     {
+        refuse_local::<M>();
         Self {
             name,
             types: || (TypeId::of::<A>(), TypeId::of::<M>()),
@@ -116,6 +118,11 @@ impl HandlerEntry {
     pub(crate) fn recipient(&self, id: ActorId, system: &Arc<System>) -> Option<Box<dyn Any>> {
         (self.recipient)(id, system)
     }
+}
+
+/// Entries are made while a program is compiled, so this ends the compilation.
+const fn refuse_local<M: Message>() {
+    assert!(!M::LOCAL, "the message says that it is local: remove #[handler], or `local` from #[message(..)]");
 }
 
 /// One actor type that may be spawned from outside.
