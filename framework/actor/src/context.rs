@@ -16,7 +16,7 @@ use crate::mailbox::Mailbox;
 use crate::spawn::Spawn;
 use crate::stream::{self, ReplyStream};
 use crate::system::System;
-use crate::{Actor, ActorRef, Address, Handler, Message, current};
+use crate::{Actor, ActorRef, Address, Handler, Message, clock, current};
 
 /// An actor's own view of itself while it runs.
 ///
@@ -105,6 +105,11 @@ impl<A: Actor> Context<A> {
     /// The deadline of the message that is handled now.
     pub fn deadline(&self) -> Deadline {
         current::with(|frame| frame.deadline)
+    }
+
+    /// How long the caller of the message that is handled now still waits; `None` when it waits as long as it takes.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline().left(clock::now())
     }
 
     /// Sends `message` to the actor itself after `delay`, unless it has ended or restarted by then.
