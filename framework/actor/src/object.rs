@@ -378,17 +378,23 @@ impl<T: Send + 'static> Arg<T> {
 }
 
 /// What can stand where a `T` is wanted: a `T`, or a reference to one.
+#[diagnostic::on_unimplemented(
+    message = "expected `{T}` or `ObjectRef<{T}>`, found `{Self}`",
+    label = "cannot stand for `{T}`"
+)]
 pub trait IntoArg<T> {
     /// The argument.
     fn into_arg(self) -> Arg<T>;
 }
 
+#[diagnostic::do_not_recommend]
 impl<T> IntoArg<T> for T {
     fn into_arg(self) -> Arg<T> {
         Arg::Value(self)
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Clone + Send + Sync + 'static> IntoArg<T> for ObjectRef<T> {
     fn into_arg(self) -> Arg<T> {
         Arg::Later(Box::pin(async move {
@@ -400,18 +406,28 @@ impl<T: Clone + Send + Sync + 'static> IntoArg<T> for ObjectRef<T> {
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Clone + Send + Sync + 'static> IntoArg<T> for &ObjectRef<T> {
     fn into_arg(self) -> Arg<T> {
         self.clone().into_arg()
     }
 }
 
+#[diagnostic::do_not_recommend]
 impl<T: Send + Sync + 'static> IntoArg<Arc<T>> for ObjectRef<T> {
     fn into_arg(self) -> Arg<Arc<T>> {
         Arg::Later(Box::pin(async move { self.get().await.map(Value::into_arc) }))
     }
 }
 
+#[diagnostic::do_not_recommend]
+impl<T: Send + Sync + 'static> IntoArg<Arc<T>> for &ObjectRef<T> {
+    fn into_arg(self) -> Arg<Arc<T>> {
+        self.clone().into_arg()
+    }
+}
+
+#[diagnostic::do_not_recommend]
 impl IntoArg<String> for &str {
     fn into_arg(self) -> Arg<String> {
         Arg::Value(self.to_owned())
