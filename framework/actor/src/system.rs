@@ -119,7 +119,7 @@ impl System {
     }
 
     pub(crate) fn process_default() -> Option<Arc<Self>> {
-        PROCESS_DEFAULT.read().upgrade()
+        PROCESS_DEFAULT.read().upgrade().filter(|system| !system.is_ending())
     }
 
     /// The node's id.
