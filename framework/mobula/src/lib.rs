@@ -3,13 +3,14 @@
 //! | to | use |
 //! |---|---|
 //! | begin | [`init`], [`init_with`], [`Session`]; `#[mobula::main]`, `#[mobula::test]` |
-//! | run functions elsewhere | `#[remote]`, [`remote`] |
-//! | keep state behind messages | `#[actor]`, or [`Actor`], [`Message`], [`Handler`] by hand; [`spawn`], [`actor`] |
+//! | run functions elsewhere | `#[remote]`, [`mod@remote`] |
+//! | keep state behind messages | `#[actor]`, or [`Actor`], [`Message`], [`Handler`] by hand; [`spawn`], [`actor()`] |
 //! | keep actors alive | [`Supervisor`], [`ChildSpec`], [`RestartPolicy`] |
 //! | pass values by reference | [`put`], [`get`], [`wait`], [`ObjectRef`] |
 //! | know how it ended | [`CallError`], [`ExitReason`], [`Session::counters`] |
 #![forbid(unsafe_code)]
 
+mod expansion;
 mod lookup;
 mod objects;
 pub mod remote;
@@ -22,8 +23,7 @@ pub use mobula_actor::{
     Count, Counters, DeadLetter, Down, GetError, Handler, IntoArg, MailboxBounds, Message, Mode, ObjectRef, Placement,
     Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn, SpawnError, Supervisor, SupervisorSpec, Timer, Value,
 };
-#[allow(unused_imports, unreachable_pub)]
-pub use mobula_macros::*;
+pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
     ActorId, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, NoError, NodeId, NotStarted,
     ObjectId, Outcome, Panic, Restart, RestartPolicy, Strategy, Unknown,
@@ -36,13 +36,13 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// All that most programs name.
 pub mod prelude {
-    #[allow(unused_imports, unreachable_pub)]
-    pub use mobula_macros::*;
+    // Not `main` and `test`: they would hide the language's own.
+    pub use mobula_macros::{actor, handler, remote};
 
     pub use crate::{
-        Actor, ActorRef, CallError, ChildSpec, Config, Context, Down, Error, ExitReason, Handler, IntoArg, Message,
-        NotStarted, ObjectRef, Recipient, ReplyStream, Restart, RestartPolicy, Result, Session, Strategy, Supervisor,
-        SupervisorSpec, Value, millis, secs,
+        Actor, ActorRef, Address, CallError, ChildSpec, Config, Context, Down, Error, ExitReason, Handler, IntoArg,
+        Message, NotStarted, ObjectRef, Recipient, ReplyStream, Restart, RestartPolicy, Result, Session, Strategy,
+        Supervisor, SupervisorSpec, Value, millis, secs,
     };
 }
 
@@ -64,5 +64,8 @@ pub mod __private {
     };
     pub use serde;
 
+    pub use crate::expansion::{
+        Carrier, Carry, Explain, Fallback, Join, Light, Probe, Returned, Weighed, call, flatten, how,
+    };
     pub use crate::run::{run_main, run_test};
 }

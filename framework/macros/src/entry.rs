@@ -1,0 +1,125 @@
+//! `#[mobula::main]` and `#[mobula::test]`: an `async fn` that something must run.
+
+use proc_macro2::{Ident, TokenStream};
+use quote::{format_ident, quote};
+use syn::parse::Parser;
+use syn::{Attribute, ItemFn};
+
+use crate::errors::Errors;
+use crate::keys;
+
+/// How a test is run; each makes a test of its own.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Plain,
+    Encoded,
+}
+
+impl Way {
+    fn name(self) -> Ident {
+        match self {
+            Self::Plain => format_ident!("plain"),
+            Self::Encoded => format_ident!("encoded"),
+        }
+    }
+
+    /// Whether everything passes through the codec.
+    fn encode_all(self) -> bool {
+        self == Self::Encoded
+    }
+}
+
+pub(crate) fn expand_main(keys: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
+    syn::meta::parser(|meta| Err(meta.error("#[mobula::main] takes no keys: say them to `mobula::init_with`")))
+        .parse2(keys)?;
+    let item = async_fn(item, "main")?;
+    let (attrs, vis, ident, output) = (&item.attrs, &item.vis, &item.sig.ident, &item.sig.output);
+    let inner = inner(&item);
+    Ok(quote! {
+        #(#attrs)*
+        #vis fn #ident() #output {
+            #inner
+            ::mobula::__private::run_main(#ident())
+        }
+    })
+}
+
+pub(crate) fn expand_test(keys: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
+    let ways = ways(keys)?;
+    let item = async_fn(item, "test")?;
+    let ident = &item.sig.ident;
+    Ok(match ways[..] {
+        [way] => test(&item, ident, way),
+        _ => {
+            let docs = item.attrs.iter().filter(|attribute| attribute.path().is_ident("doc"));
+            let tests = ways.iter().map(|way| test(&item, &way.name(), *way));
+            quote! {
+                #(#docs)*
+                mod #ident {
+                    #[allow(unused_imports)]
+                    use super::*;
+                    #(#tests)*
+                }
+            }
+        }
+    })
+}
+
+/// The ways listed in the attribute; none means plain.
+fn ways(keys: TokenStream) -> syn::Result<Vec<Way>> {
+    let (mut plain, mut encoded) = (None, None);
+    let parser = syn::meta::parser(|meta| {
+        if meta.path.is_ident("plain") {
+            keys::once(&mut plain, &meta, Way::Plain)
+        } else if meta.path.is_ident("encoded") {
+            keys::once(&mut encoded, &meta, Way::Encoded)
+        } else {
+            Err(keys::unknown(&meta, &["plain", "encoded"]))
+        }
+    });
+    parser.parse2(keys)?;
+    let ways: Vec<_> = plain.into_iter().chain(encoded).collect();
+    Ok(if ways.is_empty() { vec![Way::Plain] } else { ways })
+}
+
+/// The user's function as a test called `name`.
+fn test(item: &ItemFn, name: &Ident, way: Way) -> TokenStream {
+    let (attrs, ident, output, encode_all) = (&item.attrs, &item.sig.ident, &item.sig.output, way.encode_all());
+    let inner = inner(item);
+    quote! {
+        #[::core::prelude::v1::test]
+        #(#attrs)*
+        fn #name() #output {
+            #inner
+            ::mobula::__private::run_test(#encode_all, #ident)
+        }
+    }
+}
+
+/// The user's function, to stand inside the one that runs it: a body in a block would not always infer the error type
+/// of its `?`.
+fn inner(item: &ItemFn) -> ItemFn {
+    let is_said_outside =
+        |attribute: &Attribute| !attribute.path().is_ident("allow") && !attribute.path().is_ident("expect");
+    let mut inner = item.clone();
+    inner.attrs.retain(|attribute| !is_said_outside(attribute));
+    inner.vis = syn::Visibility::Inherited;
+    inner
+}
+
+fn async_fn(item: TokenStream, attribute: &str) -> syn::Result<ItemFn> {
+    let item: ItemFn = syn::parse2(item)?;
+    let mut errors = Errors::default();
+    if item.sig.asyncness.is_none() {
+        let ident = &item.sig.ident;
+        errors
+            .at(item.sig.fn_token, format_args!("#[mobula::{attribute}] runs what awaits: write `async fn {ident}()`"));
+    }
+    if let Some(input) = item.sig.inputs.first() {
+        errors.at(input, format_args!("nobody calls it with arguments: write `async fn {}()`", item.sig.ident));
+    }
+    if let Some(parameter) = item.sig.generics.params.first() {
+        errors.at(parameter, "nobody chooses a type for it: write the type out");
+    }
+    errors.finish(Some(item))
+}

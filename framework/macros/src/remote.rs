@@ -1,0 +1,252 @@
+//! `#[remote]`: a function that can run elsewhere.
+//!
+//! Beside the function it writes a type of the same name, which has no values: functions and types have names of their
+//! own kinds, so `count_words(x)` is the function and `count_words::remote(x)` is of the type. A module would not see
+//! the types of a function body, and would hide a user's type of the name of something in it.
+
+use proc_macro2::TokenStream;
+use quote::{format_ident, quote, quote_spanned};
+use syn::ext::IdentExt;
+use syn::parse::Parser;
+use syn::spanned::Spanned;
+use syn::{Attribute, Expr, Item, ItemFn, Type, Visibility};
+
+use crate::keys;
+use crate::result::{Carried, carrier};
+use crate::signature::{Of, Returns, Signature};
+
+/// A remote function.
+struct Function {
+    vis: Visibility,
+    docs: Vec<Attribute>,
+    conditions: Vec<Attribute>,
+    keys: Keys,
+    signature: Signature,
+}
+
+#[derive(Default)]
+struct Keys {
+    num_cpus: Option<Expr>,
+    num_gpus: Option<Expr>,
+    max_retries: Option<u32>,
+    timeout_ms: Option<u64>,
+}
+
+pub(crate) fn expand(keys: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
+    let keys = Keys::read(keys)?;
+    let item = match syn::parse2(item)? {
+        Item::Fn(item) => item,
+        other => {
+            return Err(syn::Error::new(other.span(), "#[remote] stands on a function; for methods there is #[actor]"));
+        }
+    };
+    let function = Function::read(keys, &item)?;
+    let written = write(&function);
+    Ok(quote!(#item #written))
+}
+
+impl Keys {
+    fn read(keys: TokenStream) -> syn::Result<Self> {
+        let mut this = Self::default();
+        let parser = syn::meta::parser(|meta| {
+            if meta.path.is_ident("num_cpus") {
+                keys::once(&mut this.num_cpus, &meta, keys::number(&meta)?)
+            } else if meta.path.is_ident("num_gpus") {
+                keys::once(&mut this.num_gpus, &meta, keys::number(&meta)?)
+            } else if meta.path.is_ident("max_retries") {
+                keys::once(&mut this.max_retries, &meta, keys::integer(&meta, 0)?)
+            } else if meta.path.is_ident("timeout_ms") {
+                keys::once(&mut this.timeout_ms, &meta, keys::integer(&meta, 1)?)
+            } else {
+                Err(keys::unknown(&meta, &["num_cpus", "num_gpus", "max_retries", "timeout_ms"]))
+            }
+        });
+        parser.parse2(keys)?;
+        Ok(this)
+    }
+}
+
+impl Function {
+    fn read(keys: Keys, item: &ItemFn) -> syn::Result<Self> {
+        let keep =
+            |name: &str| item.attrs.iter().filter(|attribute| attribute.path().is_ident(name)).cloned().collect();
+        Ok(Self {
+            vis: item.vis.clone(),
+            docs: keep("doc"),
+            conditions: keep("cfg"),
+            keys,
+            signature: Signature::read(&item.sig, Of::Function)?,
+        })
+    }
+}
+
+fn write(function: &Function) -> TokenStream {
+    let Function { vis, docs, conditions, signature, .. } = function;
+    let name = &signature.ident;
+    let traits = match &signature.returns {
+        Returns::Stream(item) => remote_stream(function, item),
+        _ => remote_fn(function),
+    };
+    let calls = calls(function);
+    quote! {
+        #(#conditions)*
+        #(#docs)*
+        #[allow(non_camel_case_types)]
+        #vis enum #name {}
+
+        #(#conditions)*
+        #[doc(hidden)]
+        #[allow(missing_docs, non_camel_case_types, private_interfaces, unreachable_pub, clippy::all, clippy::pedantic)]
+        const _: () = {
+            use ::mobula::__private as __mobula;
+            use __mobula::{Fallback as _, FutureExt as _, Join as _};
+            #traits
+            #calls
+        };
+    }
+}
+
+fn remote_fn(function: &Function) -> TokenStream {
+    let Function { signature, .. } = function;
+    let (name, names) = (&signature.ident, signature.names());
+    let call = quote!(#name(#(#names),*));
+    let awaited = if signature.is_async { quote!(#call.await) } else { call };
+    let (reply, error, chain, result) = match &signature.returns {
+        Returns::Result(result) => {
+            let carrier = carrier(result, Carried::AsText);
+            let chain = quote! {
+                fn chain(error: Self::Error) -> __mobula::ErrorChain {
+                    <#carrier as __mobula::Explain<_>>::explain(error).into()
+                }
+            };
+            let error = quote!(<#result as __mobula::Returned>::Error);
+            (
+                quote!(<#result as __mobula::Returned>::Value),
+                error,
+                chain,
+                quote!(__mobula::Returned::into_result(#awaited)),
+            )
+        }
+        Returns::Value(value) | Returns::Stream(value) => {
+            (quote!(#value), quote!(__mobula::NoError), quote!(), quote!(::core::result::Result::Ok(#awaited)))
+        }
+    };
+    let body = if signature.is_async {
+        quote!(__mobula::Body::Async(|(#(#names,)*)| ::std::boxed::Box::pin(async move { #result })))
+    } else {
+        quote!(__mobula::Body::Sync(|(#(#names,)*)| #result))
+    };
+    let constants = constants(function);
+    let entry = quote_spanned!(name.span()=> __mobula::FunctionEntry::value::<#name>());
+    quote! {
+        impl __mobula::RemoteFn for #name {
+            type Reply = #reply;
+            type Error = #error;
+            const BODY: __mobula::Body<Self> = #body;
+            #constants
+            #chain
+        }
+        __mobula::inventory::submit! { #entry }
+    }
+}
+
+fn remote_stream(function: &Function, item: &Type) -> TokenStream {
+    let Function { signature, .. } = function;
+    let (name, names) = (&signature.ident, signature.names());
+    let call = quote!(#name(#(#names),*));
+    let items = if signature.is_async { quote!(async move { #call.await }.flatten_stream()) } else { call };
+    let constants = constants(function);
+    let entry = quote_spanned!(name.span()=> __mobula::FunctionEntry::stream::<#name>());
+    quote! {
+        impl __mobula::RemoteStream for #name {
+            type Item = #item;
+            #constants
+
+            fn open((#(#names,)*): Self::Args) -> __mobula::LocalBoxStream<'static, #item> {
+                ::std::boxed::Box::pin(#items)
+            }
+        }
+        __mobula::inventory::submit! { #entry }
+    }
+}
+
+/// What both kinds of functions say of themselves.
+fn constants(function: &Function) -> TokenStream {
+    let Function { keys, signature, .. } = function;
+    let types = signature.types();
+    let name = signature.ident.to_string();
+    let num_cpus = keys.num_cpus.as_ref().map(|n| quote!(.num_cpus(#n)));
+    let num_gpus = keys.num_gpus.as_ref().map(|n| quote!(.num_gpus(#n)));
+    let max_retries = keys.max_retries.map(|n| quote!(.max_retries(#n)));
+    let timeout = keys.timeout_ms.map(|ms| quote!(.timeout(::core::time::Duration::from_millis(#ms))));
+    quote! {
+        type Args = (#(#types,)*);
+        const NAME: &'static str = ::core::concat!(::core::module_path!(), "::", #name);
+        const OPTIONS: __mobula::TaskOptions = __mobula::TaskOptions::new() #num_cpus #num_gpus #max_retries #timeout;
+    }
+}
+
+/// `remote`, and `options` with a `remote` of its own.
+fn calls(function: &Function) -> TokenStream {
+    let Function { vis, signature, .. } = function;
+    let (name, names, types) = (&signature.ident, signature.names(), signature.types());
+    let (gives, submit, of) = match &signature.returns {
+        Returns::Value(value) => {
+            (quote!(__mobula::ObjectRef<#value>), format_ident!("submit"), quote!(__mobula::RemoteFn))
+        }
+        Returns::Result(result) => (
+            quote!(__mobula::ObjectRef<<#result as __mobula::Returned>::Value>),
+            format_ident!("submit"),
+            quote!(__mobula::RemoteFn),
+        ),
+        Returns::Stream(item) => {
+            (quote!(__mobula::ReplyStream<#item>), format_ident!("submit_stream"), quote!(__mobula::RemoteStream))
+        }
+    };
+    let setters = setters(vis);
+    let options = format_ident!("{}_options", name.unraw());
+    quote! {
+        #vis struct #options(__mobula::TaskOptions);
+
+        impl #name {
+            /// Runs the function in the cluster, with the options of its attribute.
+            #vis fn remote(#(#names: impl __mobula::IntoArg<#types>),*) -> #gives {
+                Self::options().remote(#(#names),*)
+            }
+
+            /// Begins a run with other options than those of its attribute.
+            #vis fn options() -> #options {
+                #options(<Self as #of>::OPTIONS)
+            }
+        }
+
+        impl #options {
+            #setters
+
+            /// Runs the function in the cluster with these options.
+            #vis fn remote(self, #(#names: impl __mobula::IntoArg<#types>),*) -> #gives {
+                __mobula::#submit::<#name>(&self.0, (#(__mobula::IntoArg::into_arg(#names),)*).join())
+            }
+        }
+    }
+}
+
+fn setters(vis: &Visibility) -> TokenStream {
+    let setters = [
+        ("num_cpus", quote!(f64), "CPUs it takes while it runs."),
+        ("num_gpus", quote!(f64), "GPUs it takes while it runs."),
+        ("max_retries", quote!(u32), "Runs after failures of the system."),
+        ("timeout", quote!(::core::time::Duration), "When it is of no use any more."),
+        ("name", quote!(impl ::core::convert::Into<::std::string::String>), "What lists and logs call it."),
+    ];
+    let written = setters.map(|(name, ty, doc)| {
+        let name = format_ident!("{name}");
+        quote! {
+            #[doc = #doc]
+            #vis fn #name(self, #name: #ty) -> Self {
+                Self(self.0.#name(#name))
+            }
+        }
+    });
+    quote!(#(#written)*)
+}
