@@ -1,0 +1,23 @@
+//! The keys of a hand-written handler.
+use mobula::prelude::*;
+
+struct Counter;
+
+#[derive(Message)]
+struct Add(usize);
+
+impl Actor for Counter {
+    type Args = ();
+    type Proxy = Address<Self>;
+
+    async fn start((): (), _: &Context<Self>) -> Result<Self> {
+        Ok(Counter)
+    }
+}
+
+#[handler(cancel = drop)]
+impl Handler<Add> for Counter {
+    async fn handle(&mut self, _: Add, _: &Context<Self>) {}
+}
+
+fn main() {}

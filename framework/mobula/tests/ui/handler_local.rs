@@ -1,0 +1,24 @@
+//! A message that stays here is not registered.
+use mobula::prelude::*;
+
+struct Counter;
+
+#[derive(Message, serde::Serialize, serde::Deserialize)]
+#[message(local)]
+struct Add(usize);
+
+impl Actor for Counter {
+    type Args = ();
+    type Proxy = Address<Self>;
+
+    async fn start((): (), _: &Context<Self>) -> Result<Self> {
+        Ok(Counter)
+    }
+}
+
+#[handler]
+impl Handler<Add> for Counter {
+    async fn handle(&mut self, _: Add, _: &Context<Self>) {}
+}
+
+fn main() {}

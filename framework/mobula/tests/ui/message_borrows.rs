@@ -1,0 +1,7 @@
+//! A message owns what it says.
+use mobula::prelude::*;
+
+#[derive(Message)]
+struct Name<'a>(&'a str);
+
+fn main() {}
