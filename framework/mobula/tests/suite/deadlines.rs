@@ -1,0 +1,115 @@
+//! Deadlines: who has one, who inherits it, and what happens at it (G3).
+
+use mobula::prelude::*;
+
+use crate::apparatus::{Gate, Journal, NotedDrop, within};
+
+struct Server {
+    journal: Journal,
+}
+
+#[actor(concurrency = 8)]
+impl Server {
+    fn new(journal: Journal) -> Self {
+        Server { journal }
+    }
+
+    async fn hold(&mut self, gate: Gate) {
+        self.journal.note("holding");
+        gate.passed().await;
+    }
+
+    /// Notes what it is called with.
+    fn note(&mut self, what: String) {
+        self.journal.note(what);
+    }
+
+    /// How many seconds are left of the deadline, rounded, since some time has passed on the way.
+    async fn seconds_left(&self, ctx: &Context<Self>) -> Option<u64> {
+        ctx.time_left().map(|left| (left + millis(500)).as_secs())
+    }
+
+    async fn ask_other(&self, other: ActorRef<Server>) -> Option<u64> {
+        other.seconds_left().await.unwrap()
+    }
+
+    async fn run_patient(&self, journal: Journal) {
+        patient::remote(journal).await.unwrap_err();
+    }
+}
+
+/// Ends when its caller's patience does.
+#[remote]
+async fn patient(journal: Journal) {
+    let _dropped = NotedDrop(journal, "dropped");
+    std::future::pending().await
+}
+
+#[remote(timeout_ms = 10)]
+async fn too_long(journal: Journal) {
+    let _dropped = NotedDrop(journal, "dropped");
+    std::future::pending().await
+}
+
+#[mobula::test(plain, encoded)]
+async fn an_ask_ends_with_its_deadline() -> Result<()> {
+    let journal = Journal::new();
+    let server = Server::spawn(journal).await?;
+    let gate = Gate::new();
+    let late = within(server.hold(gate).timeout(millis(10))).await;
+    assert_eq!(late, Err(CallError::DeadlineExceeded { given: Some(millis(10)) }));
+    gate.open();
+    Ok(())
+}
+
+#[mobula::test(plain, encoded)]
+async fn mail_whose_deadline_has_passed_is_not_handled() -> Result<()> {
+    let journal = Journal::new();
+    let server = Server::spawn(journal).await?;
+    let gate = Gate::new();
+    let holding = server.hold(gate).submit();
+    assert_eq!(journal.next().await, "holding");
+    let late = within(server.note("stale").timeout(millis(5))).await;
+    assert!(matches!(late, Err(CallError::DeadlineExceeded { .. })));
+    gate.open();
+    within(holding).await?;
+    server.note("fresh").await?;
+    assert_eq!(journal.next().await, "fresh");
+    Ok(())
+}
+
+#[mobula::test(plain, encoded)]
+async fn only_an_ask_has_a_deadline_by_default() -> Result<()> {
+    let server = Server::spawn(Journal::new()).await?;
+    assert_eq!(server.seconds_left().await?, Some(30));
+    assert_eq!(server.seconds_left().no_timeout().await?, None);
+    assert_eq!(*server.seconds_left().submit().await?, None);
+    Ok(())
+}
+
+#[mobula::test(plain, encoded)]
+async fn what_a_handler_asks_inherits_what_is_left() -> Result<()> {
+    let server = Server::spawn(Journal::new()).await?;
+    let other = Server::spawn(Journal::new()).await?;
+    assert_eq!(server.ask_other(other.clone()).timeout(secs(7)).await?, Some(7));
+    assert_eq!(server.ask_other(other).timeout(secs(300)).await?, Some(30));
+    Ok(())
+}
+
+#[mobula::test(plain, encoded)]
+async fn a_task_ends_with_its_deadline_and_is_dropped() {
+    let journal = Journal::new();
+    let late = within(too_long::remote(journal)).await.unwrap_err();
+    assert_eq!(late, CallError::DeadlineExceeded { given: Some(millis(10)) });
+    assert_eq!(journal.next().await, "dropped");
+}
+
+#[mobula::test(plain, encoded)]
+async fn a_task_inherits_the_deadline_that_a_person_set() -> Result<()> {
+    let journal = Journal::new();
+    let server = Server::spawn(Journal::new()).await?;
+    let late = within(server.run_patient(journal).timeout(millis(50))).await;
+    assert!(matches!(late, Err(CallError::DeadlineExceeded { .. })), "{late:?}");
+    assert_eq!(journal.next().await, "dropped");
+    Ok(())
+}
