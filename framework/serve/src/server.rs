@@ -59,6 +59,14 @@ impl Default for Config {
 pub struct Server;
 
 impl Server {
+    /// Tells what [`bind`](Server::bind) would refuse, without an engine: before a model is loaded for minutes.
+    ///
+    /// # Errors
+    /// As [`bind`](Server::bind). Another program may still take the port in between.
+    pub fn check(config: &Config) -> Result<(), BindError> {
+        listen(config).map(drop)
+    }
+
     /// Listens, and serves `engine` from then on.
     ///
     /// # Errors
