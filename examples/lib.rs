@@ -1,0 +1,10 @@
+//! Examples from the user's side, one idea per file, built and run by the checks.
+//!
+//! | example | idea |
+//! |---|---|
+//! | `actor` | state behind messages, by macro |
+//! | `actor_by_hand` | the same by the traits the macro writes |
+//! | `supervision` | a tree that heals |
+//! | `word_count` | remote functions and references to their results |
+//! | `model_actor` | a language model as an actor of your program |
+#![forbid(unsafe_code)]
