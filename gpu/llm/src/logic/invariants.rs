@@ -11,7 +11,7 @@
 //! | BATCH-4 | logits are asked for exactly when all known tokens are computed |
 //! | BATCH-5 | while a sequence is there, a plan is not empty and brings the oldest one forward |
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use super::{BLOCK_TOKENS, Batcher, Rows, StepPlan};
 
@@ -22,7 +22,7 @@ use super::{BLOCK_TOKENS, Batcher, Rows, StepPlan};
 pub fn check(batcher: &Batcher) {
     let limits = &batcher.limits;
     let owned = batcher.running.iter().flat_map(|sequence| &sequence.blocks);
-    let mut seen = HashSet::new();
+    let mut seen = BTreeSet::new();
     for block in owned.chain(batcher.pool.free_blocks()) {
         assert!(seen.insert(*block), "KV-1: {block:?} is in two places");
     }
@@ -54,10 +54,10 @@ pub fn check_plan(batcher: &Batcher, plan: Option<&StepPlan>) {
         return;
     };
     assert!((1..=batcher.limits.step_tokens_max).contains(&plan.tokens()), "BATCH-2: {plan:?}");
-    let ids: HashSet<_> = plan.sequences.iter().map(|sequence| sequence.id).collect();
+    let ids: BTreeSet<_> = plan.sequences.iter().map(|sequence| sequence.id).collect();
     assert_eq!(ids.len(), plan.sequences.len(), "BATCH-2: {plan:?}");
     let blocks: Vec<_> = plan.sequences.iter().flat_map(|sequence| &sequence.blocks).collect();
-    assert_eq!(blocks.iter().collect::<HashSet<_>>().len(), blocks.len(), "BATCH-2: {plan:?}");
+    assert_eq!(blocks.iter().collect::<BTreeSet<_>>().len(), blocks.len(), "BATCH-2: {plan:?}");
     assert_eq!(Some(plan.sequences[0].id), oldest.map(|sequence| sequence.id), "BATCH-5: {plan:?}");
     for planned in &plan.sequences {
         let sequence = batcher.running.iter().find(|sequence| sequence.id == planned.id);

@@ -1,6 +1,6 @@
 //! Tables of what a batcher does, and random runs with every invariant checked after every call.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::random::SplitMix64;
@@ -151,8 +151,8 @@ fn random_runs_keep_every_promise() {
 fn run(limits: Limits, random: &mut SplitMix64, seed: u64) {
     let mut batcher = batcher(limits);
     // Position and token of every slot that was written.
-    let mut cache: HashMap<(BlockId, usize), (usize, Token)> = HashMap::new();
-    let mut texts: HashMap<SequenceId, Vec<Token>> = HashMap::new();
+    let mut cache: BTreeMap<(BlockId, usize), (usize, Token)> = BTreeMap::new();
+    let mut texts: BTreeMap<SequenceId, Vec<Token>> = BTreeMap::new();
     let (mut submitted, mut ended, mut steps) = (0u64, 0u64, 0);
     while steps < 400 || !texts.is_empty() {
         assert!(steps < 20_000, "seed {seed}: nothing ends any more, {batcher:?}");
