@@ -1,1 +1,2 @@
 //! mobula-bench.
+#![forbid(unsafe_code)]
