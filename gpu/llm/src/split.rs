@@ -14,7 +14,7 @@
 //! A KV head and its query heads stay together, so heads may not divide: 3 KV heads on 2 shards are 2 and 1. The rest
 //! is cut evenly all the same, because every layer waits twice for its slowest shard: giving the shard of fewer heads
 //! more columns would balance the sums of bytes and lengthen the feed-forward phase. Only beyond
-//! [`IMBALANCE_MAX`] do columns and vocabulary rows move.
+//! `IMBALANCE_MAX` do columns and vocabulary rows move.
 
 use std::ops::Range;
 
