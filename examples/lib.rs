@@ -7,4 +7,10 @@
 //! | `supervision` | a tree that heals |
 //! | `word_count` | remote functions and references to their results |
 //! | `model_actor` | a language model as an actor of your program |
+
 #![forbid(unsafe_code)]
+
+/// The program of the README, which is compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,7 +1,7 @@
 //! Streamed answers: a handler gives a stream, its reader takes items with credit, and the actor takes its next message
 //! meanwhile.
 //!
-//! The source runs beside the actor, at most [`ITEMS_MAX`] items or [`BYTES_MAX`] bytes of items ahead of its reader.
+//! The source runs beside the actor, at most `ITEMS_MAX` items or `BYTES_MAX` bytes of items ahead of its reader.
 //! Dropping the reader drops the source. The deadline of a stream is per item.
 
 use std::panic::AssertUnwindSafe;

@@ -35,7 +35,7 @@ const TABLE: &[(&str, Imports)] = &[
     // framework: the actor model, and what stands on the public crate alone.
     ("mobula-actor", Only(&["mobula-types", "mobula-wire", "mobula-logic"])),
     ("mobula-macros", Only(&[])),
-    ("mobula", Only(&["mobula-node", "mobula-head", "mobula-actor", "mobula-macros", "mobula-types", "mobula-wire"])),
+    ("mobula", Only(&["mobula-node", "mobula-head", "mobula-actor", "mobula-macros", "mobula-types"])),
     ("mobula-serve", Only(&["mobula"])),
     ("mobula-data", Only(&["mobula"])),
     ("mobula-train", Only(&["mobula", "mobula-collective"])),

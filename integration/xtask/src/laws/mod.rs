@@ -41,6 +41,12 @@ mod tests {
     use crate::cargo;
 
     #[test]
+    fn this_repository_keeps_the_laws() {
+        let findings = super::findings(&cargo::root()).unwrap();
+        assert!(findings.is_empty(), "\n{}", findings.join("\n"));
+    }
+
+    #[test]
     fn the_readme_maps_every_member() {
         let root = cargo::root();
         let readme = std::fs::read_to_string(root.join("README.md")).unwrap();
