@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use mobula::{Actor, ActorRef, CallError, ChildSpec, Context, Error, Handler, Message, Mode, Strategy, Supervisor};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use super::request::{End, Piece, Pieces, Prompt, Request, RequestError, Scored, TokenScore, Usage};
@@ -27,14 +28,17 @@ use crate::tokenizer::{Token, Tokenizer};
 /// seconds; what takes longer hangs.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a step waits for room in a full mailbox.
+const STEP_PAUSE: Duration = Duration::from_millis(1);
+
 /// How long after a shard's failure its own cause may arrive behind the complaints of the others.
 const CAUSE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long a group may take to start again before the engine itself fails.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two questions whether a shard has started again.
-const RECOVERY_PAUSE: Duration = Duration::from_millis(5);
+/// Between two questions whether a shard has started, or started again.
+const START_PAUSE: Duration = Duration::from_millis(2);
 
 /// Pieces that wait for one slow reader at most: a whole context of SmolLM2, twice.
 const PIECES_MAX: usize = 16_384;
@@ -45,6 +49,7 @@ pub struct Llm {
     batcher: Batcher,
     sequences: HashMap<SequenceId, Sequence>,
     sequences_made: u64,
+    group: ActorRef<Supervisor>,
     shards: Vec<ActorRef<ShardActor>>,
     /// The life each shard is in; after a failure all must have begun another.
     lives: Vec<u32>,
@@ -74,6 +79,8 @@ pub struct Description {
     pub template: Result<Template, String>,
     /// How many shards compute it.
     pub shards: usize,
+    /// Requests that wait at most.
+    pub waiting_max: usize,
     load: Load,
 }
 
@@ -135,7 +142,8 @@ impl Actor for Llm {
     type Proxy = LlmProxy;
 
     async fn start(args: LlmArgs, ctx: &Context<Self>) -> Result<Self, Error> {
-        let described = Arc::new(describe(&args)?);
+        let described = describe(&args).map_err(|error| error.context(args.path.display()))?;
+        let described = Arc::new(described);
         let blocks = args.cache_tokens(described.context).div_ceil(BLOCK_TOKENS);
         let limits = Limits {
             running_max: args.running_max,
@@ -145,7 +153,7 @@ impl Actor for Llm {
             blocks: u32::try_from(blocks).unwrap_or(u32::MAX),
         };
         let batcher = Batcher::new(limits)?;
-        let group = format!("{}/{}", ctx.id(), ctx.incarnation());
+        let collective = format!("{}/{}", ctx.id(), ctx.incarnation());
         let mut spec = Supervisor::new(Strategy::OneForAll);
         for rank in 0..args.shards {
             let shard = ShardArgs {
@@ -153,7 +161,7 @@ impl Actor for Llm {
                 rank,
                 shards: args.shards,
                 blocks,
-                group: group.clone(),
+                group: collective.clone(),
                 fault: args.fault,
             };
             // A shard computes for milliseconds at a time: it has a thread of its own.
@@ -161,6 +169,11 @@ impl Actor for Llm {
             spec = spec.child(child.permanent());
         }
         let group = ctx.spawn::<Supervisor>(spec).await?;
+        // A supervisor starts each child once the one before it has loaded. One that cannot load fails the supervisor in
+        // the end, and this question with it.
+        while group.children().await?.len() < args.shards {
+            tokio::time::sleep(START_PAUSE).await;
+        }
         let mut shards = Vec::with_capacity(args.shards);
         for rank in 0..args.shards {
             shards.push(group.child::<ShardActor>(&shard_name(rank)).await?);
@@ -171,7 +184,7 @@ impl Actor for Llm {
             lives.push(shard.ask(Hello).no_timeout().await?);
         }
         let sequences = HashMap::new();
-        let llm = Self { described, batcher, sequences, sequences_made: 0, shards, lives, stepping: false };
+        let llm = Self { described, batcher, sequences, sequences_made: 0, group, shards, lives, stepping: false };
         llm.publish_load();
         Ok(llm)
     }
@@ -195,6 +208,7 @@ fn describe(args: &LlmArgs) -> Result<Description, Error> {
         tokenizer,
         template,
         shards: args.shards,
+        waiting_max: args.waiting_max,
         load: Load::default(),
     })
 }
@@ -219,6 +233,7 @@ impl Handler<Describe> for Llm {
 }
 
 /// Which shards are there? Their names in the supervision tree, and their ids.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Shards;
 
 impl Message for Shards {
@@ -256,8 +271,9 @@ impl Handler<Request> for Llm {
     }
 }
 
-/// Time for the next step.
-struct Step;
+/// Time for the next step: the engine tells itself.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Step;
 
 impl Message for Step {
     type Reply = ();
@@ -305,11 +321,11 @@ impl Llm {
     }
 
     /// Has the next step come, unless it is on its way already. It waits for its turn behind the requests that came
-    /// before it, also in a full mailbox.
+    /// before it; a mailbox full of them is asked again in a moment.
     fn keep_stepping(&mut self, ctx: &Context<Self>) {
         let work = self.batcher.running() + self.batcher.waiting() > 0;
-        if work && !std::mem::replace(&mut self.stepping, true) {
-            drop(ctx.me().ask(Step).submit());
+        if work && !std::mem::replace(&mut self.stepping, true) && ctx.me().try_send(Step).is_err() {
+            ctx.send_after(STEP_PAUSE, Step);
         }
     }
 
@@ -436,7 +452,11 @@ impl Llm {
         }
         match tokio::time::timeout(RECOVERY_TIMEOUT, self.new_lives()).await {
             Ok(Ok(lives)) => self.lives = lives,
-            Ok(Err(error)) => ctx.fail(Error::msg(error).context("the shards did not start again")),
+            // Its supervisor knows the first cause; a shard only knows that it was stopped.
+            Ok(Err(error)) => {
+                let cause = self.group.children().await.err().unwrap_or_else(|| Error::msg(error));
+                ctx.fail(cause.context("the shards did not start again"));
+            }
             Err(_) => ctx.fail(Error::msg(format!("the shards did not start again within {RECOVERY_TIMEOUT:?}"))),
         }
     }
@@ -451,10 +471,10 @@ impl Llm {
                         break;
                     }
                     // Still the old life, which is about to end.
-                    Ok(_) => tokio::time::sleep(RECOVERY_PAUSE).await,
+                    Ok(_) => tokio::time::sleep(START_PAUSE).await,
                     Err(error @ CallError::NotStarted(_)) => return Err(error.to_string()),
                     // The question died with the old life.
-                    Err(_) => tokio::time::sleep(RECOVERY_PAUSE).await,
+                    Err(_) => tokio::time::sleep(START_PAUSE).await,
                 }
             }
         }

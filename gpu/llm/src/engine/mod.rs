@@ -11,12 +11,14 @@
 //! | `shard.rs` | the actor of one shard: its thread computes and nothing else |
 //! | `request.rs` | what is asked and what comes back, in types that travel |
 //! | `spawn.rs` | [`Llm::spawn`] and what can be chosen, the proxy behind an `ActorRef<Llm>` |
+//! | `registered.rs` | what of it may be called from another process |
 //! | `serving.rs` | the same actor behind `mobula_serve`'s `Engine` |
 //!
 //! When a shard dies, what ran ends with [`RequestError::ShardFailed`] and its cause, the group starts again, and the
 //! engine goes on with the next request. The decisions of a step are the pure [`Batcher`](crate::logic::Batcher)'s.
 
 mod llm;
+mod registered;
 mod request;
 mod serving;
 mod shard;

@@ -28,7 +28,6 @@ pub struct LlmEngine {
     llm: ActorRef<Llm>,
     described: Arc<Description>,
     model: ModelInfo,
-    waiting_max: usize,
 }
 
 impl LlmEngine {
@@ -46,8 +45,7 @@ impl LlmEngine {
             context_len: u32::try_from(described.context).unwrap_or(u32::MAX),
             token_bytes_max: u32::try_from(described.tokenizer.longest_token_bytes()).unwrap_or(u32::MAX),
         };
-        let waiting_max = super::LlmArgs::new("").waiting_max;
-        Ok(Self { llm, described, model, waiting_max })
+        Ok(Self { llm, described, model })
     }
 }
 
@@ -70,7 +68,7 @@ impl Engine for LlmEngine {
 
     fn generate(&self, request: GenerateRequest) -> Result<TokenStream, EngineError> {
         let [waiting, ..] = self.described.load();
-        if waiting >= self.waiting_max {
+        if waiting >= self.described.waiting_max {
             return Err(EngineError::Overloaded { retry_after: RETRY_AFTER });
         }
         let prompt = match request.prompt {

@@ -31,24 +31,37 @@ pub(crate) struct ShardArgs {
     pub(crate) fault: Option<Fault>,
 }
 
-/// A failure on purpose: shard `rank` panics when its group computes the `token`-th token of its first life.
+/// A failure on purpose: shard `rank` panics when its group computes the `token`-th token of each of its first `lives`
+/// lives.
+///
+/// ```
+/// use mobula_llm::Fault;
+///
+/// assert_eq!("shard:1@token=5".parse(), Ok(Fault { rank: 1, token: 5, lives: 1 }));
+/// assert_eq!("shard:0@token=1,lives=3".parse(), Ok(Fault { rank: 0, token: 1, lives: 3 }));
+/// assert!("shard:1".parse::<Fault>().unwrap_err().contains("shard:1@token=5"));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fault {
     /// Which shard.
     pub rank: usize,
-    /// At which token, counted over all sequences from 1.
+    /// At which token, counted over all sequences of a life from 1.
     pub token: usize,
+    /// In how many lives of the group.
+    pub lives: u32,
 }
 
 impl std::str::FromStr for Fault {
     type Err = String;
 
-    /// Reads `shard:1@token=5`.
+    /// Reads `shard:1@token=5`, or `shard:1@token=5,lives=3`.
     fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text.strip_prefix("shard:").and_then(|rest| rest.split_once("@token="));
-        let parsed =
-            parts.and_then(|(rank, token)| Some(Self { rank: rank.parse().ok()?, token: token.parse().ok()? }));
-        parsed.ok_or_else(|| format!("the fault {text:?} is not of the form shard:1@token=5"))
+        let parsed = || {
+            let (rank, when) = text.strip_prefix("shard:")?.split_once("@token=")?;
+            let (token, lives) = when.split_once(",lives=").unwrap_or((when, "1"));
+            Some(Self { rank: rank.parse().ok()?, token: token.parse().ok()?, lives: lives.parse().ok()? })
+        };
+        parsed().ok_or_else(|| format!("the fault {text:?} is not of the form shard:1@token=5"))
     }
 }
 
@@ -71,8 +84,8 @@ impl Actor for ShardActor {
         let parts = model.split(shards)?;
         let shard = model.shard(&parts[rank], Path::detect()?, blocks)?;
         let member = mobula_collective::join(&group, rank, shards)?;
-        let first_life = ctx.incarnation().0 == 1;
-        let fault = fault.filter(|fault| fault.rank == rank && first_life).map(|fault| fault.token);
+        let hit = |fault: &Fault| fault.rank == rank && ctx.incarnation().0 <= fault.lives;
+        let fault = fault.filter(hit).map(|fault| fault.token);
         tracing::debug!(rank, shards, incarnation = %ctx.incarnation(), "a shard is loaded");
         Ok(Self { shard, member, fault, tokens: 0 })
     }
