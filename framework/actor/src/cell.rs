@@ -229,7 +229,7 @@ impl<A: Actor> Cell<A> {
             };
             let facts = mail.facts();
             if facts.is_stale(slice.now) {
-                refuse_stale(mail, &facts);
+                refuse_stale(&self.mailbox, mail, &facts);
                 continue;
             }
             if facts.mode == Mode::Shared {
@@ -287,7 +287,7 @@ impl<A: Actor> Cell<A> {
                 match batch.pop_front() {
                     None => break,
                     Some(mail) => match mail.facts() {
-                        facts if facts.is_stale(clock::now()) => refuse_stale(mail, &facts),
+                        facts if facts.is_stale(clock::now()) => refuse_stale(mailbox, mail, &facts),
                         Facts { mode: Mode::Shared, .. } => running.push(begin(mail)),
                         _ => {
                             batch.push_front(mail);
@@ -625,8 +625,14 @@ impl Slice {
     }
 }
 
-fn refuse_stale<A: Actor>(mail: Mail<A>, facts: &Facts) {
-    mail.refuse(if facts.cancelled { CallError::Cancelled } else { CallError::DeadlineExceeded { given: None } });
+fn refuse_stale<A: Actor>(mailbox: &Mailbox<A>, mail: Mail<A>, facts: &Facts) {
+    let stale: CallError =
+        if facts.cancelled { CallError::Cancelled } else { CallError::DeadlineExceeded { given: None } };
+    if mail.is_tell() {
+        let reason = ExitReason::Failed(ErrorChain::message(&stale));
+        mailbox.system.dead_letter(mailbox.id, mail.message_name(), &reason);
+    }
+    mail.refuse(stale);
 }
 
 async fn yield_now() {

@@ -2,13 +2,13 @@
 //!
 //! An [`Envelope`] is a [`Letter`] whose message type is forgotten: what a mailbox holds.
 
-use std::any::Any;
+use std::any::{Any, type_name};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use mobula_types::{CallError, Deadline, NotStarted, Panic, Time, Unknown};
+use mobula_types::{CallError, Deadline, ExitReason, NotStarted, Panic, Time, Unknown};
 
 use crate::call::SendError;
 use crate::slot::{CallState, ReplySender};
@@ -159,24 +159,24 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
         if A::MODE == Mode::Sync {
             let handler = || catch_unwind(AssertUnwindSafe(|| state.handle_sync(message, ctx)));
             let (reply, result) = reply.served_by(handler);
-            return match answer(reply, result) {
+            return match answer::<A, M>(ctx, reply, result) {
                 Ok(()) => Handling::Done,
                 Err(panic) => Handling::Panicked(panic),
             };
         }
         Handling::Pending(Box::pin(async move {
-            let reply = OnTheWay { reply: Some(reply), ctx };
+            let reply = OnTheWay::<A, M> { reply: Some(reply), ctx };
             let result = AssertUnwindSafe(state.handle(message, ctx)).catch_unwind().await;
-            answer(reply.arrived(), result)
+            answer::<A, M>(ctx, reply.arrived(), result)
         }))
     }
 
     fn handle_shared<'a>(self: Box<Self>, state: &'a A, ctx: &'a Context<A>) -> LocalBoxFuture<'a, Result<(), Panic>> {
         let Self { message, reply, .. } = *self;
         Box::pin(async move {
-            let reply = OnTheWay { reply: Some(reply), ctx };
+            let reply = OnTheWay::<A, M> { reply: Some(reply), ctx };
             let result = AssertUnwindSafe(state.handle_shared(message, ctx)).catch_unwind().await;
-            answer(reply.arrived(), result)
+            answer::<A, M>(ctx, reply.arrived(), result)
         })
     }
 
@@ -185,12 +185,16 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
     }
 
     fn message_name(&self) -> &'static str {
-        std::any::type_name::<M>()
+        type_name::<M>()
     }
 }
 
 /// Gives the caller what the handler returned, or its panic; the panic is the cell's too.
-fn answer<R: Send + 'static>(reply: ReplyTo<R>, result: std::thread::Result<R>) -> Result<(), Panic> {
+fn answer<A: Actor, M: Message>(
+    ctx: &Context<A>,
+    reply: ReplyTo<M::Reply>,
+    result: std::thread::Result<M::Reply>,
+) -> Result<(), Panic> {
     match result {
         Ok(value) => {
             reply.send(Ok(value));
@@ -198,31 +202,44 @@ fn answer<R: Send + 'static>(reply: ReplyTo<R>, result: std::thread::Result<R>) 
         }
         Err(payload) => {
             let panic = panics::describe(payload);
-            reply.send(Err(CallError::Panicked(panic.clone())));
+            match reply {
+                ReplyTo::Nobody => dead_letter::<A, M>(ctx, &ExitReason::Panicked(panic.clone())),
+                reply => reply.send(Err(CallError::Panicked(panic.clone()))),
+            }
             Err(panic)
         }
     }
 }
 
+/// A tell that began and did not end: nobody waits who could be told (G8, G21).
+fn dead_letter<A: Actor, M: Message>(ctx: &Context<A>, reason: &ExitReason) {
+    ctx.system().dead_letter(ctx.id(), type_name::<M>(), reason);
+}
+
 /// A reply that is owed: a handler that is dropped half-way says why to its caller.
-struct OnTheWay<'a, A: Actor, R: Send + 'static> {
-    reply: Option<ReplyTo<R>>,
+struct OnTheWay<'a, A: Actor, M: Message> {
+    reply: Option<ReplyTo<M::Reply>>,
     ctx: &'a Context<A>,
 }
 
-impl<A: Actor, R: Send + 'static> OnTheWay<'_, A, R> {
-    fn arrived(mut self) -> ReplyTo<R> {
+impl<A: Actor, M: Message> OnTheWay<'_, A, M> {
+    fn arrived(mut self) -> ReplyTo<M::Reply> {
         self.reply.take().unwrap_or(ReplyTo::Nobody)
     }
 }
 
-impl<A: Actor, R: Send + 'static> Drop for OnTheWay<'_, A, R> {
+impl<A: Actor, M: Message> Drop for OnTheWay<'_, A, M> {
     fn drop(&mut self) {
-        if let Some(reply) = self.reply.take() {
-            reply.send(Err(match self.ctx.ending() {
-                Some(reason) => CallError::MayHaveRun(Unknown::ActorEnded { actor: self.ctx.id(), reason }),
-                None => CallError::Cancelled,
-            }));
+        match (self.reply.take(), self.ctx.ending()) {
+            (None, _) => {}
+            (Some(ReplyTo::Nobody), reason) => {
+                dead_letter::<A, M>(self.ctx, &reason.unwrap_or(ExitReason::Shutdown));
+            }
+            (Some(reply), Some(reason)) => {
+                let actor = self.ctx.id();
+                reply.send(Err(CallError::MayHaveRun(Unknown::ActorEnded { actor, reason })));
+            }
+            (Some(reply), None) => reply.send(Err(CallError::Cancelled)),
         }
     }
 }
