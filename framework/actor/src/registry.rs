@@ -240,6 +240,15 @@ pub(crate) fn actor<A: Actor>() -> Option<&'static ActorEntry> {
     table().actors.get(&TypeId::of::<A>()).copied()
 }
 
+/// A name that two entries have, if there is one: mail for one of them would be given to the other. Types of one name in
+/// one module can be told apart by nobody; they stand in different functions.
+pub fn name_said_twice() -> Option<&'static str> {
+    let names = inventory::iter::<HandlerEntry>().map(|entry| entry.name);
+    let mut names: Vec<_> = names.chain(inventory::iter::<ActorEntry>().map(|entry| entry.name)).collect();
+    names.sort_unstable();
+    names.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
 struct Table {
     handlers: HashMap<(TypeId, TypeId), &'static HandlerEntry>,
     handlers_by_key: HashMap<u64, &'static HandlerEntry>,

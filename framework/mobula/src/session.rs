@@ -93,6 +93,12 @@ pub enum InitError {
         "the program is built with panic = \"abort\": supervision needs panic = \"unwind\" in Cargo.toml's profiles"
     )]
     PanicAborts,
+    /// Two actors, or two of their messages, have one name.
+    #[error("two actors are registered as `{name}`: types of one name must stand in different modules")]
+    SaidTwice {
+        /// The name.
+        name: &'static str,
+    },
     /// A resource's amount is no amount.
     #[error("{name} = {amount} is no amount of a resource: use a number from 0 on")]
     Resource {
@@ -172,6 +178,9 @@ fn checked(config: Config) -> Result<EmbeddedConfig, InitError> {
     let Config { mut embedded } = config;
     if cfg!(panic = "abort") {
         return Err(InitError::PanicAborts);
+    }
+    if let Some(name) = mobula_actor::registry::name_said_twice() {
+        return Err(InitError::SaidTwice { name });
     }
     if let Some(address) = variable("MOBULA_ADDRESS") {
         return Err(InitError::Cluster { address });
