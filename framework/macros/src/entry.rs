@@ -33,12 +33,12 @@ pub(crate) fn expand_main(keys: TokenStream, item: TokenStream) -> syn::Result<T
     syn::meta::parser(|meta| Err(meta.error("#[mobula::main] takes no keys: say them to `mobula::init_with`")))
         .parse2(keys)?;
     let item = async_fn(item, "main")?;
-    let (attrs, vis, ident, output) = (&item.attrs, &item.vis, &item.sig.ident, &item.sig.output);
-    let inner = inner(&item);
+    let (attrs, body) = apart(&item);
+    let (vis, ident, output) = (&item.vis, &item.sig.ident, &item.sig.output);
     Ok(quote! {
         #(#attrs)*
         #vis fn #ident() #output {
-            #inner
+            #body
             ::mobula::__private::run_main(#ident())
         }
     })
@@ -47,20 +47,29 @@ pub(crate) fn expand_main(keys: TokenStream, item: TokenStream) -> syn::Result<T
 pub(crate) fn expand_test(keys: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
     let ways = ways(keys)?;
     let item = async_fn(item, "test")?;
-    let ident = &item.sig.ident;
-    Ok(match ways[..] {
-        [way] => test(&item, ident, way),
-        _ => {
-            let docs = item.attrs.iter().filter(|attribute| attribute.path().is_ident("doc"));
-            let tests = ways.iter().map(|way| test(&item, &way.name(), *way));
-            quote! {
-                #(#docs)*
-                mod #ident {
-                    #[allow(unused_imports)]
-                    use super::*;
-                    #(#tests)*
-                }
+    let (attrs, body) = apart(&item);
+    let (ident, output) = (&item.sig.ident, &item.sig.output);
+    let test = |name: &Ident, way: Way, body: Option<&ItemFn>| {
+        let encode_all = way.encode_all();
+        quote! {
+            #[::core::prelude::v1::test]
+            #(#attrs)*
+            fn #name() #output {
+                #body
+                ::mobula::__private::run_test(#encode_all, #ident)
             }
+        }
+    };
+    if let [way] = ways[..] {
+        return Ok(test(ident, way, Some(&body)));
+    }
+    let tests = ways.iter().map(|way| test(&way.name(), *way, None));
+    Ok(quote! {
+        mod #ident {
+            #[allow(unused_imports)]
+            use super::*;
+            #body
+            #(#tests)*
         }
     })
 }
@@ -82,29 +91,15 @@ fn ways(keys: TokenStream) -> syn::Result<Vec<Way>> {
     Ok(if ways.is_empty() { vec![Way::Plain] } else { ways })
 }
 
-/// The user's function as a test called `name`.
-fn test(item: &ItemFn, name: &Ident, way: Way) -> TokenStream {
-    let (attrs, ident, output, encode_all) = (&item.attrs, &item.sig.ident, &item.sig.output, way.encode_all());
-    let inner = inner(item);
-    quote! {
-        #[::core::prelude::v1::test]
-        #(#attrs)*
-        fn #name() #output {
-            #inner
-            ::mobula::__private::run_test(#encode_all, #ident)
-        }
-    }
-}
-
-/// The user's function, to stand inside the one that runs it: a body in a block would not always infer the error type
-/// of its `?`.
-fn inner(item: &ItemFn) -> ItemFn {
-    let is_said_outside =
-        |attribute: &Attribute| !attribute.path().is_ident("allow") && !attribute.path().is_ident("expect");
-    let mut inner = item.clone();
-    inner.attrs.retain(|attribute| !is_said_outside(attribute));
-    inner.vis = syn::Visibility::Inherited;
-    inner
+/// The user's function, to stand beside or inside what runs it, and the attributes that are said of the latter. It stays
+/// a function because a block would not always infer the error type of its `?`.
+fn apart(item: &ItemFn) -> (Vec<Attribute>, ItemFn) {
+    let is_of_lints = |attribute: &Attribute| attribute.path().is_ident("allow") || attribute.path().is_ident("expect");
+    let mut body = item.clone();
+    let (lints, outer) = body.attrs.drain(..).partition(is_of_lints);
+    body.attrs = lints;
+    body.vis = syn::Visibility::Inherited;
+    (outer, body)
 }
 
 fn async_fn(item: TokenStream, attribute: &str) -> syn::Result<ItemFn> {

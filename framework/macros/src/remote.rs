@@ -4,12 +4,12 @@
 //! own kinds, so `count_words(x)` is the function and `count_words::remote(x)` is of the type. A module would not see
 //! the types of a function body, and would hide a user's type of the name of something in it.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::ext::IdentExt;
 use syn::parse::Parser;
 use syn::spanned::Spanned;
-use syn::{Attribute, Expr, Item, ItemFn, Type, Visibility};
+use syn::{Attribute, Expr, Index, Item, ItemFn, Type, Visibility};
 
 use crate::keys;
 use crate::result::{Carried, carrier};
@@ -95,7 +95,6 @@ fn write(function: &Function) -> TokenStream {
         #vis enum #name {}
 
         #(#conditions)*
-        #[doc(hidden)]
         #[allow(missing_docs, non_camel_case_types, private_interfaces, unreachable_pub, clippy::all, clippy::pedantic)]
         const _: () = {
             use ::mobula::__private as __mobula;
@@ -108,8 +107,8 @@ fn write(function: &Function) -> TokenStream {
 
 fn remote_fn(function: &Function) -> TokenStream {
     let Function { signature, .. } = function;
-    let (name, names) = (&signature.ident, signature.names());
-    let call = quote!(#name(#(#names),*));
+    let (name, args) = (&signature.ident, Ident::new("args", Span::mixed_site()));
+    let call = call(signature, &args);
     let awaited = if signature.is_async { quote!(#call.await) } else { call };
     let (reply, error, chain, result) = match &signature.returns {
         Returns::Result(result) => {
@@ -132,9 +131,9 @@ fn remote_fn(function: &Function) -> TokenStream {
         }
     };
     let body = if signature.is_async {
-        quote!(__mobula::Body::Async(|(#(#names,)*)| ::std::boxed::Box::pin(async move { #result })))
+        quote!(__mobula::Body::Async(|#args: Self::Args| ::std::boxed::Box::pin(async move { #result })))
     } else {
-        quote!(__mobula::Body::Sync(|(#(#names,)*)| #result))
+        quote!(__mobula::Body::Sync(|#args: Self::Args| #result))
     };
     let constants = constants(function);
     let entry = quote_spanned!(name.span()=> __mobula::FunctionEntry::value::<#name>());
@@ -152,8 +151,8 @@ fn remote_fn(function: &Function) -> TokenStream {
 
 fn remote_stream(function: &Function, item: &Type) -> TokenStream {
     let Function { signature, .. } = function;
-    let (name, names) = (&signature.ident, signature.names());
-    let call = quote!(#name(#(#names),*));
+    let (name, args) = (&signature.ident, Ident::new("args", Span::mixed_site()));
+    let call = call(signature, &args);
     let items = if signature.is_async { quote!(async move { #call.await }.flatten_stream()) } else { call };
     let constants = constants(function);
     let entry = quote_spanned!(name.span()=> __mobula::FunctionEntry::stream::<#name>());
@@ -162,12 +161,19 @@ fn remote_stream(function: &Function, item: &Type) -> TokenStream {
             type Item = #item;
             #constants
 
-            fn open((#(#names,)*): Self::Args) -> __mobula::LocalBoxStream<'static, #item> {
+            fn open(#args: Self::Args) -> __mobula::LocalBoxStream<'static, #item> {
                 ::std::boxed::Box::pin(#items)
             }
         }
         __mobula::inventory::submit! { #entry }
     }
+}
+
+/// The call of the function itself. Its arguments keep to their tuple: one may have the function's own name.
+fn call(signature: &Signature, args: &Ident) -> TokenStream {
+    let name = &signature.ident;
+    let at = (0..signature.parameters.len()).map(Index::from);
+    quote!(#name(#(#args.#at),*))
 }
 
 /// What both kinds of functions say of themselves.

@@ -21,7 +21,6 @@ pub(super) fn actor(actor: &Actor) -> TokenStream {
     let proxy = proxy(actor);
     let messages = actor.methods.iter().map(|method| message(actor, method));
     quote! {
-        #[doc(hidden)]
         #[allow(missing_docs, non_camel_case_types, private_interfaces, unreachable_pub, clippy::all, clippy::pedantic)]
         const _: () = {
             use ::mobula::__private as __mobula;
@@ -178,12 +177,13 @@ fn call(actor: &Actor, method: &Method) -> TokenStream {
             (quote!(<#result as __mobula::Returned>::Value), error, quote!(__mobula::flatten))
         }
     };
+    let make = local("make");
     quote! {
         #(#conditions)*
         #(#docs)*
         #vis fn #name(&self, #(#names: impl __mobula::IntoArg<#types>),*) -> __mobula::Call<'_, #ty, #message<#ty>, #value, #error> {
-            let make = |(#(#names,)*)| #message(#(#names,)* ::core::marker::PhantomData);
-            __mobula::call(&self.0, (#(__mobula::IntoArg::into_arg(#names),)*).join(), make, #flatten)
+            let #make = |(#(#names,)*)| #message(#(#names,)* ::core::marker::PhantomData);
+            __mobula::call(&self.0, (#(__mobula::IntoArg::into_arg(#names),)*).join(), #make, #flatten)
         }
     }
 }
