@@ -1,5 +1,4 @@
-//! A session from begin to end. One test, because a process has one session of its own: the tests of the suite have
-//! theirs beside it.
+//! Sessions from begin to end, which the tests of the suite are given.
 
 use mobula::prelude::*;
 use mobula::{Count, InitError, LookupError, Outcome, SpawnError};
@@ -19,6 +18,12 @@ impl Counter {
 
     fn panic(&mut self) {
         panic!("counted")
+    }
+
+    /// Ends when another message waits.
+    async fn hold_and_stop(&mut self, ctx: &Context<Self>) {
+        tokio::time::sleep(millis(20)).await;
+        ctx.stop();
     }
 }
 
@@ -40,30 +45,54 @@ async fn says_that_there_is_none(counter: Option<&ActorRef<Counter>>) {
     }
 }
 
+/// One test, because a process has one session of its own.
 #[test]
-fn a_session_from_begin_to_end() {
+fn sessions_from_begin_to_end() {
     mobula::__private::run_main(async {
         says_that_there_is_none(None).await;
-
-        let session = mobula::init().await.unwrap();
-        assert_eq!(mobula::init().await.unwrap_err(), InitError::Second);
-
-        let counter = Counter::spawn(1).name("counter").await.unwrap();
-        assert_eq!(counter.add(1).await, Ok(2));
-        assert_eq!(*double::remote(3).await.unwrap(), 6);
-        counter.panic().await.unwrap_err();
-        // It has started again, so all of the panic has been counted.
-        assert_eq!(counter.add(1).await, Ok(2));
-        assert!(matches!(session.actors().as_slice(), [only] if only.name.as_deref() == Some("counter")));
-
-        let counters = session.counters();
-        assert_eq!(counters.of(Count::Submitted), 4);
-        assert_eq!((counters.outcomes(Outcome::Ok), counters.outcomes(Outcome::Failed)), (3, 1));
-        assert_eq!((counters.pending(), counters.of(Count::Panics)), (0, 1));
-
-        drop(session);
-        says_that_there_is_none(Some(&counter)).await;
+        for encode_all in [false, true] {
+            session_from_begin_to_end(Config::default().encode_all(encode_all)).await;
+        }
     });
+}
+
+async fn session_from_begin_to_end(config: Config) {
+    let session = mobula::init_with(config).await.unwrap();
+    assert_eq!(mobula::init().await.unwrap_err(), InitError::Second);
+
+    let counter = Counter::spawn(1).name("counter").await.unwrap();
+    assert_eq!(counter.add(1).await, Ok(2));
+    assert_eq!(*double::remote(3).await.unwrap(), 6);
+    counter.panic().await.unwrap_err();
+    // It has started again, so all of the panic has been counted.
+    assert_eq!(counter.add(1).await, Ok(2));
+    assert!(matches!(session.actors().as_slice(), [only] if only.name.as_deref() == Some("counter")));
+
+    let counters = session.counters();
+    assert_eq!((counters.of(Count::Submitted), counters.pending()), (4, 0));
+    assert_eq!((counters.outcomes(Outcome::Ok), counters.outcomes(Outcome::Failed)), (3, 1));
+    tells_of_dead_letters(&session, &counter).await;
+
+    drop(session);
+    says_that_there_is_none(Some(&counter)).await;
+}
+
+/// Tells that reach nobody are told to the hook, with the cause (G8, G21).
+async fn tells_of_dead_letters(session: &Session, counter: &ActorRef<Counter>) {
+    let (sender, mut letters) = tokio::sync::mpsc::unbounded_channel();
+    session.on_dead_letter(move |letter| sender.send(letter.clone()).unwrap());
+    // The panic of a tell is nobody's error, so its message is a dead letter.
+    counter.panic().tell().unwrap();
+    let poison = letters.recv().await.unwrap();
+    assert_eq!(poison.to, counter.id());
+    assert!(poison.message.contains("Counter_panic"), "{}", poison.message);
+    assert!(matches!(poison.reason, ExitReason::Panicked(panic) if panic.message == "counted"));
+    // So is what waits when its actor ends.
+    counter.hold_and_stop().tell().unwrap();
+    counter.add(1).tell().unwrap();
+    let late = letters.recv().await.unwrap();
+    assert!(late.message.contains("Counter_add"), "{}", late.message);
+    assert_eq!(late.reason, ExitReason::Normal);
 }
 
 /// `main` is what the user wrote, with its error; it is called where a program would begin.

@@ -12,6 +12,7 @@ mod concurrency;
 mod deadlines;
 mod errors;
 mod hand_written;
+mod hygiene;
 mod mailboxes;
 mod names;
 mod nesting;
