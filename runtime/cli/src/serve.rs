@@ -148,6 +148,7 @@ fn announcement(url: &str, name: &str, has_key: bool, has_template: bool) -> Str
     let key = if has_key { " -H \"authorization: Bearer $MOBULA_API_KEY\"" } else { "" };
     // What is between single quotes is the shell's as it stands; a quote itself ends and begins again.
     let body = body.to_string().replace('\'', r"'\''");
+    let name = name.escape_debug();
     format!("serving {name} at {url} ; try: curl {url}{path} -H 'content-type: application/json'{key} -d '{body}'")
 }
 
