@@ -3,6 +3,9 @@
 use mobula::prelude::*;
 use mobula::{Count, InitError, LookupError, Outcome, SpawnError};
 
+/// Given when a message waits behind the one that is held.
+static ENOUGH: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+
 struct Counter(usize);
 
 #[actor]
@@ -22,7 +25,7 @@ impl Counter {
 
     /// Ends when another message waits.
     async fn hold_and_stop(&mut self, ctx: &Context<Self>) {
-        tokio::time::sleep(millis(20)).await;
+        ENOUGH.acquire().await.unwrap().forget();
         ctx.stop();
     }
 }
@@ -90,6 +93,7 @@ async fn tells_of_dead_letters(session: &Session, counter: &ActorRef<Counter>) {
     // So is what waits when its actor ends.
     counter.hold_and_stop().tell().unwrap();
     counter.add(1).tell().unwrap();
+    ENOUGH.add_permits(1);
     let late = letters.recv().await.unwrap();
     assert!(late.message.contains("Counter_add"), "{}", late.message);
     assert_eq!(late.reason, ExitReason::Normal);
