@@ -1,5 +1,6 @@
 //! Prints prompt and decoding tokens per second of the bare shards, without engine or server:
-//! `cargo run --release -p mobula-llm --example speed -- [shards] [sequences]`.
+//! `cargo run --release -p mobula-llm --example speed -- [shards] [sequences] [tokens of a
+//! step]`.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +15,14 @@ fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1).map(|arg| arg.parse::<usize>());
     let shards = args.next().transpose()?.unwrap_or(1);
     let sequences = args.next().transpose()?.unwrap_or(1);
+    let step_tokens = args.next().transpose()?.unwrap_or(256);
     let file = catalogue::cached("smollm2").ok_or_else(|| anyhow::anyhow!("run `mobula pull smollm2` first"))?;
     let model = Model::open(file)?;
     let path = mobula_kernels::Path::detect()?;
     let limits = Limits {
         running_max: sequences,
         waiting_max: sequences,
-        step_tokens_max: 256.max(sequences),
+        step_tokens_max: step_tokens.max(sequences),
         context: model.config().context,
         blocks: 1024,
     };
