@@ -195,7 +195,7 @@ pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame,
     let parent = Some(reply.call.clone() as Arc<dyn CallState>);
     let inherited = Inherited { deadline, given: frame.given, parent };
     let task = Task::<F>::new(system, inherited, Some(Sink::Encoded(reply)));
-    task.start(&host, &frame.options, Arg::Value(args));
+    task.start(&host, &frame.options, frame.args.len(), Arg::Value(args));
 }
 
 pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | what a remote function is | [`RemoteFn`], [`FunctionEntry`] |
 //! | a task from submission to outcome | `task`, `stream` |
-//! | the threads that run functions | `compute`, and who may run when: `logic` |
+//! | the threads that run functions | `compute`, and who may run when: [`logic`] |
 //! | two systems in one process | `loopback`, `encoded` |
 //! | a session from start to stop | [`Embedded`] |
 #![forbid(unsafe_code)]

@@ -9,6 +9,8 @@
 //! function that is not async goes on after its caller has given up and keeps its resources until it returns; its value
 //! is dropped.
 
+mod on_arbiter;
+
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -16,7 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use futures_util::future::LocalBoxFuture;
 use mobula_actor::current::{self, Frame, SenderId};
 use mobula_actor::object::{Cancellable, GetError};
 use mobula_actor::patrol::{Ticket, patrol};
@@ -48,7 +49,7 @@ pub fn submit<F: RemoteFn>(options: &TaskOptions, args: Arg<F::Args>) -> ObjectR
     let task = Task::<F>::new(&system, inherited, None);
     let object = ObjectRef::pending(&system, Some(task.clone() as Arc<dyn Cancellable>));
     task.stage.lock().sink = Some(Sink::Object(object.clone()));
-    task.start(&host, options, args);
+    task.start(&host, options, 0, args);
     object
 }
 
@@ -132,9 +133,11 @@ impl<F: RemoteFn> Task<F> {
     }
 
     /// Takes the task through the host's door and on its way.
-    pub(crate) fn start(self: &Arc<Self>, host: &Arc<Host>, options: &TaskOptions, args: Arg<F::Args>) {
+    /// `bytes` is what its arguments hold, as far as it is known.
+    pub(crate) fn start(self: &Arc<Self>, host: &Arc<Host>, options: &TaskOptions, bytes: usize, args: Arg<F::Args>) {
         let is_sync = matches!(F::BODY, Body::Sync(_));
-        let admitted = host.plan(options, is_sync).and_then(|request| Ok((request, host.admit(size_of::<Self>())?)));
+        let admitted =
+            host.plan(options, is_sync).and_then(|request| Ok((request, host.admit(size_of::<Self>() + bytes)?)));
         let (request, room) = match admitted {
             Ok(admitted) => admitted,
             Err(cause) => {
@@ -159,10 +162,10 @@ impl<F: RemoteFn> Task<F> {
                 });
             }
             (Body::Async(body), args) => {
-                let (owed, host) = (Owed(self.clone()), host.clone());
+                let (owed, host) = (on_arbiter::Owed(self.clone()), host.clone());
                 // Not placed, the job is dropped, and what it owes with it.
                 self.system.run_on_arbiter(Placement::Spread, move || {
-                    actix_rt::spawn(run_async(owed, host, request, room, body, args));
+                    actix_rt::spawn(on_arbiter::run(owed, host, request, room, body, args));
                 });
             }
         }
@@ -280,84 +283,6 @@ impl<F: RemoteFn> Job for Task<F> {
 
     fn abandon(&self) {
         self.give_up(CallError::MayHaveRun(Unknown::NoReply));
-    }
-}
-
-/// A task on an arbiter: dropped with it, it still ends.
-struct Owed<F: RemoteFn>(Arc<Task<F>>);
-
-impl<F: RemoteFn> Drop for Owed<F> {
-    fn drop(&mut self) {
-        self.0.finish(Err(CallError::MayHaveRun(Unknown::NoReply)));
-    }
-}
-
-type BodyFuture<F> = LocalBoxFuture<'static, Returned<F>>;
-type AsyncBody<F> = fn(<F as RemoteFn>::Args) -> BodyFuture<F>;
-
-async fn run_async<F: RemoteFn>(
-    owed: Owed<F>,
-    host: Arc<Host>,
-    request: Request,
-    room: Room,
-    body: AsyncBody<F>,
-    args: Arg<F::Args>,
-) {
-    let task = &owed.0;
-    let begin = async { Ok((args.resolve().await.map_err(argument)?, host.pool().permit(request).await)) };
-    let begun = tokio::select! {
-        begun = begin => begun,
-        () = task.given_up() => return,
-    };
-    drop(room);
-    let (args, permit) = match begun {
-        Ok((args, Ok(permit))) => (args, permit),
-        Ok((args, Err(cause))) => {
-            drop_quietly(args);
-            return task.finish(Err(CallError::NotStarted(cause)));
-        }
-        Err(error) => return task.finish(Err(error)),
-    };
-    let mut frame = task.frame();
-    let made = frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
-    let result = match made {
-        Err(panic) => Some(Err(panic)),
-        Ok(future) => {
-            let mut framed = Framed::<F> { frame, future: Some(future) };
-            poll_fn(|cx| match task.poll_cancelled(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => framed.poll(cx).map(Some),
-            })
-            .await
-        }
-    };
-    drop(permit);
-    if let Some(result) = result {
-        task.finish(outcome::<F>(result));
-    }
-}
-
-/// The future of an async function, whose code and whose `Drop` run as the task's.
-struct Framed<F: RemoteFn> {
-    frame: Frame,
-    future: Option<BodyFuture<F>>,
-}
-
-impl<F: RemoteFn> Framed<F> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<std::thread::Result<Returned<F>>> {
-        let Self { frame, future } = self;
-        let Some(future) = future else { return Poll::Pending };
-        match frame.enter(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))) {
-            Ok(result) => result.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        }
-    }
-}
-
-impl<F: RemoteFn> Drop for Framed<F> {
-    fn drop(&mut self) {
-        let future = self.future.take();
-        self.frame.enter(|| drop_quietly(future));
     }
 }
 

@@ -100,6 +100,20 @@ fn more_waits_than_threads_end() {
     });
 }
 
+#[test]
+fn no_task_is_left_when_threads_fall_asleep() {
+    // Gaps on both sides of how long a thread looks for work: a lost wake-up would leave the task for ever.
+    in_session(&two(), || async {
+        for i in 0..4_000u32 {
+            assert_eq!(*run::<Add>((u64::from(i), 1)).await.unwrap(), u64::from(i) + 1);
+            let gap = std::time::Instant::now() + std::time::Duration::from_nanos(u64::from(i % 60) * 1_000);
+            while std::time::Instant::now() < gap {
+                std::hint::spin_loop();
+            }
+        }
+    });
+}
+
 async_function!(Twice(n: u64) -> u64 {
     let half = run::<Add>((n, 0)).await.unwrap();
     tokio::task::yield_now().await;

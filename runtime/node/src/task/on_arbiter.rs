@@ -1,0 +1,94 @@
+//! An async function on its arbiter: dropped at its next await when its caller gives up.
+
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::LocalBoxFuture;
+use mobula_actor::current::Frame;
+use mobula_actor::{Arg, CallState};
+use mobula_types::{CallError, Unknown};
+
+use super::{Task, argument, drop_quietly, outcome};
+use crate::function::{RemoteFn, Returned};
+use crate::host::{Host, Room};
+use crate::logic::Request;
+
+/// A task on an arbiter: dropped with it, it still ends.
+pub(super) struct Owed<F: RemoteFn>(pub(super) Arc<Task<F>>);
+
+impl<F: RemoteFn> Drop for Owed<F> {
+    fn drop(&mut self) {
+        self.0.finish(Err(CallError::MayHaveRun(Unknown::NoReply)));
+    }
+}
+
+type BodyFuture<F> = LocalBoxFuture<'static, Returned<F>>;
+type AsyncBody<F> = fn(<F as RemoteFn>::Args) -> BodyFuture<F>;
+
+pub(super) async fn run<F: RemoteFn>(
+    owed: Owed<F>,
+    host: Arc<Host>,
+    request: Request,
+    room: Room,
+    body: AsyncBody<F>,
+    args: Arg<F::Args>,
+) {
+    let task = &owed.0;
+    let begin = async { Ok((args.resolve().await.map_err(argument)?, host.pool().permit(request).await)) };
+    let begun = tokio::select! {
+        begun = begin => begun,
+        () = task.given_up() => return,
+    };
+    drop(room);
+    let (args, permit) = match begun {
+        Ok((args, Ok(permit))) => (args, permit),
+        Ok((args, Err(cause))) => {
+            drop_quietly(args);
+            return task.finish(Err(CallError::NotStarted(cause)));
+        }
+        Err(error) => return task.finish(Err(error)),
+    };
+    let mut frame = task.frame();
+    let made = frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
+    let result = match made {
+        Err(panic) => Some(Err(panic)),
+        Ok(future) => {
+            let mut framed = Framed::<F> { frame, future: Some(future) };
+            poll_fn(|cx| match task.poll_cancelled(cx) {
+                Poll::Ready(()) => Poll::Ready(None),
+                Poll::Pending => framed.poll(cx).map(Some),
+            })
+            .await
+        }
+    };
+    drop(permit);
+    if let Some(result) = result {
+        task.finish(outcome::<F>(result));
+    }
+}
+
+/// The future of an async function, whose code and whose `Drop` run as the task's.
+struct Framed<F: RemoteFn> {
+    frame: Frame,
+    future: Option<BodyFuture<F>>,
+}
+
+impl<F: RemoteFn> Framed<F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<std::thread::Result<Returned<F>>> {
+        let Self { frame, future } = self;
+        let Some(future) = future else { return Poll::Pending };
+        match frame.enter(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))) {
+            Ok(result) => result.map(Ok),
+            Err(panic) => Poll::Ready(Err(panic)),
+        }
+    }
+}
+
+impl<F: RemoteFn> Drop for Framed<F> {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        self.frame.enter(|| drop_quietly(future));
+    }
+}
