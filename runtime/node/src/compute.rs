@@ -47,6 +47,9 @@ pub(crate) trait Job: Send + Sync {
 
     /// Ends it for its caller; it may run on, and sees that nobody waits.
     fn abandon(&self);
+
+    /// What to call it in logs.
+    fn name(&self) -> &str;
 }
 
 /// What a running job holds; dropped, it is free for the next.
@@ -180,9 +183,7 @@ impl Pool {
         for seat in left {
             let running = seat.running.lock().clone();
             if let Some(job) = running {
-                tracing::warn!(
-                    "a function did not return before its session ended; it runs on, its caller does not wait"
-                );
+                tracing::warn!(name = job.name(), "a function outlives its session: it runs on, nobody waits for it");
                 job.abandon();
             }
         }

@@ -194,7 +194,7 @@ pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame,
     let deadline = frame.left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left));
     let parent = Some(reply.call.clone() as Arc<dyn CallState>);
     let inherited = Inherited { deadline, given: frame.given, parent };
-    let task = Task::<F>::new(system, inherited, Some(Sink::Encoded(reply)));
+    let task = Task::<F>::new(system, inherited, &frame.options, Some(Sink::Encoded(reply)));
     task.start(&host, &frame.options, frame.args.len(), Arg::Value(args));
 }
 

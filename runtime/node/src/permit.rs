@@ -49,4 +49,8 @@ impl Job for Turn {
     }
 
     fn abandon(&self) {}
+
+    fn name(&self) -> &str {
+        "permit"
+    }
 }

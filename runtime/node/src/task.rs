@@ -46,7 +46,7 @@ pub fn submit<F: RemoteFn>(options: &TaskOptions, args: Arg<F::Args>) -> ObjectR
     if let Some(worker) = host.away() {
         return encoded::submit::<F>(&system, worker, options, inherited, args);
     }
-    let task = Task::<F>::new(&system, inherited, None);
+    let task = Task::<F>::new(&system, inherited, options, None);
     let object = ObjectRef::pending(&system, Some(task.clone() as Arc<dyn Cancellable>));
     task.stage.lock().sink = Some(Sink::Object(object.clone()));
     task.start(&host, options, 0, args);
@@ -93,6 +93,8 @@ pub(crate) enum Sink<T: Send + Sync + 'static> {
 pub(crate) struct Task<F: RemoteFn> {
     system: Arc<System>,
     inherited: Inherited,
+    /// What its submitter calls it.
+    name: Option<Box<str>>,
     /// Set when the caller has given up, by itself or by its deadline.
     given_up: AtomicBool,
     stage: Mutex<Stage<F>>,
@@ -110,9 +112,20 @@ struct Stage<F: RemoteFn> {
 }
 
 impl<F: RemoteFn> Task<F> {
-    pub(crate) fn new(system: &Arc<System>, inherited: Inherited, sink: Option<Sink<F::Reply>>) -> Arc<Self> {
+    pub(crate) fn new(
+        system: &Arc<System>,
+        inherited: Inherited,
+        options: &TaskOptions,
+        sink: Option<Sink<F::Reply>>,
+    ) -> Arc<Self> {
         let stage = Stage { args: None, sink, waiting: Vec::new(), ticket: None };
-        Arc::new(Self { system: system.clone(), inherited, given_up: AtomicBool::new(false), stage: Mutex::new(stage) })
+        Arc::new(Self {
+            system: system.clone(),
+            inherited,
+            name: options.name.as_deref().map(Box::from),
+            given_up: AtomicBool::new(false),
+            stage: Mutex::new(stage),
+        })
     }
 
     /// Has the patrol look after a deadline or a parent, if there is one.
@@ -120,19 +133,26 @@ impl<F: RemoteFn> Task<F> {
         let Inherited { deadline, parent, .. } = &self.inherited;
         if deadline.is_set() || parent.is_some() {
             let ticket = patrol().enter(deadline.time(), Waker::from(self.clone()), parent.clone());
-            let mut stage = self.stage.lock();
-            match stage.sink {
-                Some(_) => stage.ticket = Some(ticket),
-                // Over already: the patrol was quicker than we.
-                None => {
-                    drop(stage);
-                    patrol().leave(ticket);
+            let is_over = {
+                let mut stage = self.stage.lock();
+                let is_over = stage.sink.is_none();
+                if !is_over {
+                    stage.ticket = Some(ticket);
                 }
+                is_over
+            };
+            if is_over {
+                // The patrol was quicker than we.
+                patrol().leave(ticket);
+            } else if self.is_given_up() {
+                // Cancelled before the patrol knew of us: it looks again only at the next cancellation.
+                self.look();
             }
         }
     }
 
     /// Takes the task through the host's door and on its way.
+    ///
     /// `bytes` is what its arguments hold, as far as it is known.
     pub(crate) fn start(self: &Arc<Self>, host: &Arc<Host>, options: &TaskOptions, bytes: usize, args: Arg<F::Args>) {
         let is_sync = matches!(F::BODY, Body::Sync(_));
@@ -283,6 +303,10 @@ impl<F: RemoteFn> Job for Task<F> {
 
     fn abandon(&self) {
         self.give_up(CallError::MayHaveRun(Unknown::NoReply));
+    }
+
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or(F::NAME)
     }
 }
 
