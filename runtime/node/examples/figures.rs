@@ -2,9 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::stream::LocalBoxStream;
 use mobula_actor::current::Frame;
-use mobula_actor::{Actor, Address, Arg, Context, Handler, Message, Mode, ObjectRef, Placement, Spawn, arbiters};
-use mobula_node::{Body, Embedded, EmbeddedConfig, RemoteFn, TaskOptions, submit};
+use mobula_actor::{
+    Actor, Address, Arg, Context, Handler, IntoArg, Message, Mode, ObjectRef, Placement, Spawn, arbiters,
+};
+use mobula_node::{Body, Embedded, EmbeddedConfig, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
 use mobula_types::{Error, NoError};
 
 struct Nothing;
@@ -46,6 +49,46 @@ impl Handler<Add> for Counter {
     fn handle_sync(&mut self, Add(n): Add, _: &Context<Self>) -> u64 {
         self.0 += n;
         self.0
+    }
+}
+
+struct Plus;
+
+impl RemoteFn for Plus {
+    type Args = (u64,);
+    type Reply = u64;
+    type Error = NoError;
+    const NAME: &'static str = "figures::plus";
+    const OPTIONS: TaskOptions = TaskOptions::new();
+    const BODY: Body<Self> = Body::Sync(|(n,)| Ok(n + 1));
+}
+
+/// Submits ten and waits for them.
+struct Ten;
+
+impl RemoteFn for Ten {
+    type Args = ();
+    type Reply = ();
+    type Error = NoError;
+    const NAME: &'static str = "figures::ten";
+    const OPTIONS: TaskOptions = TaskOptions::new();
+    const BODY: Body<Self> = Body::Sync(|()| {
+        let ten: Vec<_> = (0..10).map(|_| nothing()).collect();
+        ten.iter().for_each(|one| drop(one.wait()));
+        Ok(())
+    });
+}
+
+struct Numbers;
+
+impl RemoteStream for Numbers {
+    type Args = (u64,);
+    type Item = u64;
+    const NAME: &'static str = "figures::numbers";
+    const OPTIONS: TaskOptions = TaskOptions::new();
+
+    fn open((n,): (u64,)) -> LocalBoxStream<'static, u64> {
+        Box::pin(futures_util::stream::iter(0..n))
     }
 }
 
@@ -116,6 +159,36 @@ fn main() {
         }
         if want("task") {
             one_by_one("task one at a time", 50_000, async || drop(nothing().await.unwrap())).await;
+        }
+        if want("shapes") {
+            rate("chain of 100 dependent tasks, per chain", 100, async |count| {
+                for _ in 0..count {
+                    let mut last = submit::<Plus>(&Plus::OPTIONS, Arg::Value((0,)));
+                    for _ in 0..100 {
+                        let arg = IntoArg::<u64>::into_arg(last);
+                        let args = Box::pin(async move { Ok((arg.resolve().await?,)) });
+                        last = submit::<Plus>(&Plus::OPTIONS, Arg::Later(args));
+                    }
+                    last.await.unwrap();
+                }
+            })
+            .await;
+            rate("nested 50 x 10, per round", 20, async |count| {
+                for _ in 0..count {
+                    let outer: Vec<_> = (0..50).map(|_| submit::<Ten>(&Ten::OPTIONS, Arg::Value(()))).collect();
+                    for one in outer {
+                        one.await.unwrap();
+                    }
+                }
+            })
+            .await;
+            rate("streamed results", 1_000_000, async |count| {
+                let mut items = submit_stream::<Numbers>(&Numbers::OPTIONS, Arg::Value((count as u64,)));
+                while let Some(item) = items.next().await {
+                    item.unwrap();
+                }
+            })
+            .await;
         }
         if want("objects") {
             rate("put", 1_000_000, async |count| {

@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::linked::Linked;
 use crate::options::TaskOptions;
 use crate::stream::Owed;
-use crate::task::{Inherited, Sink, Task, drop_quietly};
+use crate::task::{Inherited, Sink, Task, drop_quietly, resolved};
 
 /// A task on its way to where it runs.
 pub(crate) struct TaskFrame {
@@ -140,9 +140,9 @@ fn resolve<T: Send + 'static>(
     gone: impl Future<Output = ()> + Send + 'static,
     send: impl FnOnce(Result<T, CallError>) + Send + 'static,
 ) {
-    let wait = match args {
+    let later = match args {
         Arg::Value(args) => return send(Ok(args)),
-        Arg::Later(wait) => wait,
+        later @ Arg::Later(_) => later,
     };
     arbiters::runtime().spawn(async move {
         let passed = async {
@@ -152,9 +152,7 @@ fn resolve<T: Send + 'static>(
             }
         };
         send(tokio::select! {
-            args = wait => {
-                args.map_err(|cause| CallError::NotStarted(NotStarted::Argument { cause: Box::new(cause) }))
-            }
+            args = resolved(later) => args.map_err(CallError::NotStarted),
             () = gone => Err(CallError::Cancelled),
             () = passed => Err(CallError::DeadlineExceeded { given }),
         });

@@ -22,7 +22,7 @@ use crate::host::{Host, Room};
 use crate::linked::Linked;
 use crate::logic::Request;
 use crate::options::TaskOptions;
-use crate::task::drop_quietly;
+use crate::task::{drop_quietly, resolved};
 
 /// Runs a remote function that streams: gives the reading end at once.
 ///
@@ -77,7 +77,7 @@ async fn run<F: RemoteStream>(
     args: Arg<F::Args>,
 ) {
     let begin = async {
-        let args = args.resolve().await.map_err(|cause| NotStarted::Argument { cause: Box::new(cause) })?;
+        let args = resolved(args).await?;
         Ok((args, host.pool().permit(request).await?))
     };
     let begun = tokio::select! {

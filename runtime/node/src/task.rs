@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use mobula_actor::current::{self, Frame, SenderId};
 use mobula_actor::object::{Cancellable, GetError};
 use mobula_actor::patrol::{Ticket, patrol};
@@ -168,16 +169,17 @@ impl<F: RemoteFn> Task<F> {
         self.watch();
         match (F::BODY, args) {
             (Body::Sync(_), Arg::Value(args)) => self.enqueue(host, request, room, args),
-            (Body::Sync(_), Arg::Later(wait)) => {
+            (Body::Sync(_), later @ Arg::Later(_)) => {
                 let (task, host) = (self.clone(), host.clone());
+                // Not on the submitter's thread: taking a value out of its reference may copy a gigabyte.
                 arbiters::runtime().spawn(async move {
                     let args = tokio::select! {
-                        args = wait => args,
+                        args = resolved(later) => args,
                         () = task.given_up() => return,
                     };
                     match args {
                         Ok(args) => task.enqueue(&host, request, room, args),
-                        Err(cause) => task.finish(Err(argument(cause))),
+                        Err(cause) => task.refuse(cause),
                     }
                 });
             }
@@ -310,8 +312,13 @@ impl<F: RemoteFn> Job for Task<F> {
     }
 }
 
-fn argument(cause: GetError) -> GetError {
-    CallError::NotStarted(NotStarted::Argument { cause: Box::new(cause) })
+/// Waits for arguments that are references. Taking a value out of its reference may copy it, and that may panic.
+pub(crate) async fn resolved<T: Send + 'static>(args: Arg<T>) -> Result<T, NotStarted> {
+    let args = match AssertUnwindSafe(args.resolve()).catch_unwind().await {
+        Ok(args) => args,
+        Err(panic) => Err(CallError::Panicked(describe_panic(panic))),
+    };
+    args.map_err(|cause| NotStarted::Argument { cause: Box::new(cause) })
 }
 
 fn outcome<F: RemoteFn>(result: std::thread::Result<Returned<F>>) -> Result<F::Reply, GetError> {

@@ -156,6 +156,33 @@ fn a_drop_that_panics_is_the_tasks_failure() {
     });
 }
 
+/// Cannot be copied.
+#[derive(serde::Serialize, serde::Deserialize)]
+pub(crate) struct Unique(u64);
+
+impl Clone for Unique {
+    fn clone(&self) -> Self {
+        panic!("there is only one")
+    }
+}
+
+function!(Open(unique: Unique) -> u64 { unique.0 });
+
+#[test]
+fn a_clone_that_panics_is_the_arguments_failure() {
+    in_session(&two(), || async {
+        let unique = ObjectRef::ready(&mobula_actor::current::system().unwrap(), Unique(7));
+        let open = |unique: ObjectRef<Unique>| {
+            let unique = unique.into_arg();
+            submit::<Open>(&TaskOptions::new(), Arg::Later(Box::pin(async { Ok((unique.resolve().await?,)) })))
+        };
+        let error = open(unique.clone()).await.unwrap_err();
+        let CallError::NotStarted(NotStarted::Argument { cause }) = error else { panic!("{error}") };
+        assert!(matches!(*cause, CallError::Panicked(panic) if panic.message == "there is only one"));
+        assert_eq!(*open(unique).await.unwrap(), 7, "its last holder gives it away");
+    });
+}
+
 #[test]
 fn without_a_session_there_is_an_error() {
     assert_eq!(run::<Add>((1, 1)).wait().err(), Some(CallError::NotStarted(NotStarted::NoSession)));

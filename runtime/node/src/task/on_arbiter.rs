@@ -10,7 +10,7 @@ use mobula_actor::current::Frame;
 use mobula_actor::{Arg, CallState};
 use mobula_types::{CallError, Unknown};
 
-use super::{Task, argument, drop_quietly, outcome};
+use super::{Task, drop_quietly, outcome, resolved};
 use crate::function::{RemoteFn, Returned};
 use crate::host::{Host, Room};
 use crate::logic::Request;
@@ -36,19 +36,18 @@ pub(super) async fn run<F: RemoteFn>(
     args: Arg<F::Args>,
 ) {
     let task = &owed.0;
-    let begin = async { Ok((args.resolve().await.map_err(argument)?, host.pool().permit(request).await)) };
+    let begin = async {
+        let args = resolved(args).await?;
+        Ok((args, host.pool().permit(request).await?))
+    };
     let begun = tokio::select! {
         begun = begin => begun,
         () = task.given_up() => return,
     };
     drop(room);
     let (args, permit) = match begun {
-        Ok((args, Ok(permit))) => (args, permit),
-        Ok((args, Err(cause))) => {
-            drop_quietly(args);
-            return task.finish(Err(CallError::NotStarted(cause)));
-        }
-        Err(error) => return task.finish(Err(error)),
+        Ok(begun) => begun,
+        Err(cause) => return task.finish(Err(CallError::NotStarted(cause))),
     };
     let mut frame = task.frame();
     let made = frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
