@@ -1,5 +1,35 @@
 //! Mobula: remote functions and classes as supervised actors, in one process or many.
 //!
+//! ```
+//! use mobula::prelude::*;
+//!
+//! #[remote]
+//! fn count_words(text: String) -> usize { text.split_whitespace().count() }
+//!
+//! struct Counter { total: usize }
+//!
+//! #[actor(max_restarts = 3)]
+//! impl Counter {
+//!     fn new(start: usize) -> Self { Counter { total: start } }
+//!     fn add(&mut self, n: usize) -> usize { self.total += n; self.total }
+//! }
+//!
+//! #[mobula::main]
+//! async fn main() -> Result<()> {
+//!     let _session = mobula::init().await?;
+//!     let counts: Vec<ObjectRef<usize>> = ["a b", "c d e"].map(count_words::remote).into();
+//!     let counter = Counter::spawn(0).name("words").await?;
+//!     for c in counts { counter.add(c).await?; }              // a reference goes wherever its value goes
+//!     let total = counter.add(0).await?;                      // a typed reply or a typed error, never a hang
+//!     counter.add(1).tell()?;                                 // fire and forget
+//!     let later: ObjectRef<usize> = counter.add(1).submit();  // a reference to the future reply
+//!     assert_eq!((total, *mobula::get(later).await?), (5, 7));
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The [`guide`] explains each part on a page.
+//!
 //! | to | use |
 //! |---|---|
 //! | begin | [`init`], [`init_with`], [`Session`]; `#[mobula::main]`, `#[mobula::test]` |
@@ -9,6 +39,8 @@
 //! | pass values by reference | [`put`], [`get`], [`wait`], [`ObjectRef`] |
 //! | know how it ended | [`CallError`], [`ExitReason`], [`Session::counters`] |
 #![forbid(unsafe_code)]
+
+pub mod guide;
 
 mod expansion;
 mod lookup;

@@ -7,11 +7,50 @@ use mobula_types::NotStarted;
 ///
 /// `#[actor]` writes a `spawn` for its type that takes the constructor's arguments one by one; this takes them as the
 /// trait does.
+///
+/// ```
+/// # use mobula::prelude::*;
+/// struct Greeter(String);
+///
+/// impl Actor for Greeter {
+///     type Args = String;
+///     type Proxy = mobula::Address<Self>;
+///     async fn start(name: String, _: &Context<Self>) -> Result<Self> { Ok(Greeter(name)) }
+/// }
+///
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// let greeter = mobula::spawn::<Greeter>("Ray".into()).await?;
+/// assert!(greeter.is_alive());
+/// # Ok(())
+/// # }
+/// ```
 pub fn spawn<A: Actor>(args: A::Args) -> Spawn<A> {
     Spawn::here(args)
 }
 
 /// Finds a living actor by its name.
+///
+/// ```
+/// # use mobula::prelude::*;
+/// struct Clock;
+///
+/// #[actor]
+/// impl Clock {
+///     fn new() -> Self { Clock }
+///     fn hour(&mut self) -> u32 { 12 }
+/// }
+///
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// Clock::spawn().name("clock").await?;
+/// assert_eq!(mobula::actor::<Clock>("clock").await?.hour().await?, 12);
+/// assert!(mobula::actor::<Clock>("sundial").await.is_err());
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///
@@ -52,6 +91,21 @@ pub enum LookupError {
 /// Whether the caller of the function or handler that runs now has gone away, given up, or let its deadline pass.
 ///
 /// Code that computes long looks from time to time and returns early: nothing stops it from outside.
+///
+/// ```
+/// # use mobula::prelude::*;
+/// #[remote]
+/// fn search(from: u64) -> Option<u64> {
+///     (from..).take_while(|_| !mobula::cancelled()).find(|n| n % 1_000_003 == 0)
+/// }
+///
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// assert_eq!(*mobula::get(search::remote(1u64)).await?, Some(1_000_003));
+/// # Ok(())
+/// # }
+/// ```
 pub fn cancelled() -> bool {
     current::cancelled()
 }

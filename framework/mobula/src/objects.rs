@@ -11,6 +11,16 @@ use mobula_types::{CallError, NotStarted};
 
 /// Makes a reference to `value`: passing it on copies nothing.
 ///
+/// ```
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// let big = mobula::put(vec![0f32; 1 << 20])?;
+/// assert_eq!(mobula::get(&big).await?.len(), 1 << 20);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 ///
 /// There is no session.
@@ -22,6 +32,18 @@ pub fn put<T: Send + Sync + 'static>(value: T) -> Result<ObjectRef<T>, CallError
 /// Waits for the value of a reference, or for those of several.
 ///
 /// Functions that are not async call [`ObjectRef::wait`] instead.
+///
+/// ```
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// let (a, b) = (mobula::put(1)?, mobula::put(2)?);
+/// assert_eq!(*mobula::get(&a).await?, 1);
+/// let both = mobula::get(vec![a, b]).await?;
+/// assert_eq!(both.iter().map(|value| **value).sum::<i32>(), 3);
+/// # Ok(())
+/// # }
+/// ```
 ///
 /// # Errors
 ///
@@ -89,6 +111,25 @@ impl<T: Send + Sync + 'static> Gettable for &[ObjectRef<T>] {
 /// says otherwise.
 ///
 /// Gives those that are ready and the rest, both in the order of `refs`.
+///
+/// ```
+/// # use mobula::prelude::*;
+/// #[remote]
+/// fn square(n: u64) -> u64 { n * n }
+///
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// let refs: Vec<_> = (0..5).map(|n| square::remote(n)).collect();
+/// let (ready, rest) = mobula::wait(&refs).count(5).timeout(secs(5)).await?;
+/// assert_eq!((ready.len(), rest.len()), (5, 0));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`WaitError::TooFew`]: more are waited for than there are.
 pub fn wait<T: Send + Sync + 'static>(refs: &[ObjectRef<T>]) -> Wait<T> {
     Wait { refs: refs.to_vec(), count: 1, timeout: None }
 }
@@ -170,11 +211,19 @@ pub enum WaitError {
 }
 
 /// So many seconds.
+///
+/// ```
+/// assert_eq!(mobula::secs(2), std::time::Duration::from_millis(2_000));
+/// ```
 pub const fn secs(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
 /// So many milliseconds.
+///
+/// ```
+/// assert_eq!(mobula::millis(1_500), std::time::Duration::from_secs_f64(1.5));
+/// ```
 pub const fn millis(count: u64) -> Duration {
     Duration::from_millis(count)
 }

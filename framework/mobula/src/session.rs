@@ -11,6 +11,14 @@ use mobula_node::{Embedded, EmbeddedConfig};
 ///
 /// The first statement of a program; what it returns must be kept, because dropping it ends the session.
 ///
+/// ```
+/// #[mobula::main]
+/// async fn main() -> mobula::Result<()> {
+///     let _session = mobula::init().await?;
+///     Ok(())
+/// }
+/// ```
+///
 /// # Errors
 ///
 /// See [`InitError`].
@@ -19,6 +27,18 @@ pub async fn init() -> Result<Session, InitError> {
 }
 
 /// Begins a session as `config` says.
+///
+/// ```
+/// use mobula::Config;
+///
+/// #[mobula::main]
+/// async fn main() -> mobula::Result<()> {
+///     let session = mobula::init_with(Config::default().encode_all(true).compute_threads(2)).await?;
+///     assert!(session.actors().is_empty());
+///     session.stop().await;
+///     Ok(())
+/// }
+/// ```
 ///
 /// # Errors
 ///
@@ -129,7 +149,7 @@ impl Session {
 
     /// A session that is not the process's: for tests, which run beside one another.
     pub(crate) fn private(config: Config) -> Result<Self, InitError> {
-        let embedded = checked(config)?;
+        let embedded = checked(config, variable)?;
         Ok(Self { embedded: Embedded::start(&embedded) })
     }
 
@@ -174,7 +194,8 @@ impl std::fmt::Debug for Session {
     }
 }
 
-fn checked(config: Config) -> Result<EmbeddedConfig, InitError> {
+/// What `config` and the variables of the environment say together.
+fn checked(config: Config, variable: impl Fn(&str) -> Option<String>) -> Result<EmbeddedConfig, InitError> {
     let Config { mut embedded } = config;
     if cfg!(panic = "abort") {
         return Err(InitError::PanicAborts);
@@ -204,4 +225,34 @@ fn check_resources(resources: &BTreeMap<String, f64>) -> Result<(), InitError> {
 /// A variable of the environment, unless it is empty.
 fn variable(name: &str) -> Option<String> {
     env::var_os(name).map(|value| value.to_string_lossy().into_owned()).filter(|value| !value.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(variables: &[(&str, &str)], config: Config) -> Result<bool, InitError> {
+        let lookup = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        checked(config, lookup).map(|embedded| embedded.encode_all)
+    }
+
+    #[test]
+    fn the_environment_is_heard() {
+        assert_eq!(with(&[], Config::default()), Ok(false));
+        assert_eq!(with(&[], Config::default().encode_all(true)), Ok(true));
+        assert_eq!(with(&[("MOBULA_ENCODE", "always")], Config::default()), Ok(true));
+        let error = with(&[("MOBULA_ENCODE", "yes")], Config::default()).unwrap_err();
+        assert_eq!(error.to_string(), "MOBULA_ENCODE = yes: expected `always`, or nothing");
+        let error = with(&[("MOBULA_ADDRESS", "10.0.0.1:6379")], Config::default()).unwrap_err();
+        assert_eq!(error, InitError::Cluster { address: "10.0.0.1:6379".into() });
+    }
+
+    #[test]
+    fn resources_are_amounts() {
+        assert_eq!(with(&[], Config::default().resource("licence", 2.0)), Ok(false));
+        for amount in [-1.0, f64::NAN, f64::INFINITY] {
+            let error = with(&[], Config::default().resource("licence", amount)).unwrap_err();
+            assert!(error.to_string().starts_with(&format!("licence = {amount} is no amount")), "{error}");
+        }
+    }
 }
