@@ -17,10 +17,10 @@ use tokio::time::{Instant, Sleep};
 use crate::panics;
 
 /// Items a source may be ahead: enough that a reader on another thread is woken once for many.
-const ITEMS_MAX: usize = 256;
+pub const ITEMS_MAX: usize = 256;
 
 /// Bytes of items a source may be ahead, by the items' own size.
-const BYTES_MAX: usize = 1 << 20;
+pub const BYTES_MAX: usize = 1 << 20;
 
 /// Items that a source may be ahead when one takes `item_bytes`.
 pub(crate) fn credit(item_bytes: usize) -> usize {
