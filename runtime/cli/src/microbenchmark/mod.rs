@@ -4,8 +4,14 @@
 //! that does the work of one of `ray microbenchmark`'s bears that row's name. Peers are measured elsewhere
 //! (`integration/bench`).
 
+mod alone;
+mod calls;
+mod neighbours;
+mod objects;
 mod process;
 mod row;
+mod tasks;
+mod within;
 
 use anyhow::{Context, Result};
 
@@ -26,6 +32,9 @@ pub(crate) struct Args {
     /// Measure each figure for a moment only, to see that all of them work
     #[arg(long)]
     quick: bool,
+    /// What this process does when it was started by a section that needs one of its own
+    #[arg(long, hide = true)]
+    alone: Option<alone::Alone>,
 }
 
 /// How much measuring is wanted.
@@ -45,10 +54,20 @@ impl Effort {
 type Section = fn(Effort) -> Result<Vec<Row>>;
 
 /// All parts, in the order of their rows.
-const SECTIONS: &[(&str, Section)] = &[("process", process::rows)];
+const SECTIONS: &[(&str, Section)] = &[
+    ("process", process::rows),
+    ("fresh processes", alone::rows),
+    ("calls", calls::rows),
+    ("neighbours", neighbours::rows),
+    ("tasks", tasks::rows),
+    ("objects", objects::rows),
+];
 
 /// Prints each section's rows as soon as they are measured.
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if let Some(alone) = args.alone {
+        return alone::run(alone);
+    }
     if !args.json {
         anstream::println!("{}", row::table_head());
     }

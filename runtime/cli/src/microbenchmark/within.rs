@@ -1,0 +1,34 @@
+//! A session for the figures of one section, and the loops that several sections share.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use mobula::Session;
+
+/// Runs `work` in a session of its own, with this thread as the driver.
+pub(super) fn a_session<T>(work: impl AsyncFnOnce(&Session) -> Result<T>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the driver")?;
+    runtime.block_on(async {
+        let session = mobula::init().await.context("begin a session")?;
+        let result = work(&session).await;
+        session.stop().await;
+        result
+    })
+}
+
+/// How often per second something happened that happened `count` times since `start`.
+pub(super) fn per_second(count: usize, start: Instant) -> f64 {
+    count as f64 / start.elapsed().as_secs_f64()
+}
+
+/// Microseconds since `start`.
+pub(super) fn micros(start: Instant) -> f64 {
+    start.elapsed().as_secs_f64() * 1e6
+}
+
+/// Nanoseconds of CPU this thread has had. Figures in it do not see what else the machine does.
+pub(super) fn thread_cpu_ns() -> Result<f64> {
+    let time =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).context("read the thread's clock")?;
+    Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)
+}
