@@ -1,2 +1,0 @@
-//! mobula-bench.
-#![forbid(unsafe_code)]
