@@ -529,7 +529,7 @@ impl Drop for Pins {
 }
 
 fn release_anywhere(system: &Arc<System>, id: ObjectId) {
-    if id.owner == system.node() {
+    if id.owner == system.process() {
         system.release_object(id);
     } else if let Some(deliver) = system.deliver() {
         deliver.release(id);
@@ -552,7 +552,7 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Serialize for Obje
     /// Exports the object and writes its id.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ObjectCell { id, system, .. } = &*self.cell;
-        if id.owner == system.node() {
+        if id.owner == system.process() {
             let mut objects = system.exports.objects.lock();
             let export = objects.entry(*id).or_insert_with(|| Export { object: self.cell.clone(), holders: 0 });
             export.holders += 1;
@@ -579,7 +579,7 @@ impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'
         use serde::de::Error;
         let id = ObjectId::deserialize(deserializer)?;
         let system = current::decoding()?;
-        if id.owner == system.node() {
+        if id.owner == system.process() {
             let export = system.exports.objects.lock().get(&id).map(|export| export.object.clone());
             return export
                 .and_then(|object| object.into_any().downcast::<ObjectCell<T>>().ok())

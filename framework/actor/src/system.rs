@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use mobula_types::{ActorId, ExitReason, Incarnation, NodeId, ObjectId, TaskId};
+use mobula_types::{ActorId, ExitReason, Incarnation, ObjectId, ProcessId, TaskId};
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
@@ -27,8 +27,8 @@ const NAMES_MAX: usize = 65_536;
 /// How to make a [`System`].
 #[derive(Clone, Debug)]
 pub struct SystemConfig {
-    /// The node's id, unique among the systems that talk to one another.
-    pub node: NodeId,
+    /// The process, unique among the systems that talk to one another.
+    pub process: ProcessId,
     /// Threads that actors share.
     pub arbiters: usize,
 }
@@ -48,7 +48,7 @@ type DeadLetterHook = Arc<dyn Fn(&DeadLetter) + Send + Sync>;
 
 /// One process's actors, names, threads and counters.
 pub struct System {
-    node: NodeId,
+    process: ProcessId,
     arbiters: Arbiters,
     directory: Mutex<Directory>,
     names: RwLock<HashMap<String, ActorId>>,
@@ -77,12 +77,12 @@ impl System {
     /// Starts the threads of a new system.
     pub fn start(config: &SystemConfig) -> Arc<Self> {
         panics::install_hook();
-        Self::with(config.node, Arbiters::start(config.arbiters))
+        Self::with(config.process, Arbiters::start(config.arbiters))
     }
 
-    fn with(node: NodeId, arbiters: Arbiters) -> Arc<Self> {
+    fn with(process: ProcessId, arbiters: Arbiters) -> Arc<Self> {
         Arc::new(Self {
-            node,
+            process,
             arbiters,
             directory: Mutex::default(),
             names: RwLock::default(),
@@ -102,7 +102,7 @@ impl System {
     pub fn absent() -> &'static Arc<Self> {
         static ABSENT: OnceLock<Arc<System>> = OnceLock::new();
         ABSENT.get_or_init(|| {
-            let absent = Self::with(NodeId::default(), Arbiters::none());
+            let absent = Self::with(ProcessId::default(), Arbiters::none());
             absent.ending.store(true, Ordering::Release);
             absent
         })
@@ -122,9 +122,9 @@ impl System {
         PROCESS_DEFAULT.read().upgrade().filter(|system| !system.is_ending())
     }
 
-    /// The node's id.
-    pub fn node(&self) -> NodeId {
-        self.node
+    /// Which process of the cluster this is.
+    pub fn process(&self) -> ProcessId {
+        self.process
     }
 
     /// What was counted so far.
@@ -179,12 +179,12 @@ impl System {
 
     /// The id of a new object.
     pub fn next_object_id(&self) -> ObjectId {
-        ObjectId { owner: self.node, seq: self.objects_made.fetch_add(1, Ordering::Relaxed) + 1 }
+        ObjectId { owner: self.process, seq: self.objects_made.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
     /// The id of a new task.
     pub fn next_task_id(&self) -> TaskId {
-        TaskId { node: self.node, seq: self.tasks_made.fetch_add(1, Ordering::Relaxed) + 1 }
+        TaskId { process: self.process, seq: self.tasks_made.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
     /// Whether the session is over or about to be: nothing new is started.
@@ -230,7 +230,7 @@ impl System {
         let generation = directory.generation;
         let entry = directory.actors.vacant_entry();
         let slot = u32::try_from(entry.key()).expect("fewer than 4 billion actors live at once");
-        let mailbox = make(ActorId { node: self.node, slot, generation });
+        let mailbox = make(ActorId { process: self.process, slot, generation });
         entry.insert(mailbox.clone());
         mailbox
     }
@@ -252,7 +252,7 @@ impl System {
     }
 
     pub(crate) fn local(&self, id: ActorId) -> Option<Arc<dyn AnyMailbox>> {
-        if id.node != self.node {
+        if id.process != self.process {
             return None;
         }
         self.directory.lock().actors.get(id.slot as usize).filter(|mailbox| mailbox.id() == id).cloned()
@@ -260,7 +260,7 @@ impl System {
 
     /// Whether the actor lives, as far as is known here.
     pub fn is_alive(&self, id: ActorId) -> bool {
-        if id.node == self.node {
+        if id.process == self.process {
             return self.local(id).is_some();
         }
         self.deliver().is_some_and(|deliver| deliver.is_alive(id))
@@ -286,7 +286,7 @@ impl System {
 
     /// Sends a control message to wherever the actor is.
     pub(crate) fn control(&self, to: ActorId, control: Control) {
-        if to.node != self.node {
+        if to.process != self.process {
             if let Some(deliver) = self.deliver() {
                 deliver.control(to, control);
             }
@@ -334,6 +334,6 @@ pub(crate) enum NameRefused {
 
 impl std::fmt::Debug for System {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("System").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("System").field("process", &self.process).finish_non_exhaustive()
     }
 }

@@ -58,7 +58,7 @@ pub use mobula_actor::{
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
     ActorId, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, NoError, NodeId, NotStarted,
-    ObjectId, Outcome, Panic, Restart, RestartPolicy, Strategy, Unknown,
+    ObjectId, Outcome, Panic, ProcessId, Restart, RestartPolicy, Strategy, Unknown,
 };
 pub use objects::{Gettable, Wait, WaitError, get, millis, put, secs, wait};
 pub use session::{Config, InitError, Session, init, init_with};

@@ -190,7 +190,7 @@ impl Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("node", &self.embedded.driver().node()).finish_non_exhaustive()
+        f.debug_struct("Session").field("process", &self.embedded.driver().process()).finish_non_exhaustive()
     }
 }
 

@@ -6,12 +6,14 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`ledger`] | whether an amount of resources is free |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
 #![forbid(unsafe_code)]
 
 pub mod invariant;
+pub mod ledger;
 pub mod mutant;
 pub mod restarts;
 pub mod supervision;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use mobula_actor::{System, SystemConfig};
-use mobula_types::NodeId;
+use mobula_types::{NodeId, ProcessId};
 
 use crate::compute::Pool;
 use crate::host::{Host, QueueBounds};
@@ -78,7 +78,7 @@ impl Embedded {
         let pool = Pool::new(compute_threads, &resources);
         let host = Host::new(pool.clone(), *queue);
         let system = |arbiters| {
-            let system = System::start(&SystemConfig { node: next_node(), arbiters });
+            let system = System::start(&SystemConfig { process: next_process(), arbiters });
             assert!(system.set_extension(host.clone()), "a new system has no extension");
             system
         };
@@ -167,7 +167,7 @@ async fn outcomes(systems: [&Arc<System>; 2]) {
 }
 
 /// Ids are unique in the process, so that sessions may run beside one another.
-fn next_node() -> NodeId {
+fn next_process() -> ProcessId {
     static NEXT: AtomicU64 = AtomicU64::new(1);
-    NodeId(NEXT.fetch_add(1, Ordering::Relaxed))
+    ProcessId::from(NodeId(NEXT.fetch_add(1, Ordering::Relaxed)))
 }

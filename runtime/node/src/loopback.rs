@@ -9,7 +9,7 @@ use futures_util::future::BoxFuture;
 use mobula_actor::deliver::{Deliver, EncodedReply, Outgoing, Spawned, refuse};
 use mobula_actor::object::GetError;
 use mobula_actor::{Control, SpawnError, SpawnFrame, System};
-use mobula_types::{ActorId, CallError, NodeId, NotStarted, ObjectId};
+use mobula_types::{ActorId, CallError, NotStarted, ObjectId, ProcessId};
 
 /// Joins `driver` and `worker`: what `driver` spawns lives in `worker`.
 pub(crate) fn join(driver: &Arc<System>, worker: &Arc<System>) {
@@ -26,8 +26,8 @@ struct Loopback {
 }
 
 impl Loopback {
-    fn side(&self, node: NodeId) -> Option<Arc<System>> {
-        [&self.driver, &self.worker].into_iter().filter_map(Weak::upgrade).find(|system| system.node() == node)
+    fn side(&self, process: ProcessId) -> Option<Arc<System>> {
+        [&self.driver, &self.worker].into_iter().filter_map(Weak::upgrade).find(|system| system.process() == process)
     }
 }
 
@@ -35,7 +35,7 @@ impl Deliver for Loopback {
     fn try_call(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
         let Outgoing { frame, pins } = call;
         let actor = frame.header.target;
-        let Some(side) = self.side(actor.node) else { return Err(refuse(reply, NotStarted::NoSuchActor { actor })) };
+        let Some(side) = self.side(actor.process) else { return Err(refuse(reply, NotStarted::NoSuchActor { actor })) };
         let result = side.receive(&frame, reply)?.try_enter();
         drop(pins);
         result
@@ -44,7 +44,7 @@ impl Deliver for Loopback {
     fn call(&self, call: Outgoing, reply: Option<EncodedReply>) -> BoxFuture<'static, Result<(), NotStarted>> {
         let Outgoing { frame, pins } = call;
         let actor = frame.header.target;
-        let entering = match self.side(actor.node) {
+        let entering = match self.side(actor.process) {
             Some(side) => side.receive(&frame, reply).map(|incoming| incoming.enter()),
             None => Err(refuse(reply, NotStarted::NoSuchActor { actor })),
         };
@@ -56,7 +56,7 @@ impl Deliver for Loopback {
     }
 
     fn control(&self, to: ActorId, control: Control) {
-        if let Some(side) = self.side(to.node) {
+        if let Some(side) = self.side(to.process) {
             side.control_local(to, control);
         }
     }
@@ -71,7 +71,7 @@ impl Deliver for Loopback {
     }
 
     fn is_alive(&self, actor: ActorId) -> bool {
-        self.side(actor.node).is_some_and(|side| side.is_alive(actor))
+        self.side(actor.process).is_some_and(|side| side.is_alive(actor))
     }
 
     fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Arc<[u8]>, GetError>> {

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, ErrorChain};
+use crate::{ActorId, Death, ErrorChain};
 
 /// Why one incarnation of an actor ended. Later causes wrap earlier ones; [`ExitReason::root`] is the first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +22,10 @@ pub enum ExitReason {
     Panicked(Panic),
     /// Its constructor returned an error, or it stopped itself with one.
     Failed(ErrorChain),
+    /// Its process ended. Whether the actor is to blame stands among the death's culprits.
+    ProcessDied(Box<Death>),
+    /// The process that kept it alive has ended, so nobody may restart it.
+    SupervisorDied(Box<Death>),
     /// A linked actor ended abnormally.
     Linked {
         /// The linked actor.
@@ -62,6 +66,8 @@ impl fmt::Display for ExitReason {
             Self::Killed => f.write_str("killed"),
             Self::Panicked(panic) => write!(f, "{panic}"),
             Self::Failed(error) => write!(f, "failed: {error}"),
+            Self::ProcessDied(death) => write!(f, "{death}"),
+            Self::SupervisorDied(death) => write!(f, "its supervisor's {death}"),
             Self::Linked { peer, cause } => write!(f, "{cause}; ended with the linked {peer}"),
             Self::Escalated { child, cause } => write!(f, "{cause}; {child} was restarted too often"),
         }

@@ -1,6 +1,6 @@
 //! Ids are types: a task is never taken for an object, a stale incarnation never for the live one.
 //!
-//! Names that are easily confused: an [`ActorId`] names an actor for life, over all its restarts; an [`Incarnation`]
+//! Names that are easily confused: a [`NodeId`] names a host's node, a [`ProcessId`] one process of it; an [`ActorId`] names an actor for life, over all its restarts; an [`Incarnation`]
 //! counts those restarts; an [`Epoch`] counts the heads a cluster has had; an [`Attempt`] counts the runs of one task.
 
 use std::fmt;
@@ -46,6 +46,59 @@ number_id! {
     Attempt(u32), "attempt-"
 }
 
+/// One process of a cluster: a node itself, or a worker or driver that is attached to it.
+///
+/// ```
+/// use mobula_types::{NodeId, ProcessId};
+/// let worker = ProcessId::new(NodeId(7), 2);
+/// assert_eq!((worker.node(), worker.number()), (NodeId(7), 2));
+/// assert_eq!((worker.to_string(), ProcessId::from(NodeId(7)).to_string()), ("7:2".into(), "7".into()));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ProcessId(u64);
+
+impl ProcessId {
+    /// Processes a node may ever have had, itself included: numbers are not used again while it runs.
+    pub const NUMBERS: u32 = 1 << Self::NUMBER_BITS;
+    const NUMBER_BITS: u32 = 24;
+
+    /// Process `number` of `node`; 0 is the node itself.
+    ///
+    /// # Panics
+    ///
+    /// `number` is [`NUMBERS`](Self::NUMBERS) or more, or the node's own number takes more than 40 bits: heads and nodes
+    /// count from 1.
+    pub const fn new(node: NodeId, number: u32) -> Self {
+        assert!(number < Self::NUMBERS && node.0 < 1 << (u64::BITS - Self::NUMBER_BITS), "a process id has 64 bits");
+        Self(node.0 << Self::NUMBER_BITS | number as u64)
+    }
+
+    /// The node it belongs to.
+    pub const fn node(self) -> NodeId {
+        NodeId(self.0 >> Self::NUMBER_BITS)
+    }
+
+    /// Which process of its node it is; 0 is the node itself.
+    pub const fn number(self) -> u32 {
+        (self.0 & (Self::NUMBERS as u64 - 1)) as u32
+    }
+}
+
+impl From<NodeId> for ProcessId {
+    fn from(node: NodeId) -> Self {
+        Self::new(node, 0)
+    }
+}
+
+impl fmt::Display for ProcessId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.number() {
+            0 => write!(f, "{}", self.node().0),
+            number => write!(f, "{}:{number}", self.node().0),
+        }
+    }
+}
+
 impl Incarnation {
     /// The incarnation after this one.
     #[must_use]
@@ -68,15 +121,15 @@ impl Attempt {
 /// Names an actor for life, and says nothing of where it is now.
 ///
 /// ```
-/// use mobula_types::{ActorId, NodeId};
-/// let id = ActorId { node: NodeId(7), slot: 3, generation: 1 };
+/// use mobula_types::{ActorId, NodeId, ProcessId};
+/// let id = ActorId { process: ProcessId::from(NodeId(7)), slot: 3, generation: 1 };
 /// assert_eq!(id.to_string(), "actor-7.3.1");
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ActorId {
-    /// The node the actor was born on.
-    pub node: NodeId,
-    /// Its slot in that node's table; reused after the actor has ended.
+    /// The process that spawned it, which knows where it lives: its home.
+    pub process: ProcessId,
+    /// Its slot in that process's table; reused after the actor has ended.
     pub slot: u32,
     /// How often the slot had been given out before, so that a reused slot is another id.
     pub generation: u32,
@@ -84,36 +137,36 @@ pub struct ActorId {
 
 impl fmt::Display for ActorId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "actor-{}.{}.{}", self.node.0, self.slot, self.generation)
+        write!(f, "actor-{}.{}.{}", self.process, self.slot, self.generation)
     }
 }
 
 /// Names a submitted task over all its attempts; with the [`Attempt`] it is the idempotency key of G2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TaskId {
-    /// The node the task was submitted on.
-    pub node: NodeId,
-    /// The count of that node's submissions.
+    /// The process that submitted the task.
+    pub process: ProcessId,
+    /// The count of that process's submissions.
     pub seq: u64,
 }
 
 impl fmt::Display for TaskId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "task-{}.{}", self.node.0, self.seq)
+        write!(f, "task-{}.{}", self.process, self.seq)
     }
 }
 
-/// Names an object; its owner, the node that made the reference, is part of the name.
+/// Names an object; its owner, the process that made the reference, is part of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectId {
-    /// The node that counts the object's holders.
-    pub owner: NodeId,
-    /// The count of that node's objects.
+    /// The process that counts the object's holders.
+    pub owner: ProcessId,
+    /// The count of that process's objects.
     pub seq: u64,
 }
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "object-{}.{}", self.owner.0, self.seq)
+        write!(f, "object-{}.{}", self.owner, self.seq)
     }
 }

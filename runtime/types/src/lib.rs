@@ -5,27 +5,37 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | [`ids`] | typed ids: node, job, actor, task and attempt, object, incarnation, epoch, lease |
+//! | [`ids`] | typed ids: node and process, job, actor, task and attempt, object, incarnation, epoch, lease |
 //! | [`time`] | [`Time`], [`Deadline`]: monotonic, given from outside |
 //! | [`machine`] | [`StateMachine`], the one shape of every decision |
+//! | [`resources`] | amounts of CPUs, GPUs and what has a name of its own |
+//! | [`placement`] | what something asks of its place, and what a node tells of itself |
+//! | [`death`] | why a process or node ended |
+//! | [`state`] | the records that `status` and `list` print |
 //! | [`error`] | [`Error`]: any error as text, for programs that pass errors on |
 //! | [`outcome`] | [`Outcome`], [`CallError`] and the causes a caller is told |
 //! | [`exit`] | [`ExitReason`]: why an actor ended, root cause first |
 //! | [`supervision`] | restart policies and strategies |
 #![forbid(unsafe_code)]
 
+pub mod death;
 pub mod error;
 pub mod exit;
 pub mod ids;
 pub mod machine;
 pub mod outcome;
+pub mod placement;
+pub mod resources;
+pub mod state;
 pub mod supervision;
 pub mod time;
 
+pub use death::{Culprit, Death, DeathCause};
 pub use error::Error;
 pub use exit::{ExitReason, Panic};
-pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, TaskId};
+pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId};
 pub use machine::StateMachine;
 pub use outcome::{CallError, ErrorChain, NoError, NotStarted, Outcome, Unknown};
+pub use placement::{NodeLoad, PlacementSpec, PlacementStrategy};
 pub use supervision::{Backoff, Intensity, Restart, RestartPolicy, Strategy};
 pub use time::{Deadline, Time};

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, ExitReason, Panic};
+use crate::{ActorId, Death, ExitReason, ObjectId, Panic};
 
 /// The six ways in which a submitted task or an `ask` ends. Each ends in exactly one of them; nothing hangs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,6 +62,13 @@ pub enum CallError<E = NoError> {
     NotStarted(NotStarted),
     /// Whether the function ran is unknown.
     MayHaveRun(Unknown),
+    /// The value was made, and every copy of it is gone.
+    ObjectLost {
+        /// Which value.
+        object: ObjectId,
+        /// What took the last copy.
+        cause: Box<Death>,
+    },
     /// The caller, or the caller's caller, gave the call up.
     Cancelled,
     /// The deadline passed first; whether the function ran is unknown.
@@ -77,7 +84,7 @@ impl<E> CallError<E> {
         match self {
             Self::Returned(_) | Self::Panicked(_) => Outcome::Failed,
             Self::NotStarted(_) => Outcome::NotStarted,
-            Self::MayHaveRun(_) => Outcome::MayHaveRun,
+            Self::MayHaveRun(_) | Self::ObjectLost { .. } => Outcome::MayHaveRun,
             Self::Cancelled => Outcome::Cancelled,
             Self::DeadlineExceeded { .. } => Outcome::DeadlineExceeded,
         }
@@ -95,6 +102,7 @@ impl<E> CallError<E> {
             Self::Panicked(panic) => CallError::Panicked(panic),
             Self::NotStarted(cause) => CallError::NotStarted(cause),
             Self::MayHaveRun(cause) => CallError::MayHaveRun(cause),
+            Self::ObjectLost { object, cause } => CallError::ObjectLost { object, cause },
             Self::Cancelled => CallError::Cancelled,
             Self::DeadlineExceeded { given } => CallError::DeadlineExceeded { given },
         }
@@ -115,6 +123,7 @@ impl<E: fmt::Display> fmt::Display for CallError<E> {
             Self::Panicked(panic) => write!(f, "the call {panic}"),
             Self::NotStarted(cause) => write!(f, "the call was not started: {cause}"),
             Self::MayHaveRun(cause) => write!(f, "the call may have run: {cause}"),
+            Self::ObjectLost { object, cause } => write!(f, "{object} is lost: {cause}"),
             Self::Cancelled => f.write_str("the call was cancelled"),
             Self::DeadlineExceeded { given: Some(given) } => write!(f, "the deadline of {given:?} has passed"),
             Self::DeadlineExceeded { given: None } => f.write_str("the deadline has passed"),
@@ -187,6 +196,23 @@ pub enum NotStarted {
         /// What was wrong with it.
         message: String,
     },
+    /// The process that was to run it, or to start it, has ended.
+    ProcessDied {
+        /// How.
+        death: Box<Death>,
+    },
+    /// It is larger than may travel inside a message.
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The bytes allowed.
+        max: usize,
+    },
+    /// No place was free in time.
+    NoPlace {
+        /// What it waited for.
+        why: String,
+    },
     /// The session has ended, or there is none.
     NoSession,
     /// The caller blocks a thread that actors share, so what it waits for may need that very thread.
@@ -207,6 +233,11 @@ impl fmt::Display for NotStarted {
             }
             Self::Unknown { name } => write!(f, "the other side has no `{name}` of these types"),
             Self::Codec { message } => write!(f, "a value could not travel: {message}"),
+            Self::ProcessDied { death } => write!(f, "{death}"),
+            Self::TooLarge { bytes, max } => {
+                write!(f, "its {bytes} bytes are more than the {max} that travel inside a message")
+            }
+            Self::NoPlace { why } => write!(f, "no place was free in time: {why}"),
             Self::WouldBlock => f.write_str(
                 "a blocking wait on a thread that actors share: make the handler async and await, or spawn the actor \
                  with .dedicated()",
@@ -227,6 +258,11 @@ pub enum Unknown {
         /// Why it ended.
         reason: ExitReason,
     },
+    /// The process that held the call has ended.
+    ProcessDied {
+        /// How.
+        death: Box<Death>,
+    },
     /// The call's handler went away without an answer.
     NoReply,
     /// The reply came but could not be decoded.
@@ -240,6 +276,7 @@ impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::ActorEnded { actor, reason } => write!(f, "{actor} ended while it held the call: {reason}"),
+            Self::ProcessDied { death } => write!(f, "{death}"),
             Self::NoReply => f.write_str("its handler went away without an answer"),
             Self::Codec { message } => write!(f, "the reply could not be read: {message}"),
         }

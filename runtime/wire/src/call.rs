@@ -39,9 +39,9 @@ pub struct CallHeader {
 /// A call as it travels.
 ///
 /// ```
-/// use mobula_types::{ActorId, Attempt, NodeId};
+/// use mobula_types::{ActorId, Attempt, NodeId, ProcessId};
 /// use mobula_wire::{CallFrame, CallHeader, CodecId};
-/// let target = ActorId { node: NodeId(1), slot: 2, generation: 0 };
+/// let target = ActorId { process: ProcessId::from(NodeId(1)), slot: 2, generation: 0 };
 /// let header = CallHeader {
 ///     target, incarnation: None, message: mobula_wire::name_hash("counter::Add"), schema: 0, left: None,
 ///     attempt: Attempt::FIRST, crash_count: 0, sender: 9, seq: 1,
@@ -127,7 +127,7 @@ pub struct TooLarge {
 }
 
 impl TooLarge {
-    fn check(what: &'static str, count: usize, max: usize) -> Result<(), Self> {
+    pub(crate) fn check(what: &'static str, count: usize, max: usize) -> Result<(), Self> {
         if count > max { Err(Self { what, count, max }) } else { Ok(()) }
     }
 }
@@ -139,14 +139,14 @@ const REF_BYTES: usize = 16;
 
 #[cfg(test)]
 mod tests {
-    use mobula_types::NodeId;
+    use mobula_types::{NodeId, ProcessId};
 
     use super::*;
 
     fn frame() -> CallFrame {
         CallFrame {
             header: CallHeader {
-                target: ActorId { node: NodeId(0x0102), slot: 3, generation: 4 },
+                target: ActorId { process: ProcessId::new(NodeId(0), 0x0102), slot: 3, generation: 4 },
                 incarnation: Some(Incarnation(5)),
                 message: 6,
                 schema: 7,
@@ -157,7 +157,7 @@ mod tests {
                 seq: 13,
             },
             codec: CodecId::BINCODE_LEGACY,
-            refs: vec![ObjectId { owner: NodeId(14), seq: 15 }],
+            refs: vec![ObjectId { owner: ProcessId::new(NodeId(0), 14), seq: 15 }],
             payload: b"payload".to_vec(),
         }
     }
@@ -197,7 +197,8 @@ mod tests {
 
     #[test]
     fn bounds_hold_on_both_sides() {
-        let many = CallFrame { refs: vec![ObjectId { owner: NodeId(1), seq: 1 }; REFS_MAX + 1], ..frame() };
+        let many =
+            CallFrame { refs: vec![ObjectId { owner: ProcessId::from(NodeId(1)), seq: 1 }; REFS_MAX + 1], ..frame() };
         let error = TooLarge { what: "references", count: REFS_MAX + 1, max: REFS_MAX };
         let head = codec::encode(&(many.codec, &many.header, &many.refs)).unwrap();
         assert_eq!(many.encode(), Err(error));

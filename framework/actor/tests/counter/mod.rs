@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_actor::{Actor, Address, Context, Handler, Message, Mode, System, SystemConfig, arbiters};
-use mobula_types::{Error, NodeId};
+use mobula_types::{Error, NodeId, ProcessId};
 use tokio::sync::oneshot;
 
 pub(crate) struct Counter(usize);
@@ -76,7 +76,7 @@ impl Handler<Hash> for Counter {
 
 /// Runs `test` in a system of its own, and checks after it that every call had exactly one outcome.
 pub(crate) fn with_system(test: impl AsyncFnOnce(&Arc<System>)) {
-    let system = System::start(&SystemConfig { node: NodeId(1), arbiters: 2 });
+    let system = System::start(&SystemConfig { process: ProcessId::from(NodeId(1)), arbiters: 2 });
     arbiters::runtime().block_on(async {
         test(&system).await;
         system.stop(Duration::from_secs(5)).await;

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mobula_logic::supervision::{self, ChildKey, Input, Output, Supervision};
 use mobula_logic::{Mutant, Violation};
-use mobula_types::{ActorId, ErrorChain, ExitReason, NodeId, Panic, StateMachine, Time};
+use mobula_types::{ActorId, ErrorChain, ExitReason, Panic, ProcessId, StateMachine, Time};
 
 use crate::agenda::Agenda;
 use crate::coverage::Coverage;
@@ -368,7 +368,7 @@ impl World {
             }
             Output::Escalate { child, cause } => {
                 self.coverage.saw(if id == 0 { "root escalates" } else { "escalates to its supervisor" });
-                let child = ActorId { node: NodeId(0), slot: child, generation: 0 };
+                let child = ActorId { process: ProcessId::default(), slot: child, generation: 0 };
                 self.depart(id, ExitReason::Escalated { child, cause: Box::new(cause) }, false);
             }
             Output::Stopped => {

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use super::ledger::{Amount, Fit, Ledger, Request, Resources};
+use super::{Amount, Fit, Ledger, Request, Resources};
 
 /// The ledger, and the tasks of special shape that wait for it.
 #[derive(Debug)]

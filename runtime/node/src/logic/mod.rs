@@ -1,7 +1,7 @@
-//! Which task may run now: amounts, and the line of those that wait for them. Pure: no clock, thread or lock.
+//! Which task may run now: the line of those that wait for amounts. Pure: no clock, thread or lock.
 
-mod ledger;
 mod line;
 
-pub use ledger::{Amount, Fit, Ledger, Request, Resources};
 pub use line::Line;
+pub use mobula_logic::ledger::{Fit, Ledger};
+pub use mobula_types::resources::{Amount, Request, Resources};

@@ -4,95 +4,8 @@
 //! total for a moment, when a task that gave its CPU back during a wait goes on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-/// An amount in steps of 0.0001, so that halves and tenths add up exactly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Amount(u64);
-
-impl Amount {
-    const STEPS: u64 = 10_000;
-
-    /// Nothing.
-    pub const ZERO: Self = Self(0);
-    /// One whole.
-    pub const ONE: Self = Self(Self::STEPS);
-
-    /// So many wholes.
-    pub const fn whole(count: u64) -> Self {
-        Self(count.saturating_mul(Self::STEPS))
-    }
-
-    /// The nearest amount to `value`; `None` when it is negative or no number.
-    pub fn new(value: f64) -> Option<Self> {
-        let steps = (value * Self::STEPS as f64).round();
-        (steps >= 0.0 && steps.is_finite()).then_some(Self(steps as u64))
-    }
-}
-
-/// Prints like the number a user wrote: `1`, `0.5`.
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0 as f64 / Self::STEPS as f64)
-    }
-}
-
-/// What one task takes while it runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Request {
-    /// CPUs.
-    pub cpus: Amount,
-    /// GPUs.
-    pub gpus: Amount,
-    /// Resources that the configuration names.
-    pub others: Vec<(String, Amount)>,
-}
-
-impl Request {
-    /// What a function that is not async takes unless it says otherwise.
-    pub const ONE_CPU: Self = Self { cpus: Amount::ONE, gpus: Amount::ZERO, others: Vec::new() };
-
-    /// Asks for `amount` more of `name`.
-    pub fn add(&mut self, name: &str, amount: Amount) {
-        let at = match name {
-            CPUS => &mut self.cpus,
-            GPUS => &mut self.gpus,
-            other => match self.others.iter().position(|(name, _)| name == other) {
-                Some(at) => &mut self.others[at].1,
-                None => {
-                    self.others.push((other.to_owned(), Amount::ZERO));
-                    &mut self.others.last_mut().expect("one was pushed").1
-                }
-            },
-        };
-        at.0 = at.0.saturating_add(amount.0);
-    }
-
-    /// Whether it takes nothing at all.
-    pub fn is_nothing(&self) -> bool {
-        self.cpus == Amount::ZERO && self.gpus == Amount::ZERO && self.others.is_empty()
-    }
-
-    fn amounts(&self) -> impl Iterator<Item = (&str, Amount)> {
-        let first = [(CPUS, self.cpus), (GPUS, self.gpus)];
-        let others = self.others.iter().map(|(name, amount)| (name.as_str(), *amount));
-        first.into_iter().chain(others).filter(|(_, amount)| *amount > Amount::ZERO)
-    }
-}
-
-const CPUS: &str = "num_cpus";
-const GPUS: &str = "num_gpus";
-
-/// What a node has.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Resources {
-    /// CPUs.
-    pub cpus: Amount,
-    /// GPUs.
-    pub gpus: Amount,
-    /// Resources with a name of their own.
-    pub others: BTreeMap<String, Amount>,
-}
+use mobula_types::resources::{Amount, CPUS, GPUS, Request, Resources};
 
 /// Whether a request could be granted now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +32,7 @@ struct Shelf {
 
 impl Shelf {
     fn has(self, amount: Amount) -> bool {
-        self.in_use.0.saturating_add(amount.0) <= self.total.0
+        self.in_use.plus(amount) <= self.total
     }
 }
 
@@ -158,7 +71,7 @@ impl Ledger {
     pub fn take(&mut self, request: &Request) {
         for (name, amount) in request.amounts() {
             if let Some(shelf) = self.shelves.get_mut(name) {
-                shelf.in_use.0 = shelf.in_use.0.saturating_add(amount.0);
+                shelf.in_use = shelf.in_use.plus(amount);
             }
         }
     }
@@ -168,14 +81,14 @@ impl Ledger {
         for (name, amount) in request.amounts() {
             if let Some(shelf) = self.shelves.get_mut(name) {
                 debug_assert!(shelf.in_use >= amount, "LED-1: only what was taken is given back");
-                shelf.in_use.0 = shelf.in_use.0.saturating_sub(amount.0);
+                shelf.in_use = shelf.in_use.minus(amount);
             }
         }
     }
 
     /// Whole CPUs that nobody uses.
     pub fn whole_cpus_free(&self) -> usize {
-        let free = self.shelves.get(CPUS).map_or(0, |cpus| cpus.total.0.saturating_sub(cpus.in_use.0));
+        let free = self.shelves.get(CPUS).map_or(0, |cpus| cpus.total.minus(cpus.in_use).steps());
         usize::try_from(free / Amount::STEPS).unwrap_or(usize::MAX)
     }
 }
@@ -224,13 +137,5 @@ mod tests {
         assert_eq!(ledger.fit(&cpus(1.0)), Fit::LacksOnlyCpus);
         ledger.give(&both);
         assert_eq!(ledger.fit(&both), Fit::Now);
-    }
-
-    #[test]
-    fn amounts_that_are_none_are_refused() {
-        for value in [-1.0, f64::NAN, f64::INFINITY] {
-            assert_eq!(Amount::new(value), None, "{value}");
-        }
-        assert_eq!(Amount::new(0.5).unwrap().to_string(), "0.5");
     }
 }

@@ -1,0 +1,57 @@
+//! What a task or an actor asks of the place where it runs (design.md §7).
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::NodeId;
+use crate::resources::Request;
+
+/// What something needs of a node, and which node it prefers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct PlacementSpec {
+    /// What it takes while it runs.
+    pub request: Request,
+    /// Labels its node must carry.
+    pub labels: BTreeMap<String, String>,
+    /// Which of the nodes that fit.
+    pub strategy: PlacementStrategy,
+    /// Whether it gets a process of its own.
+    pub isolated: bool,
+}
+
+/// Which of the nodes that fit is taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum PlacementStrategy {
+    /// The nearest while it is less than half used, then the least used.
+    #[default]
+    Hybrid,
+    /// The least used.
+    Spread,
+    /// The most used.
+    Pack,
+    /// This one, or none.
+    Node {
+        /// Which.
+        node: NodeId,
+    },
+    /// This one if it lives and has room, else as `Hybrid`.
+    Prefer {
+        /// Which.
+        node: NodeId,
+    },
+}
+
+/// What a node tells of itself, to all others through the head.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLoad {
+    /// What it has.
+    pub total: crate::resources::Resources,
+    /// What of it is free.
+    pub free: crate::resources::Resources,
+    /// What it is called and where it stands, in words of whoever started it.
+    pub labels: BTreeMap<String, String>,
+    /// It takes nothing new.
+    pub is_draining: bool,
+}

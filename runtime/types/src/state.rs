@@ -1,0 +1,84 @@
+//! What `status` and `list` print: records of what a cluster holds now.
+//!
+//! With `--json` a record is one line: names in snake case, units at their end, ids as text. Later versions add fields
+//! and never change or remove one.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What `mobula status --json` prints.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ClusterStatus {
+    /// The cluster's id, made with its certificate authority.
+    pub cluster_id: String,
+    /// The version of the language between its nodes.
+    pub protocol: u32,
+    /// Which head this is: a restarted one takes the next.
+    pub epoch: u64,
+    /// The head's node.
+    pub head: String,
+    /// Since the head was started, in seconds.
+    pub uptime_s: f64,
+    /// Every node that is known, the dead ones of the last hour too.
+    pub nodes: Vec<NodeStatus>,
+    /// What was submitted and how it ended.
+    pub counters: OutcomeCounters,
+}
+
+/// One node of a [`ClusterStatus`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Which node.
+    pub node_id: String,
+    /// Where the others reach it.
+    pub addr: String,
+    /// `alive`, `draining` or `dead`.
+    pub state: String,
+    /// Which start of this node this is.
+    pub incarnation: u32,
+    /// What it has, by name.
+    pub resources_total: BTreeMap<String, f64>,
+    /// What of it is free, by name.
+    pub resources_free: BTreeMap<String, f64>,
+    /// Its process on its host.
+    pub pid: u32,
+    /// Its own resident memory, without its workers.
+    pub rss_bytes: u64,
+}
+
+/// What was submitted and how it ended (G21).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeCounters {
+    /// Tasks and asks.
+    pub submitted: u64,
+    /// How many ended so, by the outcome's name.
+    pub outcomes: BTreeMap<String, u64>,
+}
+
+/// One line of `mobula list --json`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Its id.
+    pub id: String,
+    /// `node`, `job`, `worker`, `actor` or `task`.
+    pub kind: String,
+    /// Its name, its function's or its type's.
+    pub name: String,
+    /// The job it belongs to; none for nodes.
+    pub job_id: Option<String>,
+    /// Where it is.
+    pub node_id: Option<String>,
+    /// What it does now.
+    pub state: String,
+    /// For how long, in seconds.
+    pub since_s: f64,
+    /// Which run of a task.
+    pub attempt: Option<u32>,
+    /// Which life of an actor or node.
+    pub incarnation: Option<u32>,
+    /// Why it ended, if it has.
+    pub cause: Option<String>,
+    /// What it waits for, if it waits.
+    pub why: Option<String>,
+}

@@ -1,0 +1,266 @@
+//! What a process and its node say to one another, over the socket between them.
+//!
+//! The process speaks first ([`Hello`]), the node answers with [`FromNode::Welcome`] or [`FromNode::Refused`]. Requests
+//! carry a number of the asker's; an answer repeats it.
+
+use std::collections::BTreeMap;
+
+use mobula_types::resources::Resources;
+use mobula_types::{Death, JobId, LeaseId, NodeId, PlacementSpec, ProcessId};
+use serde::{Deserialize, Serialize};
+
+/// Names a request of a process to its node: unique while the process lives.
+pub type RequestId = u64;
+
+/// Who a process is, in its first words to its node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Hello {
+    /// A user's program that wants to run a job. The node reads the program's file by the socket's peer process.
+    Driver {
+        /// The version of the language it speaks.
+        protocol: u32,
+        /// How the program was called, for lists.
+        name: String,
+        /// Variables for the job's workers, beside what the node gives them.
+        env: BTreeMap<String, String>,
+    },
+    /// A process that the node started, with the secret the node gave it.
+    Worker {
+        /// The version of the language it speaks.
+        protocol: u32,
+        /// The secret.
+        token: String,
+    },
+    /// The command line: asks for state, or that something be done.
+    Tool {
+        /// The version of the language it speaks.
+        protocol: u32,
+    },
+}
+
+/// From a process to its node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToNode {
+    /// Wants a place. It is answered by [`FromNode::Granted`] as soon as there is one, or [`FromNode::NoPlace`] when
+    /// there can be none; until then it may be taken back.
+    Lease {
+        /// The request.
+        request: RequestId,
+        /// What the place must have.
+        spec: PlacementSpec,
+        /// Where it would rather not be: what ran there was lost.
+        avoid: Vec<NodeId>,
+    },
+    /// Does not want the place any more that it asked for.
+    TakeBack {
+        /// The request.
+        request: RequestId,
+    },
+    /// Gives a place back.
+    Return {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Takes a name for one of its actors, in its job.
+    ClaimName {
+        /// The request.
+        request: RequestId,
+        /// The name.
+        name: String,
+        /// Who is to have it.
+        actor: mobula_types::ActorId,
+    },
+    /// Gives a name back.
+    ReleaseName {
+        /// The name.
+        name: String,
+        /// Who had it.
+        actor: mobula_types::ActorId,
+    },
+    /// Asks who has a name in its job.
+    LookUpName {
+        /// The request.
+        request: RequestId,
+        /// The name.
+        name: String,
+    },
+    /// Stores (`Some`) or removes (`None`) a value of the job.
+    KvPut {
+        /// The request.
+        request: RequestId,
+        /// Under which key.
+        key: String,
+        /// The value.
+        value: Option<Vec<u8>>,
+    },
+    /// Reads a value of the job.
+    KvGet {
+        /// The request.
+        request: RequestId,
+        /// Under which key.
+        key: String,
+    },
+    /// What it has submitted and how that ended, since it began.
+    Counters(mobula_types::state::OutcomeCounters),
+    /// What it holds now, for lists: told when asked.
+    Listing {
+        /// The node's request.
+        request: RequestId,
+        /// Its actors and tasks.
+        items: Vec<mobula_types::state::Listed>,
+    },
+    /// A question of the command line, answered by [`FromNode::Answer`].
+    Tool {
+        /// The request.
+        request: RequestId,
+        /// The question.
+        question: ToolQuestion,
+    },
+}
+
+/// What the command line asks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToolQuestion {
+    /// The cluster's state.
+    Status,
+    /// Everything of one kind.
+    List {
+        /// `nodes`, `jobs`, `workers`, `actors` or `tasks`.
+        kind: String,
+    },
+    /// Why something waits.
+    Why {
+        /// Its id.
+        id: String,
+    },
+    /// Make a token with which a node may join.
+    TokenCreate {
+        /// How long it is good for, in seconds.
+        ttl_s: u64,
+        /// As what its user may come: `node`, `driver`, `admin` or `viewer`.
+        role: String,
+    },
+    /// The tokens there are, without their secrets.
+    TokenList,
+    /// Take a token back.
+    TokenRevoke {
+        /// Its id.
+        id: String,
+    },
+    /// Let a node finish what it does and leave.
+    Drain {
+        /// Which.
+        node: NodeId,
+    },
+    /// End a job and all it started.
+    StopJob {
+        /// Which.
+        job: JobId,
+    },
+    /// The last lines of a worker or job.
+    Logs {
+        /// Its id.
+        id: String,
+        /// From which byte on.
+        offset: u64,
+    },
+    /// End this node.
+    Stop,
+}
+
+/// From a node to one of its processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FromNode {
+    /// The process is known now.
+    Welcome(Welcome),
+    /// It is not, and why.
+    Refused {
+        /// What would be right.
+        message: String,
+    },
+    /// The place that was asked for.
+    Granted {
+        /// The request.
+        request: RequestId,
+        /// The lease, to be named in what is sent there and given back at the end.
+        lease: LeaseId,
+        /// The process.
+        process: ProcessId,
+    },
+    /// There is and will be no such place.
+    NoPlace {
+        /// The request.
+        request: RequestId,
+        /// What is missing.
+        missing: String,
+        /// Whether it is so for ever: else the cause was of the moment, such as a worker that did not start.
+        for_ever: bool,
+    },
+    /// The answer to `ClaimName`: who has the name now.
+    NameClaimed {
+        /// The request.
+        request: RequestId,
+        /// The owner: another one than the asker's when the name was taken.
+        owner: Result<mobula_types::ActorId, String>,
+    },
+    /// The answer to `LookUpName`.
+    NameFound {
+        /// The request.
+        request: RequestId,
+        /// Who has it.
+        owner: Option<mobula_types::ActorId>,
+    },
+    /// The answer to `KvPut` and `KvGet`: the value that is there now.
+    KvValue {
+        /// The request.
+        request: RequestId,
+        /// The value, or why nothing was done.
+        value: Result<Option<Vec<u8>>, String>,
+    },
+    /// A process that this one has spoken with, or has a lease on, has ended. With number 0: a whole node.
+    Died(Death),
+    /// What may run at once in this worker changed: the sum of the leases on it.
+    Capacity(Resources),
+    /// What do you hold now?
+    List {
+        /// The request.
+        request: RequestId,
+    },
+    /// Lines that a worker of the job wrote, for the driver's terminal.
+    Output {
+        /// Which worker.
+        process: ProcessId,
+        /// Whether it wrote them to standard error.
+        is_stderr: bool,
+        /// The lines.
+        lines: Vec<String>,
+    },
+    /// The answer to a question of the command line.
+    Answer {
+        /// The request.
+        request: RequestId,
+        /// JSON as the verb prints it with `--json`, or what is wrong.
+        answer: Result<String, String>,
+    },
+    /// End now.
+    Stop {
+        /// Why.
+        cause: mobula_types::DeathCause,
+    },
+}
+
+/// What a process must know to begin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Which process it is.
+    pub process: ProcessId,
+    /// Its job.
+    pub job: JobId,
+    /// What its node has.
+    pub resources: Resources,
+    /// How many nodes there are.
+    pub nodes: u32,
+}

@@ -1,0 +1,269 @@
+//! What one process says to another, and the outside that the nodes between them read.
+//!
+//! ```text
+//! 0    8      16
+//! │ to │ from │ Talk, in the layout of `codec` │ payload, to the end │
+//! ```
+//!
+//! Between the first word of a process and the last, order holds per pair of processes. Nothing here is said twice by
+//! the layers below: what a request needs to be idempotent stands in it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use mobula_types::{
+    ActorId, Attempt, CallError, ExitReason, Incarnation, LeaseId, NotStarted, ObjectId, ProcessId, RestartPolicy,
+    TaskId,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::call::{CallHeader, TooLarge};
+use crate::codec::{self, DecodeError, PAYLOAD_BYTES_MAX};
+
+/// Names one exchange of two processes: made by the one that asks, unique while it lives.
+pub type ExchangeId = u64;
+
+/// A message from one process to another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parcel {
+    /// Whom it is for.
+    pub to: ProcessId,
+    /// Who sent it.
+    pub from: ProcessId,
+    /// What it says.
+    pub talk: Talk,
+    /// The value that goes with it, encoded; empty when there is none.
+    pub payload: Bytes,
+}
+
+/// What a [`Parcel`] says. The payload is meant where a variant's text names one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Talk {
+    /// A call of an actor; the payload is the message.
+    Call {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Whether an answer is awaited.
+        wants_reply: bool,
+        /// Whom it is for and what it claims.
+        header: CallHeader,
+        /// The references in the payload.
+        refs: Vec<ObjectId>,
+    },
+    /// The call has its place in the mailbox, or has none; its sender may send on (credit).
+    Entered {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Why it has none.
+        result: Result<(), NotStarted>,
+    },
+    /// A task; the payload is its arguments.
+    Task {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Which task, over all its attempts.
+        task: TaskId,
+        /// Which attempt.
+        attempt: Attempt,
+        /// The lease whose place it takes.
+        lease: LeaseId,
+        /// The function's name, as it travels.
+        function: u64,
+        /// The hash of its types.
+        schema: u64,
+        /// What it asked for.
+        options: TaskSpecWire,
+        /// The deadline as the time left.
+        left: Option<Duration>,
+        /// The deadline as it was given.
+        given: Option<Duration>,
+        /// The references in the payload.
+        refs: Vec<ObjectId>,
+    },
+    /// Start an actor; the payload is its arguments.
+    Spawn {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Its id, given by its home, which is the sender.
+        actor: ActorId,
+        /// Which life of it this is.
+        incarnation: Incarnation,
+        /// The lease whose place it takes.
+        lease: LeaseId,
+        /// The actor type's name, as it travels.
+        type_name: u64,
+        /// The hash of its argument types.
+        schema: u64,
+        /// What was chosen at the spawn.
+        options: SpawnWire,
+        /// The references in the payload.
+        refs: Vec<ObjectId>,
+    },
+    /// The answer to a call, task, spawn or fetch; the payload is the value where `result` is one.
+    Reply {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// What came of it.
+        result: Result<ReplyHead, CallError>,
+    },
+    /// The next item of a stream; the payload is the item.
+    Item {
+        /// The exchange that opened the stream.
+        exchange: ExchangeId,
+        /// The references in the payload.
+        refs: Vec<ObjectId>,
+    },
+    /// The stream is over.
+    StreamEnd {
+        /// The exchange that opened it.
+        exchange: ExchangeId,
+        /// Why it did not come to its end.
+        error: Option<CallError>,
+    },
+    /// The reader has room for so many more items.
+    StreamCredit {
+        /// The exchange that opened the stream.
+        exchange: ExchangeId,
+        /// Items.
+        items: u32,
+    },
+    /// Whoever asked does not want the answer any more, or the rest of the stream.
+    Cancel {
+        /// The exchange.
+        exchange: ExchangeId,
+    },
+    /// A control message for an actor; the payload is the control message.
+    Control {
+        /// Whom it is for.
+        to: ActorId,
+    },
+    /// Asks an actor's home where it lives.
+    Locate {
+        /// Which actor.
+        actor: ActorId,
+    },
+    /// Where an actor lives; `None` in `at` when it has ended, for the given reason.
+    Located {
+        /// Which actor.
+        actor: ActorId,
+        /// Its process and which life it is in.
+        at: Option<(ProcessId, Incarnation)>,
+        /// Why it has ended.
+        reason: Option<ExitReason>,
+    },
+    /// An actor has ended for good in the sender's process; told to its home.
+    ActorEnded {
+        /// Which actor.
+        actor: ActorId,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Why.
+        reason: ExitReason,
+    },
+    /// Asks the owner for an object's value, as soon as it has one.
+    Fetch {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Which object.
+        object: ObjectId,
+    },
+    /// The sender holds one more reference to each of the receiver's objects.
+    Hold {
+        /// Which objects.
+        objects: Vec<ObjectId>,
+    },
+    /// The sender holds one reference less.
+    Release {
+        /// Which objects.
+        objects: Vec<ObjectId>,
+    },
+}
+
+/// What an answer is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReplyHead {
+    /// The payload, with the references in it.
+    Value {
+        /// Those references.
+        refs: Vec<ObjectId>,
+    },
+    /// Items that follow.
+    Stream,
+    /// Nothing but that it has been done: a spawn's constructor has returned.
+    Done,
+}
+
+/// What a task asked for, as far as the place where it runs must know.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpecWire {
+    /// What it takes while it runs.
+    pub request: mobula_types::resources::Request,
+    /// What its submitter calls it.
+    pub name: Option<String>,
+}
+
+/// What was chosen at a spawn.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SpawnWire {
+    /// Its name.
+    pub name: Option<String>,
+    /// Who ends with it.
+    pub parent: Option<ActorId>,
+    /// Whether the parent decides over restarts.
+    pub supervised_by_parent: bool,
+    /// Its restart policy.
+    pub policy: Option<RestartPolicy>,
+    /// Messages that may wait.
+    pub mailbox_items_max: u64,
+    /// Bytes that may wait.
+    pub mailbox_bytes_max: u64,
+    /// Whether it has a thread of its own.
+    pub dedicated: bool,
+}
+
+impl Parcel {
+    /// Bytes before the words: whom it is for and who sent it.
+    const ADDRESS_BYTES: usize = 16;
+
+    /// The parcel's bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] when the payload is beyond its bound.
+    pub fn encode(&self) -> Result<Vec<u8>, TooLarge> {
+        TooLarge::check("payload bytes", self.payload.len(), PAYLOAD_BYTES_MAX)?;
+        let bytes = Vec::with_capacity(Self::ADDRESS_BYTES + 128 + self.payload.len());
+        let head = (self.to, self.from, &self.talk);
+        let mut bytes = codec::encode_onto(bytes, &head, usize::MAX).map_err(|_| TooLarge {
+            what: "bytes of a head",
+            count: usize::MAX,
+            max: usize::MAX,
+        })?;
+        bytes.extend_from_slice(&self.payload);
+        Ok(bytes)
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote, from bytes that anyone may have sent.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] when they are no parcel.
+    pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
+        let ((to, from, talk), payload) = codec::decode_front::<(ProcessId, ProcessId, Talk)>(bytes)?;
+        let payload = bytes.slice(bytes.len() - payload.len()..);
+        if payload.len() > PAYLOAD_BYTES_MAX {
+            return Err(DecodeError::TooLarge { bytes: payload.len(), max: PAYLOAD_BYTES_MAX });
+        }
+        Ok(Self { to, from, talk, payload })
+    }
+
+    /// Whom a parcel is for and who sent it, without reading more.
+    ///
+    /// # Errors
+    ///
+    /// [`DecodeError`] when the bytes are too few.
+    pub fn address(bytes: &[u8]) -> Result<(ProcessId, ProcessId), DecodeError> {
+        Ok(codec::decode_front(bytes)?.0)
+    }
+}
