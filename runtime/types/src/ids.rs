@@ -73,6 +73,16 @@ impl ProcessId {
         Self(node.0 << Self::NUMBER_BITS | number as u64)
     }
 
+    /// As one number, for places that hold only numbers.
+    pub const fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    /// The opposite of [`as_u64`](Self::as_u64).
+    pub const fn from_u64(id: u64) -> Self {
+        Self(id)
+    }
+
     /// The node it belongs to.
     pub const fn node(self) -> NodeId {
         NodeId(self.0 >> Self::NUMBER_BITS)

@@ -1,0 +1,7 @@
+//! Mappings of memory files. Everything unsafe about them is here, behind types that cannot be used wrongly.
+#![allow(unsafe_code)]
+
+mod words;
+
+pub use words::OpenError;
+pub(crate) use words::SharedWords;
