@@ -1,7 +1,6 @@
 //! The threads actors live on: one arbiter per CPU, all on one tokio runtime, and one of its own for who blocks.
 //!
-//! Each arbiter keeps a slot that says what it runs and since when; a handler that keeps its thread past the hang limit
-//! is reported, unless it holds a [`Protected`] mark.
+//! What each of them runs now, and whether it keeps its thread too long, is watched by `progress`.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
 use crate::current;
 use crate::panics;
+use crate::progress;
 use crate::system::System;
 
 /// The runtime all arbiters of the process share: timers, sockets, and tasks that belong to no actor.
@@ -51,7 +51,6 @@ thread_local! {
     /// Which arbiter of which system this thread is.
     static HERE: RefCell<Option<(usize, Option<ArbiterHandle>)>> = const { RefCell::new(None) };
     static SHARED: Cell<bool> = const { Cell::new(false) };
-    static PROTECTED: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Where a new actor is to live.
@@ -164,22 +163,10 @@ fn take_home(system: Arc<System>, dedicated: Option<ArbiterHandle>) {
     SHARED.set(dedicated.is_none());
     HERE.with_borrow_mut(|here| *here = Some((home, dedicated)));
     panics::caught_on_this_thread();
-    current::adopt(Some(system));
-}
-
-/// A mark that the code which runs now may keep its thread; dropped, the hang limit counts again.
-#[must_use = "the mark is gone as soon as this is dropped"]
-pub struct Protected(());
-
-pub(crate) fn protect() -> Protected {
-    PROTECTED.set(PROTECTED.get() + 1);
-    Protected(())
-}
-
-impl Drop for Protected {
-    fn drop(&mut self) {
-        PROTECTED.set(PROTECTED.get() - 1);
+    if is_shared_thread() {
+        progress::take_slot(&system);
     }
+    current::adopt(Some(system));
 }
 
 /// Arbiters can only be made under an actix system, and end with it: one thread keeps it for the whole process.

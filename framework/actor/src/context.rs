@@ -166,8 +166,8 @@ impl<A: Actor> Context<A> {
     }
 
     /// Marks the handler as one that may block its thread: until the mark is dropped it is not reported as hanging.
-    pub fn protect(&self) -> crate::arbiters::Protected {
-        crate::arbiters::protect()
+    pub fn protect(&self) -> crate::Protected {
+        crate::progress::protect()
     }
 
     /// Runs `items` beside the actor and gives the reading end, the way handlers that return a stream do.

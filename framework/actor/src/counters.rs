@@ -24,9 +24,11 @@ pub enum Count {
     Restarts,
     /// Panics caught.
     Panics,
+    /// Handlers that kept their thread beyond the hang limit.
+    Hangs,
 }
 
-const COUNTS: usize = 6;
+const COUNTS: usize = 7;
 const CELLS: usize = COUNTS + Outcome::ALL.len();
 
 /// The counters of one system.

@@ -15,11 +15,13 @@ use mobula_types::ActorId;
 use pin_project_lite::pin_project;
 
 use crate::current::{Frame, SenderId};
+use crate::progress;
 use crate::system::System;
 
 /// Starts `cell` on the arbiter of the thread that calls.
 pub(crate) fn host(id: ActorId, system: Arc<System>, cell: impl Future<Output = ()> + 'static) {
-    Shell { cell: Some(Box::pin(within(id, system, cell))) }.start();
+    let cell = Turns { id, future: within(id, system, cell) };
+    Shell { cell: Some(Box::pin(cell)) }.start();
 }
 
 struct Shell {
@@ -40,6 +42,24 @@ impl Actor for Shell {
 pub(crate) fn within<F: Future<Output = ()>>(id: ActorId, system: Arc<System>, future: F) -> impl Future<Output = ()> {
     let frame = Frame { system: Some(system), actor: Some(id), sender: SenderId::fresh(), ..Frame::default() };
     Framed { frame, future }
+}
+
+pin_project! {
+    /// A future each of whose polls is a turn of the actor `id`.
+    struct Turns<F> {
+        id: ActorId,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Turns<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        progress::turn(*this.id, || this.future.poll(cx))
+    }
 }
 
 pin_project! {

@@ -20,6 +20,7 @@ use crate::held::Held;
 use crate::mailbox::{ActorStatus, AnyMailbox};
 use crate::object::Exports;
 use crate::panics;
+use crate::progress::{self, HANG_LIMIT, Hang};
 
 /// Names kept at once; a name is as long as its actor lives.
 const NAMES_MAX: usize = 65_536;
@@ -44,6 +45,20 @@ pub struct DeadLetter {
     pub reason: ExitReason,
 }
 
+/// What is done about handlers that keep their thread.
+struct Hangs {
+    limit: Duration,
+    hook: Option<HangHook>,
+}
+
+type HangHook = Arc<dyn Fn(&Hang) + Send + Sync>;
+
+impl Default for Hangs {
+    fn default() -> Self {
+        Self { limit: HANG_LIMIT, hook: None }
+    }
+}
+
 type DeadLetterHook = Arc<dyn Fn(&DeadLetter) + Send + Sync>;
 
 /// One process's actors, names, threads and counters.
@@ -54,6 +69,7 @@ pub struct System {
     names: RwLock<HashMap<String, ActorId>>,
     counters: Counters,
     dead_letters: RwLock<Option<DeadLetterHook>>,
+    hangs: RwLock<Hangs>,
     deliver: OnceLock<Arc<dyn Deliver>>,
     pub(crate) exports: Exports,
     pub(crate) held: Arc<Held>,
@@ -88,6 +104,7 @@ impl System {
             names: RwLock::default(),
             counters: Counters::default(),
             dead_letters: RwLock::default(),
+            hangs: RwLock::default(),
             deliver: OnceLock::new(),
             exports: Exports::default(),
             held: Arc::default(),
@@ -159,6 +176,25 @@ impl System {
     /// Calls `hook` for every tell that reaches nobody. The counter counts them with and without a hook.
     pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
         *self.dead_letters.write() = Some(Arc::new(hook));
+    }
+
+    /// Calls `hook` for every handler that keeps its thread longer than `limit`, once for each; it must not block. What
+    /// holds [`protect`](crate::Context::protect) is not reported. With and without a hook such handlers are logged and
+    /// counted, from 1 s on unless `limit` is another.
+    pub fn on_hang(&self, limit: Duration, hook: impl Fn(&Hang) + Send + Sync + 'static) {
+        progress::watch_for(limit);
+        *self.hangs.write() = Hangs { limit, hook: Some(Arc::new(hook)) };
+    }
+
+    pub(crate) fn hang_limit(&self) -> Duration {
+        self.hangs.read().limit
+    }
+
+    pub(crate) fn tell_hang(&self, hang: &Hang) {
+        let hook = self.hangs.read().hook.clone();
+        if let Some(hook) = hook {
+            hook(hang);
+        }
     }
 
     /// Every actor that lives here, in no order.

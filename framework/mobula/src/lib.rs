@@ -52,8 +52,9 @@ mod session;
 pub use lookup::{LookupError, actor, cancelled, spawn};
 pub use mobula_actor::{
     Actor, ActorRef, ActorState, ActorStatus, AddError, Address, Call, ChildEvent, ChildSpec, ChildState, Context,
-    Count, Counters, DeadLetter, Down, GetError, Handler, IntoArg, MailboxBounds, Message, Mode, ObjectRef, Placement,
-    Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn, SpawnError, Supervisor, SupervisorSpec, Timer, Value,
+    Count, Counters, DeadLetter, Down, GetError, Handler, Hang, IntoArg, MailboxBounds, Message, Mode, ObjectRef,
+    Placement, Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn, SpawnError, Supervisor, SupervisorSpec, Timer,
+    Value,
 };
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::env;
 use std::time::Duration;
 
-use mobula_actor::{ActorStatus, Counters, DeadLetter};
+use mobula_actor::{ActorStatus, Counters, DeadLetter, Hang};
 use mobula_node::{Embedded, EmbeddedConfig};
 
 /// Begins a session with the defaults: all in this process.
@@ -180,6 +180,27 @@ impl Session {
             self.embedded.driver().on_dead_letter(move |letter| hook(letter));
         }
         self.embedded.worker().on_dead_letter(move |letter| hook(letter));
+    }
+
+    /// Calls `hook` for every handler that keeps its thread longer than `limit`, and with it every actor that lives there;
+    /// the hook must not block. Such handlers are logged and counted in any case, from 1 s on; one that holds
+    /// [`ctx.protect()`](crate::Context::protect) or has a thread of its own is not.
+    ///
+    /// ```
+    /// # #[mobula::main]
+    /// # async fn main() -> mobula::Result<()> {
+    /// let session = mobula::init().await?;
+    /// session.on_hang(mobula::millis(100), |hang| eprintln!("{hang}"));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_hang(&self, limit: Duration, hook: impl Fn(&Hang) + Send + Sync + 'static) {
+        let hook = std::sync::Arc::new(hook);
+        if self.embedded.encodes_all() {
+            let hook = hook.clone();
+            self.embedded.driver().on_hang(limit, move |hang| hook(hang));
+        }
+        self.embedded.worker().on_hang(limit, move |hang| hook(hang));
     }
 
     /// Ends the session and waits until it has ended, without blocking the thread as dropping it does.
