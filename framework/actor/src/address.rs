@@ -53,7 +53,8 @@ impl<A: Actor> Address<A> {
 
     /// The address of an actor of this process, which goes through the codec where everything does.
     pub(crate) fn of(mailbox: &Arc<Mailbox<A>>) -> Self {
-        if mailbox.system.deliver().is_some() && registry::actor::<A>().is_some() {
+        let carries = mailbox.system.deliver().is_some_and(|deliver| deliver.carries_local());
+        if carries && registry::actor::<A>().is_some() {
             return Self::away(mailbox.id, &mailbox.system);
         }
         Self::local(mailbox.clone())

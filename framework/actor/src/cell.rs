@@ -533,6 +533,11 @@ impl<A: Actor> Cell<A> {
             self.mailbox.note_audience(control);
         }
         self.mailbox.announce_death(&reason, true);
+        if self.mailbox.id.process != self.mailbox.system.process()
+            && let Some(deliver) = self.mailbox.system.deliver()
+        {
+            deliver.guest_ended(self.mailbox.id, self.mailbox.incarnation(), &reason);
+        }
         if let Some(spawner) = self.spawner.take() {
             spawner.send(Err(reason.clone())).ok();
         }

@@ -7,17 +7,26 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use mobula_types::{ActorId, CallError, NotStarted, ObjectId};
+use mobula_types::{ActorId, CallError, ExitReason, Incarnation, NotStarted, ObjectId};
 use mobula_wire::CallFrame;
 use tokio::sync::mpsc;
 
 use crate::control::Control;
 use crate::object::{GetError, Pins};
 use crate::slot::CallState;
-use crate::spawn::{SpawnError, SpawnFrame};
+use crate::spawn::{SpawnError, SpawnFrame, SpawnOptions};
 
 /// Carries calls, control messages and spawns to other processes.
 pub trait Deliver: Send + Sync {
+    /// Whether mail for actors of this very process passes through it too.
+    fn carries_local(&self) -> bool;
+
+    /// Whether an actor of a registered type that is spawned so starts elsewhere.
+    fn spawns_away(&self, options: &SpawnOptions) -> bool;
+
+    /// An actor that lived here for another process, its home, has ended for good.
+    fn guest_ended(&self, actor: ActorId, incarnation: Incarnation, reason: &ExitReason);
+
     /// Hands a call over if there is credit for it now.
     ///
     /// # Errors

@@ -94,6 +94,11 @@ impl<A: Actor> Mailbox<A> {
         self.state.store(state as u8, Ordering::Release);
     }
 
+    /// Its first life here is this one: it had others elsewhere.
+    pub(crate) fn begin_as(&self, incarnation: Incarnation) {
+        self.incarnation.store(incarnation.0.saturating_sub(1), Ordering::Release);
+    }
+
     pub(crate) fn next_incarnation(&self) -> Incarnation {
         Incarnation(self.incarnation.fetch_add(1, Ordering::AcqRel) + 1)
     }

@@ -151,7 +151,7 @@ impl ActorEntry {
             spawn: |system, frame| {
                 let args = within(system, || decode::<A::Args>(&frame.args));
                 let args = args.map_err(|message| SpawnError::NotStarted(NotStarted::Codec { message }))?;
-                Spawn::<A>::from_outside(system.clone(), args, frame.options)
+                Spawn::<A>::from_outside(system.clone(), args, frame.options, frame.guest)
             },
         }
     }

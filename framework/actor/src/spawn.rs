@@ -5,7 +5,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use mobula_types::{ActorId, ExitReason, NotStarted, RestartPolicy};
+use mobula_types::{ActorId, ExitReason, Incarnation, NotStarted, RestartPolicy};
 use tokio::sync::oneshot;
 
 use crate::arbiters::{self, Placement};
@@ -57,6 +57,8 @@ pub struct SpawnFrame {
     pub pins: crate::object::Pins,
     /// What was chosen.
     pub options: SpawnOptions,
+    /// The id and life that its home has given it; `None` when it begins its life where it is received.
+    pub guest: Option<(ActorId, Incarnation)>,
 }
 
 /// Why an actor was not started.
@@ -168,14 +170,16 @@ impl<A: Actor> Spawn<A> {
         if system.is_ending() {
             return Err(SpawnError::NotStarted(NotStarted::NoSession));
         }
-        if let (Some(deliver), Some(entry)) = (system.deliver(), registry::actor::<A>()) {
+        if let (Some(deliver), Some(entry)) = (system.deliver(), registry::actor::<A>())
+            && deliver.spawns_away(&options)
+        {
             let (args, pins) = pinning(|| entry.encode_args(&args));
             let args = args.map_err(|message| SpawnError::NotStarted(NotStarted::Codec { message }))?;
-            let frame = SpawnFrame { actor: entry.key(), schema: entry.schema(), args, pins, options };
+            let frame = SpawnFrame { actor: entry.key(), schema: entry.schema(), args, pins, options, guest: None };
             let Spawned { id, started } = deliver.spawn(frame)?;
             return Ok((ActorRef::new(Address::away(id, &system)), Some(started)));
         }
-        let mailbox = start_here::<A>(&system, args, options, spawner)?;
+        let mailbox = start_here::<A>(&system, args, options, spawner, None)?;
         Ok((ActorRef::new(Address::of(&mailbox)), None))
     }
 
@@ -183,9 +187,10 @@ impl<A: Actor> Spawn<A> {
         system: Arc<System>,
         args: A::Args,
         options: SpawnOptions,
+        guest: Option<(ActorId, Incarnation)>,
     ) -> Result<Spawned, SpawnError> {
         let (spawner, started) = oneshot::channel();
-        let mailbox = start_here::<A>(&system, args, options, Some(spawner))?;
+        let mailbox = start_here::<A>(&system, args, options, Some(spawner), guest)?;
         Ok(Spawned { id: mailbox.id, started: Box::pin(has_started(started)) })
     }
 }
@@ -208,9 +213,20 @@ fn start_here<A: Actor>(
     args: A::Args,
     options: SpawnOptions,
     spawner: Option<Spawner>,
+    guest: Option<(ActorId, Incarnation)>,
 ) -> Result<Arc<Mailbox<A>>, SpawnError> {
     let SpawnOptions { name, parent, supervised_by_parent, policy, mailbox: bounds, placement } = options;
-    let mailbox = system.admit(|id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone())));
+    let make = |id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone()));
+    let mailbox = match guest {
+        None => system.admit(make),
+        Some((id, incarnation)) => {
+            let mailbox = make(id);
+            mailbox.begin_as(incarnation);
+            // Said twice: the first one lives.
+            let twice = NotStarted::Unknown { name: format!("{id}, which lives here already") };
+            system.admit_guest(mailbox).ok_or(SpawnError::NotStarted(twice))?
+        }
+    };
     if let Some(name) = &name
         && let Err(refused) = system.claim_name(name, mailbox.id)
     {

@@ -82,9 +82,47 @@ pub struct System {
 
 #[derive(Default)]
 struct Directory {
-    actors: Slab<Arc<dyn AnyMailbox>>,
+    actors: Slab<Entry>,
+    /// Actors that live here and were spawned by other processes, their homes.
+    guests: HashMap<ActorId, Arc<dyn AnyMailbox>>,
     /// Counts every id ever given, so that a reused slot makes another id.
     generation: u32,
+}
+
+/// An actor that was spawned here.
+enum Entry {
+    /// It lives here.
+    Here(Arc<dyn AnyMailbox>),
+    /// It lives in another process; its id is kept for it.
+    Away(ActorId),
+}
+
+impl Directory {
+    /// The mailbox of an actor that lives here.
+    fn here(&self, process: ProcessId, id: ActorId) -> Option<&Arc<dyn AnyMailbox>> {
+        if id.process != process {
+            return self.guests.get(&id);
+        }
+        match self.actors.get(id.slot as usize) {
+            Some(Entry::Here(mailbox)) if mailbox.id() == id => Some(mailbox),
+            _ => None,
+        }
+    }
+
+    /// All that live here, in no order.
+    fn living(&self) -> impl Iterator<Item = &Arc<dyn AnyMailbox>> {
+        let own = self.actors.iter().filter_map(|(_, entry)| match entry {
+            Entry::Here(mailbox) => Some(mailbox),
+            Entry::Away(_) => None,
+        });
+        own.chain(self.guests.values())
+    }
+
+    fn next_id(&mut self, process: ProcessId) -> ActorId {
+        self.generation = self.generation.wrapping_add(1);
+        let slot = u32::try_from(self.actors.vacant_key()).expect("fewer than 4 billion actors live at once");
+        ActorId { process, slot, generation: self.generation }
+    }
 }
 
 static PROCESS_DEFAULT: RwLock<Weak<System>> = RwLock::new(Weak::new());
@@ -199,7 +237,7 @@ impl System {
 
     /// Every actor that lives here, in no order.
     pub fn actors(&self) -> Vec<ActorStatus> {
-        let mailboxes: Vec<_> = self.directory.lock().actors.iter().map(|(_, mailbox)| mailbox.clone()).collect();
+        let mailboxes: Vec<_> = self.directory.lock().living().cloned().collect();
         mailboxes.iter().map(|mailbox| mailbox.status()).collect()
     }
 
@@ -238,7 +276,7 @@ impl System {
             root.control(Control::Stop { reason: reason.clone(), park: false });
         }
         let deadline = tokio::time::Instant::now() + patience;
-        while !self.directory.lock().actors.is_empty() {
+        while self.directory.lock().living().next().is_some() {
             if tokio::time::Instant::now() >= deadline {
                 let left = self.actors();
                 tracing::warn!(count = left.len(), "actors did not stop in time and are dropped");
@@ -248,13 +286,13 @@ impl System {
         }
         self.arbiters.stop();
         // Mail of actors that were dropped with their thread still has callers.
-        self.directory.lock().actors.clear();
+        let left = std::mem::take(&mut *self.directory.lock());
+        drop(left);
     }
 
     fn roots(&self) -> Vec<Arc<dyn AnyMailbox>> {
         let directory = self.directory.lock();
-        let mut roots: Vec<_> =
-            directory.actors.iter().map(|(_, actor)| actor.clone()).filter(|actor| actor.parent().is_none()).collect();
+        let mut roots: Vec<_> = directory.living().filter(|actor| actor.parent().is_none()).cloned().collect();
         roots.sort_by_key(|root| std::cmp::Reverse(root.id().generation));
         roots
     }
@@ -262,21 +300,52 @@ impl System {
     /// Gives a new actor its id and its place in the directory.
     pub(crate) fn admit<M: AnyMailbox + 'static>(&self, make: impl FnOnce(ActorId) -> Arc<M>) -> Arc<M> {
         let mut directory = self.directory.lock();
-        directory.generation = directory.generation.wrapping_add(1);
-        let generation = directory.generation;
-        let entry = directory.actors.vacant_entry();
-        let slot = u32::try_from(entry.key()).expect("fewer than 4 billion actors live at once");
-        let mailbox = make(ActorId { process: self.process, slot, generation });
-        entry.insert(mailbox.clone());
+        let id = directory.next_id(self.process);
+        let mailbox = make(id);
+        directory.actors.insert(Entry::Here(mailbox.clone()));
         mailbox
+    }
+
+    /// Gives an actor that was spawned elsewhere its place here; `None` when it lives here already.
+    pub(crate) fn admit_guest<M: AnyMailbox + 'static>(&self, mailbox: Arc<M>) -> Option<Arc<M>> {
+        let mut directory = self.directory.lock();
+        match directory.guests.entry(mailbox.id()) {
+            std::collections::hash_map::Entry::Occupied(_) => None,
+            std::collections::hash_map::Entry::Vacant(place) => {
+                place.insert(mailbox.clone());
+                Some(mailbox)
+            }
+        }
+    }
+
+    /// An id for an actor that is to live in another process; [`release`](Self::release) gives it back.
+    pub fn reserve(&self) -> ActorId {
+        let mut directory = self.directory.lock();
+        let id = directory.next_id(self.process);
+        directory.actors.insert(Entry::Away(id));
+        id
+    }
+
+    /// The actor that lived elsewhere under a reserved id has ended for good.
+    pub fn release(&self, id: ActorId) {
+        let mut directory = self.directory.lock();
+        if matches!(directory.actors.get(id.slot as usize), Some(Entry::Away(known)) if *known == id) {
+            directory.actors.remove(id.slot as usize);
+        }
     }
 
     pub(crate) fn forget(&self, id: ActorId, name: Option<&str>) {
         let gone = {
             let mut directory = self.directory.lock();
-            let slot = id.slot as usize;
-            let known = directory.actors.get(slot).is_some_and(|mailbox| mailbox.id() == id);
-            if known { directory.actors.try_remove(slot) } else { None }
+            let known = directory.here(self.process, id).is_some();
+            match id.process == self.process {
+                true if known => match directory.actors.remove(id.slot as usize) {
+                    Entry::Here(mailbox) => Some(mailbox),
+                    Entry::Away(_) => None,
+                },
+                true => None,
+                false => directory.guests.remove(&id),
+            }
         };
         drop(gone);
         if let Some(name) = name {
@@ -287,19 +356,23 @@ impl System {
         }
     }
 
+    /// The mailbox of an actor that lives here.
     pub(crate) fn local(&self, id: ActorId) -> Option<Arc<dyn AnyMailbox>> {
-        if id.process != self.process {
-            return None;
-        }
-        self.directory.lock().actors.get(id.slot as usize).filter(|mailbox| mailbox.id() == id).cloned()
+        self.directory.lock().here(self.process, id).cloned()
+    }
+
+    /// Whether an actor that does not live here may live elsewhere: it was spawned by another process, or sent there.
+    fn may_be_away(&self, id: ActorId) -> bool {
+        let kept = |directory: &Directory| matches!(directory.actors.get(id.slot as usize), Some(Entry::Away(known)) if *known == id);
+        id.process != self.process || kept(&self.directory.lock())
     }
 
     /// Whether the actor lives, as far as is known here.
     pub fn is_alive(&self, id: ActorId) -> bool {
-        if id.process == self.process {
-            return self.local(id).is_some();
+        if self.local(id).is_some() {
+            return true;
         }
-        self.deliver().is_some_and(|deliver| deliver.is_alive(id))
+        self.may_be_away(id) && self.deliver().is_some_and(|deliver| deliver.is_alive(id))
     }
 
     /// Reserves `name` for `id`, or says who has it.
@@ -322,7 +395,7 @@ impl System {
 
     /// Sends a control message to wherever the actor is.
     pub(crate) fn control(&self, to: ActorId, control: Control) {
-        if to.process != self.process {
+        if self.may_be_away(to) && self.local(to).is_none() {
             if let Some(deliver) = self.deliver() {
                 deliver.control(to, control);
             }

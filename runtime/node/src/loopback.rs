@@ -8,8 +8,8 @@ use std::sync::{Arc, Weak};
 use futures_util::future::BoxFuture;
 use mobula_actor::deliver::{Deliver, EncodedReply, Outgoing, Spawned, refuse};
 use mobula_actor::object::GetError;
-use mobula_actor::{Control, SpawnError, SpawnFrame, System};
-use mobula_types::{ActorId, CallError, NotStarted, ObjectId, ProcessId};
+use mobula_actor::{Control, SpawnError, SpawnFrame, SpawnOptions, System};
+use mobula_types::{ActorId, CallError, ExitReason, Incarnation, NotStarted, ObjectId, ProcessId};
 
 /// Joins `driver` and `worker`: what `driver` spawns lives in `worker`.
 pub(crate) fn join(driver: &Arc<System>, worker: &Arc<System>) {
@@ -32,6 +32,18 @@ impl Loopback {
 }
 
 impl Deliver for Loopback {
+    fn carries_local(&self) -> bool {
+        true
+    }
+
+    fn spawns_away(&self, _: &SpawnOptions) -> bool {
+        true
+    }
+
+    fn guest_ended(&self, _: ActorId, _: Incarnation, _: &ExitReason) {
+        // Both systems spawn in the worker's own name.
+    }
+
     fn try_call(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
         let Outgoing { frame, pins } = call;
         let actor = frame.header.target;
