@@ -6,12 +6,16 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`dispatch`] | which place runs which task of a process (G2) |
+//! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`ledger`] | whether an amount of resources is free |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
 #![forbid(unsafe_code)]
 
+pub mod dispatch;
+pub mod home;
 pub mod invariant;
 pub mod ledger;
 pub mod mutant;
@@ -19,6 +23,8 @@ pub mod restarts;
 pub mod supervision;
 pub mod task;
 
+pub use dispatch::Dispatch;
+pub use home::Home;
 pub use invariant::Violation;
 pub use mutant::Mutant;
 pub use restarts::{Restarts, Verdict};

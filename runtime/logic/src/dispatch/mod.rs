@@ -1,0 +1,473 @@
+//! The tasks of one submitting process on their way to places that run them.
+//!
+//! ```text
+//!            lease with room                  outcome
+//!  queued ───────────────────► in flight ──────────────────► resolved
+//!    ▲                             │ turned away, or its process died,
+//!    └───────── retry due ─────────┘ with a retry left (see `task`)
+//! ```
+//!
+//! Tasks that ask for the same place have one *shape* and stand in one queue, first in, first out. A *lease* is a place
+//! that the process has been given for a shape; up to [`DEPTH`] tasks are in flight on one, so that a place never waits
+//! for the next task. The machine asks for as many leases as it has tasks, a few at a time, and gives back what has been
+//! idle for [`IDLE_MAX`].
+//!
+//! How often a task runs and how it ends is decided by [`Task`]; arguments, results and connections are the driver's.
+
+mod invariants;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+
+use mobula_types::{Attempt, LeaseId, Outcome, ProcessId, StateMachine, TaskId, Time};
+use slab::Slab;
+
+use crate::task::{self, End, Task, TaskSpec};
+
+pub use invariants::check;
+
+/// Tasks in flight on one lease: enough that a place which takes 10 µs a task does not wait for the next 32, which come
+/// in one message.
+pub const DEPTH: usize = 64;
+
+/// A lease that had nothing to do for so long is given back: others may want it.
+pub const IDLE_MAX: Duration = Duration::from_millis(500);
+
+/// Leases asked for at once, per shape: a node answers in order, and what it gives says how much more it has.
+const ASKED_MAX: usize = 4;
+
+/// Leases held at once, per shape.
+const LEASES_MAX: usize = 1024;
+
+/// Names tasks that ask for the same place; the driver keeps what that is.
+pub type Shape = usize;
+
+/// Names a task inside the machine, from its submission to its outcome.
+pub type Key = usize;
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The node gave a place that was asked for.
+    Granted {
+        /// Which request.
+        request: u64,
+        /// The lease.
+        lease: LeaseId,
+        /// Where.
+        process: ProcessId,
+    },
+    /// The node says that there is no such place.
+    NoPlace {
+        /// Which request.
+        request: u64,
+        /// Whether there never will be one; else it is asked again.
+        for_ever: bool,
+    },
+    /// A task ran to its end.
+    Finished {
+        /// Which.
+        key: Key,
+        /// Which run of it.
+        attempt: Attempt,
+        /// How.
+        end: End,
+    },
+    /// A task was turned away before it began.
+    TurnedAway {
+        /// Which.
+        key: Key,
+        /// Which run of it.
+        attempt: Attempt,
+    },
+    /// A process has ended, and with it what was in flight there.
+    ProcessDied {
+        /// Which; number 0 stands for all of its node.
+        process: ProcessId,
+        /// What was running there; `None` when nobody could tell, and then everything is under suspicion.
+        culprits: Option<Vec<TaskId>>,
+    },
+    /// Nobody wants the outcome of a task any more.
+    Cancel {
+        /// Which.
+        key: Key,
+    },
+    /// Nothing but time has passed.
+    Tick,
+}
+
+/// What the machine asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Ask the node for a place.
+    AskLease {
+        /// The request, to be repeated in the answer.
+        request: u64,
+        /// For which tasks.
+        shape: Shape,
+    },
+    /// Give a place back, or a request for one that has not been answered.
+    ReturnLease {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// Send a task to a place.
+    Send {
+        /// Which.
+        key: Key,
+        /// Which run of it.
+        attempt: Attempt,
+        /// Whose place it takes.
+        lease: LeaseId,
+        /// Where.
+        process: ProcessId,
+    },
+    /// Tell a place that a task's result is not wanted any more.
+    CancelAttempt {
+        /// Which.
+        key: Key,
+        /// Which run of it.
+        attempt: Attempt,
+        /// Where.
+        process: ProcessId,
+    },
+    /// A task has ended. Said once; its key may be given to another task after this.
+    Resolve {
+        /// Which.
+        key: Key,
+        /// How.
+        outcome: Outcome,
+        /// The run whose result it is, where the outcome is one's.
+        attempt: Option<Attempt>,
+    },
+}
+
+/// The tasks of one process.
+#[derive(Debug, Default)]
+pub struct Dispatch {
+    tasks: Slab<Entry>,
+    shapes: Vec<Queue>,
+    leases: HashMap<LeaseId, Lease>,
+    requests: HashMap<u64, Shape>,
+    next_request: u64,
+    /// When tasks want to be looked at again; what is over is found out then.
+    alarms: BinaryHeap<Reverse<(Time, Key, TaskId)>>,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    id: TaskId,
+    shape: Shape,
+    machine: Task,
+    /// The lease on which it is in flight.
+    at: Option<LeaseId>,
+    is_queued: bool,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    /// Tasks that wait for a lease; those that were resolved meanwhile are passed over.
+    waiting: VecDeque<(Key, TaskId)>,
+    /// How many of them wait in truth.
+    waits: usize,
+    in_flight: usize,
+    leases: Vec<LeaseId>,
+    asked: usize,
+}
+
+#[derive(Debug)]
+struct Lease {
+    shape: Shape,
+    process: ProcessId,
+    in_flight: usize,
+    /// Since when it has nothing to do.
+    idle_since: Time,
+}
+
+impl Dispatch {
+    /// Takes a task whose arguments are there; its key stands for it until it is resolved.
+    pub fn submit(&mut self, now: Time, id: TaskId, shape: Shape, spec: TaskSpec) -> Key {
+        if self.shapes.len() <= shape {
+            self.shapes.resize_with(shape + 1, Queue::default);
+        }
+        let machine = Task::new(spec);
+        let key = self.tasks.insert(Entry { id, shape, machine, at: None, is_queued: false });
+        self.enqueue(key);
+        self.plan(key);
+        self.pump(now, shape);
+        self.debug_check();
+        key
+    }
+
+    /// Tasks that have no outcome yet.
+    pub fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    /// Whether every task has its outcome.
+    pub fn is_empty(&self) -> bool {
+        self.tasks.is_empty()
+    }
+
+    /// Which task a key stands for.
+    pub fn task(&self, key: Key) -> Option<TaskId> {
+        self.tasks.get(key).map(|entry| entry.id)
+    }
+
+    /// Gives a task's machine an input and does what it says, except that it runs: that is for the caller.
+    fn drive(&mut self, now: Time, key: Key, input: task::Input) -> Option<Attempt> {
+        let entry = self.tasks.get_mut(key)?;
+        entry.machine.handle(now, input);
+        let (mut resolved, mut run) = (None, None);
+        while let Some(output) = entry.machine.poll_output() {
+            match output {
+                task::Output::Run { attempt } => run = Some(attempt),
+                task::Output::CancelAttempt { attempt } => {
+                    // DISP-2: only what was sent is cancelled there.
+                    if let Some(lease) = entry.at.and_then(|lease| self.leases.get(&lease)) {
+                        self.outputs.push_back(Output::CancelAttempt { key, attempt, process: lease.process });
+                    }
+                }
+                task::Output::Resolve { outcome, attempt } => resolved = Some((outcome, attempt)),
+            }
+        }
+        if let Some((outcome, attempt)) = resolved {
+            self.leave_queue(key);
+            self.leave_lease(now, key);
+            // DISP-1: a task leaves the table with its one outcome.
+            self.tasks.remove(key);
+            self.outputs.push_back(Output::Resolve { key, outcome, attempt });
+            return None;
+        }
+        run
+    }
+
+    /// Like [`drive`](Self::drive), for what follows a run: one more run waits in the queue.
+    fn settle(&mut self, now: Time, key: Key, input: task::Input) {
+        let Some(shape) = self.tasks.get(key).map(|entry| entry.shape) else { return };
+        if self.drive(now, key, input).is_some() {
+            self.enqueue(key);
+        }
+        self.plan(key);
+        self.pump(now, shape);
+    }
+
+    fn enqueue(&mut self, key: Key) {
+        let entry = &mut self.tasks[key];
+        entry.is_queued = true;
+        let queue = &mut self.shapes[entry.shape];
+        queue.waits += 1;
+        queue.waiting.push_back((key, entry.id));
+    }
+
+    /// Notes when the task wants to be looked at again.
+    fn plan(&mut self, key: Key) {
+        if let Some(entry) = self.tasks.get(key)
+            && let Some(at) = entry.machine.next_timeout()
+        {
+            self.alarms.push(Reverse((at, key, entry.id)));
+        }
+    }
+
+    fn leave_queue(&mut self, key: Key) {
+        let entry = &mut self.tasks[key];
+        if std::mem::take(&mut entry.is_queued) {
+            self.shapes[entry.shape].waits -= 1;
+        }
+    }
+
+    fn leave_lease(&mut self, now: Time, key: Key) {
+        let entry = &mut self.tasks[key];
+        let Some(at) = entry.at.take() else { return };
+        self.shapes[entry.shape].in_flight -= 1;
+        if let Some(lease) = self.leases.get_mut(&at) {
+            lease.in_flight -= 1;
+            if lease.in_flight == 0 {
+                lease.idle_since = now;
+            }
+        }
+    }
+
+    /// Sends what may be sent, and asks for more leases if there is more to do than those hold.
+    fn pump(&mut self, now: Time, shape: Shape) {
+        while self.shapes[shape].waits > 0 {
+            let in_flight = |id: &&LeaseId| self.leases.get(id).map_or(usize::MAX, |lease| lease.in_flight);
+            let least = self.shapes[shape].leases.iter().min_by_key(in_flight).copied();
+            let Some(id) = least.filter(|id| in_flight(&id) < DEPTH) else { break };
+            let Some(key) = self.shapes[shape].next(&self.tasks) else { break };
+            self.tasks[key].is_queued = false;
+            let attempt = match self.tasks[key].machine.attempt() {
+                // Its first run: until now it could still be told that no place will ever run it.
+                None => self.drive(now, key, task::Input::Ready),
+                again => again,
+            };
+            // Resolved instead: its deadline had passed.
+            let Some(attempt) = attempt else { continue };
+            self.tasks[key].at = Some(id);
+            self.shapes[shape].in_flight += 1;
+            let lease = self.leases.get_mut(&id).expect("the lease was just found");
+            lease.in_flight += 1;
+            self.outputs.push_back(Output::Send { key, attempt, lease: id, process: lease.process });
+        }
+        let queue = &mut self.shapes[shape];
+        let wanted = (queue.waits + queue.in_flight).min(LEASES_MAX);
+        while queue.asked < ASKED_MAX && queue.leases.len() + queue.asked < wanted {
+            queue.asked += 1;
+            self.next_request += 1;
+            self.requests.insert(self.next_request, shape);
+            self.outputs.push_back(Output::AskLease { request: self.next_request, shape });
+        }
+    }
+
+    fn handle_granted(&mut self, now: Time, request: u64, id: LeaseId, process: ProcessId) {
+        // DISP-3: what was not asked for is not kept.
+        let Some(shape) = self.requests.remove(&request) else {
+            self.outputs.push_back(Output::ReturnLease { lease: id });
+            return;
+        };
+        let queue = &mut self.shapes[shape];
+        queue.asked -= 1;
+        queue.leases.push(id);
+        self.leases.insert(id, Lease { shape, process, in_flight: 0, idle_since: now });
+        self.pump(now, shape);
+    }
+
+    fn handle_no_place(&mut self, now: Time, request: u64, for_ever: bool) {
+        let Some(shape) = self.requests.remove(&request) else { return };
+        let queue = &mut self.shapes[shape];
+        queue.asked -= 1;
+        if for_ever {
+            let waiting = std::mem::take(&mut queue.waiting);
+            queue.waits = 0;
+            for (key, id) in waiting {
+                let Some(entry) = self.tasks.get_mut(key).filter(|entry| entry.id == id && entry.is_queued) else {
+                    continue;
+                };
+                entry.is_queued = false;
+                let refused = match entry.machine.attempt() {
+                    None => task::Input::Unrunnable,
+                    Some(attempt) => task::Input::TurnedAway { attempt },
+                };
+                self.settle(now, key, refused);
+            }
+        } else {
+            self.pump(now, shape);
+        }
+    }
+
+    fn handle_died(&mut self, now: Time, process: ProcessId, culprits: Option<&[TaskId]>) {
+        let is_there = |at: ProcessId| at == process || process.number() == 0 && at.node() == process.node();
+        let dead: Vec<LeaseId> =
+            self.leases.iter().filter(|(_, lease)| is_there(lease.process)).map(|(id, _)| *id).collect();
+        let lost: Vec<(Key, Attempt, bool)> = self
+            .tasks
+            .iter()
+            .filter(|(_, entry)| entry.at.is_some_and(|at| dead.contains(&at)))
+            .filter_map(|(key, entry)| {
+                let culprit = culprits.is_none_or(|culprits| culprits.contains(&entry.id));
+                Some((key, entry.machine.attempt()?, culprit))
+            })
+            .collect();
+        for id in &dead {
+            let Some(lease) = self.leases.remove(id) else { continue };
+            self.shapes[lease.shape].leases.retain(|known| known != id);
+        }
+        for (key, attempt, culprit) in lost {
+            self.leave_lease(now, key);
+            self.settle(now, key, task::Input::SystemFailed { attempt, culprit });
+        }
+        for shape in 0..self.shapes.len() {
+            self.pump(now, shape);
+        }
+    }
+
+    fn handle_tick(&mut self, now: Time) {
+        while let Some(Reverse((at, key, id))) = self.alarms.peek().copied() {
+            if at > now {
+                break;
+            }
+            self.alarms.pop();
+            if self.tasks.get(key).is_some_and(|entry| entry.id == id) {
+                self.settle(now, key, task::Input::Tick);
+            }
+        }
+        let idle = |lease: &Lease| lease.in_flight == 0 && lease.idle_since + IDLE_MAX <= now;
+        let idle: Vec<LeaseId> = self.leases.iter().filter(|(_, lease)| idle(lease)).map(|(id, _)| *id).collect();
+        for id in idle {
+            let Some(lease) = self.leases.remove(&id) else { continue };
+            self.shapes[lease.shape].leases.retain(|known| *known != id);
+            self.outputs.push_back(Output::ReturnLease { lease: id });
+        }
+    }
+
+    fn debug_check(&self) {
+        if cfg!(debug_assertions) && self.tasks.len() < CHECKED_MAX {
+            check(self).expect("the dispatch keeps its invariants");
+        }
+    }
+}
+
+/// Debug builds check all tasks after every input while there are fewer than this.
+const CHECKED_MAX: usize = 64;
+
+impl Queue {
+    /// The first task that still waits.
+    fn next(&mut self, tasks: &Slab<Entry>) -> Option<Key> {
+        while let Some((key, id)) = self.waiting.pop_front() {
+            if tasks.get(key).is_some_and(|entry| entry.id == id && entry.is_queued) {
+                self.waits -= 1;
+                return Some(key);
+            }
+        }
+        None
+    }
+}
+
+impl StateMachine for Dispatch {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        match input {
+            Input::Granted { request, lease, process } => self.handle_granted(now, request, lease, process),
+            Input::NoPlace { request, for_ever } => self.handle_no_place(now, request, for_ever),
+            Input::Finished { key, attempt, end } => {
+                if self.is_current(key, attempt) && end != End::Ok {
+                    self.leave_lease(now, key);
+                }
+                self.settle(now, key, task::Input::Finished { attempt, end });
+            }
+            Input::TurnedAway { key, attempt } => {
+                if self.is_current(key, attempt) {
+                    self.leave_lease(now, key);
+                }
+                self.settle(now, key, task::Input::TurnedAway { attempt });
+            }
+            Input::ProcessDied { process, culprits } => self.handle_died(now, process, culprits.as_deref()),
+            Input::Cancel { key } => self.settle(now, key, task::Input::Cancel),
+            Input::Tick => {}
+        }
+        self.handle_tick(now);
+        self.debug_check();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        let alarm = self.alarms.peek().map(|Reverse((at, ..))| *at);
+        let idle = self.leases.values().filter(|lease| lease.in_flight == 0).map(|lease| lease.idle_since + IDLE_MAX);
+        alarm.into_iter().chain(idle).min()
+    }
+}
+
+impl Dispatch {
+    fn is_current(&self, key: Key, attempt: Attempt) -> bool {
+        self.tasks.get(key).is_some_and(|entry| entry.machine.attempt() == Some(attempt))
+    }
+}

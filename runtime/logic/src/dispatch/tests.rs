@@ -1,0 +1,161 @@
+use std::time::Duration;
+
+use mobula_types::{Deadline, NodeId};
+
+use super::*;
+
+const NODE: NodeId = NodeId(1);
+
+fn at(ms: u64) -> Time {
+    Time::ZERO + Duration::from_millis(ms)
+}
+
+fn id(seq: u64) -> TaskId {
+    TaskId { process: ProcessId::from(NODE), seq }
+}
+
+fn worker(number: u32) -> ProcessId {
+    ProcessId::new(NODE, number)
+}
+
+fn outputs(dispatch: &mut Dispatch) -> Vec<Output> {
+    std::iter::from_fn(|| dispatch.poll_output()).collect()
+}
+
+/// A dispatch with one lease and `tasks` tasks in flight on it.
+fn busy(tasks: u64) -> Dispatch {
+    let mut dispatch = Dispatch::default();
+    for seq in 0..tasks {
+        dispatch.submit(at(0), id(seq), 0, TaskSpec::default());
+    }
+    dispatch.handle(at(0), Input::Granted { request: 1, lease: LeaseId(1), process: worker(1) });
+    outputs(&mut dispatch);
+    dispatch
+}
+
+fn send(key: Key, attempt: u32, lease: u64, number: u32) -> Output {
+    Output::Send { key, attempt: Attempt(attempt), lease: LeaseId(lease), process: worker(number) }
+}
+
+#[test]
+fn a_task_waits_for_a_lease_runs_there_and_ends_once() {
+    let mut dispatch = Dispatch::default();
+    let key = dispatch.submit(at(0), id(7), 0, TaskSpec::default());
+    assert_eq!(outputs(&mut dispatch), [Output::AskLease { request: 1, shape: 0 }]);
+    dispatch.handle(at(1), Input::Granted { request: 1, lease: LeaseId(5), process: worker(2) });
+    assert_eq!(outputs(&mut dispatch), [send(key, 1, 5, 2)]);
+    let finished = Input::Finished { key, attempt: Attempt(1), end: End::Ok };
+    dispatch.handle(at(2), finished.clone());
+    let resolved = Output::Resolve { key, outcome: Outcome::Ok, attempt: Some(Attempt(1)) };
+    assert_eq!(outputs(&mut dispatch), [resolved]);
+    dispatch.handle(at(3), finished);
+    assert_eq!((outputs(&mut dispatch), dispatch.len()), (vec![], 0), "what is said twice is heard once");
+    assert_eq!(dispatch.next_timeout(), Some(at(2) + IDLE_MAX));
+    dispatch.handle(at(2) + IDLE_MAX, Input::Tick);
+    assert_eq!(outputs(&mut dispatch), [Output::ReturnLease { lease: LeaseId(5) }]);
+    assert_eq!(dispatch.next_timeout(), None);
+}
+
+#[test]
+fn tasks_go_to_the_lease_with_the_fewest_and_no_lease_is_overfull() {
+    let mut dispatch = Dispatch::default();
+    let tasks = DEPTH as u64 * 2 + 3;
+    for seq in 0..tasks {
+        dispatch.submit(at(0), id(seq), 0, TaskSpec::default());
+    }
+    let asked = outputs(&mut dispatch).len();
+    assert_eq!(asked, ASKED_MAX, "so many at a time");
+    dispatch.handle(at(0), Input::Granted { request: 1, lease: LeaseId(1), process: worker(1) });
+    dispatch.handle(at(0), Input::Granted { request: 2, lease: LeaseId(2), process: worker(1) });
+    let sent: Vec<_> = outputs(&mut dispatch)
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Send { lease, .. } => Some(lease),
+            _ => None,
+        })
+        .collect();
+    let on = |lease| sent.iter().filter(|id| **id == LeaseId(lease)).count();
+    assert_eq!((on(1), on(2)), (DEPTH, DEPTH));
+    dispatch.handle(at(1), Input::Finished { key: 0, attempt: Attempt(1), end: End::Ok });
+    assert!(outputs(&mut dispatch).contains(&send(DEPTH * 2, 1, 1, 1)), "the place that is free takes the next");
+}
+
+#[test]
+fn a_death_sends_its_tasks_elsewhere_and_counts_only_against_culprits() {
+    let mut dispatch = busy(2);
+    dispatch.handle(at(1), Input::ProcessDied { process: worker(1), culprits: Some(vec![id(0)]) });
+    let said = outputs(&mut dispatch);
+    let asks = said.iter().filter(|output| matches!(output, Output::AskLease { .. })).count();
+    assert_eq!((asks, said.len()), (said.len(), asks), "nothing but new places is asked for: {said:?}");
+    let request = *dispatch.requests.keys().min().unwrap();
+    dispatch.handle(at(1), Input::Granted { request, lease: LeaseId(9), process: worker(2) });
+    assert_eq!(outputs(&mut dispatch).iter().filter(|output| matches!(output, Output::Send { .. })).count(), 2);
+    // The result of the first run comes after all: it is not accepted.
+    dispatch.handle(at(2), Input::Finished { key: 0, attempt: Attempt(1), end: End::Ok });
+    assert_eq!(outputs(&mut dispatch), []);
+    dispatch.handle(at(3), Input::Finished { key: 0, attempt: Attempt(2), end: End::Ok });
+    assert_eq!(outputs(&mut dispatch), [Output::Resolve { key: 0, outcome: Outcome::Ok, attempt: Some(Attempt(2)) }]);
+}
+
+#[test]
+fn a_whole_node_is_its_processes() {
+    let mut dispatch = busy(1);
+    dispatch.handle(at(1), Input::ProcessDied { process: ProcessId::from(NodeId(2)), culprits: None });
+    assert_eq!(outputs(&mut dispatch), [], "another node's death is nothing to it");
+    dispatch.handle(at(1), Input::ProcessDied { process: ProcessId::from(NODE), culprits: None });
+    assert!(matches!(outputs(&mut dispatch)[..], [Output::AskLease { .. }, ..]));
+}
+
+#[test]
+fn a_task_that_kills_its_process_again_and_again_ends_as_may_have_run() {
+    let mut dispatch = busy(1);
+    let (mut now, mut request) = (at(1), 1);
+    for death in 0.. {
+        dispatch.handle(now, Input::ProcessDied { process: worker(1), culprits: None });
+        let said = outputs(&mut dispatch);
+        if said.contains(&Output::Resolve { key: 0, outcome: Outcome::MayHaveRun, attempt: None }) {
+            assert_eq!(death, 3, "three retries (G2)");
+            return;
+        }
+        while dispatch.tasks[0].at.is_none() {
+            for open in dispatch.requests.keys().copied().collect::<Vec<_>>() {
+                request += 1;
+                let lease = LeaseId(100 + request);
+                dispatch.handle(now, Input::Granted { request: open, lease, process: worker(1) });
+            }
+            now = now + Duration::from_millis(100);
+            dispatch.handle(now, Input::Tick);
+        }
+        assert!(death < 10, "it ends");
+    }
+}
+
+#[test]
+fn no_place_for_ever_is_an_outcome_and_no_place_now_is_a_wait() {
+    let mut dispatch = Dispatch::default();
+    let key = dispatch.submit(at(0), id(1), 0, TaskSpec::default());
+    outputs(&mut dispatch);
+    dispatch.handle(at(1), Input::NoPlace { request: 1, for_ever: false });
+    assert_eq!(outputs(&mut dispatch), [Output::AskLease { request: 2, shape: 0 }]);
+    dispatch.handle(at(1), Input::NoPlace { request: 2, for_ever: true });
+    assert_eq!(outputs(&mut dispatch), [Output::Resolve { key, outcome: Outcome::NotStarted, attempt: None }]);
+}
+
+#[test]
+fn cancellation_and_deadlines_end_a_task_wherever_it_is() {
+    let mut dispatch = busy(1);
+    let late = TaskSpec { deadline: Deadline::at(at(50)), ..TaskSpec::default() };
+    let waiting = dispatch.submit(at(0), id(8), 1, late);
+    outputs(&mut dispatch);
+    dispatch.handle(at(1), Input::Cancel { key: 0 });
+    let cancel = Output::CancelAttempt { key: 0, attempt: Attempt(1), process: worker(1) };
+    let resolved = Output::Resolve { key: 0, outcome: Outcome::Cancelled, attempt: None };
+    assert_eq!(outputs(&mut dispatch), [cancel, resolved]);
+    assert_eq!(dispatch.next_timeout(), Some(at(50)));
+    dispatch.handle(at(50), Input::Tick);
+    let passed = Output::Resolve { key: waiting, outcome: Outcome::DeadlineExceeded, attempt: None };
+    assert_eq!(outputs(&mut dispatch), [passed]);
+    let granted = Input::Granted { request: 99, lease: LeaseId(4), process: worker(1) };
+    dispatch.handle(at(51), granted);
+    assert_eq!(outputs(&mut dispatch), [Output::ReturnLease { lease: LeaseId(4) }], "what nobody asked for goes back");
+}
