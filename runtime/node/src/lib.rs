@@ -12,7 +12,9 @@
 //! | a session from start to stop | [`Embedded`] |
 #![forbid(unsafe_code)]
 
+pub mod attached;
 mod compute;
+pub mod daemon;
 mod embedded;
 mod encoded;
 mod function;

@@ -62,10 +62,12 @@ pub enum ToNode {
         /// Which.
         lease: LeaseId,
     },
-    /// Takes a name for one of its actors, in its job.
+    /// Takes a name for one of its actors.
     ClaimName {
         /// The request.
         request: RequestId,
+        /// Where the name is unique; none for the job's own.
+        namespace: Option<String>,
         /// The name.
         name: String,
         /// Who is to have it.
@@ -73,15 +75,19 @@ pub enum ToNode {
     },
     /// Gives a name back.
     ReleaseName {
+        /// Where the name is unique; none for the job's own.
+        namespace: Option<String>,
         /// The name.
         name: String,
         /// Who had it.
         actor: mobula_types::ActorId,
     },
-    /// Asks who has a name in its job.
+    /// Asks who has a name.
     LookUpName {
         /// The request.
         request: RequestId,
+        /// Where the name is unique; none for the job's own.
+        namespace: Option<String>,
         /// The name.
         name: String,
     },
@@ -263,4 +269,25 @@ pub struct Welcome {
     pub resources: Resources,
     /// How many nodes there are.
     pub nodes: u32,
+    /// The folder of the sockets by which processes of this host reach one another directly: [`peer_socket`] names them.
+    pub folder: String,
+    /// What proves to another process of the job that this one belongs to it.
+    pub peer_secret: String,
+}
+
+/// The first words on a connection between two processes of one job on one host; all that follows are
+/// [`Parcel`](crate::Parcel)s.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerHello {
+    /// The version of the language it speaks.
+    pub protocol: u32,
+    /// Who it is.
+    pub from: ProcessId,
+    /// [`Welcome::peer_secret`].
+    pub secret: String,
+}
+
+/// The file name, in [`Welcome::folder`], of the socket at which a process takes connections of others on its host.
+pub fn peer_socket(process: ProcessId) -> String {
+    format!("p{}", process.number())
 }

@@ -16,7 +16,8 @@ const TABLE: &[(&str, Imports)] = &[
     ("mobula-wire", Only(&["mobula-types"])),
     ("mobula-logic", Only(&["mobula-types", "mobula-wire"])),
     ("mobula-store", Only(&["mobula-types", "mobula-wire"])),
-    ("mobula-net", Only(&["mobula-types", "mobula-wire"])),
+    // net drives the session machine, which the simulator drives too.
+    ("mobula-net", Only(&["mobula-types", "mobula-wire", "mobula-logic"])),
     ("mobula-head", Only(&["mobula-types", "mobula-wire", "mobula-logic"])),
     (
         "mobula-node",

@@ -1,0 +1,1 @@
+//! A driver or worker that is attached to a node.
