@@ -9,7 +9,11 @@
 //! | [`unix`] | connections inside a host, to processes of the same user only |
 #![forbid(unsafe_code)]
 
+pub mod authority;
+pub mod certificate;
 pub mod connection;
+pub mod identity;
+pub mod token;
 pub mod unix;
 
 pub use connection::{Closed, Connection, Frame, Incoming, SendError};
