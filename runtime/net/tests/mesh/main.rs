@@ -1,0 +1,4 @@
+//! Meshes on loopback: sessions, refusals, joining, silence.
+
+mod cluster;
+mod sessions;
