@@ -1,6 +1,6 @@
 //! The cluster's certificate authority, which only the head has: made once, its key readable by its user alone.
 //!
-//! It signs what it is told to; whether somebody deserves a certificate is decided by tokens ([`join`](crate::join)) or
+//! It signs what it is told to; whether somebody deserves a certificate is decided by tokens ([`join`](mod@crate::join)) or
 //! by a member's present certificate, when it renews.
 
 use std::fs;

@@ -1,7 +1,7 @@
 //! QUIC between members of a cluster: one UDP port, TLS 1.3, certificates on both sides.
 //!
 //! Two languages are spoken at the port: `mobula/1` among members, and `mobula-join/1` by those who have no certificate
-//! yet ([`join`](crate::join)). Because one port serves both, TLS asks for a certificate without insisting; that a member
+//! yet ([`join`](mod@crate::join)). Because one port serves both, TLS asks for a certificate without insisting; that a member
 //! has shown one is the first thing looked at after the handshake, before a byte of it is read.
 
 use std::net::SocketAddr;

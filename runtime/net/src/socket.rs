@@ -1,6 +1,6 @@
 //! What carries datagrams: by default a UDP socket on tokio; tests bring their own.
 //!
-//! [`Split`] stands between quinn and the socket. Linux takes up to 65,507 bytes of segments at once and says `EMSGSIZE`
+//! `Split` stands between quinn and the socket. Linux takes up to 65,507 bytes of segments at once and says `EMSGSIZE`
 //! to more, which quinn takes for sent: with datagrams above 6,550 bytes and its ten segments a burst nothing would ever
 //! arrive. So what is longer is handed over in parts.
 
