@@ -303,6 +303,13 @@ impl Mesh {
         peer.end(&self.inner);
     }
 
+    /// Gives up the connections to a peer for new ones, for which the certificate in use now is shown. Nothing is lost.
+    pub fn reconnect(&self, peer: ProcessId) {
+        if let Some(peer) = self.inner.peer(peer) {
+            peer.reconnect();
+        }
+    }
+
     /// Where it takes connections.
     ///
     /// # Errors

@@ -164,6 +164,13 @@ impl Peer {
         self.stop();
     }
 
+    /// Closes its connections; their watchers tell the session.
+    pub(super) fn reconnect(&self) {
+        for wire in self.state.lock().wires.values() {
+            wire.quic.close(VarInt::from_u32(code::SUPERSEDED), b"a new connection is to take its place");
+        }
+    }
+
     /// Ends the clock task.
     pub(super) fn stop(&self) {
         self.state.lock().is_stopped = true;

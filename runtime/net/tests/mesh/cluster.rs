@@ -8,9 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mobula_net::identity::{Credentials, Identity};
-use mobula_net::{
-    Admitted, Authority, Cause, Event, Gate, Mesh, MeshConfig, MeshEvents, PeerIdentity, Refusal, Registrar,
-};
+use mobula_net::{Admitted, Authority, Cause, Event, Gate, Mesh, MeshConfig, MeshEvents, PeerIdentity, Refusal};
 use mobula_types::{ClusterId, MemberId, NodeId, ProcessId, Role};
 use tokio::time::timeout;
 
@@ -76,10 +74,6 @@ pub(crate) fn config(authority: &Authority, number: u64, addr: SocketAddr) -> Me
 impl Node {
     pub(crate) async fn start(authority: &Authority, number: u64) -> Self {
         Self::with(config(authority, number, loopback()), number).await
-    }
-
-    pub(crate) async fn head(authority: &Authority, number: u64, registrar: Arc<dyn Registrar>) -> Self {
-        Self::with(MeshConfig { registrar: Some(registrar), ..config(authority, number, loopback()) }, number).await
     }
 
     pub(crate) async fn with(config: MeshConfig, number: u64) -> Self {

@@ -1,4 +1,6 @@
 //! Meshes on loopback: sessions, refusals, joining, silence.
 
 mod cluster;
+mod joining;
+mod refusals;
 mod sessions;
