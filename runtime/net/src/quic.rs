@@ -251,7 +251,7 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
 fn endpoint(sockets: Sockets, server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint, NetError> {
     let mut config = EndpointConfig::default();
     config.max_udp_payload_size(LOOPBACK_MTU).expect("it is more than the least that QUIC allows");
-    let Sockets { runtime, socket } = sockets.split();
+    let Sockets { runtime, socket, .. } = sockets.split();
     quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime).map_err(NetError::Socket)
 }
 

@@ -201,6 +201,8 @@ struct Inner {
     ended: Mutex<VecDeque<u64>>,
     events: Arc<Queue>,
     begun: tokio::time::Instant,
+    /// Whether silent peers can be probed.
+    probes: bool,
     is_closed: AtomicBool,
 }
 
@@ -224,6 +226,7 @@ impl Mesh {
             None => Sockets::udp(config.addr).map_err(NetError::Socket)?,
         };
         let (events, receiver) = events::queue();
+        let probes = sockets.is_of_host;
         let inner = Arc::new(Inner {
             port: Port::open(sockets, config.credentials.clone())?,
             credentials: config.credentials,
@@ -235,6 +238,7 @@ impl Mesh {
             ended: Mutex::default(),
             events,
             begun: tokio::time::Instant::now(),
+            probes,
             is_closed: AtomicBool::new(false),
         });
         tokio::spawn(accept::accept_all(inner.clone()));
