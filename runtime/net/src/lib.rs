@@ -39,3 +39,36 @@ pub use mesh::{Admitted, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents};
 pub use refusal::{Cause, Refusal, Refusals};
 pub use socket::Sockets;
 pub use token::Token;
+
+/// Doors for bytes of strangers, for the fuzz targets only: each reads first words and writes them again.
+#[doc(hidden)]
+pub mod doors {
+    use crate::refusal::Refusal;
+
+    /// The first words of a member.
+    ///
+    /// # Errors
+    ///
+    /// They are none.
+    pub fn greeting(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        crate::greeting::encode(&crate::greeting::decode::<crate::greeting::Greeting>(bytes)?)
+    }
+
+    /// What a joiner asks.
+    ///
+    /// # Errors
+    ///
+    /// It is no such thing.
+    pub fn join_request(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        crate::join::reread_request(bytes)
+    }
+
+    /// What a joiner is answered.
+    ///
+    /// # Errors
+    ///
+    /// It is no such thing.
+    pub fn join_response(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        crate::join::reread_response(bytes)
+    }
+}
