@@ -8,7 +8,7 @@
 //! | [`mesh`] | every process spoken with over the network: sessions that outlive connections |
 //! | [`unix`] | connections inside a host, to processes of the same user only |
 //! | [`connection`] | the two ends of a connection, whatever carries it: a bounded queue out, a bounded reader in |
-//! | `quic`, [`socket`] | a UDP port that speaks QUIC with certificates on both sides |
+//! | `quic`, `reset`, [`socket`] | a UDP port that speaks QUIC with certificates on both sides |
 //! | `greeting`, [`refusal`] | the first words of either side, and what they are answered with when something is wrong |
 //! | [`authority`], [`certificate`], [`identity`] | the cluster's CA, what its certificates say, a member's own |
 //! | [`join()`], [`token`] | how a member gets its certificate |
@@ -25,6 +25,7 @@ pub mod join;
 pub mod mesh;
 mod quic;
 pub mod refusal;
+mod reset;
 pub mod socket;
 pub mod token;
 pub mod unix;

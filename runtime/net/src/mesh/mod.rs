@@ -203,6 +203,8 @@ struct Inner {
     begun: tokio::time::Instant,
     /// Whether silent peers can be probed.
     probes: bool,
+    /// Runs what senders on any thread begin.
+    runtime: tokio::runtime::Handle,
     is_closed: AtomicBool,
 }
 
@@ -239,6 +241,7 @@ impl Mesh {
             events,
             begun: tokio::time::Instant::now(),
             probes,
+            runtime: tokio::runtime::Handle::current(),
             is_closed: AtomicBool::new(false),
         });
         tokio::spawn(accept::accept_all(inner.clone()));
@@ -328,7 +331,7 @@ impl Mesh {
         &self.inner.port.refusals
     }
 
-    /// The address at which a peer is or from which it came.
+    /// The address at which a peer is: as it was told, or from which it came.
     pub fn addr(&self, peer: ProcessId) -> Option<SocketAddr> {
         self.inner.peer(peer)?.addr()
     }
