@@ -9,6 +9,7 @@
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`ledger`] | whether an amount of resources is free |
+//! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
@@ -19,6 +20,7 @@ pub mod home;
 pub mod invariant;
 pub mod ledger;
 pub mod mutant;
+pub mod outbox;
 pub mod restarts;
 pub mod supervision;
 pub mod task;
