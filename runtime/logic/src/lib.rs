@@ -9,6 +9,7 @@
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`ledger`] | whether an amount of resources is free |
+//! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
 //! | [`session`] | what of two processes' talk is sent again when a connection breaks, and who is silent |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
@@ -20,6 +21,7 @@ pub mod home;
 pub mod invariant;
 pub mod ledger;
 pub mod mutant;
+pub mod outbox;
 pub mod restarts;
 pub mod session;
 pub mod supervision;
