@@ -166,6 +166,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Says that a node has ended by other hands.
+    pub fn forget_node(&mut self, node: usize) {
+        self.nodes[node] = None;
+    }
+
     /// A new join token of a role.
     ///
     /// # Errors
