@@ -34,6 +34,18 @@ pub enum Mutant {
     ForgetRetryWait,
     /// A passed deadline is not noticed (TASK-7).
     ForgetDeadline,
+    /// A place is given whether or not there is room (SCHED-1).
+    OverCommit,
+    /// A lease stays in the books when its worker has died (SCHED-2).
+    KeepLeasesOnDead,
+    /// A lease stays in the books when its holder has died (SCHED-3).
+    KeepLeasesOfDead,
+    /// What a node was asked for is forgotten with that node (SCHED-4).
+    ForgetAskedOfDead,
+    /// A node that a request is not with any more may answer it (SCHED-5).
+    AnyPeerGrants,
+    /// A device is given to several (SCHED-6).
+    ShareDevices,
 }
 
 impl Mutant {
