@@ -46,6 +46,12 @@ pub enum Mutant {
     AnyPeerGrants,
     /// A device is given to several (SCHED-6).
     ShareDevices,
+    /// One task more than allowed is in flight on a lease (DISP-4).
+    DepthOffByOne,
+    /// What was in flight on a lost lease is forgotten (DISP-1).
+    ForgetLost,
+    /// An idle lease is dropped and not given back (DISP-6).
+    KeepIdle,
 }
 
 impl Mutant {
@@ -79,6 +85,11 @@ impl Planted {
     #[cfg(feature = "mutants")]
     pub(crate) fn new(mutant: Mutant) -> Self {
         Self { mutant: Some(mutant) }
+    }
+
+    #[cfg(feature = "mutants")]
+    pub(crate) fn mutant(self) -> Option<Mutant> {
+        self.mutant
     }
 
     #[inline]
