@@ -52,6 +52,12 @@ pub enum Mutant {
     ForgetLost,
     /// An idle lease is dropped and not given back (DISP-6).
     KeepIdle,
+    /// Every start of an actor has the number of its first (HOME-1).
+    SameLifeAgain,
+    /// What an earlier life of an actor says is heard (HOME-2).
+    HearStaleLife,
+    /// A place that an actor leaves is not given back (HOME-3).
+    KeepPlace,
 }
 
 impl Mutant {
