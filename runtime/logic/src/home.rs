@@ -220,10 +220,10 @@ impl Home {
 
     /// HOME-3: the lease of a place goes with it.
     fn leave_place(&mut self) {
-        if let State::Starting { lease, .. } | State::Running { lease, .. } = self.state {
-            if !self.planted.is(Mutant::KeepPlace) {
-                self.outputs.push_back(Output::ReturnLease { lease });
-            }
+        if let State::Starting { lease, .. } | State::Running { lease, .. } = self.state
+            && !self.planted.is(Mutant::KeepPlace)
+        {
+            self.outputs.push_back(Output::ReturnLease { lease });
         }
     }
 
