@@ -58,11 +58,15 @@ pub enum Mutant {
     HearStaleLife,
     /// A place that an actor leaves is not given back (HOME-3).
     KeepPlace,
+    /// What was in flight when a connection was lost is not sent again (SES-1).
+    ForgetUnacknowledged,
+    /// A frame that has come before is handed on again (SES-2).
+    DeliverRepeats,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: &[Self] = &[
         Self::IntensityOffByOne,
         Self::ForgetBackoff,
         Self::RestartTemporary,
@@ -77,6 +81,20 @@ impl Mutant {
         Self::CountBystander,
         Self::ForgetRetryWait,
         Self::ForgetDeadline,
+        Self::OverCommit,
+        Self::KeepLeasesOnDead,
+        Self::KeepLeasesOfDead,
+        Self::ForgetAskedOfDead,
+        Self::AnyPeerGrants,
+        Self::ShareDevices,
+        Self::DepthOffByOne,
+        Self::ForgetLost,
+        Self::KeepIdle,
+        Self::SameLifeAgain,
+        Self::HearStaleLife,
+        Self::KeepPlace,
+        Self::ForgetUnacknowledged,
+        Self::DeliverRepeats,
     ];
 }
 
