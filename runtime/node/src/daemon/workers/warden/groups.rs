@@ -66,8 +66,7 @@ impl MemoryGroups {
     /// Makes a group and moves this process into it, so that the child it starts next begins there.
     pub(super) fn enter(&self, process: ProcessId, memory_max: Option<u64>) -> Option<Group> {
         let place = self.place.as_ref().ok()?;
-        let name = format!("{}{}-{}", PREFIX, getpid().as_raw_nonzero(), process.number());
-        let group = Group { version: place.version, path: place.base.join(name) };
+        let group = Group { version: place.version, path: place.base.join(name_of(process)) };
         match group.make(memory_max).and_then(|()| join(&group.path)) {
             Ok(()) => Some(group),
             Err(error) => {
@@ -144,6 +143,16 @@ impl Group {
 
 /// What the names of our groups begin with.
 const PREFIX: &str = "mobula-";
+
+/// What the names of a warden's groups begin with.
+pub(super) fn prefix_of(warden: i32) -> String {
+    format!("{PREFIX}{warden}-")
+}
+
+/// The name of a worker's group. It ends as it does so that none begins with another's.
+pub(super) fn name_of(process: ProcessId) -> String {
+    format!("{}{}.", prefix_of(getpid().as_raw_nonzero().get()), process.number())
+}
 
 /// The file that lists a group's processes, and takes new ones: `0` is the writer.
 const MEMBERS: &str = "cgroup.procs";

@@ -256,9 +256,21 @@ impl Warden {
         let is_worker = |pid: i32| self.living.values().any(|living| living.pid.as_raw_nonzero().get() == pid);
         let orphans = descent::children(all, getpid().as_raw_nonzero().get());
         orphans.filter(move |kin| !kin.is_zombie && !is_worker(kin.pid)).filter(move |kin| {
-            let of_living_group = is_worker(kin.group) || is_worker(kin.session);
-            !of_living_group && !self.living.contains_key(&owner(kin.pid).unwrap_or_default())
+            let is_of_living_group = is_worker(kin.group) || is_worker(kin.session);
+            !is_of_living_group && !self.owner(kin.pid).is_some_and(|owner| self.living.contains_key(&owner))
         })
+    }
+
+    /// The worker that a process descends from, as its memory group says or the variables that it inherited. One that has
+    /// neither any more is nobody's, and ends with the next worker that does.
+    fn owner(&self, pid: i32) -> Option<ProcessId> {
+        let in_group = |(_, living): &(&ProcessId, &Living)| living.group.is_some();
+        let mut grouped = self.living.iter().filter(in_group).map(|(process, _)| *process);
+        if let Some(process) = grouped.find(|process| descent::is_in_group(pid, &groups::name_of(*process))) {
+            return Some(process);
+        }
+        let value = descent::variable(pid, guard::PROCESS)?;
+        Some(ProcessId::from_u64(std::str::from_utf8(&value).ok()?.parse().ok()?))
     }
 
     fn tell(&self, letter: &FromWarden) -> Result<(), NodeGone> {
@@ -307,12 +319,6 @@ fn spawn_when_free(command: &mut Command) -> io::Result<std::process::Child> {
         }
     }
     command.spawn()
-}
-
-/// The worker that a process descends from, as the variables say that it inherited.
-fn owner(pid: i32) -> Option<ProcessId> {
-    let value = descent::variable(pid, guard::PROCESS)?;
-    Some(ProcessId::from_u64(std::str::from_utf8(&value).ok()?.parse().ok()?))
 }
 
 fn ended(status: WaitStatus) -> Ended {
