@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mobula_node::daemon::workers::guard::Role;
 use mobula_node::daemon::workers::{SpawnSpec, WorkerEvent, WorkerEvents, Workers, WorkersConfig};
 use mobula_store::slots::KIND_TASK;
-use mobula_types::{Death, JobId, NodeId, ProcessId};
+use mobula_types::{Death, DeathCause, JobId, NodeId, ProcessId};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Everything here is over in milliseconds, or by the 2 s of G9; a test waits ten times as long before it calls it a hang.
@@ -76,6 +76,7 @@ pub(crate) fn worker(number: u32, act: &[&str]) -> SpawnSpec {
         env: BTreeMap::new(),
         working_dir: None,
         token: format!("secret of {number}"),
+        is_driver: false,
         isolated: false,
         gpus: Vec::new(),
         memory_max: None,
@@ -154,10 +155,25 @@ pub(crate) fn play(args: &[String]) -> Option<ExitCode> {
             }
             while events.next().await.is_some() {}
         }),
+        // A node that says what its worker is told.
+        ["told", folder] => run(async {
+            let (workers, mut events) = start(Path::new(folder));
+            workers.spawn(worker(1, &["role"])).unwrap();
+            loop {
+                match events.next().await.unwrap() {
+                    WorkerEvent::Output { lines, .. } => println!("{}", lines.join("\n")),
+                    WorkerEvent::Died { .. } => break,
+                    _ => {}
+                }
+            }
+            workers.stop(DeathCause::Drained).await;
+        }),
         // A child that stays where it is.
         ["who", _mark] => sleep(),
         // One that a node started as a worker's child: it asked `guard` already, and is none.
         ["who"] => println!("nobody"),
+        // A user's program that the node runs.
+        ["driver"] => println!("address {}", std::env::var("MOBULA_ADDRESS").unwrap()),
         // One that leaves its group and session.
         ["leaver", mark] => {
             rustix::process::setsid().unwrap();

@@ -1,5 +1,7 @@
 //! What a worker is told, and what becomes of what it writes.
 
+use std::process::Command;
+
 use mobula_node::daemon::workers::{LogId, Stream, WorkerEvent, WorkerEvents, Workers};
 use mobula_types::{DeathCause, ProcessId};
 
@@ -8,7 +10,9 @@ use crate::stage::{HANG, process, run, start, worker};
 
 pub(crate) const TESTS: &[Test] = &[
     ("a_worker_knows_its_role", a_worker_knows_its_role),
+    ("a_nodes_secrets_stay_with_it", a_nodes_secrets_stay_with_it),
     ("a_workers_child_is_no_worker", a_workers_child_is_no_worker),
+    ("a_driver_is_no_worker", a_driver_is_no_worker),
     ("what_is_written_reaches_log_and_terminal", what_is_written_reaches_log_and_terminal),
     ("a_flood_is_cut_for_the_terminal_only", a_flood_is_cut_for_the_terminal_only),
 ];
@@ -74,12 +78,33 @@ fn a_worker_knows_its_role() {
     });
 }
 
+fn a_nodes_secrets_stay_with_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut node = Command::new(std::env::current_exe().unwrap());
+    node.arg("told").arg(folder.path()).envs([("MOBULA_TOKEN", "of a node"), ("COLOUR", "of all")]);
+    let said = String::from_utf8(node.output().unwrap().stdout).unwrap();
+    assert!(said.contains("MOBULA_TOKEN unset\n") && said.contains("COLOUR of all\n"), "{said}");
+}
+
 fn a_workers_child_is_no_worker() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
         let (workers, mut events) = start(folder.path());
         workers.spawn(worker(1, &["child"])).unwrap();
         assert_eq!(lines_of(&mut events).await, ["nobody", "child exit status: 0"]);
+        workers.stop(DeathCause::Drained).await;
+    });
+}
+
+fn a_driver_is_no_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let (workers, mut events) = start(folder.path());
+        let mut spec = worker(1, &["driver"]);
+        spec.is_driver = true;
+        spec.env.insert("MOBULA_ADDRESS".to_owned(), "local".to_owned());
+        workers.spawn(spec).unwrap();
+        assert_eq!(lines_of(&mut events).await, ["address local"]);
         workers.stop(DeathCause::Drained).await;
     });
 }

@@ -350,6 +350,24 @@ mod tests {
     }
 
     #[test]
+    fn a_shared_counter_accuses_only_for_a_short_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmstat");
+        let count = |kills: u64| fs::write(&path, format!("pgfault 7\noom_kill {kills}\n")).unwrap();
+        count(5);
+        let mut groups = MemoryGroups { place: Err(String::new()), fallback: Some(path.clone()), seen: [5; 2] };
+        assert!(!groups.was_out_of_memory(None));
+        count(6);
+        assert!(groups.was_out_of_memory(None));
+        groups.tick();
+        assert!(groups.was_out_of_memory(None), "a worker may be seen to end only after the tick");
+        groups.tick();
+        assert!(!groups.was_out_of_memory(None));
+        fs::remove_file(&path).unwrap();
+        assert!(!groups.was_out_of_memory(None));
+    }
+
+    #[test]
     fn where_nothing_can_be_made_the_reason_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let mounts = format!("1 1 0:1 / {} rw - cgroup2 none rw\n", folder.path().display());
