@@ -45,6 +45,8 @@ pub(super) struct LaneState<F> {
     /// Of those held, so many have been written to the link that is there now.
     in_flight: usize,
     in_flight_bytes: usize,
+    /// What the connection before had taken of them.
+    resends: u64,
     /// Frames that have come from the other side, in order and without a hole.
     received: u64,
     /// What came since the other side was told.
@@ -67,6 +69,7 @@ impl<F: Clone> LaneState<F> {
             acknowledged: 0,
             in_flight: 0,
             in_flight_bytes: 0,
+            resends: 0,
             received: 0,
             untold_frames: 0,
             untold_bytes: 0,
@@ -114,12 +117,18 @@ impl<F: Clone> LaneState<F> {
     /// arrived is sent again. The number of the first frame on the new connection.
     pub(super) fn resume(&mut self, theirs: u64, planted: Planted) -> u64 {
         self.forget(theirs);
+        self.resends = self.in_flight as u64;
         // SES-1: nothing that did not arrive is left out.
         if !planted.is(Mutant::ForgetUnacknowledged) {
             (self.in_flight, self.in_flight_bytes) = (0, 0);
         }
         self.told();
         self.acknowledged
+    }
+
+    /// Frames that the last new connection takes for the second time.
+    pub(super) fn resends(&self) -> u64 {
+        self.resends
     }
 
     /// Whether the word of the other side can be true; what it has received is forgotten.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mobula_logic::Session;
-use mobula_logic::session::{CloseReason, ConnectionId, Input, Lane, Link, Offer, Output, Received};
+use mobula_logic::session::{CloseReason, ConnectionId, Counts, Input, Lane, Link, Offer, Output, Received};
 use mobula_types::{MemberId, ProcessId, StateMachine, Time};
 use mobula_wire::FrameKind;
 use parking_lot::{Mutex, MutexGuard};
@@ -164,11 +164,17 @@ impl Peer {
         self.perform(inner, state);
     }
 
-    /// Ends the session. Whoever comes back to it is told.
+    /// The other side's half of the session.
+    pub(super) fn theirs(&self) -> Option<u64> {
+        self.state.lock().session.theirs()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.state.lock().session.counts()
+    }
+
+    /// Ends the session.
     pub(super) fn end(self: &Arc<Self>, inner: &Arc<Inner>) {
-        if let Some(theirs) = self.state.lock().session.theirs() {
-            inner.bury(theirs);
-        }
         self.handle(inner, Input::End);
         self.stop();
     }
@@ -282,18 +288,15 @@ impl Peer {
             let state = self.state.lock();
             (state.addr, state.member)
         };
-        {
-            let mut peers = inner.peers.write();
-            let is_current = peers.get(&self.id).is_some_and(|peer| Arc::ptr_eq(peer, self));
-            if is_current {
-                peers.insert(self.id, Self::begin(inner, self.id, addr, member));
-            }
-        }
         if let Some(refusal) = refusal {
             inner.events.push(Event::Refused { peer: self.id, refusal });
         }
-        self.handle(inner, Input::End);
-        self.stop();
+        // Nothing is said of the new session before the end of this one.
+        let mut peers = inner.peers.write();
+        self.end(inner);
+        if peers.get(&self.id).is_some_and(|peer| Arc::ptr_eq(peer, self)) {
+            peers.insert(self.id, Self::begin(inner, self.id, addr, member));
+        }
     }
 }
 
@@ -386,7 +389,7 @@ async fn read_lane(
         if let Err(closed) = peer.take(&inner, connection, lane, first, &mut incoming) {
             break closed;
         }
-        inner.events.room().await;
+        inner.events.room(lane).await;
     };
     // A stream that ends or cannot be read ends its connection; where that is over already, nothing happens.
     tracing::debug!(peer = %peer.id, ?lane, %closed, "a lane's stream ended");
