@@ -17,7 +17,7 @@ const fn in_flight_bytes_max(lane: Lane) -> usize {
 /// Frames in flight: 16 MiB of frames of 64 bytes, and what a process of millions of calls a second sends in 100 ms.
 pub(super) const IN_FLIGHT_FRAMES_MAX: usize = 1 << 18;
 
-/// Bytes that wait and are in flight, per lane. A frame larger than this fits an empty lane.
+/// Bytes that wait and are in flight, per lane; the last frame may go beyond, as large as it is.
 pub(super) const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Frames that wait and are in flight, per lane: credit bounds what one process sends to one actor, this all of it.
@@ -85,8 +85,7 @@ impl<F: Clone> LaneState<F> {
     }
 
     pub(super) fn push(&mut self, frame: F, bytes: usize) -> Result<(), Full> {
-        let beyond = self.held_bytes + bytes > HELD_BYTES_MAX || self.held.len() >= HELD_FRAMES_MAX;
-        if beyond && !self.held.is_empty() {
+        if self.held_bytes >= HELD_BYTES_MAX || self.held.len() >= HELD_FRAMES_MAX {
             return Err(Full { frames: self.held.len(), bytes: self.held_bytes });
         }
         self.held_bytes += bytes;
@@ -186,7 +185,7 @@ impl<F: Clone> LaneState<F> {
         self.in_flight <= self.held.len()
             && (self.in_flight_bytes <= self.in_flight_bytes_max || self.in_flight == 1)
             && self.in_flight <= IN_FLIGHT_FRAMES_MAX
-            && (self.held_bytes <= HELD_BYTES_MAX || self.held.len() == 1)
+            && self.held.back().is_none_or(|last| self.held_bytes - last.bytes < HELD_BYTES_MAX)
             && self.held.len() <= HELD_FRAMES_MAX
     }
 }

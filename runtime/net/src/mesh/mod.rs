@@ -311,6 +311,28 @@ impl Mesh {
         }
     }
 
+    /// Like [`send`](Self::send), and waits for room instead of saying `Full`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`], but not `Full`.
+    pub async fn send_when_room(
+        &self,
+        to: ProcessId,
+        lane: Lane,
+        kind: FrameKind,
+        body: Bytes,
+    ) -> Result<(), SendError> {
+        loop {
+            let peer = self.inner.peer(to).ok_or(SendError::Unknown { to })?;
+            let room = peer.room();
+            match self.send(to, lane, kind, body.clone()) {
+                Err(SendError::Full { .. }) => room.await,
+                done => return done,
+            }
+        }
+    }
+
     /// Ends the session with a peer that was declared dead, and forgets it. [`Event::Ended`] says what was not delivered.
     pub fn end(&self, peer: ProcessId) {
         let mut peers = self.inner.peers.write();

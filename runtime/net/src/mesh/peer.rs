@@ -12,6 +12,7 @@ use mobula_wire::FrameKind;
 use parking_lot::{Mutex, MutexGuard};
 use quinn::VarInt;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::{Event, Inner, SendError, dial, half, probe};
 use crate::connection::{Closed, Connection, Frame, Incoming};
@@ -38,6 +39,8 @@ pub(super) struct Peer {
     state: Mutex<State>,
     /// Wakes the task that looks at the clock.
     wake: Notify,
+    /// Wakes those that wait for room.
+    room: Notify,
 }
 
 struct State {
@@ -96,7 +99,7 @@ impl Peer {
             armed: Time::MAX,
             is_stopped: false,
         };
-        let peer = Arc::new(Self { id, state: Mutex::new(state), wake: Notify::new() });
+        let peer = Arc::new(Self { id, state: Mutex::new(state), wake: Notify::new(), room: Notify::new() });
         inner.runtime.spawn(keep_time(inner.clone(), peer.clone()));
         peer
     }
@@ -173,10 +176,16 @@ impl Peer {
         self.state.lock().session.counts()
     }
 
+    /// Waits until the other side has said that something has arrived, or the session is over.
+    pub(super) fn room(&self) -> Notified<'_> {
+        self.room.notified()
+    }
+
     /// Ends the session.
     pub(super) fn end(self: &Arc<Self>, inner: &Arc<Inner>) {
         self.handle(inner, Input::End);
         self.stop();
+        self.room.notify_waiters();
     }
 
     /// Closes its connections; their watchers tell the session.
@@ -433,6 +442,10 @@ impl Peer {
             state.session.handle(now, input);
         }
         self.perform(inner, state);
+        if lane == Lane::Control {
+            // Heartbeats come here.
+            self.room.notify_waiters();
+        }
         result
     }
 }

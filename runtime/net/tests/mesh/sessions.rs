@@ -171,6 +171,11 @@ async fn who_does_not_read_holds_up_the_sender_and_loses_nothing_and_is_not_sile
         assert!(sent < 1000, "it is bounded");
     }
     a.mesh.send(node(2), Lane::Control, FrameKind::Cluster, Bytes::from_static(b"soon")).unwrap();
+    let waiting = {
+        let (mesh, body) = (a.mesh.clone(), megabyte.clone());
+        tokio::spawn(async move { mesh.send_when_room(node(2), Lane::Bulk, FrameKind::Parcel, body).await })
+    };
+    sent += 1;
     let mut got = 0;
     while got < sent {
         match b.wait(body).await {
@@ -181,6 +186,7 @@ async fn who_does_not_read_holds_up_the_sender_and_loses_nothing_and_is_not_sile
             (lane, body) => assert_eq!((lane, &body[..]), (Lane::Control, &b"soon"[..])),
         }
     }
+    waiting.await.unwrap().unwrap();
     while let Some(event) = a.events.try_next() {
         assert!(matches!(event, Event::Up { .. }), "the reader was heard all the time, but {event:?}");
     }
