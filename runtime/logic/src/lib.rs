@@ -9,8 +9,10 @@
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`ledger`] | whether an amount of resources is free |
+//! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
 //! | [`session`] | what of two processes' talk is sent again when a connection breaks, and who is silent |
+//! | [`scheduler`] | which process of which node is given to a task or actor (design.md §7) |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
 #![forbid(unsafe_code)]
@@ -20,8 +22,10 @@ pub mod home;
 pub mod invariant;
 pub mod ledger;
 pub mod mutant;
+pub mod outbox;
 pub mod restarts;
 pub mod session;
+pub mod scheduler;
 pub mod supervision;
 pub mod task;
 
@@ -31,5 +35,6 @@ pub use invariant::Violation;
 pub use mutant::Mutant;
 pub use restarts::{Restarts, Verdict};
 pub use session::Session;
+pub use scheduler::Scheduler;
 pub use supervision::Supervision;
 pub use task::Task;

@@ -38,6 +38,24 @@ pub enum Mutant {
     ForgetUnacknowledged,
     /// A frame that has come before is handed on again (SES-2).
     DeliverRepeats,
+    /// A place is given whether or not there is room (SCHED-1).
+    OverCommit,
+    /// A lease stays in the books when its worker has died (SCHED-2).
+    KeepLeasesOnDead,
+    /// A lease stays in the books when its holder has died (SCHED-3).
+    KeepLeasesOfDead,
+    /// What a node was asked for is forgotten with that node (SCHED-4).
+    ForgetAskedOfDead,
+    /// A node that a request is not with any more may answer it (SCHED-5).
+    AnyPeerGrants,
+    /// A device is given to several (SCHED-6).
+    ShareDevices,
+    /// One task more than allowed is in flight on a lease (DISP-4).
+    DepthOffByOne,
+    /// What was in flight on a lost lease is forgotten (DISP-1).
+    ForgetLost,
+    /// An idle lease is dropped and not given back (DISP-6).
+    KeepIdle,
 }
 
 impl Mutant {
@@ -73,6 +91,11 @@ impl Planted {
     #[cfg(feature = "mutants")]
     pub(crate) fn new(mutant: Mutant) -> Self {
         Self { mutant: Some(mutant) }
+    }
+
+    #[cfg(feature = "mutants")]
+    pub(crate) fn mutant(self) -> Option<Mutant> {
+        self.mutant
     }
 
     #[inline]
