@@ -34,10 +34,6 @@ pub enum Mutant {
     ForgetRetryWait,
     /// A passed deadline is not noticed (TASK-7).
     ForgetDeadline,
-    /// What was in flight when a connection was lost is not sent again (SES-1).
-    ForgetUnacknowledged,
-    /// A frame that has come before is handed on again (SES-2).
-    DeliverRepeats,
     /// A place is given whether or not there is room (SCHED-1).
     OverCommit,
     /// A lease stays in the books when its worker has died (SCHED-2).
@@ -56,11 +52,21 @@ pub enum Mutant {
     ForgetLost,
     /// An idle lease is dropped and not given back (DISP-6).
     KeepIdle,
+    /// Every start of an actor has the number of its first (HOME-1).
+    SameLifeAgain,
+    /// What an earlier life of an actor says is heard (HOME-2).
+    HearStaleLife,
+    /// A place that an actor leaves is not given back (HOME-3).
+    KeepPlace,
+    /// What was in flight when a connection was lost is not sent again (SES-1).
+    ForgetUnacknowledged,
+    /// A frame that has come before is handed on again (SES-2).
+    DeliverRepeats,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: &[Self] = &[
         Self::IntensityOffByOne,
         Self::ForgetBackoff,
         Self::RestartTemporary,
@@ -75,6 +81,18 @@ impl Mutant {
         Self::CountBystander,
         Self::ForgetRetryWait,
         Self::ForgetDeadline,
+        Self::OverCommit,
+        Self::KeepLeasesOnDead,
+        Self::KeepLeasesOfDead,
+        Self::ForgetAskedOfDead,
+        Self::AnyPeerGrants,
+        Self::ShareDevices,
+        Self::DepthOffByOne,
+        Self::ForgetLost,
+        Self::KeepIdle,
+        Self::SameLifeAgain,
+        Self::HearStaleLife,
+        Self::KeepPlace,
         Self::ForgetUnacknowledged,
         Self::DeliverRepeats,
     ];

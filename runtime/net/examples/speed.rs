@@ -45,7 +45,7 @@ fn serve(authority: Arc<Authority>) -> SocketAddr {
     let (said, addr) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        runtime.expect("a runtime").block_on(async {
+        let served = async move {
             let (mesh, mut events) = mesh(&authority, 2).await;
             said.send(mesh.local_addr().expect("an address")).expect("somebody listens");
             let mut counted = 0;
@@ -60,13 +60,19 @@ fn serve(authority: Arc<Authority>) -> SocketAddr {
                     mesh.send(from, Lane::Control, kind, Bytes::new()).expect("it goes back");
                 }
             }
-        });
+        };
+        // On a thread of the runtime: what runs on another is woken through the kernel.
+        runtime.expect("a runtime").block_on(async { tokio::spawn(served).await.expect("it serves") });
     });
     addr.recv().expect("the other side has begun")
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 1)]
 async fn main() {
+    tokio::spawn(measure()).await.expect("it measures");
+}
+
+async fn measure() {
     let authority = Authority::new(ClusterId([1; 16]), SystemTime::now()).expect("a CA");
     let authority = Arc::new(authority);
     let addr = serve(authority.clone());

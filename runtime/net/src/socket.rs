@@ -21,6 +21,8 @@ pub struct Sockets {
     pub runtime: Arc<dyn Runtime>,
     /// Sends and receives.
     pub socket: Arc<dyn AsyncUdpSocket>,
+    /// Whether peers are where this host's own sockets reach them too: one of those asks for a process that is silent.
+    pub is_of_host: bool,
 }
 
 /// Bytes that the kernel is asked to keep for a process that is busy; it gives what its own bound allows.
@@ -42,11 +44,11 @@ impl Sockets {
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, BUFFER_BYTES).ok();
         let runtime = Arc::new(TokioRuntime);
         let socket = runtime.wrap_udp_socket(socket)?;
-        Ok(Self { runtime, socket })
+        Ok(Self { runtime, socket, is_of_host: true })
     }
 
     pub(crate) fn split(self) -> Self {
-        Self { socket: Arc::new(Split { inner: self.socket }), runtime: self.runtime }
+        Self { socket: Arc::new(Split { inner: self.socket }), ..self }
     }
 }
 

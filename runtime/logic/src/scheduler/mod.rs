@@ -75,6 +75,10 @@ const REFUSED_WAIT: Duration = Duration::from_millis(200);
 /// Shapes looked at when something came free. Those beyond have their turn the next times.
 const LOOKS_MAX: usize = 256;
 
+/// Jobs that are over whose names are kept; what is on its way when more have ended since is granted in vain, and taken
+/// back when its holder's death is heard.
+const ENDED_MAX: usize = 4096;
+
 /// Dead nodes whose names are kept, so that a request for one is refused and not left to wait.
 const DEAD_MAX: usize = 4096;
 
@@ -122,6 +126,8 @@ pub struct Scheduler {
     failures: BTreeMap<JobId, Failures>,
     peers: BTreeMap<NodeId, Peer>,
     dead: BTreeSet<NodeId>,
+    /// Jobs that are over: a request of theirs may still be on its way, and must start no worker.
+    ended: BTreeSet<JobId>,
     /// The first that waits for something that others use, and how many have been served before it.
     eldest: Option<(RequestKey, u32)>,
     kept: Option<(RequestKey, Time)>,
@@ -243,6 +249,7 @@ impl Scheduler {
             failures: BTreeMap::new(),
             peers: BTreeMap::new(),
             dead: BTreeSet::new(),
+            ended: BTreeSet::new(),
             eldest: None,
             kept: None,
             alarms: BTreeSet::new(),
@@ -292,6 +299,9 @@ impl Scheduler {
         if self.asks.contains_key(&request) {
             // Said twice: it is being served.
             return;
+        }
+        if self.ended.contains(&job) {
+            return self.refuse(request, Refusal::JobEnded { job });
         }
         if self.asks.len() >= QUEUE_MAX {
             return self.refuse(request, Refusal::QueueFull { max: QUEUE_MAX });
@@ -577,6 +587,10 @@ impl Scheduler {
             }
             self.refuse(request, Refusal::JobEnded { job });
         }
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.pop_first();
+        }
+        self.ended.insert(job);
         self.end_workers_of(job);
         self.failures.remove(&job);
         self.serve_all(now);

@@ -201,6 +201,10 @@ struct Inner {
     ended: Mutex<VecDeque<u64>>,
     events: Arc<Queue>,
     begun: tokio::time::Instant,
+    /// Whether silent peers can be probed.
+    probes: bool,
+    /// Runs what senders on any thread begin.
+    runtime: tokio::runtime::Handle,
     is_closed: AtomicBool,
 }
 
@@ -224,6 +228,7 @@ impl Mesh {
             None => Sockets::udp(config.addr).map_err(NetError::Socket)?,
         };
         let (events, receiver) = events::queue();
+        let probes = sockets.is_of_host;
         let inner = Arc::new(Inner {
             port: Port::open(sockets, config.credentials.clone())?,
             credentials: config.credentials,
@@ -235,6 +240,8 @@ impl Mesh {
             ended: Mutex::default(),
             events,
             begun: tokio::time::Instant::now(),
+            probes,
+            runtime: tokio::runtime::Handle::current(),
             is_closed: AtomicBool::new(false),
         });
         tokio::spawn(accept::accept_all(inner.clone()));
@@ -324,7 +331,7 @@ impl Mesh {
         &self.inner.port.refusals
     }
 
-    /// The address at which a peer is or from which it came.
+    /// The address at which a peer is: as it was told, or from which it came.
     pub fn addr(&self, peer: ProcessId) -> Option<SocketAddr> {
         self.inner.peer(peer)?.addr()
     }

@@ -97,7 +97,7 @@ impl Peer {
             is_stopped: false,
         };
         let peer = Arc::new(Self { id, state: Mutex::new(state), wake: Notify::new() });
-        tokio::spawn(keep_time(inner.clone(), peer.clone()));
+        inner.runtime.spawn(keep_time(inner.clone(), peer.clone()));
         peer
     }
 
@@ -109,20 +109,32 @@ impl Peer {
         self.state.lock().addr
     }
 
-    pub(super) fn admitted(&self, welcome: Bytes, member: MemberId) {
+    /// The gate has let a member in as this peer; `addr` is where it is, if it takes connections there.
+    pub(super) fn admitted(
+        self: &Arc<Self>,
+        inner: &Arc<Inner>,
+        welcome: Bytes,
+        member: MemberId,
+        addr: Option<SocketAddr>,
+    ) {
         let mut state = self.state.lock();
         (state.welcome, state.member) = (welcome, Some(member));
+        if state.addr.is_none() && addr.is_some() {
+            state.addr = addr;
+            state.session.handle(inner.now(), Input::MayDial);
+            self.perform(inner, state);
+        }
     }
 
-    /// Whether somebody's words belong to this peer's session.
-    pub(super) fn recognises(&self, offer: &Offer) -> bool {
-        self.state.lock().session.recognises(offer)
+    /// Whether words of a member belong to this peer's session.
+    pub(super) fn recognises(&self, offer: &Offer, member: MemberId) -> bool {
+        let state = self.state.lock();
+        state.member.is_none_or(|known| known == member) && state.session.recognises(offer)
     }
 
     /// Whether the session is with this half.
-    pub(super) fn is_with(&self, half: u64, member: MemberId) -> bool {
-        let state = self.state.lock();
-        state.session.theirs() == Some(half) && state.member == Some(member)
+    pub(super) fn is_with(&self, half: u64) -> bool {
+        self.state.lock().session.theirs() == Some(half)
     }
 
     /// The peer is at this address now.
@@ -130,9 +142,6 @@ impl Peer {
         let mut state = self.state.lock();
         if (state.addr, state.member) != (Some(addr), Some(member)) {
             (state.addr, state.member) = (Some(addr), Some(member));
-            state.session.handle(inner.now(), Input::MayDial);
-            self.perform(inner, state);
-        } else if !state.session.is_up(Link::Main) {
             state.session.handle(inner.now(), Input::MayDial);
             self.perform(inner, state);
         }
@@ -222,7 +231,7 @@ impl Peer {
                 Output::Answer { connection, offer } => state.answer(inner, connection, offer),
                 Output::Dial { offer } => {
                     if let Some(addr) = state.addr {
-                        tokio::spawn(dial::dial(inner.clone(), self.clone(), addr, state.member, offer));
+                        inner.runtime.spawn(dial::dial(inner.clone(), self.clone(), addr, state.member, offer));
                     }
                 }
                 Output::Close { connection, why } => state.close(connection, why),
@@ -233,7 +242,7 @@ impl Peer {
                     inner.events.push(Event::Down { peer: self.id, why });
                 }
                 Output::Probe => {
-                    tokio::spawn(probe::probe(inner.clone(), self.clone(), state.addr));
+                    inner.runtime.spawn(probe::probe(inner.clone(), self.clone(), state.addr));
                 }
                 Output::Silent { silent, refused } => {
                     inner.events.push(Event::Silent { peer: self.id, silent, refused });

@@ -22,7 +22,7 @@ const ANSWER_MAX: Duration = Duration::from_millis(200);
 
 /// Probes a peer and tells its session.
 pub(super) async fn probe(inner: Arc<Inner>, peer: Arc<Peer>, addr: Option<SocketAddr>) {
-    let refused = match addr {
+    let refused = match addr.filter(|_| inner.probes) {
         Some(addr) => is_refused(addr).await.unwrap_or(false) && is_refused(addr).await.unwrap_or(false),
         None => false,
     };

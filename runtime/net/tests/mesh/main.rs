@@ -4,3 +4,5 @@ mod cluster;
 mod joining;
 mod refusals;
 mod sessions;
+mod silence;
+mod virtual_time;

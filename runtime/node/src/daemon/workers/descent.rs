@@ -61,6 +61,12 @@ pub(crate) fn variable(pid: i32, name: &str) -> Option<Vec<u8>> {
     entries.find_map(|entry| entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).map(<[u8]>::to_vec)
 }
 
+/// Whether a process is in a control group whose name begins so. What a process starts is in its group.
+pub(crate) fn is_in_group(pid: i32, prefix: &str) -> bool {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    groups.lines().filter_map(|line| line.rsplit('/').next()).any(|name| name.starts_with(prefix))
+}
+
 /// Reads the `stat` of one process; `None` when it has ended.
 pub(crate) fn kin(pid: i32) -> Option<Kin> {
     parse(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)

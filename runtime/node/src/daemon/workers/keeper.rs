@@ -1,6 +1,7 @@
 //! The node's side: one task that knows all workers, gives the warden its orders, and tells what became of each.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::process::Child;
@@ -26,7 +27,7 @@ use super::{LogId, WorkerEvent, WorkersConfig};
 /// What the daemon wants done.
 #[derive(Debug)]
 pub(super) enum Order {
-    Spawn { process: ProcessId, job: JobId, letter: Vec<u8> },
+    Spawn { process: ProcessId, job: JobId, is_driver: bool, letter: Vec<u8> },
     End { who: Who, cause: DeathCause, grace: Duration },
     Stop { cause: DeathCause, done: oneshot::Sender<()> },
 }
@@ -94,7 +95,9 @@ impl Keeper {
             let due = self.due();
             tokio::select! {
                 order = orders.recv() => match order {
-                    Some(Order::Spawn { process, job, letter }) => self.spawn(process, job, &letter).await,
+                    Some(Order::Spawn { process, job, is_driver, letter }) => {
+                        self.spawn(process, job, is_driver, &letter).await;
+                    }
                     Some(Order::End { who, cause, grace }) => self.end(who, &cause, grace).await,
                     Some(Order::Stop { cause, done }) => {
                         self.stop(&mut orders, &cause).await;
@@ -110,15 +113,17 @@ impl Keeper {
         }
     }
 
-    async fn spawn(&mut self, process: ProcessId, job: JobId, letter: &[u8]) {
-        let (worker, fds) = match self.cradle(process, job) {
+    async fn spawn(&mut self, process: ProcessId, job: JobId, is_driver: bool, letter: &[u8]) {
+        let (worker, fds) = match self.cradle(process, job, is_driver) {
             Ok(made) => made,
             Err(error) => return self.not_started(process, job, format!("its node cannot prepare it: {error}")),
         };
         if self.link.is_none() {
             match self.start_warden() {
                 Ok(link) => self.link = Some(link),
-                Err(error) => return self.not_started(process, job, format!("its node cannot start a warden: {error}")),
+                Err(error) => {
+                    return self.not_started(process, job, format!("its node cannot start a warden: {error}"));
+                }
             }
         }
         self.workers.insert(process, worker);
@@ -126,8 +131,11 @@ impl Keeper {
     }
 
     /// What a worker has before it lives: slots, pipes, logs; and the ends that go to it.
-    fn cradle(&self, process: ProcessId, job: JobId) -> io::Result<(Worker, Vec<OwnedFd>)> {
-        let (slots, stdin) = Slots::create()?;
+    fn cradle(&self, process: ProcessId, job: JobId, is_driver: bool) -> io::Result<(Worker, Vec<OwnedFd>)> {
+        let (slots, mut stdin) = Slots::create()?;
+        if is_driver {
+            stdin = File::open("/dev/null")?.into();
+        }
         let (tail, mut readers, mut fds) = (Tail::default(), Vec::new(), vec![stdin]);
         for stream in [Stream::Out, Stream::Err] {
             let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;

@@ -127,6 +127,7 @@ mod tests {
             env: BTreeMap::from([("COLOUR".to_owned(), "blue".to_owned())]),
             working_dir: Some("/somewhere".into()),
             token: "secret".to_owned(),
+            is_driver: false,
             isolated: true,
             gpus: vec![0, 2],
             memory_max: None,

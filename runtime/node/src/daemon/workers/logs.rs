@@ -80,7 +80,9 @@ impl LogChunk {
 #[non_exhaustive]
 pub enum LogError {
     /// No such log is kept.
-    #[error("there is no log of {id}: name a worker (7:2, 7:2.err) or a job (job-3) of the last days; `mobula list workers` shows those that run")]
+    #[error(
+        "there is no log of {id}: name a worker (7:2, 7:2.err) or a job (job-3) of the last days; `mobula list workers` shows those that run"
+    )]
     Unknown {
         /// What was asked for.
         id: String,
@@ -455,7 +457,8 @@ mod tests {
         write(b"third\n", later);
         assert_eq!(read(&logs, id(1), 0).0, 6, "the first file was replaced");
         assert_eq!(read(&logs, id(1), 13 + LOG_BYTES_MAX), (13 + LOG_BYTES_MAX, "third\n".to_owned()));
-        let kept: u64 = fs::read_dir(folder.path().join("job-3")).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
+        let kept: u64 =
+            fs::read_dir(folder.path().join("job-3")).unwrap().map(|f| f.unwrap().metadata().unwrap().len()).sum();
         assert_eq!(kept, 7 + LOG_BYTES_MAX + 6);
     }
 

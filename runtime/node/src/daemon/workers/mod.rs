@@ -46,6 +46,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mobula_types::{Death, DeathCause, JobId, ProcessId};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use logs::{LogChunk, LogError, LogId, Logs, Stream};
@@ -57,7 +58,7 @@ pub const WORKERS_MAX: usize = 4_096;
 /// Orders that wait for the keeper: as many as there can be workers, and their ends.
 const ORDERS_MAX: usize = 2 * WORKERS_MAX;
 
-/// Events that wait for the daemon. Above it, lines for terminals are left out (they stay in the logs); starts and
+/// Events that wait for the daemon, of 20 KiB at most: what one read of a pipe gives. Above it, lines for terminals are left out (they stay in the logs); starts and
 /// deaths wait.
 const EVENTS_MAX: usize = 1_024;
 
@@ -107,6 +108,9 @@ pub struct SpawnSpec {
     pub working_dir: Option<PathBuf>,
     /// The secret by which its node knows it ([`guard::Role::token`]).
     pub token: String,
+    /// Whether it is a user's program that the node runs as a driver: it has no slots, and [`guard::enter`] does not take
+    /// it for a worker. All else is the same.
+    pub is_driver: bool,
     /// Whether it runs for one actor or task only ([`guard::Role::isolated`]).
     pub isolated: bool,
     /// The GPUs it sees; none when empty, unless `env` sets `CUDA_VISIBLE_DEVICES`.
@@ -166,6 +170,9 @@ pub enum SpawnError {
         /// Which.
         what: String,
     },
+    /// Orders are not carried out as fast as they come.
+    #[error("{ORDERS_MAX} orders about workers wait at this node: try again later")]
+    Busy,
     /// The workers were stopped.
     #[error("this node starts no more workers: it is stopping")]
     Stopped,
@@ -219,7 +226,8 @@ impl Workers {
     pub fn spawn(&self, spec: SpawnSpec) -> Result<(), SpawnError> {
         let letter = letter::birth(&spec, &self.socket, &self.folder)?;
         let full = self.alive.fetch_add(1, Ordering::AcqRel) >= WORKERS_MAX;
-        let order = keeper::Order::Spawn { process: spec.process, job: spec.job, letter };
+        let (process, job, is_driver) = (spec.process, spec.job, spec.is_driver);
+        let order = keeper::Order::Spawn { process, job, is_driver, letter };
         let sent = if full { Err(SpawnError::Full) } else { self.order(order) };
         if sent.is_err() {
             self.alive.fetch_sub(1, Ordering::AcqRel);
@@ -269,7 +277,12 @@ impl Workers {
     }
 
     fn order(&self, order: keeper::Order) -> Result<(), SpawnError> {
-        // Full means thousands of orders in the microseconds that the keeper takes for one: it is stuck.
-        self.orders.try_send(order).map_err(|_| SpawnError::Stopped)
+        self.orders.try_send(order).map_err(|refused| match refused {
+            TrySendError::Closed(_) => SpawnError::Stopped,
+            TrySendError::Full(order) => {
+                tracing::error!(?order, "{}", SpawnError::Busy);
+                SpawnError::Busy
+            }
+        })
     }
 }

@@ -3,10 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use rustix::process::{
-    Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpid,
-};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process_group, set_child_subreaper, waitpid};
 
+use super::groups;
 use crate::daemon::workers::{descent, guard};
 
 /// Orphans come up level by level, each within a millisecond or two of its parent's end.
@@ -23,8 +22,8 @@ pub(crate) fn begin() -> std::io::Result<()> {
 /// Kills what a warden left behind. Workers have died of their parent-death signal by then, those that had not yet asked
 /// for it are killed by their group; what they started is found below this process, when it adopts.
 ///
-/// Known for the warden's: its session, the workers' groups and sessions, and the variables workers pass on. A process
-/// that left all three, and lost its warden and its parent, is not found.
+/// Known for the warden's: its session, the workers' groups and sessions, the warden's memory groups, and the variables
+/// that workers pass on. Where no memory groups can be made, a process that left the rest and its parent is not found.
 pub(crate) async fn end_all(warden: i32, workers: &[i32], adopts: bool) {
     for pid in workers.iter().filter_map(|pid| Pid::from_raw(*pid)) {
         kill_process_group(pid, Signal::KILL).ok();
@@ -41,6 +40,7 @@ pub(crate) async fn end_all(warden: i32, workers: &[i32], adopts: bool) {
             .filter(|kin| {
                 kin.session == warden
                     || [kin.pid, kin.group, kin.session].iter().any(|id| known.contains(id))
+                    || descent::is_in_group(kin.pid, &groups::prefix_of(warden))
                     || descent::variable(kin.pid, guard::PROCESS).is_some()
             })
             .collect();

@@ -66,8 +66,7 @@ impl MemoryGroups {
     /// Makes a group and moves this process into it, so that the child it starts next begins there.
     pub(super) fn enter(&self, process: ProcessId, memory_max: Option<u64>) -> Option<Group> {
         let place = self.place.as_ref().ok()?;
-        let name = format!("{}{}-{}", PREFIX, getpid().as_raw_nonzero(), process.number());
-        let group = Group { version: place.version, path: place.base.join(name) };
+        let group = Group { version: place.version, path: place.base.join(name_of(process)) };
         match group.make(memory_max).and_then(|()| join(&group.path)) {
             Ok(()) => Some(group),
             Err(error) => {
@@ -144,6 +143,16 @@ impl Group {
 
 /// What the names of our groups begin with.
 const PREFIX: &str = "mobula-";
+
+/// What the names of a warden's groups begin with.
+pub(super) fn prefix_of(warden: i32) -> String {
+    format!("{PREFIX}{warden}-")
+}
+
+/// The name of a worker's group. It ends as it does so that none begins with another's.
+pub(super) fn name_of(process: ProcessId) -> String {
+    format!("{}{}.", prefix_of(getpid().as_raw_nonzero().get()), process.number())
+}
 
 /// The file that lists a group's processes, and takes new ones: `0` is the writer.
 const MEMBERS: &str = "cgroup.procs";
@@ -338,6 +347,24 @@ mod tests {
         assert_eq!(read("low 0\noom 2\noom_kill 1\noom_group_kill 0\n"), Some(1));
         assert_eq!(read("pgfault 7\noom_kill 0\n"), Some(0));
         assert_eq!(read("oom_kill_disable 0\n"), None);
+    }
+
+    #[test]
+    fn a_shared_counter_accuses_only_for_a_short_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vmstat");
+        let count = |kills: u64| fs::write(&path, format!("pgfault 7\noom_kill {kills}\n")).unwrap();
+        count(5);
+        let mut groups = MemoryGroups { place: Err(String::new()), fallback: Some(path.clone()), seen: [5; 2] };
+        assert!(!groups.was_out_of_memory(None));
+        count(6);
+        assert!(groups.was_out_of_memory(None));
+        groups.tick();
+        assert!(groups.was_out_of_memory(None), "a worker may be seen to end only after the tick");
+        groups.tick();
+        assert!(!groups.was_out_of_memory(None));
+        fs::remove_file(&path).unwrap();
+        assert!(!groups.was_out_of_memory(None));
     }
 
     #[test]

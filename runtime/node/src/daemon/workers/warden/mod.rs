@@ -29,9 +29,7 @@ use std::time::{Duration, Instant};
 use mobula_types::ProcessId;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendFlags, recvmsg, send};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, pidfd_open, set_child_subreaper,
     setsid, wait,
@@ -139,8 +137,11 @@ impl Warden {
         };
         let patience = patience.and_then(|patience| Timespec::try_from(patience).ok());
         let pidfds = self.living.values().map(|living| living.pidfd.as_fd());
-        let mut fds: Vec<_> =
-            [self.socket.as_fd()].into_iter().chain(pidfds).map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN)).collect();
+        let mut fds: Vec<_> = [self.socket.as_fd()]
+            .into_iter()
+            .chain(pidfds)
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
         match poll(&mut fds, patience.as_ref()) {
             Ok(_) => !fds[0].revents().is_empty(),
             Err(_) => false,
@@ -176,7 +177,8 @@ impl Warden {
         command.args(birth.args.iter().map(|arg| OsStr::from_bytes(arg)));
         command.stdin(Stdio::from(stdin)).stdout(Stdio::from(stdout)).stderr(Stdio::from(stderr));
         command.process_group(0);
-        let ours = |name: &OsStr| name.as_bytes().starts_with(b"MOBULA_") && !INHERITED.iter().any(|kept| name == *kept);
+        let ours =
+            |name: &OsStr| name.as_bytes().starts_with(b"MOBULA_") && !INHERITED.iter().any(|kept| name == *kept);
         std::env::vars_os().filter(|(name, _)| ours(name)).for_each(|(name, _)| _ = command.env_remove(name));
         for (name, value) in &birth.env {
             command.env(OsStr::from_bytes(name), OsStr::from_bytes(value));
@@ -254,9 +256,21 @@ impl Warden {
         let is_worker = |pid: i32| self.living.values().any(|living| living.pid.as_raw_nonzero().get() == pid);
         let orphans = descent::children(all, getpid().as_raw_nonzero().get());
         orphans.filter(move |kin| !kin.is_zombie && !is_worker(kin.pid)).filter(move |kin| {
-            let of_living_group = is_worker(kin.group) || is_worker(kin.session);
-            !of_living_group && !self.living.contains_key(&owner(kin.pid).unwrap_or_default())
+            let is_of_living_group = is_worker(kin.group) || is_worker(kin.session);
+            !is_of_living_group && !self.owner(kin.pid).is_some_and(|owner| self.living.contains_key(&owner))
         })
+    }
+
+    /// The worker that a process descends from, as its memory group says or the variables that it inherited. One that has
+    /// neither any more is nobody's, and ends with the next worker that does.
+    fn owner(&self, pid: i32) -> Option<ProcessId> {
+        let in_group = |(_, living): &(&ProcessId, &Living)| living.group.is_some();
+        let mut grouped = self.living.iter().filter(in_group).map(|(process, _)| *process);
+        if let Some(process) = grouped.find(|process| descent::is_in_group(pid, &groups::name_of(*process))) {
+            return Some(process);
+        }
+        let value = descent::variable(pid, guard::PROCESS)?;
+        Some(ProcessId::from_u64(std::str::from_utf8(&value).ok()?.parse().ok()?))
     }
 
     fn tell(&self, letter: &FromWarden) -> Result<(), NodeGone> {
@@ -305,12 +319,6 @@ fn spawn_when_free(command: &mut Command) -> io::Result<std::process::Child> {
         }
     }
     command.spawn()
-}
-
-/// The worker that a process descends from, as the variables say that it inherited.
-fn owner(pid: i32) -> Option<ProcessId> {
-    let value = descent::variable(pid, guard::PROCESS)?;
-    Some(ProcessId::from_u64(std::str::from_utf8(&value).ok()?.parse().ok()?))
 }
 
 fn ended(status: WaitStatus) -> Ended {
