@@ -81,8 +81,19 @@ impl State {
         let process = ProcessId::new(self.node, number);
         let token = secret();
         let args = Vec::new();
-        let spec =
-            SpawnSpec { process, job, program, args, env, working_dir, token: token.clone(), is_driver: false, isolated, gpus, memory_max: None };
+        let spec = SpawnSpec {
+            process,
+            job,
+            program,
+            args,
+            env,
+            working_dir,
+            token: token.clone(),
+            is_driver: false,
+            isolated,
+            gpus,
+            memory_max: None,
+        };
         match self.workers.spawn(spec) {
             Ok(()) => {
                 let kind = Kind::Worker { start, token, isolated };

@@ -168,9 +168,10 @@ impl Routes {
             return self.deliver(to, body);
         }
         // Only for a driver of this node that is elsewhere; nodes send to one another directly.
-        let sent = self.mesh().filter(|_| peer.number() != 0).map(|mesh| {
-            mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body)
-        });
+        let sent = self
+            .mesh()
+            .filter(|_| peer.number() != 0)
+            .map(|mesh| mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body));
         match sent {
             Some(Ok(())) => Forwarded::Done,
             _ => self.nowhere(to),

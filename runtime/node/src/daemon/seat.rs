@@ -74,9 +74,7 @@ impl Seat {
                 };
                 FromHead::Value { ask, result: Ok(value) }
             }
-            ToHead::Get { ask, job, key } => {
-                FromHead::Value { ask, result: Ok(self.values.get(&(job, key)).cloned()) }
-            }
+            ToHead::Get { ask, job, key } => FromHead::Value { ask, result: Ok(self.values.get(&(job, key)).cloned()) },
             ToHead::Tool { ask, question } => match question {
                 HeadQuestion::Status => FromHead::Status { ask, status: ClusterStatus::default() },
                 HeadQuestion::Jobs => {
