@@ -27,14 +27,15 @@ struct State {
     steps: Vec<Step>,
     /// The disk takes no longer file than this.
     full_at: Option<usize>,
-    /// Whatever is written fails.
-    is_broken: bool,
+    /// Whatever this user writes fails.
+    broken_for: Option<u32>,
 }
 
 /// The disk; clones are the same one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Disk {
     state: Arc<Mutex<State>>,
+    user: u32,
 }
 
 impl Disk {
@@ -42,6 +43,11 @@ impl Disk {
         let disk = Self::default();
         disk.state.lock().unwrap().bytes = bytes;
         disk
+    }
+
+    /// The same disk, as another user has it.
+    pub(crate) fn of_another(&self) -> Self {
+        Self { user: self.user + 1, ..self.clone() }
     }
 
     pub(crate) fn mark(&self, acknowledged: usize) {
@@ -61,7 +67,7 @@ impl Disk {
     }
 
     pub(crate) fn set_broken(&self, is_broken: bool) {
-        self.state.lock().unwrap().is_broken = is_broken;
+        self.state.lock().unwrap().broken_for = is_broken.then_some(self.user);
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
@@ -117,7 +123,7 @@ impl StorageBackend for Disk {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
-        state.takes(len as usize)?;
+        state.takes(self.user, len as usize)?;
         state.bytes.resize(len as usize, 0);
         state.steps.push(Step::SetLen(len as usize));
         Ok(())
@@ -125,7 +131,7 @@ impl StorageBackend for Disk {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
-        if state.is_broken {
+        if state.broken_for == Some(self.user) {
             return Err(io::Error::other("the disk is broken"));
         }
         state.steps.push(Step::Sync);
@@ -135,7 +141,7 @@ impl StorageBackend for Disk {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut state = self.state.lock().unwrap();
         let (from, end) = (offset as usize, offset as usize + data.len());
-        state.takes(end)?;
+        state.takes(self.user, end)?;
         if state.bytes.len() < end {
             state.bytes.resize(end, 0);
         }
@@ -146,10 +152,10 @@ impl StorageBackend for Disk {
 }
 
 impl State {
-    fn takes(&self, len: usize) -> io::Result<()> {
+    fn takes(&self, user: u32, len: usize) -> io::Result<()> {
         match self.full_at {
             Some(max) if len > max => Err(io::ErrorKind::StorageFull.into()),
-            _ if self.is_broken => Err(io::Error::other("the disk is broken")),
+            _ if self.broken_for == Some(user) => Err(io::Error::other("the disk is broken")),
             _ => Ok(()),
         }
     }

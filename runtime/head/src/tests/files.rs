@@ -62,15 +62,26 @@ impl Driver {
     fn wait_for(&mut self, now: u64, count: usize) -> Vec<Output> {
         let mut said = self.said();
         while said.len() < count {
-            let (rung, waits) = (self.bell.0.lock().unwrap(), HANGS);
-            let (mut rung, timeout) = self.bell.1.wait_timeout_while(rung, waits, |rung| !*rung).unwrap();
-            assert!(!timeout.timed_out(), "the disk was awaited for {waits:?} after {said:?}");
-            *rung = false;
-            drop(rung);
-            self.head.turn(at(now));
+            self.turn(now);
             said.extend(self.said());
         }
         said
+    }
+
+    /// Goes on until it is so.
+    fn wake(&mut self, now: u64, is_so: impl Fn(&Head) -> bool) {
+        while !is_so(&self.head) {
+            self.turn(now);
+        }
+    }
+
+    fn turn(&mut self, now: u64) {
+        let rung = self.bell.0.lock().unwrap();
+        let (mut rung, timeout) = self.bell.1.wait_timeout_while(rung, HANGS, |rung| !*rung).unwrap();
+        assert!(!timeout.timed_out(), "the disk was awaited for {HANGS:?}");
+        *rung = false;
+        drop(rung);
+        self.head.turn(at(now));
     }
 
     fn register(&mut self, now: u64, member: u8, node: Option<NodeId>) -> Vec<Output> {
@@ -177,11 +188,7 @@ fn a_full_disk_turns_the_head_read_only_until_there_is_room() {
     let spec = |number| JobSpec { driver: ProcessId::new(NodeId(1), number), ..JobSpec::default() };
     driver.head.handle(at(1), directory::Input::JobStart { ask: 1, spec: spec(1) });
     assert_eq!(driver.said(), []);
-    while driver.head.machine().read_only().is_none() {
-        let rung = driver.bell.0.lock().unwrap();
-        drop(driver.bell.1.wait_timeout_while(rung, HANGS, |rung| !std::mem::take(rung)).unwrap());
-        driver.head.turn(at(1));
-    }
+    driver.wake(1, |head| head.machine().read_only().is_some());
     driver.head.handle(at(2), directory::Input::JobStart { ask: 2, spec: spec(2) });
     let said = driver.said();
     assert!(matches!(&said[..], [Output::ReadOnly { ask: 2, cause }] if cause.contains("is full")), "{said:?}");
@@ -195,6 +202,27 @@ fn a_full_disk_turns_the_head_read_only_until_there_is_room() {
     );
     driver.head.handle(at(5), directory::Input::JobStart { ask: 3, spec: spec(3) });
     assert_eq!(driver.wait_for(5, 1).len(), 1);
+}
+
+#[test]
+fn a_head_whose_store_another_one_took_ends() {
+    let disk = Disk::default();
+    let mut first = Driver::on(&disk, 0);
+    first.register(0, 1, None);
+    disk.set_broken(true);
+    let spec = JobSpec { driver: ProcessId::new(NodeId(1), 1), ..JobSpec::default() };
+    first.head.handle(at(1), directory::Input::JobStart { ask: 1, spec });
+    assert_eq!(first.said(), []);
+    first.wake(1, |head| head.machine().read_only().is_some());
+    // Another head is there before the disk comes back for the first.
+    let second = Driver::on(&disk.of_another(), 2);
+    disk.set_broken(false);
+    assert_eq!(second.head.id().epoch, Epoch(2));
+    first.wake(3, |head| head.ended().is_some());
+    assert!(first.head.ended().unwrap().contains("another head"));
+    first.head.handle(at(4), membership::Input::Heartbeat { node: NodeId(1), beat: Beat::default() });
+    assert_eq!(first.said(), [], "two heads never act (G13)");
+    assert_eq!(second.head.machine().directory().jobs().count(), 0);
 }
 
 #[test]

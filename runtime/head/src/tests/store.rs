@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use mobula_logic::record::{Change, Record, RecordKey};
-use mobula_types::JobId;
+use mobula_logic::record::{Change, NodeRecord, Record, RecordKey};
+use mobula_types::{Incarnation, JobId, MemberId, NodeId};
 
 use super::disk::{Disk, Step, after};
+use crate::layout::{self, Unreadable};
 use crate::store::{OpenError, Store, WriteError};
 
 fn value(key: usize, bytes: Vec<u8>) -> Change {
@@ -110,6 +111,19 @@ fn a_broken_disk_is_another_error_and_the_store_goes_on_when_it_is_whole() {
     store.commit(&batch(1)).unwrap();
     store.commit(&batch(2)).unwrap();
     assert_eq!(kept(Disk::of(disk.bytes())).unwrap(), expected(2));
+}
+
+#[test]
+fn a_record_under_the_key_of_another_is_damage() {
+    let key = |node| layout::place(&RecordKey::Node(NodeId(node))).unwrap();
+    let (member, addr) = (MemberId([1; 16]), String::new());
+    let record = NodeRecord { node: NodeId(1), member, start: 0, incarnation: Incarnation(1), addr, death: None };
+    let bytes = layout::record_bytes(&Record::Node(record.clone())).unwrap();
+    let (table, right) = key(1);
+    assert_eq!(layout::read(table, &right, &bytes), Ok((RecordKey::Node(NodeId(1)), Record::Node(record))));
+    assert_eq!(layout::read(table, &key(2).1, &bytes), Err(Unreadable::Misplaced { table }));
+    let newer = [&[layout::LAYOUT + 1][..], &bytes[1..]].concat();
+    assert_eq!(layout::read(table, &right, &newer), Err(Unreadable::Newer { found: layout::LAYOUT + 1 }));
 }
 
 #[test]
