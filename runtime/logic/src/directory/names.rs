@@ -290,15 +290,14 @@ impl Names {
 
     pub(super) fn handle_node_up(&mut self, now: Time, node: NodeId, held: &[Held], outputs: &mut Outputs) {
         self.renew(now, node);
-        let is_held = |names: &Self, key: &NameKey| {
-            let entry = &names.entries[key];
-            held.iter().any(|held| (&held.key, held.actor, held.fencing) == (key, entry.actor, entry.fencing))
-        };
+        let grants: BTreeMap<&NameKey, (ActorId, Fencing)> =
+            held.iter().map(|held| (&held.key, (held.actor, held.fencing))).collect();
+        let is_held = |key: &NameKey, entry: &Entry| grants.get(key) == Some(&(entry.actor, entry.fencing));
         for key in self.on.get(&node).cloned().unwrap_or_default() {
             let entry = &self.entries[&key];
             if matches!(entry.hold, Hold::Stopping { .. }) {
                 self.revoke(now, &key, outputs);
-            } else if !is_held(self, &key) {
+            } else if !is_held(&key, entry) {
                 // What this head has granted may be on its way there; what an earlier one granted is not heard any more.
                 match entry.fencing.epoch() < self.epoch {
                     true => self.is_over(&key, now, None, None),
