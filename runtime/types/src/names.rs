@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, JobId};
+use crate::{ActorId, Epoch, JobId};
 
 /// A name and where it is unique.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -49,6 +49,18 @@ impl fmt::Display for NameKey {
 /// turn away what an earlier holder still does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fencing(pub u64);
+
+impl Fencing {
+    /// Grant number `count` of the head of `epoch`.
+    pub const fn new(epoch: Epoch, count: u64) -> Self {
+        Self(epoch.0 << 32 | count)
+    }
+
+    /// The head that granted it.
+    pub const fn epoch(self) -> Epoch {
+        Epoch(self.0 >> 32)
+    }
+}
 
 impl fmt::Display for Fencing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
