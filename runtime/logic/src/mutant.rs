@@ -97,7 +97,7 @@ pub enum Mutant {
 }
 
 impl Mutant {
-    /// All of them.
+    /// Those of the runtime: of tasks, actors, places and sessions.
     pub const ALL: &[Self] = &[
         Self::IntensityOffByOne,
         Self::ForgetBackoff,
@@ -127,6 +127,10 @@ impl Mutant {
         Self::KeepPlace,
         Self::ForgetUnacknowledged,
         Self::DeliverRepeats,
+    ];
+
+    /// Those of the head's machines and of a node's lease.
+    pub const OF_HEAD: &[Self] = &[
         Self::AdmitFenced,
         Self::OneRefusal,
         Self::CountHeadStall,

@@ -34,7 +34,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use mobula_types::{
-    ActorId, DeathCause, Fencing, HeadId, Held, Incarnation, JobId, NameKey, NodeId, ProcessId, Role, StateMachine, Time,
+    ActorId, DeathCause, Fencing, HeadId, Held, Incarnation, JobId, NameKey, NodeId, ProcessId, Role, StateMachine,
+    Time,
 };
 
 use crate::calendar::Calendar;

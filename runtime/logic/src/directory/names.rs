@@ -335,9 +335,8 @@ impl Names {
         culprit: bool,
         outputs: &mut Outputs,
     ) {
-        let is_held = |entry: &&Entry| {
-            (entry.node, entry.fencing) == (node, fencing) && !matches!(entry.hold, Hold::Over { .. })
-        };
+        let is_held =
+            |entry: &&Entry| (entry.node, entry.fencing) == (node, fencing) && !matches!(entry.hold, Hold::Over { .. });
         if self.entries.get(key).filter(is_held).is_some() {
             self.is_over(key, now, None, culprit.then_some(node));
             self.settle(now, outputs);
@@ -356,12 +355,7 @@ impl Names {
     }
 
     /// What a claim is answered; `None` when it waits.
-    fn decide(
-        &mut self,
-        now: Time,
-        waiting: Waiting,
-        outputs: &mut Outputs,
-    ) -> Option<Result<Grant, NameRefusal>> {
+    fn decide(&mut self, now: Time, waiting: Waiting, outputs: &mut Outputs) -> Option<Result<Grant, NameRefusal>> {
         let Waiting { node, ref claim, .. } = waiting;
         if !self.leases.contains_key(&node) {
             return Some(Err(NameRefusal::NoLease { node }));
@@ -414,13 +408,7 @@ impl Names {
     }
 
     /// Takes a name that is free.
-    fn take(
-        &mut self,
-        now: Time,
-        node: NodeId,
-        claim: Claim,
-        outputs: &mut Outputs,
-    ) -> Result<Grant, NameRefusal> {
+    fn take(&mut self, now: Time, node: NodeId, claim: Claim, outputs: &mut Outputs) -> Result<Grant, NameRefusal> {
         let Claim { key, actor, incarnation, job, detached } = &claim;
         let name_bytes = key.name.len() + if let Namespace::Shared(space) = &key.space { space.len() } else { 0 };
         let frame_bytes = detached.as_ref().map_or(0, |detached| detached.frame.len());
@@ -700,5 +688,4 @@ impl Entry {
         };
         Grant { owner: self.actor, node: self.node, fencing: self.fencing, term }
     }
-
 }

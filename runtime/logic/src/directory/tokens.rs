@@ -41,7 +41,9 @@ pub enum TokenRefusal {
     #[error("the token's secret is wrong: copy it whole")]
     Wrong,
     /// Too many wrong secrets were shown with its id.
-    #[error("the token was tried {FAILURES_MAX} times with a wrong secret and is void: make one with `mobula token create`")]
+    #[error(
+        "the token was tried {FAILURES_MAX} times with a wrong secret and is void: make one with `mobula token create`"
+    )]
     Burnt,
     /// It was used before, by somebody else.
     #[error("the token was used before: make one for each with `mobula token create`")]
@@ -105,10 +107,11 @@ impl Tokens {
         ttl: Option<Duration>,
         outputs: &mut VecDeque<Output>,
     ) -> Result<Role, TokenRefusal> {
-        if let Some(Entry { record, .. }) = self.tokens.get(&id) {
+        match self.tokens.get(&id) {
             // Asked again because the answer was lost.
-            let is_same = record.hash == hash && record.role == role;
-            return if is_same { Ok(role) } else { Err(TokenRefusal::Taken) };
+            Some(Entry { record, .. }) if record.hash == hash && record.role == role => return Ok(role),
+            Some(_) => return Err(TokenRefusal::Taken),
+            None => {}
         }
         if self.tokens.len() >= TOKENS_MAX && !self.forget_one(outputs) {
             return Err(TokenRefusal::Full { max: TOKENS_MAX });
@@ -169,7 +172,8 @@ impl Tokens {
     }
 
     fn forget_one(&mut self, outputs: &mut VecDeque<Output>) -> bool {
-        let first = self.tokens.iter().min_by_key(|(_, token)| token.ends).filter(|(_, token)| token.ends <= self.looked);
+        let first =
+            self.tokens.iter().min_by_key(|(_, token)| token.ends).filter(|(_, token)| token.ends <= self.looked);
         let Some(id) = first.map(|(id, _)| *id) else { return false };
         self.tokens.remove(&id);
         outputs.push_back(Output::Keep(Change::gone(RecordKey::Token(id))));

@@ -26,7 +26,9 @@ const ENTRY_BYTES: usize = 128;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValueRefusal {
     /// The key or the value is too long.
-    #[error("a key may take {KEY_BYTES_MAX} bytes and a value {VALUE_BYTES_MAX}, these take {key} and {value}: put what is larger and store its reference")]
+    #[error(
+        "a key may take {KEY_BYTES_MAX} bytes and a value {VALUE_BYTES_MAX}, these take {key} and {value}: put what is larger and store its reference"
+    )]
     TooLarge {
         /// Bytes of the key.
         key: usize,
@@ -34,7 +36,9 @@ pub enum ValueRefusal {
         value: usize,
     },
     /// There is no room left.
-    #[error("the values of a job may take {VALUES_OF_JOB_BYTES_MAX} bytes and all together {VALUES_BYTES_MAX}: remove some")]
+    #[error(
+        "the values of a job may take {VALUES_OF_JOB_BYTES_MAX} bytes and all together {VALUES_BYTES_MAX}: remove some"
+    )]
     Full,
     /// The job has ended.
     #[error("{job} has ended")]

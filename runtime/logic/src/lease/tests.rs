@@ -84,13 +84,37 @@ fn tables() {
         ),
         ("LEASE-4: alone for 30 s", &[begun, (9_000, Input::Tick), (30_000, Input::Tick)], false, &[stop, alone]),
         ("at once, when nobody looked", &[begun, (40_000, Input::Tick)], false, &[stop, alone]),
-        ("told, it fences itself once", &[begun, (1, Input::Fenced { head: head(1) }), (2, Input::Fenced { head: head(1) })], false, &[stop, told]),
-        ("what comes later is not heard", &[begun, (0, Input::Sent { number: 1 }), (1, Input::Fenced { head: head(1) }), (2, answered(1, 1))], false, &[stop, told]),
-        ("until it is admitted again", &[begun, (1, Input::Fenced { head: head(1) }), (9, registered(3, 5, true))], true, &[stop, told]),
-        ("LEASE-5: a copy of the head is not heard", &[begun, (1_000, Input::Sent { number: 1 }), (2_000, old), (9_000, Input::Tick)], false, &[stop]),
+        (
+            "told, it fences itself once",
+            &[begun, (1, Input::Fenced { head: head(1) }), (2, Input::Fenced { head: head(1) })],
+            false,
+            &[stop, told],
+        ),
+        (
+            "what comes later is not heard",
+            &[begun, (0, Input::Sent { number: 1 }), (1, Input::Fenced { head: head(1) }), (2, answered(1, 1))],
+            false,
+            &[stop, told],
+        ),
+        (
+            "until it is admitted again",
+            &[begun, (1, Input::Fenced { head: head(1) }), (9, registered(3, 5, true))],
+            true,
+            &[stop, told],
+        ),
+        (
+            "LEASE-5: a copy of the head is not heard",
+            &[begun, (1_000, Input::Sent { number: 1 }), (2_000, old), (9_000, Input::Tick)],
+            false,
+            &[stop],
+        ),
         (
             "a later head may count its terms anew",
-            &[begun, (5_000, Input::Registered { head: head(2), term: 9, sent: at(4_000), is_new: false }), (12_999, Input::Tick)],
+            &[
+                begun,
+                (5_000, Input::Registered { head: head(2), term: 9, sent: at(4_000), is_new: false }),
+                (12_999, Input::Tick),
+            ],
             true,
             &[],
         ),
@@ -156,7 +180,10 @@ fn whatever_the_network_does_the_node_ends_before_the_head_grants_again() {
                     answers.push((heard + draw(3_000), step, term));
                 }
             }
-            assert!(!lease.may_act(at(now)) || at(now) < ends, "seed {seed}: acts at {now} ms, the head ends at {ends:?}");
+            assert!(
+                !lease.may_act(at(now)) || at(now) < ends,
+                "seed {seed}: acts at {now} ms, the head ends at {ends:?}"
+            );
         }
     }
 }

@@ -256,12 +256,23 @@ struct Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// Admitted, but not yet in the store. Who asked is answered then.
-    Joining { asks: Vec<u64>, stopped: Option<NodeId> },
+    Joining {
+        asks: Vec<u64>,
+        stopped: Option<NodeId>,
+    },
     Alive,
-    Returning { until: Time },
+    Returning {
+        until: Time,
+    },
     /// Declared dead, but not yet in the store.
-    Dying { death: Death, seen: Evidence },
-    Dead { death: Death, until: Time },
+    Dying {
+        death: Death,
+        seen: Evidence,
+    },
+    Dead {
+        death: Death,
+        until: Time,
+    },
 }
 
 /// What was seen when a node was declared dead.
