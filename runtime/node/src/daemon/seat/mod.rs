@@ -264,7 +264,10 @@ impl Seat {
                 }
             }
             ToSeat::Silent { node, silent, refused } => {
-                self.membership.handle(now, membership::Input::Silent { node, silent, refused });
+                // The mesh says `refused` after two refusals in a row, which are two for the machine.
+                for _ in 0..if refused { membership::REFUSALS } else { 1 } {
+                    self.membership.handle(now, membership::Input::Silent { node, silent, refused });
+                }
             }
         }
     }
