@@ -15,6 +15,7 @@ use crate::hosts::{Host, Network};
 use crate::oracle;
 use crate::process::{Process, until};
 use crate::report::{FINISH, READY, REPORT, Report};
+use crate::traces;
 
 /// The port of every node: each has a host of its own.
 pub const PORT: u16 = 6379;
@@ -116,6 +117,19 @@ impl Cluster {
     /// The processes of all nodes that were not killed.
     pub fn node_pids(&self) -> impl Iterator<Item = u32> + '_ {
         self.nodes.iter().flatten().map(Process::pid)
+    }
+
+    /// Whether a process is a node, or the warden below it, which is the parent of its workers.
+    pub fn is_of_node(&self, pid: u32) -> bool {
+        let is_node = |pid| self.node_pids().any(|node| node == pid);
+        is_node(pid) || traces::parent(pid).is_some_and(is_node)
+    }
+
+    /// The worker processes on a node's host.
+    pub fn workers(&self, node: usize) -> Vec<u32> {
+        let mut pids = self.host(node).pids();
+        pids.retain(|pid| !self.is_of_node(*pid) && traces::parent(*pid).is_some_and(|parent| self.is_of_node(parent)));
+        pids
     }
 
     /// Starts a node, for the first time or again; its folder is what it was.
