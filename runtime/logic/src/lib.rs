@@ -9,7 +9,9 @@
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`ledger`] | whether an amount of resources is free |
+//! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
+//! | [`session`] | what of two processes' talk is sent again when a connection breaks, and who is silent |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
 #![forbid(unsafe_code)]
@@ -19,7 +21,9 @@ pub mod home;
 pub mod invariant;
 pub mod ledger;
 pub mod mutant;
+pub mod outbox;
 pub mod restarts;
+pub mod session;
 pub mod supervision;
 pub mod task;
 
@@ -28,5 +32,6 @@ pub use home::Home;
 pub use invariant::Violation;
 pub use mutant::Mutant;
 pub use restarts::{Restarts, Verdict};
+pub use session::Session;
 pub use supervision::Supervision;
 pub use task::Task;

@@ -34,11 +34,15 @@ pub enum Mutant {
     ForgetRetryWait,
     /// A passed deadline is not noticed (TASK-7).
     ForgetDeadline,
+    /// What was in flight when a connection was lost is not sent again (SES-1).
+    ForgetUnacknowledged,
+    /// A frame that has come before is handed on again (SES-2).
+    DeliverRepeats,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::IntensityOffByOne,
         Self::ForgetBackoff,
         Self::RestartTemporary,
@@ -53,6 +57,8 @@ impl Mutant {
         Self::CountBystander,
         Self::ForgetRetryWait,
         Self::ForgetDeadline,
+        Self::ForgetUnacknowledged,
+        Self::DeliverRepeats,
     ];
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`ids`] | typed ids: node and process, job, actor, task and attempt, object, incarnation, epoch, lease |
 //! | [`time`] | [`Time`], [`Deadline`]: monotonic, given from outside |
+//! | [`member`] | a cluster, its members and their roles, as certificates name them |
 //! | [`machine`] | [`StateMachine`], the one shape of every decision |
 //! | [`resources`] | amounts of CPUs, GPUs and what has a name of its own |
 //! | [`placement`] | what something asks of its place, and what a node tells of itself |
@@ -23,6 +24,7 @@ pub mod error;
 pub mod exit;
 pub mod ids;
 pub mod machine;
+pub mod member;
 pub mod outcome;
 pub mod placement;
 pub mod resources;
@@ -35,6 +37,7 @@ pub use error::Error;
 pub use exit::{ExitReason, Panic};
 pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId};
 pub use machine::StateMachine;
+pub use member::{ClusterId, MemberId, Role};
 pub use outcome::{CallError, ErrorChain, NoError, NotStarted, Outcome, Unknown};
 pub use placement::{NodeLoad, PlacementSpec, PlacementStrategy};
 pub use supervision::{Backoff, Intensity, Restart, RestartPolicy, Strategy};

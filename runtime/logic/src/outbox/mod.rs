@@ -1,0 +1,281 @@
+//! Messages from one sender to one actor that are sent again until they are acknowledged (G4, G8).
+//!
+//! ```text
+//!         submit               the actor lives             acknowledged
+//!  (none) ──────► waiting ─────────────────────► sent ───────────────────► confirmed
+//!                    ▲                            │ its place is lost
+//!                    └────────────────────────────┘ third time to blame, too old, or the actor is gone ─► dead letter
+//! ```
+//!
+//! An actor handles the messages of one sender in their order, so of those that were sent and not acknowledged the first
+//! is the one that was being handled when its process died. Only that one counts a crash, and only when the actor was to
+//! blame. A panic is no crash of this kind: it consumes its message, whose sender is told so.
+//!
+//! What was sent twice is dropped by the receiver, by sender and sequence number: [`Inbox`]. Knows nothing of bytes: the
+//! driver keeps a message until it is confirmed or dead.
+
+mod invariants;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use mobula_types::{StateMachine, Time};
+
+pub use invariants::check;
+
+/// Messages of one pair that are not acknowledged (G4).
+pub const MESSAGES_MAX: usize = 65_536;
+
+/// How long a message may stay without being acknowledged (G4).
+pub const AGE_MAX: Duration = Duration::from_secs(600);
+
+/// The crash with which a message becomes a dead letter (G8).
+pub const CRASHES_MAX: u8 = 3;
+
+/// What can happen to a pair's messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// The actor can be reached now; what waits may be sent.
+    Up,
+    /// The receiver has handled the message, or was told that it panicked over it.
+    Acknowledged {
+        /// Which.
+        seq: u64,
+    },
+    /// The place of the actor is lost; it may come back elsewhere.
+    Lost {
+        /// The actor was running when its process ended.
+        culprit: bool,
+    },
+    /// The actor has ended for good.
+    Gone,
+    /// Nothing but time has passed.
+    Tick,
+}
+
+/// What the machine asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Send this message.
+    Send {
+        /// Its number, by which the receiver knows a repeat.
+        seq: u64,
+        /// How many processes have ended over it.
+        crashes: u8,
+    },
+    /// It is acknowledged; said once.
+    Confirmed {
+        /// Which.
+        seq: u64,
+    },
+    /// It will not be sent again; said once.
+    Dead {
+        /// Which.
+        seq: u64,
+        /// Why.
+        cause: DeadCause,
+    },
+}
+
+/// Why a message is not sent again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeadCause {
+    /// Its handling ended [`CRASHES_MAX`] processes.
+    Poison,
+    /// It was not acknowledged within [`AGE_MAX`].
+    TooOld,
+    /// The actor has ended for good.
+    ActorGone,
+}
+
+/// Why a message is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// As many are unacknowledged as may be.
+    #[error("{MESSAGES_MAX} messages wait to be acknowledged")]
+    Full,
+    /// The actor has ended for good.
+    #[error("the actor has ended")]
+    Gone,
+}
+
+/// The messages of one sender to one actor.
+///
+/// ```
+/// use mobula_logic::outbox::{Input, Outbox, Output};
+/// use mobula_types::{StateMachine, Time};
+/// let mut outbox = Outbox::default();
+/// let seq = outbox.submit(Time::ZERO).unwrap();
+/// outbox.handle(Time::ZERO, Input::Up);
+/// assert_eq!(outbox.poll_output(), Some(Output::Send { seq, crashes: 0 }));
+/// outbox.handle(Time::ZERO, Input::Acknowledged { seq });
+/// assert_eq!(outbox.poll_output(), Some(Output::Confirmed { seq }));
+/// ```
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Unacknowledged messages by number: the order in which they are handled.
+    messages: BTreeMap<u64, Message>,
+    last_seq: u64,
+    is_up: bool,
+    is_gone: bool,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Message {
+    since: Time,
+    crashes: u8,
+    is_sent: bool,
+}
+
+impl Outbox {
+    /// Takes a message and gives it its number.
+    ///
+    /// # Errors
+    ///
+    /// [`Refused`]; nothing was taken.
+    pub fn submit(&mut self, now: Time) -> Result<u64, Refused> {
+        if self.is_gone {
+            return Err(Refused::Gone);
+        }
+        if self.messages.len() >= MESSAGES_MAX {
+            return Err(Refused::Full);
+        }
+        self.last_seq += 1;
+        self.messages.insert(self.last_seq, Message { since: now, crashes: 0, is_sent: false });
+        self.send_waiting();
+        Ok(self.last_seq)
+    }
+
+    /// Messages that are not acknowledged.
+    pub fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    /// Whether all are acknowledged.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+
+    /// OUT-2: in the order of their numbers.
+    fn send_waiting(&mut self) {
+        if !self.is_up {
+            return;
+        }
+        let waiting = self.messages.iter_mut().rev().take_while(|(_, message)| !message.is_sent);
+        let mut first = None;
+        for (seq, message) in waiting {
+            message.is_sent = true;
+            first = Some(*seq);
+        }
+        let Some(first) = first else { return };
+        let sent =
+            self.messages.range(first..).map(|(seq, message)| Output::Send { seq: *seq, crashes: message.crashes });
+        self.outputs.extend(sent);
+    }
+
+    fn handle_lost(&mut self, culprit: bool) {
+        self.is_up = false;
+        let handled = self.messages.iter_mut().next().filter(|(_, message)| culprit && message.is_sent);
+        let poison = handled.and_then(|(seq, message)| {
+            message.crashes += 1;
+            // OUT-3: a message does not end a fourth process.
+            (message.crashes >= CRASHES_MAX).then_some(*seq)
+        });
+        if let Some(seq) = poison {
+            self.bury(seq, DeadCause::Poison);
+        }
+        // OUT-1: what is not acknowledged is sent again.
+        self.messages.values_mut().for_each(|message| message.is_sent = false);
+    }
+
+    fn bury(&mut self, seq: u64, cause: DeadCause) {
+        if self.messages.remove(&seq).is_some() {
+            self.outputs.push_back(Output::Dead { seq, cause });
+        }
+    }
+}
+
+impl StateMachine for Outbox {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        while let Some((seq, message)) = self.messages.first_key_value()
+            && message.since + AGE_MAX <= now
+        {
+            self.bury(*seq, DeadCause::TooOld);
+        }
+        match input {
+            Input::Up => {
+                self.is_up = !self.is_gone;
+                self.send_waiting();
+            }
+            Input::Acknowledged { seq } => {
+                if self.messages.remove(&seq).is_some() {
+                    self.outputs.push_back(Output::Confirmed { seq });
+                }
+            }
+            Input::Lost { culprit } => self.handle_lost(culprit),
+            Input::Gone => {
+                self.is_up = false;
+                self.is_gone = true;
+                while let Some((seq, _)) = self.messages.first_key_value() {
+                    self.bury(*seq, DeadCause::ActorGone);
+                }
+            }
+            Input::Tick => {}
+        }
+        if cfg!(debug_assertions) && self.messages.len() < CHECKED_MAX {
+            check(self).expect("the outbox keeps its invariants");
+        }
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.messages.first_key_value().map(|(_, message)| message.since + AGE_MAX)
+    }
+}
+
+/// Debug builds check all messages after every input while there are fewer than this.
+const CHECKED_MAX: usize = 64;
+
+/// Senders whose last number one actor remembers; the one that has been silent longest is forgotten.
+pub const SENDERS_MAX: usize = 4_096;
+
+/// What one incarnation of an actor has taken, by sender: repeats are dropped here.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// The last number taken, and the count of the message by which it was.
+    senders: BTreeMap<u64, (u64, u64)>,
+    by_age: BTreeMap<u64, u64>,
+    taken: u64,
+}
+
+impl Inbox {
+    /// Whether a message is to be handled: false says that it was taken before and is only to be acknowledged.
+    pub fn takes(&mut self, sender: u64, seq: u64) -> bool {
+        let last = self.senders.get(&sender).copied();
+        // OUT-4: numbers of one sender go up, so what is not above the last is a repeat.
+        if last.is_some_and(|(last, _)| seq <= last) {
+            return false;
+        }
+        self.taken += 1;
+        if let Some((_, age)) = last {
+            self.by_age.remove(&age);
+        }
+        self.senders.insert(sender, (seq, self.taken));
+        self.by_age.insert(self.taken, sender);
+        if self.senders.len() > SENDERS_MAX
+            && let Some((_, oldest)) = self.by_age.pop_first()
+        {
+            self.senders.remove(&oldest);
+        }
+        true
+    }
+}

@@ -1,0 +1,90 @@
+//! Tables of inputs and what follows.
+
+use super::*;
+
+fn at(secs: u64) -> Time {
+    Time::ZERO + Duration::from_secs(secs)
+}
+
+fn outputs(outbox: &mut Outbox) -> Vec<Output> {
+    std::iter::from_fn(|| outbox.poll_output()).collect()
+}
+
+fn send(seq: u64, crashes: u8) -> Output {
+    Output::Send { seq, crashes }
+}
+
+fn with(count: u64) -> Outbox {
+    let mut outbox = Outbox::default();
+    for _ in 0..count {
+        outbox.submit(at(0)).unwrap();
+    }
+    outbox
+}
+
+#[test]
+fn what_waits_is_sent_in_order_once_the_actor_is_there() {
+    let mut outbox = with(2);
+    assert_eq!(outputs(&mut outbox), []);
+    outbox.handle(at(1), Input::Up);
+    outbox.submit(at(1)).unwrap();
+    assert_eq!(outputs(&mut outbox), [send(1, 0), send(2, 0), send(3, 0)]);
+    for seq in [2, 1, 1, 3, 9] {
+        outbox.handle(at(1), Input::Acknowledged { seq });
+    }
+    let confirmed = [2, 1, 3].map(|seq| Output::Confirmed { seq });
+    assert_eq!(outputs(&mut outbox), confirmed, "each once, in the order of the acknowledgements");
+    assert!(outbox.is_empty());
+}
+
+#[test]
+fn only_the_first_counts_a_crash_and_only_a_culprits() {
+    let mut outbox = with(2);
+    for (culprit, crashes) in [(false, 0), (true, 1), (false, 1), (true, 2)] {
+        outbox.handle(at(1), Input::Up);
+        outputs(&mut outbox);
+        outbox.handle(at(1), Input::Lost { culprit });
+        outbox.handle(at(1), Input::Up);
+        assert_eq!(outputs(&mut outbox), [send(1, crashes), send(2, 0)]);
+    }
+    outbox.handle(at(2), Input::Lost { culprit: true });
+    outbox.handle(at(2), Input::Up);
+    let dead = Output::Dead { seq: 1, cause: DeadCause::Poison };
+    assert_eq!(outputs(&mut outbox), [dead, send(2, 0)], "G8: the third crash, and the actor goes on");
+}
+
+#[test]
+fn a_death_before_anything_was_sent_blames_nothing() {
+    let mut outbox = with(1);
+    for _ in 0..9 {
+        outbox.handle(at(1), Input::Lost { culprit: true });
+    }
+    outbox.handle(at(1), Input::Up);
+    assert_eq!(outputs(&mut outbox), [send(1, 0)]);
+}
+
+#[test]
+fn age_and_count_are_bounded() {
+    let mut outbox = with(1);
+    outbox.submit(at(1)).unwrap();
+    assert_eq!(outbox.next_timeout(), Some(at(600)));
+    outbox.handle(at(600), Input::Tick);
+    assert_eq!(outputs(&mut outbox), [Output::Dead { seq: 1, cause: DeadCause::TooOld }]);
+    let mut outbox = with(MESSAGES_MAX as u64);
+    assert_eq!(outbox.submit(at(0)), Err(Refused::Full));
+    outbox.handle(at(0), Input::Gone);
+    assert_eq!(outputs(&mut outbox).len(), MESSAGES_MAX);
+    assert_eq!(outbox.submit(at(0)), Err(Refused::Gone));
+}
+
+#[test]
+fn a_receiver_takes_each_number_once_and_forgets_the_silent() {
+    let mut inbox = Inbox::default();
+    let taken = [(1, 1), (1, 2), (2, 1), (1, 2), (1, 1), (1, 4), (2, 1)].map(|(sender, seq)| inbox.takes(sender, seq));
+    assert_eq!(taken, [true, true, true, false, false, true, false]);
+    for sender in 10..10 + SENDERS_MAX as u64 {
+        assert!(inbox.takes(sender, 1));
+    }
+    assert!(inbox.senders.len() <= SENDERS_MAX && inbox.by_age.len() == inbox.senders.len());
+    assert!(!inbox.takes(10 + SENDERS_MAX as u64 - 1, 1), "the newest is remembered");
+}

@@ -1,0 +1,116 @@
+//! How fast two meshes on loopback are: round trips of small frames, and frames and bytes a second.
+//!
+//! ```text
+//! cargo run --release -p mobula-net --example speed
+//! ```
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use mobula_net::identity::{Credentials, Identity};
+use mobula_net::mesh::SendError;
+use mobula_net::{Admitted, Authority, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents, PeerIdentity, Refusal};
+use mobula_types::{ClusterId, MemberId, NodeId, ProcessId, Role};
+use mobula_wire::FrameKind;
+
+const ROUND_TRIPS: usize = 20_000;
+const FRAMES: u64 = 1_000_000;
+const BULK_FRAMES: u64 = 512;
+const BULK_BYTES: usize = 4 << 20;
+
+/// Lets everybody in as node 1: there is one other.
+struct Open;
+
+impl Gate for Open {
+    fn admit(&self, _: &PeerIdentity, _: Bytes) -> BoxFuture<'_, Result<Admitted, Refusal>> {
+        async { Ok(Admitted { peer: ProcessId::from(NodeId(1)), welcome: Bytes::new() }) }.boxed()
+    }
+}
+
+async fn mesh(authority: &Authority, number: u8) -> (Mesh, MeshEvents) {
+    let member = MemberId([number; 16]);
+    let identity = Identity::issue(authority, member, Role::Node, SystemTime::now()).expect("an identity");
+    let any: SocketAddr = "127.0.0.1:0".parse().expect("an address");
+    let mut config = MeshConfig::new(any, Credentials::new(&identity).expect("credentials"));
+    config.process = Some(ProcessId::from(NodeId(number.into())));
+    Mesh::bind(config, Arc::new(Open)).await.expect("a port")
+}
+
+/// The other side, on threads of its own: sends small frames back, and says when it has counted the rest.
+fn serve(authority: Arc<Authority>) -> SocketAddr {
+    let (said, addr) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let served = async move {
+            let (mesh, mut events) = mesh(&authority, 2).await;
+            said.send(mesh.local_addr().expect("an address")).expect("somebody listens");
+            let mut counted = 0;
+            while let Some(event) = events.next().await {
+                let Event::Frame { from, lane, kind, body } = event else { continue };
+                match lane {
+                    Lane::Control => mesh.send(from, Lane::Control, kind, body).expect("it goes back"),
+                    Lane::Calls | Lane::Bulk => counted += 1,
+                }
+                if counted == FRAMES && lane == Lane::Calls || counted == BULK_FRAMES && lane == Lane::Bulk {
+                    counted = 0;
+                    mesh.send(from, Lane::Control, kind, Bytes::new()).expect("it goes back");
+                }
+            }
+        };
+        // On a thread of the runtime: what runs on another is woken through the kernel.
+        runtime.expect("a runtime").block_on(async { tokio::spawn(served).await.expect("it serves") });
+    });
+    addr.recv().expect("the other side has begun")
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
+async fn main() {
+    tokio::spawn(measure()).await.expect("it measures");
+}
+
+async fn measure() {
+    let authority = Authority::new(ClusterId([1; 16]), SystemTime::now()).expect("a CA");
+    let authority = Arc::new(authority);
+    let addr = serve(authority.clone());
+    let (mesh, mut events) = mesh(&authority, 1).await;
+    let other = ProcessId::from(NodeId(2));
+    mesh.enter(addr, Bytes::new(), Duration::from_secs(5)).await.expect("the other side answers");
+
+    let mut trips = Vec::new();
+    let body = Bytes::from_static(&[7; 64]);
+    for _ in 0..ROUND_TRIPS {
+        let begun = Instant::now();
+        mesh.send(other, Lane::Control, FrameKind::Parcel, body.clone()).expect("it goes");
+        frame(&mut events).await;
+        trips.push(begun.elapsed());
+    }
+    trips.sort();
+    println!("round trip: p50 {:?}, p99 {:?}", trips[ROUND_TRIPS / 2], trips[ROUND_TRIPS * 99 / 100]);
+
+    for (lane, frames, bytes) in [(Lane::Calls, FRAMES, 64), (Lane::Bulk, BULK_FRAMES, BULK_BYTES)] {
+        let body = Bytes::from(vec![7; bytes]);
+        let begun = Instant::now();
+        for _ in 0..frames {
+            while let Err(error) = mesh.send(other, lane, FrameKind::Parcel, body.clone()) {
+                assert!(matches!(error, SendError::Full { .. }), "{error}");
+                tokio::time::sleep(Duration::from_micros(200)).await;
+            }
+            if lane == Lane::Calls {
+                tokio::task::consume_budget().await;
+            }
+        }
+        frame(&mut events).await;
+        let seconds = begun.elapsed().as_secs_f64();
+        let rate = frames as f64 / seconds;
+        println!("{lane:?}: {rate:.0} frames/s of {bytes} bytes, {:.0} MiB/s", rate * bytes as f64 / (1 << 20) as f64);
+    }
+    mesh.close().await;
+}
+
+async fn frame(events: &mut MeshEvents) {
+    while !matches!(events.next().await, Some(Event::Frame { .. })) {}
+}

@@ -1,0 +1,400 @@
+//! Every process that this one speaks with over the network: one session each, over connections that come and go.
+//!
+//! ```text
+//! send(to, lane, …) ─► session (logic::session) ─► lanes of a connection ─► QUIC
+//! next() ◄── events ◄── session ◄── one reader a lane                    ◄── QUIC
+//! ```
+//!
+//! A peer is a [`ProcessId`]: a node, or a driver on another host. Who may be one is decided by the [`Gate`]; who is dead,
+//! by whoever calls [`Mesh::end`]. The mesh only reports that somebody is silent.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `accept` | who comes |
+//! | `dial` | going to others |
+//! | `peer` | one peer: its session, and what its session asks for |
+//! | `events` | the bounded queue to whoever acts on all this |
+//! | `probe` | asking another host whether a process is there |
+
+mod accept;
+mod dial;
+mod events;
+mod peer;
+mod probe;
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use mobula_types::{MemberId, ProcessId, Time};
+use mobula_wire::FrameKind;
+use parking_lot::{Mutex, RwLock};
+
+use crate::certificate::PeerIdentity;
+use crate::connection::Frame;
+use crate::error::NetError;
+use crate::identity::Credentials;
+use crate::join::Registrar;
+use crate::quic::Port;
+use crate::refusal::{Refusal, Refusals};
+use crate::socket::Sockets;
+
+pub use events::MeshEvents;
+use events::Queue;
+pub use mobula_logic::session::Lane;
+use peer::Peer;
+
+/// What a mesh must know to begin.
+pub struct MeshConfig {
+    /// Where to take connections.
+    pub addr: SocketAddr,
+    /// The certificate to show and the CA to believe.
+    pub credentials: Arc<Credentials>,
+    /// Who this process is, if it knows: others are let in from then on ([`Mesh::set_process`]).
+    pub process: Option<ProcessId>,
+    /// What to say to peers that are connected to.
+    pub hello: Bytes,
+    /// Who redeems join tokens: on the head only.
+    pub registrar: Option<Arc<dyn Registrar>>,
+    /// What carries datagrams, if it is not to be a UDP socket at `addr`.
+    pub sockets: Option<Sockets>,
+}
+
+impl MeshConfig {
+    /// A mesh at `addr` that has nothing to say yet.
+    pub fn new(addr: SocketAddr, credentials: Arc<Credentials>) -> Self {
+        Self { addr, credentials, process: None, hello: Bytes::new(), registrar: None, sockets: None }
+    }
+}
+
+impl std::fmt::Debug for MeshConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MeshConfig").field("addr", &self.addr).field("process", &self.process).finish_non_exhaustive()
+    }
+}
+
+/// Decides who may come in.
+pub trait Gate: Send + Sync + 'static {
+    /// Somebody with a good certificate of this cluster says hello for the first time. A peer whose connection was lost
+    /// and who comes back to its session is not asked for again.
+    fn admit(&self, peer: &PeerIdentity, hello: Bytes) -> BoxFuture<'_, Result<Admitted, Refusal>>;
+}
+
+/// Somebody who may come in.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// Who it is from now on.
+    pub peer: ProcessId,
+    /// What to tell it.
+    pub welcome: Bytes,
+}
+
+/// What happens in a mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A peer has sent this.
+    Frame {
+        /// Which.
+        from: ProcessId,
+        /// On which lane.
+        lane: Lane,
+        /// What the body is.
+        kind: FrameKind,
+        /// The body.
+        body: Bytes,
+    },
+    /// There is a connection to the peer.
+    Up {
+        /// Which.
+        peer: ProcessId,
+    },
+    /// The connection was lost. The session lives on, and the mesh connects again.
+    Down {
+        /// Which.
+        peer: ProcessId,
+        /// What was seen.
+        why: String,
+    },
+    /// Nothing has been heard of the peer. Said again as long as it is so; `refused` when its host says that there is no
+    /// such process.
+    Silent {
+        /// Which.
+        peer: ProcessId,
+        /// For how long; time in which this process did not run is not counted.
+        silent: Duration,
+        /// Whether its host says so.
+        refused: bool,
+    },
+    /// The peer does not let this process in; tried again as long as the peer is not ended.
+    Refused {
+        /// Which.
+        peer: ProcessId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The session is over: it was ended here or there, or the peer has begun anew. What is sent to it from now on goes
+    /// to a new session, if the peer is still known.
+    Ended {
+        /// Which.
+        peer: ProcessId,
+        /// What is not known to have arrived, in order of each lane.
+        undelivered: Vec<(FrameKind, Bytes)>,
+    },
+}
+
+/// Why a frame was not taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// Nobody has said where that is.
+    #[error("process {to} is not known here")]
+    Unknown {
+        /// Who.
+        to: ProcessId,
+    },
+    /// Too much waits for this peer.
+    #[error("{frames} frames with {bytes} bytes wait for process {to}")]
+    Full {
+        /// Who.
+        to: ProcessId,
+        /// Frames that wait.
+        frames: usize,
+        /// Their bytes.
+        bytes: usize,
+    },
+    /// The body is longer than a frame of its kind may be.
+    #[error("a body of {bytes} bytes, where {max} are allowed")]
+    TooLarge {
+        /// Its length.
+        bytes: usize,
+        /// The length allowed.
+        max: usize,
+    },
+    /// Only what a peer may say above this layer.
+    #[error("greetings and heartbeats are the mesh's own")]
+    Kind,
+    /// The mesh was closed.
+    #[error("this process has closed its network port")]
+    Closed,
+}
+
+/// All sessions of a process; clones share them.
+#[derive(Clone)]
+pub struct Mesh {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    port: Port,
+    credentials: Arc<Credentials>,
+    gate: Arc<dyn Gate>,
+    registrar: Option<Arc<dyn Registrar>>,
+    process: RwLock<Option<ProcessId>>,
+    hello: RwLock<Bytes>,
+    peers: RwLock<HashMap<ProcessId, Arc<Peer>>>,
+    /// Halves of sessions that were ended here: their owners are told so when they come back.
+    ended: Mutex<VecDeque<u64>>,
+    events: Arc<Queue>,
+    begun: tokio::time::Instant,
+    /// Whether silent peers can be probed.
+    probes: bool,
+    /// Runs what senders on any thread begin.
+    runtime: tokio::runtime::Handle,
+    is_closed: AtomicBool,
+}
+
+/// Halves of ended sessions that are kept: as many as deaths that a node keeps.
+const ENDED_MAX: usize = 4096;
+
+/// Closing waits so long for the other sides to be told.
+const CLOSE_MAX: Duration = Duration::from_millis(500);
+
+impl Mesh {
+    /// Opens the port and takes connections.
+    ///
+    /// Must be called on a tokio runtime, which runs everything.
+    ///
+    /// # Errors
+    ///
+    /// The port cannot be had.
+    pub async fn bind(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<(Self, MeshEvents), NetError> {
+        let sockets = match config.sockets {
+            Some(sockets) => sockets,
+            None => Sockets::udp(config.addr).map_err(NetError::Socket)?,
+        };
+        let (events, receiver) = events::queue();
+        let probes = sockets.is_of_host;
+        let inner = Arc::new(Inner {
+            port: Port::open(sockets, config.credentials.clone())?,
+            credentials: config.credentials,
+            gate,
+            registrar: config.registrar,
+            process: RwLock::new(config.process),
+            hello: RwLock::new(config.hello),
+            peers: RwLock::default(),
+            ended: Mutex::default(),
+            events,
+            begun: tokio::time::Instant::now(),
+            probes,
+            runtime: tokio::runtime::Handle::current(),
+            is_closed: AtomicBool::new(false),
+        });
+        tokio::spawn(accept::accept_all(inner.clone()));
+        Ok((Self { inner }, receiver))
+    }
+
+    /// Says who this process is; from then on others may connect to it.
+    pub fn set_process(&self, process: ProcessId) {
+        *self.inner.process.write() = Some(process);
+    }
+
+    /// Changes what is said to peers that are connected to from now on.
+    pub fn set_hello(&self, hello: Bytes) {
+        *self.inner.hello.write() = hello;
+    }
+
+    /// Goes to a process of which only the address is known, and begins a session with it. One that there was with the
+    /// same process is over. Tries until `within` has passed, except when it is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`NetError::Refused`], or nobody answered.
+    pub async fn enter(
+        &self,
+        addr: SocketAddr,
+        hello: Bytes,
+        within: Duration,
+    ) -> Result<(ProcessId, Bytes), NetError> {
+        dial::enter(&self.inner, addr, hello, within).await
+    }
+
+    /// Says where a peer is. It is connected to when something is sent to it.
+    pub fn know(&self, peer: ProcessId, addr: SocketAddr, member: MemberId) {
+        let known = self.inner.peers.read().get(&peer).cloned();
+        let known = known.unwrap_or_else(|| {
+            let mut peers = self.inner.peers.write();
+            let made = || Peer::begin(&self.inner, peer, Some(addr), Some(member));
+            peers.entry(peer).or_insert_with(made).clone()
+        });
+        known.moved(&self.inner, addr, member);
+    }
+
+    /// Sends a frame. It arrives once and in its lane's order, unless the session ends before.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; nothing is sent then.
+    pub fn send(&self, to: ProcessId, lane: Lane, kind: FrameKind, body: Bytes) -> Result<(), SendError> {
+        if matches!(kind, FrameKind::Greeting | FrameKind::Heartbeat) {
+            return Err(SendError::Kind);
+        }
+        let max = kind.body_bytes_max();
+        if body.len() > max {
+            return Err(SendError::TooLarge { bytes: body.len(), max });
+        }
+        if self.inner.is_closed() {
+            return Err(SendError::Closed);
+        }
+        let peer = self.inner.peer(to).ok_or(SendError::Unknown { to })?;
+        peer.send(&self.inner, lane, Frame { kind, body })
+    }
+
+    /// Ends the session with a peer that was declared dead, and forgets it. [`Event::Ended`] says what was not delivered.
+    pub fn end(&self, peer: ProcessId) {
+        let Some(peer) = self.inner.peers.write().remove(&peer) else { return };
+        peer.end(&self.inner);
+    }
+
+    /// Gives up the connections to a peer for new ones, for which the certificate in use now is shown. Nothing is lost.
+    pub fn reconnect(&self, peer: ProcessId) {
+        if let Some(peer) = self.inner.peer(peer) {
+            peer.reconnect();
+        }
+    }
+
+    /// Where it takes connections.
+    ///
+    /// # Errors
+    ///
+    /// The socket is gone.
+    pub fn local_addr(&self) -> Result<SocketAddr, NetError> {
+        self.inner.port.local_addr()
+    }
+
+    /// What was refused here, by cause.
+    pub fn refusals(&self) -> &Refusals {
+        &self.inner.port.refusals
+    }
+
+    /// The address at which a peer is: as it was told, or from which it came.
+    pub fn addr(&self, peer: ProcessId) -> Option<SocketAddr> {
+        self.inner.peer(peer)?.addr()
+    }
+
+    /// Closes the port and every connection. Sessions end where they stand, without events.
+    pub async fn close(&self) {
+        self.inner.is_closed.store(true, Ordering::Release);
+        self.inner.port.close();
+        // Whoever is not told finds out by silence.
+        tokio::time::timeout(CLOSE_MAX, self.inner.port.wait_idle()).await.ok();
+        self.inner.peers.write().drain().for_each(|(_, peer)| peer.stop());
+        self.inner.events.close();
+    }
+}
+
+impl std::fmt::Debug for Mesh {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Mesh").field("process", &*self.inner.process.read()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    fn now(&self) -> Time {
+        Time::from_nanos(u64::try_from(self.begun.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    fn instant(&self, at: Time) -> tokio::time::Instant {
+        self.begun + at.since(Time::ZERO)
+    }
+
+    fn peer(&self, id: ProcessId) -> Option<Arc<Peer>> {
+        self.peers.read().get(&id).cloned()
+    }
+
+    fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// Puts a peer in place of the one with its id, whose session is over then.
+    fn replace(self: &Arc<Self>, peer: Arc<Peer>) {
+        let old = self.peers.write().insert(peer.id(), peer);
+        if let Some(old) = old {
+            old.end(self);
+        }
+    }
+
+    /// Remembers that a session was ended here.
+    fn bury(&self, half: u64) {
+        let mut ended = self.ended.lock();
+        if ended.len() == ENDED_MAX {
+            ended.pop_front();
+        }
+        ended.push_back(half);
+    }
+
+    fn is_buried(&self, half: u64) -> bool {
+        self.ended.lock().contains(&half)
+    }
+}
+
+/// A half of a session: random, so that no two are the same.
+fn half() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system gave random numbers for the certificate's key before");
+    u64::from_le_bytes(bytes)
+}

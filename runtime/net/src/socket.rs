@@ -1,0 +1,108 @@
+//! What carries datagrams: by default a UDP socket on tokio; tests bring their own.
+//!
+//! `Split` stands between quinn and the socket. Linux takes up to 65,507 bytes of segments at once and says `EMSGSIZE`
+//! to more, which quinn takes for sent: with datagrams above 6,550 bytes and its ten segments a burst nothing would ever
+//! arrive. So what is longer is handed over in parts.
+
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use quinn::udp::{RecvMeta, Transmit};
+use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
+
+/// A socket, and the runtime on which its endpoint runs.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    /// Gives time and tasks.
+    pub runtime: Arc<dyn Runtime>,
+    /// Sends and receives.
+    pub socket: Arc<dyn AsyncUdpSocket>,
+    /// Whether peers are where this host's own sockets reach them too: one of those asks for a process that is silent.
+    pub is_of_host: bool,
+}
+
+/// Bytes that the kernel is asked to keep for a process that is busy; it gives what its own bound allows.
+const BUFFER_BYTES: usize = 4 << 20;
+
+/// UDP's longest payload over IPv4.
+const TRANSMIT_BYTES_MAX: usize = 65_507;
+
+impl Sockets {
+    /// A UDP socket at `addr`, on the tokio runtime of the caller.
+    ///
+    /// # Errors
+    ///
+    /// The address is taken or cannot be had.
+    pub fn udp(addr: SocketAddr) -> io::Result<Self> {
+        let socket = std::net::UdpSocket::bind(addr)?;
+        // Less than asked for is no fault: the kernel's bound is the host's business.
+        rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES).ok();
+        rustix::net::sockopt::set_socket_send_buffer_size(&socket, BUFFER_BYTES).ok();
+        let runtime = Arc::new(TokioRuntime);
+        let socket = runtime.wrap_udp_socket(socket)?;
+        Ok(Self { runtime, socket, is_of_host: true })
+    }
+
+    pub(crate) fn split(self) -> Self {
+        Self { socket: Arc::new(Split { inner: self.socket }), ..self }
+    }
+}
+
+struct Split {
+    inner: Arc<dyn AsyncUdpSocket>,
+}
+
+impl AsyncUdpSocket for Split {
+    fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
+        self.inner.clone().create_io_poller()
+    }
+
+    fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        let Some(segment) = transmit.segment_size.filter(|_| transmit.contents.len() > TRANSMIT_BYTES_MAX) else {
+            return self.inner.try_send(transmit);
+        };
+        let part_bytes = (TRANSMIT_BYTES_MAX / segment).max(1) * segment;
+        for contents in transmit.contents.chunks(part_bytes) {
+            let segment_size = (contents.len() > segment).then_some(segment);
+            let Transmit { destination, ecn, src_ip, .. } = *transmit;
+            // When a later part finds no room all are sent again: QUIC drops a packet that comes twice.
+            self.inner.try_send(&Transmit { destination, ecn, contents, segment_size, src_ip })?;
+        }
+        Ok(())
+    }
+
+    fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        bufs: &mut [IoSliceMut<'_>],
+        meta: &mut [RecvMeta],
+    ) -> Poll<io::Result<usize>> {
+        self.inner.poll_recv(cx, bufs, meta)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.inner.local_addr()
+    }
+
+    fn max_transmit_segments(&self) -> usize {
+        self.inner.max_transmit_segments()
+    }
+
+    fn max_receive_segments(&self) -> usize {
+        self.inner.max_receive_segments()
+    }
+
+    fn may_fragment(&self) -> bool {
+        self.inner.may_fragment()
+    }
+}
+
+impl fmt::Debug for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Split").field(&self.inner).finish()
+    }
+}
