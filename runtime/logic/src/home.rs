@@ -19,6 +19,7 @@ use std::collections::VecDeque;
 
 use mobula_types::{Death, ExitReason, Incarnation, LeaseId, ProcessId, RestartPolicy, StateMachine, Time};
 
+use crate::mutant::{Mutant, Planted};
 use crate::restarts::{Restarts, Verdict};
 
 /// What can happen to an actor that lives elsewhere.
@@ -80,6 +81,8 @@ pub enum Output {
         /// Which life this is.
         incarnation: Incarnation,
     },
+    /// The place that was asked for is not wanted any more.
+    TakeBackPlace,
     /// Give a place back.
     ReturnLease {
         /// The place's lease.
@@ -130,7 +133,10 @@ pub struct Home {
     decides: Decides,
     restarts: Option<Restarts>,
     has_run: bool,
+    /// It was told to end where it lives: if its process dies first, it has ended for this reason.
+    stopping: Option<ExitReason>,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,8 +158,18 @@ impl Home {
             decides,
             restarts: None,
             has_run: false,
+            stopping: None,
             outputs: VecDeque::from([Output::AskPlace]),
+            planted: Planted::default(),
         }
+    }
+
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
+        self.planted = Planted::new(mutant);
+        self
     }
 
     /// Where it lives or is being started, and which life it is in.
@@ -172,6 +188,9 @@ impl Home {
     fn handle_died(&mut self, now: Time, death: Box<Death>, culprit: bool) {
         let reason = ExitReason::ProcessDied(death);
         self.leave_place();
+        if let Some(reason) = self.stopping.take() {
+            return self.end(reason, false);
+        }
         if !self.has_run {
             // What never ran is not restarted: its constructor may be what kills.
             return self.end(reason, false);
@@ -201,7 +220,9 @@ impl Home {
 
     /// HOME-3: the lease of a place goes with it.
     fn leave_place(&mut self) {
-        if let State::Starting { lease, .. } | State::Running { lease, .. } = self.state {
+        if let State::Starting { lease, .. } | State::Running { lease, .. } = self.state
+            && !self.planted.is(Mutant::KeepPlace)
+        {
             self.outputs.push_back(Output::ReturnLease { lease });
         }
     }
@@ -210,6 +231,11 @@ impl Home {
     fn end(&mut self, reason: ExitReason, gave_up: bool) {
         self.state = State::Ended;
         self.outputs.push_back(Output::End { reason, gave_up });
+    }
+
+    /// HOME-2: only the life that is lived now is heard.
+    fn is_now(&self, incarnation: Incarnation) -> bool {
+        incarnation >= self.incarnation || self.planted.is(Mutant::HearStaleLife)
     }
 
     fn ask(&mut self) {
@@ -226,20 +252,21 @@ impl StateMachine for Home {
         match (input, self.state) {
             (Input::Granted { lease, process }, State::Placing) => {
                 // HOME-1: the number goes up at every start.
-                self.incarnation = self.incarnation.next();
+                if !self.planted.is(Mutant::SameLifeAgain) || self.incarnation == Incarnation(0) {
+                    self.incarnation = self.incarnation.next();
+                }
                 self.state = State::Starting { lease, process };
                 self.outputs.push_back(Output::Spawn { lease, process, incarnation: self.incarnation });
             }
             (Input::Granted { lease, .. }, _) => self.outputs.push_back(Output::ReturnLease { lease }),
             (Input::NoPlace { reason }, State::Placing) => self.end(reason, false),
-            // HOME-2: only the life that is lived now is heard.
-            (Input::Started { incarnation }, State::Starting { lease, process }) if incarnation == self.incarnation => {
+            (Input::Started { incarnation }, State::Starting { lease, process }) if self.is_now(incarnation) => {
                 self.has_run = true;
                 self.state = State::Running { lease, process };
             }
             // A cell restarts its actor by itself after panics: those lives count on from ours.
             (Input::Ended { incarnation, reason }, State::Starting { .. } | State::Running { .. })
-                if incarnation >= self.incarnation =>
+                if self.is_now(incarnation) =>
             {
                 self.leave_place();
                 self.end(reason, false);
@@ -251,7 +278,12 @@ impl StateMachine for Home {
                 self.handle_died(now, death, culprit);
             }
             (Input::Start, State::Parked) => self.ask(),
-            (Input::Stop { reason }, State::Placing | State::Parked | State::Waiting { .. }) => self.end(reason, false),
+            (Input::Stop { reason }, State::Placing) => {
+                self.outputs.push_back(Output::TakeBackPlace);
+                self.end(reason, false);
+            }
+            (Input::Stop { reason }, State::Parked | State::Waiting { .. }) => self.end(reason, false),
+            (Input::Stop { reason }, State::Starting { .. } | State::Running { .. }) => self.stopping = Some(reason),
             _ => {}
         }
         if matches!(self.state, State::Waiting { until } if until <= now) {
@@ -375,7 +407,8 @@ mod tests {
         home.handle(at(9), Input::Start);
         assert_eq!(outputs(&mut home), [Output::AskPlace]);
         home.handle(at(9), Input::Stop { reason: ExitReason::Shutdown });
-        assert_eq!(outputs(&mut home), [Output::End { reason: ExitReason::Shutdown, gave_up: false }]);
+        let end = Output::End { reason: ExitReason::Shutdown, gave_up: false };
+        assert_eq!(outputs(&mut home), [Output::TakeBackPlace, end]);
         home.handle(at(9), Input::Granted { lease: LEASE, process: worker(2) });
         assert_eq!(outputs(&mut home), [RETURN], "HOME-3: a place that comes too late goes back");
     }
@@ -390,6 +423,15 @@ mod tests {
         let mut home = running(Decides::Policy(RestartPolicy::temporary()));
         home.handle(at(1), died(2, false));
         assert_eq!(outputs(&mut home), [RETURN, end]);
+    }
+
+    #[test]
+    fn what_was_told_to_stop_is_not_started_again() {
+        let mut home = running(policy(3));
+        home.handle(at(1), Input::Stop { reason: ExitReason::Shutdown });
+        assert_eq!(outputs(&mut home), [], "where it lives it ends by itself");
+        home.handle(at(2), died(2, true));
+        assert_eq!(outputs(&mut home), [RETURN, Output::End { reason: ExitReason::Shutdown, gave_up: false }]);
     }
 
     #[test]

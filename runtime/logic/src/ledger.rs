@@ -34,6 +34,10 @@ impl Shelf {
     fn has(self, amount: Amount) -> bool {
         self.in_use.plus(amount) <= self.total
     }
+
+    fn free(self) -> Amount {
+        self.total.minus(self.in_use)
+    }
 }
 
 impl Ledger {
@@ -84,6 +88,42 @@ impl Ledger {
                 shelf.in_use = shelf.in_use.minus(amount);
             }
         }
+    }
+
+    /// The first of what `request` asks for that is not free: its name, what is free of it, and what there is.
+    pub fn lacking<'a>(&self, request: &'a Request) -> Option<(&'a str, Amount, Amount)> {
+        request.amounts().find_map(|(name, amount)| match self.shelves.get(name) {
+            Some(shelf) if shelf.has(amount) => None,
+            Some(shelf) => Some((name, shelf.free(), shelf.total)),
+            None => Some((name, Amount::ZERO, Amount::ZERO)),
+        })
+    }
+
+    /// What there is of `name`, and what of it is free.
+    pub fn amount(&self, name: &str) -> (Amount, Amount) {
+        self.shelves.get(name).map_or((Amount::ZERO, Amount::ZERO), |shelf| (shelf.total, shelf.free()))
+    }
+
+    /// All there is.
+    pub fn total(&self) -> Resources {
+        self.resources(|shelf| shelf.total)
+    }
+
+    /// What of it nobody uses.
+    pub fn free(&self) -> Resources {
+        self.resources(|shelf| shelf.free())
+    }
+
+    fn resources(&self, amount: impl Fn(&Shelf) -> Amount) -> Resources {
+        let mut resources = Resources::default();
+        for (name, shelf) in &self.shelves {
+            match name.as_str() {
+                CPUS => resources.cpus = amount(shelf),
+                GPUS => resources.gpus = amount(shelf),
+                _ => drop(resources.others.insert(name.clone(), amount(shelf))),
+            }
+        }
+        resources
     }
 
     /// Whole CPUs that nobody uses.

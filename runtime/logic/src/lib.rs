@@ -11,6 +11,7 @@
 //! | [`ledger`] | whether an amount of resources is free |
 //! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
+//! | [`scheduler`] | which process of which node is given to a task or actor (design.md §7) |
 //! | [`session`] | what of two processes' talk is sent again when a connection breaks, and who is silent |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
@@ -23,6 +24,7 @@ pub mod ledger;
 pub mod mutant;
 pub mod outbox;
 pub mod restarts;
+pub mod scheduler;
 pub mod session;
 pub mod supervision;
 pub mod task;
@@ -32,6 +34,7 @@ pub use home::Home;
 pub use invariant::Violation;
 pub use mutant::Mutant;
 pub use restarts::{Restarts, Verdict};
+pub use scheduler::Scheduler;
 pub use session::Session;
 pub use supervision::Supervision;
 pub use task::Task;

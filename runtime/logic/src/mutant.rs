@@ -34,6 +34,30 @@ pub enum Mutant {
     ForgetRetryWait,
     /// A passed deadline is not noticed (TASK-7).
     ForgetDeadline,
+    /// A place is given whether or not there is room (SCHED-1).
+    OverCommit,
+    /// A lease stays in the books when its worker has died (SCHED-2).
+    KeepLeasesOnDead,
+    /// A lease stays in the books when its holder has died (SCHED-3).
+    KeepLeasesOfDead,
+    /// What a node was asked for is forgotten with that node (SCHED-4).
+    ForgetAskedOfDead,
+    /// A node that a request is not with any more may answer it (SCHED-5).
+    AnyPeerGrants,
+    /// A device is given to several (SCHED-6).
+    ShareDevices,
+    /// One task more than allowed is in flight on a lease (DISP-4).
+    DepthOffByOne,
+    /// What was in flight on a lost lease is forgotten (DISP-1).
+    ForgetLost,
+    /// An idle lease is dropped and not given back (DISP-6).
+    KeepIdle,
+    /// Every start of an actor has the number of its first (HOME-1).
+    SameLifeAgain,
+    /// What an earlier life of an actor says is heard (HOME-2).
+    HearStaleLife,
+    /// A place that an actor leaves is not given back (HOME-3).
+    KeepPlace,
     /// What was in flight when a connection was lost is not sent again (SES-1).
     ForgetUnacknowledged,
     /// A frame that has come before is handed on again (SES-2).
@@ -42,7 +66,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: &[Self] = &[
         Self::IntensityOffByOne,
         Self::ForgetBackoff,
         Self::RestartTemporary,
@@ -57,6 +81,18 @@ impl Mutant {
         Self::CountBystander,
         Self::ForgetRetryWait,
         Self::ForgetDeadline,
+        Self::OverCommit,
+        Self::KeepLeasesOnDead,
+        Self::KeepLeasesOfDead,
+        Self::ForgetAskedOfDead,
+        Self::AnyPeerGrants,
+        Self::ShareDevices,
+        Self::DepthOffByOne,
+        Self::ForgetLost,
+        Self::KeepIdle,
+        Self::SameLifeAgain,
+        Self::HearStaleLife,
+        Self::KeepPlace,
         Self::ForgetUnacknowledged,
         Self::DeliverRepeats,
     ];
@@ -73,6 +109,11 @@ impl Planted {
     #[cfg(feature = "mutants")]
     pub(crate) fn new(mutant: Mutant) -> Self {
         Self { mutant: Some(mutant) }
+    }
+
+    #[cfg(feature = "mutants")]
+    pub(crate) fn mutant(self) -> Option<Mutant> {
+        self.mutant
     }
 
     #[inline]

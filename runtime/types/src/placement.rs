@@ -8,7 +8,7 @@ use crate::NodeId;
 use crate::resources::Request;
 
 /// What something needs of a node, and which node it prefers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PlacementSpec {
     /// What it takes while it runs.
     pub request: Request,
@@ -21,7 +21,7 @@ pub struct PlacementSpec {
 }
 
 /// Which of the nodes that fit is taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum PlacementStrategy {
     /// The nearest while it is less than half used, then the least used.

@@ -62,7 +62,7 @@ impl fmt::Display for Amount {
 }
 
 /// What one task takes while it runs.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Request {
     /// CPUs.
     pub cpus: Amount,

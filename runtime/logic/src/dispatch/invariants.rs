@@ -1,5 +1,7 @@
 //! What is always true of a dispatch.
 
+use mobula_types::StateMachine;
+
 use super::{DEPTH, Dispatch};
 use crate::invariant::{Violation, ensure};
 
@@ -10,6 +12,7 @@ use crate::invariant::{Violation, ensure};
 /// - DISP-3: every lease belongs to the shape that asked for it.
 /// - DISP-4: no lease has more than [`DEPTH`] tasks in flight.
 /// - DISP-5: what a queue counts is what is there.
+/// - DISP-6: a lease with nothing to do is known as such, to be given back in time.
 ///
 /// # Errors
 ///
@@ -19,22 +22,33 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
         let id = entry.id;
         ensure(entry.machine.outcome().is_none(), "DISP-1", || format!("{id} is over and still in the table"))?;
         ensure(entry.at.is_none() || !entry.is_queued, "DISP-2", || format!("{id} waits and is in flight"))?;
+        let waits = entry.is_queued || entry.machine.next_timeout().is_some();
+        ensure(entry.at.is_some() || waits, "DISP-1", || format!("{id} is nowhere"))?;
     }
-    for (id, lease) in &dispatch.leases {
-        let is_known = dispatch.shapes[lease.shape].leases.contains(id);
+    for (at, lease) in &dispatch.leases {
+        let (id, count) = (lease.id, lease.in_flight.len());
+        let is_known = dispatch.shapes[lease.shape].leases.contains(&(count, at));
         ensure(is_known, "DISP-3", || format!("{id} is not among its shape's"))?;
-        let in_flight = dispatch.tasks.iter().filter(|(_, entry)| entry.at == Some(*id)).count();
-        let holds = in_flight == lease.in_flight && in_flight <= DEPTH;
-        ensure(holds, "DISP-4", || format!("{id} has {in_flight} tasks and counts {}", lease.in_flight))?;
+        let is_right = |(place, key): (usize, &usize)| {
+            dispatch.tasks.get(*key).is_some_and(|entry| entry.at == Some((at, place)) && entry.shape == lease.shape)
+        };
+        ensure(lease.in_flight.iter().enumerate().all(is_right), "DISP-2", || format!("{id} holds {lease:?}"))?;
+        ensure(count <= DEPTH, "DISP-4", || format!("{id} has {count} tasks"))?;
+        let is_idle = dispatch.idle.contains(&(lease.idle_since, at));
+        ensure(is_idle == (count == 0), "DISP-6", || format!("{id} has {count} tasks, idle: {is_idle}"))?;
     }
+    let holds = dispatch.by_process.len() == dispatch.leases.len();
+    ensure(holds, "DISP-3", || format!("{:?} are where", dispatch.by_process))?;
     for (shape, queue) in dispatch.shapes.iter().enumerate() {
         let of_shape = || dispatch.tasks.iter().filter(|(_, entry)| entry.shape == shape);
         let waits = of_shape().filter(|(_, entry)| entry.is_queued).count();
         let in_flight = of_shape().filter(|(_, entry)| entry.at.is_some()).count();
-        let asked = dispatch.requests.values().filter(|of| **of == shape).count();
-        ensure((waits, in_flight, asked) == (queue.waits, queue.in_flight, queue.asked), "DISP-5", || {
-            format!("shape {shape}: {waits} wait, {in_flight} in flight, {asked} asked; counted {queue:?}")
+        let asked = dispatch.requests.iter().filter(|(_, of)| **of == shape).map(|(request, _)| request);
+        ensure((waits, in_flight) == (queue.waits, queue.in_flight) && asked.eq(&queue.asked), "DISP-5", || {
+            format!("shape {shape}: {waits} wait, {in_flight} in flight; counted {queue:?}")
         })?;
+        let has_place = waits == 0 || !queue.asked.is_empty() || !queue.leases.is_empty();
+        ensure(has_place, "DISP-1", || format!("shape {shape}: {waits} wait, and no place is asked for"))?;
     }
     Ok(())
 }

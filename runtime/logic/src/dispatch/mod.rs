@@ -19,12 +19,13 @@ mod invariants;
 mod tests;
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use mobula_types::{Attempt, LeaseId, Outcome, ProcessId, StateMachine, TaskId, Time};
 use slab::Slab;
 
+use crate::mutant::{Mutant, Planted};
 use crate::task::{self, End, Task, TaskSpec};
 
 pub use invariants::check;
@@ -109,10 +110,15 @@ pub enum Output {
         /// For which tasks.
         shape: Shape,
     },
-    /// Give a place back, or a request for one that has not been answered.
+    /// Give a place back.
     ReturnLease {
         /// Which.
         lease: LeaseId,
+    },
+    /// Take back a request for a place that has not been answered: nothing has wanted it for [`IDLE_MAX`].
+    TakeBack {
+        /// The request.
+        request: u64,
     },
     /// Send a task to a place.
     Send {
@@ -150,12 +156,19 @@ pub enum Output {
 pub struct Dispatch {
     tasks: Slab<Entry>,
     shapes: Vec<Queue>,
-    leases: HashMap<LeaseId, Lease>,
-    requests: HashMap<u64, Shape>,
+    leases: Slab<Lease>,
+    /// Where each lease is: a process's leases are neighbours, and a node's processes too.
+    by_process: BTreeSet<(ProcessId, usize)>,
+    /// Leases with nothing to do, and since when.
+    idle: BTreeSet<(Time, usize)>,
+    /// Shapes with requests for places and nothing to do, and since when.
+    unwanted: BTreeSet<(Time, Shape)>,
+    requests: BTreeMap<u64, Shape>,
     next_request: u64,
     /// When tasks want to be looked at again; what is over is found out then.
     alarms: BinaryHeap<Reverse<(Time, Key, TaskId)>>,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 #[derive(Debug)]
@@ -163,8 +176,8 @@ struct Entry {
     id: TaskId,
     shape: Shape,
     machine: Task,
-    /// The lease on which it is in flight.
-    at: Option<LeaseId>,
+    /// The lease on which it is in flight, and where among that lease's tasks it stands.
+    at: Option<(usize, usize)>,
     is_queued: bool,
 }
 
@@ -175,26 +188,41 @@ struct Queue {
     /// How many of them wait in truth.
     waits: usize,
     in_flight: usize,
-    leases: Vec<LeaseId>,
-    asked: usize,
+    /// The leases, those with the fewest tasks first.
+    leases: BTreeSet<(usize, usize)>,
+    /// Requests without an answer.
+    asked: BTreeSet<u64>,
+    /// Since when it has requests and nothing to do.
+    unwanted_since: Option<Time>,
 }
 
 #[derive(Debug)]
 struct Lease {
+    id: LeaseId,
     shape: Shape,
     process: ProcessId,
-    in_flight: usize,
+    in_flight: Vec<Key>,
     /// Since when it has nothing to do.
     idle_since: Time,
 }
 
 impl Dispatch {
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
+        self.planted = Planted::new(mutant);
+        self
+    }
+
     /// Takes a task whose arguments are there; its key stands for it until it is resolved.
     pub fn submit(&mut self, now: Time, id: TaskId, shape: Shape, spec: TaskSpec) -> Key {
         if self.shapes.len() <= shape {
             self.shapes.resize_with(shape + 1, Queue::default);
         }
         let machine = Task::new(spec);
+        #[cfg(feature = "mutants")]
+        let machine = self.planted.mutant().into_iter().fold(machine, Task::with_mutant);
         let key = self.tasks.insert(Entry { id, shape, machine, at: None, is_queued: false });
         self.enqueue(key);
         self.plan(key);
@@ -218,6 +246,16 @@ impl Dispatch {
         self.tasks.get(key).map(|entry| entry.id)
     }
 
+    /// Leases held, and requests for more that have no answer.
+    pub fn places(&self) -> (usize, usize) {
+        (self.leases.len(), self.requests.len())
+    }
+
+    /// The requests for places of a shape that have no answer: what its tasks wait for is what those wait for.
+    pub fn asked(&self, shape: Shape) -> impl Iterator<Item = u64> {
+        self.shapes.get(shape).into_iter().flat_map(|queue| queue.asked.iter().copied())
+    }
+
     /// Gives a task's machine an input and does what it says, except that it runs: that is for the caller.
     fn drive(&mut self, now: Time, key: Key, input: task::Input) -> Option<Attempt> {
         let entry = self.tasks.get_mut(key)?;
@@ -228,7 +266,7 @@ impl Dispatch {
                 task::Output::Run { attempt } => run = Some(attempt),
                 task::Output::CancelAttempt { attempt } => {
                     // DISP-2: only what was sent is cancelled there.
-                    if let Some(lease) = entry.at.and_then(|lease| self.leases.get(&lease)) {
+                    if let Some(lease) = entry.at.and_then(|(lease, _)| self.leases.get(lease)) {
                         self.outputs.push_back(Output::CancelAttempt { key, attempt, process: lease.process });
                     }
                 }
@@ -266,10 +304,13 @@ impl Dispatch {
 
     /// Notes when the task wants to be looked at again.
     fn plan(&mut self, key: Key) {
-        if let Some(entry) = self.tasks.get(key)
-            && let Some(at) = entry.machine.next_timeout()
-        {
-            self.alarms.push(Reverse((at, key, entry.id)));
+        let Some(entry) = self.tasks.get(key) else { return };
+        let Some(at) = entry.machine.next_timeout() else { return };
+        self.alarms.push(Reverse((at, key, entry.id)));
+        if self.alarms.len() > ALARMS_SPARE + 4 * self.tasks.len() {
+            // Most are of tasks that ended long before their deadlines.
+            let tasks = &self.tasks;
+            self.alarms.retain(|Reverse((_, key, id))| tasks.get(*key).is_some_and(|entry| entry.id == *id));
         }
     }
 
@@ -282,22 +323,52 @@ impl Dispatch {
 
     fn leave_lease(&mut self, now: Time, key: Key) {
         let entry = &mut self.tasks[key];
-        let Some(at) = entry.at.take() else { return };
-        self.shapes[entry.shape].in_flight -= 1;
-        if let Some(lease) = self.leases.get_mut(&at) {
-            lease.in_flight -= 1;
-            if lease.in_flight == 0 {
-                lease.idle_since = now;
-            }
+        let Some((at, place)) = entry.at.take() else { return };
+        let queue = &mut self.shapes[entry.shape];
+        queue.in_flight -= 1;
+        let Some(lease) = self.leases.get_mut(at) else { return };
+        queue.leases.remove(&(lease.in_flight.len(), at));
+        lease.in_flight.swap_remove(place);
+        queue.leases.insert((lease.in_flight.len(), at));
+        if lease.in_flight.is_empty() {
+            lease.idle_since = now;
+            self.idle.insert((now, at));
         }
+        if let Some(moved) = lease.in_flight.get(place).copied() {
+            self.tasks[moved].at = Some((at, place));
+        }
+    }
+
+    fn join_lease(&mut self, key: Key, at: usize, attempt: Attempt) {
+        let entry = &mut self.tasks[key];
+        let (queue, lease) = (&mut self.shapes[entry.shape], &mut self.leases[at]);
+        entry.at = Some((at, lease.in_flight.len()));
+        queue.in_flight += 1;
+        queue.leases.remove(&(lease.in_flight.len(), at));
+        if lease.in_flight.is_empty() {
+            self.idle.remove(&(lease.idle_since, at));
+        }
+        lease.in_flight.push(key);
+        queue.leases.insert((lease.in_flight.len(), at));
+        self.outputs.push_back(Output::Send { key, attempt, lease: lease.id, process: lease.process });
+    }
+
+    /// Takes a lease out of the books; what was in flight on it is the caller's.
+    fn drop_lease(&mut self, at: usize) -> Lease {
+        let lease = self.leases.remove(at);
+        self.by_process.remove(&(lease.process, at));
+        self.idle.remove(&(lease.idle_since, at));
+        self.shapes[lease.shape].leases.remove(&(lease.in_flight.len(), at));
+        lease
     }
 
     /// Sends what may be sent, and asks for more leases if there is more to do than those hold.
     fn pump(&mut self, now: Time, shape: Shape) {
+        let depth = DEPTH + usize::from(self.planted.is(Mutant::DepthOffByOne));
         while self.shapes[shape].waits > 0 {
-            let in_flight = |id: &&LeaseId| self.leases.get(id).map_or(usize::MAX, |lease| lease.in_flight);
-            let least = self.shapes[shape].leases.iter().min_by_key(in_flight).copied();
-            let Some(id) = least.filter(|id| in_flight(&id) < DEPTH) else { break };
+            // DISP-4: the place with the fewest takes the next, if it has room at all.
+            let least = self.shapes[shape].leases.first().copied();
+            let Some((_, at)) = least.filter(|(in_flight, _)| *in_flight < depth) else { break };
             let Some(key) = self.shapes[shape].next(&self.tasks) else { break };
             self.tasks[key].is_queued = false;
             let attempt = match self.tasks[key].machine.attempt() {
@@ -307,19 +378,25 @@ impl Dispatch {
             };
             // Resolved instead: its deadline had passed.
             let Some(attempt) = attempt else { continue };
-            self.tasks[key].at = Some(id);
-            self.shapes[shape].in_flight += 1;
-            let lease = self.leases.get_mut(&id).expect("the lease was just found");
-            lease.in_flight += 1;
-            self.outputs.push_back(Output::Send { key, attempt, lease: id, process: lease.process });
+            self.join_lease(key, at, attempt);
         }
         let queue = &mut self.shapes[shape];
         let wanted = (queue.waits + queue.in_flight).min(LEASES_MAX);
-        while queue.asked < ASKED_MAX && queue.leases.len() + queue.asked < wanted {
-            queue.asked += 1;
+        while queue.asked.len() < ASKED_MAX && queue.leases.len() + queue.asked.len() < wanted {
             self.next_request += 1;
+            queue.asked.insert(self.next_request);
             self.requests.insert(self.next_request, shape);
             self.outputs.push_back(Output::AskLease { request: self.next_request, shape });
+        }
+        let is_unwanted = wanted == 0 && !queue.asked.is_empty();
+        if is_unwanted != queue.unwanted_since.is_some() {
+            match queue.unwanted_since.take() {
+                Some(since) => drop(self.unwanted.remove(&(since, shape))),
+                None => {
+                    queue.unwanted_since = Some(now);
+                    self.unwanted.insert((now, shape));
+                }
+            }
         }
     }
 
@@ -329,17 +406,19 @@ impl Dispatch {
             self.outputs.push_back(Output::ReturnLease { lease: id });
             return;
         };
+        let at = self.leases.insert(Lease { id, shape, process, in_flight: Vec::new(), idle_since: now });
+        self.by_process.insert((process, at));
+        self.idle.insert((now, at));
         let queue = &mut self.shapes[shape];
-        queue.asked -= 1;
-        queue.leases.push(id);
-        self.leases.insert(id, Lease { shape, process, in_flight: 0, idle_since: now });
+        queue.asked.remove(&request);
+        queue.leases.insert((0, at));
         self.pump(now, shape);
     }
 
     fn handle_no_place(&mut self, now: Time, request: u64, for_ever: bool) {
         let Some(shape) = self.requests.remove(&request) else { return };
         let queue = &mut self.shapes[shape];
-        queue.asked -= 1;
+        queue.asked.remove(&request);
         if for_ever {
             let waiting = std::mem::take(&mut queue.waiting);
             queue.waits = 0;
@@ -354,35 +433,40 @@ impl Dispatch {
                 };
                 self.settle(now, key, refused);
             }
-        } else {
-            self.pump(now, shape);
         }
+        self.pump(now, shape);
     }
 
     fn handle_died(&mut self, now: Time, process: ProcessId, culprits: Option<&[TaskId]>) {
-        let is_there = |at: ProcessId| at == process || process.number() == 0 && at.node() == process.node();
-        let dead: Vec<LeaseId> =
-            self.leases.iter().filter(|(_, lease)| is_there(lease.process)).map(|(id, _)| *id).collect();
-        let lost: Vec<(Key, Attempt, bool)> = self
-            .tasks
-            .iter()
-            .filter(|(_, entry)| entry.at.is_some_and(|at| dead.contains(&at)))
-            .filter_map(|(key, entry)| {
-                let culprit = culprits.is_none_or(|culprits| culprits.contains(&entry.id));
-                Some((key, entry.machine.attempt()?, culprit))
-            })
-            .collect();
-        for id in &dead {
-            let Some(lease) = self.leases.remove(id) else { continue };
-            self.shapes[lease.shape].leases.retain(|known| known != id);
+        let last = match process.number() {
+            0 => ProcessId::new(process.node(), ProcessId::NUMBERS - 1),
+            _ => process,
+        };
+        let dead: Vec<usize> =
+            self.by_process.range((process, 0)..=(last, usize::MAX)).map(|(_, lease)| *lease).collect();
+        let mut shapes = BTreeSet::new();
+        let mut lost = Vec::new();
+        for at in dead {
+            let lease = self.drop_lease(at);
+            shapes.insert(lease.shape);
+            self.shapes[lease.shape].in_flight -= lease.in_flight.len();
+            lost.extend(lease.in_flight);
         }
-        for (key, attempt, culprit) in lost {
-            self.leave_lease(now, key);
+        // In the order in which they were submitted, whichever place they were in.
+        lost.sort_unstable_by_key(|key| self.tasks[*key].id);
+        for key in &lost {
+            self.tasks[*key].at = None;
+        }
+        if self.planted.is(Mutant::ForgetLost) {
+            return;
+        }
+        for key in lost {
+            let entry = &self.tasks[key];
+            let Some(attempt) = entry.machine.attempt() else { continue };
+            let culprit = culprits.is_none_or(|culprits| culprits.contains(&entry.id));
             self.settle(now, key, task::Input::SystemFailed { attempt, culprit });
         }
-        for shape in 0..self.shapes.len() {
-            self.pump(now, shape);
-        }
+        shapes.into_iter().for_each(|shape| self.pump(now, shape));
     }
 
     fn handle_tick(&mut self, now: Time) {
@@ -395,17 +479,27 @@ impl Dispatch {
                 self.settle(now, key, task::Input::Tick);
             }
         }
-        let idle = |lease: &Lease| lease.in_flight == 0 && lease.idle_since + IDLE_MAX <= now;
-        let idle: Vec<LeaseId> = self.leases.iter().filter(|(_, lease)| idle(lease)).map(|(id, _)| *id).collect();
-        for id in idle {
-            let Some(lease) = self.leases.remove(&id) else { continue };
-            self.shapes[lease.shape].leases.retain(|known| *known != id);
-            self.outputs.push_back(Output::ReturnLease { lease: id });
+        while let Some((since, at)) = self.idle.first().copied().filter(|(since, _)| *since + IDLE_MAX <= now) {
+            self.idle.remove(&(since, at));
+            let lease = self.drop_lease(at);
+            if !self.planted.is(Mutant::KeepIdle) {
+                // DISP-6: a place that is left is given back.
+                self.outputs.push_back(Output::ReturnLease { lease: lease.id });
+            }
+        }
+        while let Some((since, shape)) = self.unwanted.first().copied().filter(|(since, _)| *since + IDLE_MAX <= now) {
+            self.unwanted.remove(&(since, shape));
+            let queue = &mut self.shapes[shape];
+            queue.unwanted_since = None;
+            for request in std::mem::take(&mut queue.asked) {
+                self.requests.remove(&request);
+                self.outputs.push_back(Output::TakeBack { request });
+            }
         }
     }
 
     fn debug_check(&self) {
-        if cfg!(debug_assertions) && self.tasks.len() < CHECKED_MAX {
+        if cfg!(debug_assertions) && self.tasks.len() < CHECKED_MAX && !self.planted.is_any() {
             check(self).expect("the dispatch keeps its invariants");
         }
     }
@@ -413,6 +507,9 @@ impl Dispatch {
 
 /// Debug builds check all tasks after every input while there are fewer than this.
 const CHECKED_MAX: usize = 64;
+
+/// Alarms of tasks that have ended are cleared away when there are so many more than tasks.
+const ALARMS_SPARE: usize = 1024;
 
 impl Queue {
     /// The first task that still waits.
@@ -461,8 +558,9 @@ impl StateMachine for Dispatch {
 
     fn next_timeout(&self) -> Option<Time> {
         let alarm = self.alarms.peek().map(|Reverse((at, ..))| *at);
-        let idle = self.leases.values().filter(|lease| lease.in_flight == 0).map(|lease| lease.idle_since + IDLE_MAX);
-        alarm.into_iter().chain(idle).min()
+        let idle = self.idle.first().map(|(since, _)| *since + IDLE_MAX);
+        let unwanted = self.unwanted.first().map(|(since, _)| *since + IDLE_MAX);
+        [alarm, idle, unwanted].into_iter().flatten().min()
     }
 }
 

@@ -159,3 +159,31 @@ fn cancellation_and_deadlines_end_a_task_wherever_it_is() {
     dispatch.handle(at(51), granted);
     assert_eq!(outputs(&mut dispatch), [Output::ReturnLease { lease: LeaseId(4) }], "what nobody asked for goes back");
 }
+
+#[test]
+fn requests_that_nothing_wants_any_more_are_taken_back() {
+    let mut dispatch = Dispatch::default();
+    let key = dispatch.submit(at(0), id(1), 0, TaskSpec::default());
+    assert_eq!(outputs(&mut dispatch), [Output::AskLease { request: 1, shape: 0 }]);
+    dispatch.handle(at(10), Input::Cancel { key });
+    outputs(&mut dispatch);
+    assert_eq!(dispatch.next_timeout(), Some(at(10) + IDLE_MAX));
+    dispatch.handle(at(10) + IDLE_MAX, Input::Tick);
+    assert_eq!(outputs(&mut dispatch), [Output::TakeBack { request: 1 }]);
+    assert_eq!((dispatch.places(), dispatch.next_timeout()), ((0, 0), None));
+    let lease = LeaseId(3);
+    dispatch.handle(at(600), Input::Granted { request: 1, lease, process: worker(2) });
+    assert_eq!(outputs(&mut dispatch), [Output::ReturnLease { lease }], "the grant had crossed it");
+}
+
+#[test]
+fn alarms_of_tasks_that_ended_do_not_pile_up() {
+    let mut dispatch = busy(1);
+    let spec = TaskSpec { deadline: Deadline::at(at(1_000_000)), ..TaskSpec::default() };
+    for seq in 1..10_000 {
+        let key = dispatch.submit(at(1), id(seq), 0, spec);
+        dispatch.handle(at(1), Input::Finished { key, attempt: Attempt(1), end: End::Ok });
+    }
+    assert_eq!(dispatch.len(), 1);
+    assert!(dispatch.alarms.len() <= ALARMS_SPARE + 8, "{}", dispatch.alarms.len());
+}

@@ -1,0 +1,109 @@
+//! What holds of a scheduler after every input.
+//!
+//! | number | invariant |
+//! |---|---|
+//! | SCHED-1 | what is counted as in use is what the leases hold, less the CPUs that wait; nothing is granted beyond it |
+//! | SCHED-2 | a lease is in a worker of its node that lives or is being started, and is granted only when that runs |
+//! | SCHED-3 | a lease is in the books until it is returned once: its holder's, its worker's and the node's agree |
+//! | SCHED-4 | a request is in one place: in its shape's queue, at a starting worker, or with another node |
+//! | SCHED-5 | only the node that a request is with can answer it |
+//! | SCHED-6 | a device is never given more than once over; a worker with devices is its lease's own |
+//! | SCHED-7 | a job has one shared worker on a node at most |
+
+use std::collections::BTreeSet;
+
+use mobula_types::resources::{Amount, CPUS, GPUS, Resources};
+
+use super::place::{add_to, amount_in, is_isolated};
+use super::{At, QUEUE_MAX, Scheduler, State};
+use crate::invariant::{Violation, ensure};
+
+/// Whether everything in the table above holds of `scheduler`.
+///
+/// # Errors
+/// The first one that does not.
+pub fn check(scheduler: &Scheduler) -> Result<(), Violation> {
+    check_books(scheduler)?;
+    check_workers(scheduler)?;
+    check_requests(scheduler)
+}
+
+fn check_books(scheduler: &Scheduler) -> Result<(), Violation> {
+    let mut held = Resources::default();
+    scheduler.leases.values().for_each(|lease| add_to(&mut held, &lease.spec.request));
+    let waiting = scheduler.workers.values().fold(Amount::ZERO, |sum, worker| sum.plus(worker.waiting));
+    let (total, free) = (scheduler.ledger.total(), scheduler.ledger.free());
+    let is_right = |name: &str, held: Amount| {
+        let (total, free) = (amount_in(&total, name), amount_in(&free, name));
+        // More may be in use than there is only when CPUs were lent.
+        total.minus(held) == free
+    };
+    ensure(is_right(CPUS, held.cpus.minus(waiting)), "SCHED-1", || {
+        format!("leases hold {held:?}, of which {waiting} CPUs wait; {free:?} of {total:?} is free")
+    })?;
+    let others = held.others.iter().map(|(name, held)| (name.as_str(), *held));
+    for (name, held) in others.chain([(GPUS, held.gpus)]) {
+        let has = amount_in(&total, name);
+        ensure(is_right(name, held) && held <= has, "SCHED-1", || {
+            format!("leases hold {held} {name}; {free:?} of {total:?} is free")
+        })?;
+    }
+    let shares = scheduler.leases.values().flat_map(|lease| &lease.devices);
+    ensure(scheduler.devices.is_left_by(shares), "SCHED-6", || format!("the devices are {:?}", scheduler.devices))
+}
+
+fn check_workers(scheduler: &Scheduler) -> Result<(), Violation> {
+    for (id, lease) in &scheduler.leases {
+        let worker = scheduler.workers.get(&lease.worker);
+        let lives = worker.is_some_and(|worker| !matches!(worker.state, State::Ending(_)));
+        ensure(lives, "SCHED-2", || format!("{id} is in a worker that has ended"))?;
+        let is_granted = !scheduler.asks.get(&lease.request).is_some_and(|ask| ask.at == At::Here(*id));
+        let runs = worker.is_some_and(|worker| matches!(worker.state, State::Running(_)));
+        ensure(is_granted == runs, "SCHED-2", || format!("{id} is granted: {is_granted}, its worker runs: {runs}"))?;
+        let agrees = worker.is_some_and(|worker| worker.leases.contains(id))
+            && scheduler.by_holder.contains(&(lease.request.holder, *id));
+        ensure(agrees, "SCHED-3", || format!("{id} is not in the books of its worker and its holder"))?;
+        let is_own = worker.is_some_and(|worker| worker.isolated == is_isolated(&lease.spec));
+        ensure(is_own, "SCHED-6", || format!("{id} is in the wrong kind of worker"))?;
+    }
+    ensure(scheduler.by_holder.len() == scheduler.leases.len(), "SCHED-3", || {
+        format!("{} leases are held and {} exist", scheduler.by_holder.len(), scheduler.leases.len())
+    })?;
+    let of_workers: usize = scheduler.workers.values().map(|worker| worker.leases.len()).sum();
+    ensure(of_workers == scheduler.leases.len(), "SCHED-3", || {
+        format!("{of_workers} leases are in workers and {} exist", scheduler.leases.len())
+    })?;
+    for (start, worker) in &scheduler.workers {
+        let is_ending = matches!(worker.state, State::Ending(_));
+        let is_known = worker.isolated || is_ending || scheduler.shared.get(&worker.job) == Some(start);
+        ensure(is_known, "SCHED-7", || format!("{} has another shared worker than {start:?}", worker.job))?;
+        let leases_max = if worker.isolated { 1 } else { usize::MAX };
+        ensure(worker.leases.len() <= leases_max, "SCHED-6", || format!("{start:?} is of one lease and has more"))?;
+    }
+    Ok(())
+}
+
+fn check_requests(scheduler: &Scheduler) -> Result<(), Violation> {
+    ensure(scheduler.asks.len() <= QUEUE_MAX, "SCHED-4", || format!("{} requests wait", scheduler.asks.len()))?;
+    let mut queued = 0;
+    for (request, ask) in &scheduler.asks {
+        let shape = &scheduler.shapes[ask.shape];
+        let is_queued = shape.queue.get(&ask.number) == Some(request);
+        queued += usize::from(is_queued);
+        ensure(is_queued == (ask.at == At::Queue), "SCHED-4", || format!("{request:?} is {:?} and queued", ask.at))?;
+        let is_there = match ask.at {
+            At::Queue => true,
+            At::Here(lease) => scheduler.leases.get(&lease).is_some_and(|lease| lease.request == *request),
+            At::Peer(node) => scheduler.peers.get(&node).is_some_and(|peer| peer.asked.contains(request)),
+        };
+        ensure(is_there, "SCHED-4", || format!("{request:?} is {:?}, and that does not know it", ask.at))?;
+    }
+    let asked: usize = scheduler.peers.values().map(|peer| peer.asked.len()).sum();
+    let with_peers = scheduler.asks.values().filter(|ask| matches!(ask.at, At::Peer(_))).count();
+    ensure(asked == with_peers, "SCHED-5", || format!("{asked} are with other nodes, {with_peers} think so"))?;
+    let in_queues: usize = scheduler.shapes.iter().map(|(_, shape)| shape.queue.len()).sum();
+    ensure(in_queues == queued, "SCHED-4", || format!("{in_queues} stand in queues, {queued} think so"))?;
+    let firsts = scheduler.shapes.iter().filter_map(|(id, shape)| Some((*shape.queue.first_key_value()?.0, id)));
+    let firsts: BTreeSet<(u64, usize)> = firsts.collect();
+    ensure(firsts == scheduler.order, "SCHED-4", || format!("the order is {:?}", scheduler.order))
+}

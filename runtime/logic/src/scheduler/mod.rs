@@ -1,0 +1,672 @@
+//! A node's scheduler: it gives processes places where their tasks and actors run.
+//!
+//! ```text
+//!              room here                      worker runs
+//!  waiting ──────────────► starting a worker ─────────────► granted ──► returned, or its holder
+//!     │ ▲ ▲                      │ did not start, or died                or worker has died
+//!     │ │ └──────────────────────┘
+//!     │ └── refused, or that node died
+//!     ▼
+//!  asked of another node ──► granted there
+//! ```
+//!
+//! A *request* is one process's wish for a place; a *lease* is a place given: so much of this node's resources, in one
+//! worker. A request of a process of this node waits here until there is room here or on another node that the view of
+//! the cluster shows; a request that comes from another node is granted or refused at once, so every request waits in one
+//! place only, and that place knows why ([`Scheduler::why`]).
+//!
+//! Requests of one job that want the same have one *shape* and are served first in, first out. Other shapes may pass one
+//! that does not fit, but not for ever: after [`PASSED_MAX`] of them what comes free is kept for it, for [`KEPT_MAX`].
+//! What no node of the cluster has waits too: such a node may join. Only a request for a dead node is refused for good,
+//! and one whose worker has failed to start [`STARTS_MAX`] times.
+//!
+//! Starting processes, sending and knowing who has died are the driver's.
+
+mod devices;
+mod invariants;
+mod io;
+mod lease;
+mod place;
+#[cfg(test)]
+mod tests;
+mod why;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_types::resources::{Amount, Resources};
+use mobula_types::{JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId, StateMachine, Time};
+use slab::Slab;
+
+use crate::ledger::Ledger;
+use crate::mutant::{Mutant, Planted};
+use devices::{Devices, Share};
+use place::Choice;
+
+pub use invariants::check;
+pub use io::{Input, Output, Refusal, RequestKey, StartId, Wanted};
+
+/// G14: requests that wait on a node; the next is refused with [`Refusal::QueueFull`].
+pub const QUEUE_MAX: usize = 1_000_000;
+
+/// After so many younger requests have been served before one that fits nowhere now, what comes free is kept for it.
+pub const PASSED_MAX: u32 = 16;
+
+/// For so long: what it waits for may be held by an actor that never ends, and the rest shall not stand idle for it.
+pub const KEPT_MAX: Duration = Duration::from_secs(10);
+
+/// After that nothing is kept for the same request for so long.
+pub const KEPT_AGAIN: Duration = Duration::from_secs(60);
+
+/// A request is refused when so many workers in a row did not start for it.
+pub const STARTS_MAX: u32 = 3;
+
+/// Workers that may be starting at once for leases of their own: more would only slow each other down.
+pub const STARTING_MAX: usize = 64;
+
+/// After a worker did not start, the next start for its job waits so long, twice as long each time.
+const START_WAIT_MIN: Duration = Duration::from_millis(100);
+const START_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// A node that refused is not asked again for the same for so long: the view is corrected meanwhile.
+const REFUSED_WAIT: Duration = Duration::from_millis(200);
+
+/// Shapes looked at when something came free. Those beyond have their turn the next times.
+const LOOKS_MAX: usize = 256;
+
+/// Jobs that are over whose names are kept; what is on its way when more have ended since is granted in vain, and taken
+/// back when its holder's death is heard.
+const ENDED_MAX: usize = 4096;
+
+/// Dead nodes whose names are kept, so that a request for one is refused and not left to wait.
+const DEAD_MAX: usize = 4096;
+
+/// The scheduler of one node.
+///
+/// ```
+/// use mobula_logic::scheduler::{Input, Output, RequestKey, Scheduler, Wanted};
+/// use mobula_types::resources::{Amount, Request, Resources};
+/// use mobula_types::{JobId, NodeId, PlacementSpec, ProcessId, StateMachine, Time};
+/// let two_cpus = Resources { cpus: Amount::whole(2), ..Resources::default() };
+/// let mut scheduler = Scheduler::new(NodeId(1), &two_cpus, Default::default());
+/// let request = RequestKey { holder: ProcessId::new(NodeId(1), 1), number: 7 };
+/// let spec = PlacementSpec { request: Request::ONE_CPU, ..PlacementSpec::default() };
+/// scheduler.handle(Time::ZERO, Input::Asked(Wanted { request, job: JobId(1), spec, avoid: vec![] }));
+/// let Some(Output::StartWorker { start, .. }) = scheduler.poll_output() else { panic!("it needs a worker") };
+/// scheduler.handle(Time::ZERO, Input::WorkerStarted { start, process: ProcessId::new(NodeId(1), 2) });
+/// assert!(matches!(scheduler.poll_output(), Some(Output::Capacity { .. })));
+/// assert!(matches!(scheduler.poll_output(), Some(Output::Grant { .. })));
+/// ```
+#[derive(Debug)]
+pub struct Scheduler {
+    node: NodeId,
+    labels: BTreeMap<String, String>,
+    is_draining: bool,
+    ledger: Ledger,
+    devices: Devices,
+    /// Requests that have not been answered.
+    asks: BTreeMap<RequestKey, Ask>,
+    shapes: Slab<Shape>,
+    shape_of: BTreeMap<(JobId, Arc<PlacementSpec>), usize>,
+    /// Shapes with requests that wait, by the age of the first one.
+    order: BTreeSet<(u64, usize)>,
+    /// Where in `order` the next look goes on.
+    looked_until: u64,
+    asked: u64,
+    leases: BTreeMap<LeaseId, Lease>,
+    by_holder: BTreeSet<(ProcessId, LeaseId)>,
+    granted: u64,
+    workers: BTreeMap<StartId, Worker>,
+    by_process: BTreeMap<ProcessId, StartId>,
+    shared: BTreeMap<JobId, StartId>,
+    started: u64,
+    /// Workers with a lease of their own that are starting.
+    starting: usize,
+    failures: BTreeMap<JobId, Failures>,
+    peers: BTreeMap<NodeId, Peer>,
+    dead: BTreeSet<NodeId>,
+    /// Jobs that are over: a request of theirs may still be on its way, and must start no worker.
+    ended: BTreeSet<JobId>,
+    /// The first that waits for something that others use, and how many have been served before it.
+    eldest: Option<(RequestKey, u32)>,
+    kept: Option<(RequestKey, Time)>,
+    /// When a shape may be looked at again although nothing came free.
+    alarms: BTreeSet<Time>,
+    outputs: VecDeque<Output>,
+    planted: Planted,
+}
+
+/// A request that has not been answered.
+#[derive(Clone, Debug)]
+struct Ask {
+    shape: usize,
+    /// Its age: smaller is older.
+    number: u64,
+    avoid: Vec<NodeId>,
+    at: At,
+    /// Workers that did not start for it.
+    failures: u32,
+    /// Nothing is kept for it before this.
+    kept_again: Time,
+}
+
+/// SCHED-4: where a request is; never in two places.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Queue,
+    /// Its lease's worker is starting.
+    Here(LeaseId),
+    Peer(NodeId),
+}
+
+#[derive(Debug)]
+struct Shape {
+    job: JobId,
+    spec: Arc<PlacementSpec>,
+    queue: BTreeMap<u64, RequestKey>,
+    /// Nodes that refused, and until when they are left alone.
+    refused: BTreeMap<NodeId, Time>,
+    /// Requests of this shape, wherever they are.
+    asks: usize,
+}
+
+#[derive(Debug)]
+struct Lease {
+    request: RequestKey,
+    spec: Arc<PlacementSpec>,
+    worker: StartId,
+    devices: Vec<Share>,
+}
+
+#[derive(Debug)]
+struct Worker {
+    job: JobId,
+    isolated: bool,
+    state: State,
+    leases: BTreeSet<LeaseId>,
+    /// CPUs of its leases that others may use, because what holds them waits.
+    waiting: Amount,
+    /// What its leases add up to.
+    held: Resources,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Starting,
+    Running(ProcessId),
+    /// It is to end: it has no lease, and gets none.
+    Ending(Option<ProcessId>),
+}
+
+#[derive(Debug)]
+struct Failures {
+    in_a_row: u32,
+    again_at: Time,
+    why: String,
+}
+
+#[derive(Debug)]
+struct Peer {
+    /// As it said last; what it has been asked for since counts as used.
+    load: NodeLoad,
+    asked: BTreeSet<RequestKey>,
+    /// Requests it was asked to serve: among equals, the one with the fewest is next.
+    served: u64,
+}
+
+/// The node that granted a lease, and takes it back.
+pub fn granting_node(lease: LeaseId) -> NodeId {
+    NodeId(lease.0 >> LEASE_BITS)
+}
+
+/// A node counts its leases in so many bits; its own number is above them.
+const LEASE_BITS: u32 = 40;
+
+impl Scheduler {
+    /// The scheduler of `node`, which has `total`.
+    pub fn new(node: NodeId, total: &Resources, labels: BTreeMap<String, String>) -> Self {
+        Self {
+            node,
+            labels,
+            is_draining: false,
+            ledger: Ledger::new(total),
+            devices: Devices::new(total.gpus),
+            asks: BTreeMap::new(),
+            shapes: Slab::new(),
+            shape_of: BTreeMap::new(),
+            order: BTreeSet::new(),
+            looked_until: 0,
+            asked: 0,
+            leases: BTreeMap::new(),
+            by_holder: BTreeSet::new(),
+            granted: 0,
+            workers: BTreeMap::new(),
+            by_process: BTreeMap::new(),
+            shared: BTreeMap::new(),
+            started: 0,
+            starting: 0,
+            failures: BTreeMap::new(),
+            peers: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            ended: BTreeSet::new(),
+            eldest: None,
+            kept: None,
+            alarms: BTreeSet::new(),
+            outputs: VecDeque::new(),
+            planted: Planted::default(),
+        }
+    }
+
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
+        self.planted = Planted::new(mutant);
+        self
+    }
+
+    /// What this node tells the others of itself, with every heartbeat.
+    pub fn load(&self) -> NodeLoad {
+        NodeLoad {
+            total: self.ledger.total(),
+            free: self.ledger.free(),
+            labels: self.labels.clone(),
+            is_draining: self.is_draining,
+        }
+    }
+
+    /// Requests that have no answer yet.
+    pub fn waiting(&self) -> usize {
+        self.asks.len()
+    }
+
+    /// Leases of this node that are held.
+    pub fn leases(&self) -> usize {
+        self.leases.len()
+    }
+
+    /// Who holds each lease of this node, in which worker.
+    pub fn held(&self) -> impl Iterator<Item = (LeaseId, ProcessId, Option<ProcessId>)> {
+        self.leases.iter().map(|(id, lease)| {
+            let process = self.workers.get(&lease.worker).and_then(Worker::process);
+            (*id, lease.request.holder, process)
+        })
+    }
+
+    fn handle_asked(&mut self, now: Time, wanted: Wanted) {
+        let Wanted { request, job, spec, avoid } = wanted;
+        if self.asks.contains_key(&request) {
+            // Said twice: it is being served.
+            return;
+        }
+        if self.ended.contains(&job) {
+            return self.refuse(request, Refusal::JobEnded { job });
+        }
+        if self.asks.len() >= QUEUE_MAX {
+            return self.refuse(request, Refusal::QueueFull { max: QUEUE_MAX });
+        }
+        let shape = self.shape(job, spec);
+        self.asked += 1;
+        let ask = Ask { shape, number: self.asked, avoid, at: At::Queue, failures: 0, kept_again: Time::ZERO };
+        self.shapes[shape].asks += 1;
+        self.asks.insert(request, ask);
+        if request.holder.node() == self.node {
+            self.enqueue(request);
+            // Behind others of its shape it waits for them; else it may fit at once.
+            if self.shapes[shape].queue.len() == 1 {
+                self.serve(now, shape);
+            }
+            return;
+        }
+        match self.fits_here(now, &self.shapes[shape]) {
+            Ok(devices) => {
+                self.note_passed(now, request);
+                self.lease(request, devices);
+            }
+            Err(lack) => {
+                let missing = self.lack_text(now, &self.shapes[shape], &lack);
+                self.forget(request);
+                self.refuse(request, Refusal::NoRoom { node: self.node, missing });
+            }
+        }
+    }
+
+    fn shape(&mut self, job: JobId, spec: PlacementSpec) -> usize {
+        let spec = Arc::new(spec);
+        *self.shape_of.entry((job, spec.clone())).or_insert_with(|| {
+            self.shapes.insert(Shape { job, spec, queue: BTreeMap::new(), refused: BTreeMap::new(), asks: 0 })
+        })
+    }
+
+    /// Puts a request where it stood by its age.
+    fn enqueue(&mut self, request: RequestKey) {
+        let Some(ask) = self.asks.get_mut(&request) else { return };
+        ask.at = At::Queue;
+        let (id, number) = (ask.shape, ask.number);
+        let shape = &mut self.shapes[id];
+        let first = shape.queue.first_key_value().map(|(number, _)| *number);
+        shape.queue.insert(number, request);
+        if first.is_none_or(|first| number < first) {
+            first.map(|first| self.order.remove(&(first, id)));
+            self.order.insert((number, id));
+        }
+    }
+
+    fn dequeue(&mut self, id: usize, number: u64) {
+        let shape = &mut self.shapes[id];
+        let is_first = shape.queue.first_key_value().is_some_and(|(first, _)| *first == number);
+        let removed = shape.queue.remove(&number);
+        if is_first {
+            self.order.remove(&(number, id));
+            if let Some((next, _)) = shape.queue.first_key_value() {
+                self.order.insert((*next, id));
+            }
+        }
+        if let Some(request) = removed {
+            self.eldest.take_if(|(eldest, _)| *eldest == request);
+            self.kept.take_if(|(kept, _)| *kept == request);
+        }
+    }
+
+    /// Takes a request out of the books, wherever it was; what follows from that is the caller's.
+    fn forget(&mut self, request: RequestKey) -> Option<Ask> {
+        let ask = self.asks.get(&request)?;
+        if ask.at == At::Queue {
+            self.dequeue(ask.shape, ask.number);
+        }
+        let ask = self.asks.remove(&request)?;
+        if let At::Peer(node) = ask.at
+            && let Some(peer) = self.peers.get_mut(&node)
+        {
+            peer.asked.remove(&request);
+        }
+        let shape = &mut self.shapes[ask.shape];
+        shape.asks -= 1;
+        if shape.asks == 0 {
+            let shape = self.shapes.remove(ask.shape);
+            self.shape_of.remove(&(shape.job, shape.spec));
+        }
+        Some(ask)
+    }
+
+    fn refuse(&mut self, request: RequestKey, why: Refusal) {
+        self.outputs.push_back(Output::Refuse { request, why });
+    }
+
+    /// Serves the requests of one shape while there is room.
+    fn serve(&mut self, now: Time, id: usize) {
+        while let Some((_, request)) = self.shapes.get(id).and_then(|shape| shape.queue.first_key_value()) {
+            let request = *request;
+            match self.choose(now, request) {
+                Choice::Here(devices) => {
+                    self.note_passed(now, request);
+                    self.lease(request, devices);
+                }
+                Choice::Peer(node) => self.ask_peer(request, node),
+                Choice::Never(why) => {
+                    self.forget(request);
+                    self.refuse(request, why);
+                }
+                Choice::Wait { is_in_use } => {
+                    let may_be_kept_for = self.asks.get(&request).is_some_and(|ask| ask.kept_again <= now);
+                    if is_in_use && may_be_kept_for && self.eldest.is_none() {
+                        self.eldest = Some((request, 0));
+                    }
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Something came free, or became known: who waits is looked at again, the oldest first.
+    fn serve_all(&mut self, now: Time) {
+        let oldest = self.order.iter().take(LOOKS_MAX / 2);
+        let further = self.order.range((self.looked_until, usize::MAX)..).take(LOOKS_MAX / 2);
+        let mut looks: Vec<(u64, usize)> = oldest.chain(further).copied().collect();
+        self.looked_until = match looks.last() {
+            Some((last, _)) if self.order.last().is_some_and(|(end, _)| last < end) => *last,
+            _ => 0,
+        };
+        looks.sort_unstable();
+        looks.dedup();
+        for (_, id) in looks {
+            self.serve(now, id);
+        }
+    }
+
+    /// A request is served here: who has waited longer for the same has been passed.
+    fn note_passed(&mut self, now: Time, request: RequestKey) {
+        let Some((eldest, passed)) = self.eldest else { return };
+        let (Some(old), Some(young)) = (self.asks.get(&eldest), self.asks.get(&request)) else { return };
+        let spec = |ask: &Ask| &self.shapes[ask.shape].spec.request;
+        if old.number >= young.number || !place::share_a_name(spec(old), spec(young)) {
+            return;
+        }
+        self.eldest = Some((eldest, passed + 1));
+        if passed + 1 >= PASSED_MAX && self.kept.is_none() {
+            self.kept = Some((eldest, now + KEPT_MAX));
+            self.alarms.insert(now + KEPT_MAX);
+        }
+    }
+
+    fn ask_peer(&mut self, request: RequestKey, node: NodeId) {
+        let Some(ask) = self.asks.get_mut(&request) else { return };
+        ask.at = At::Peer(node);
+        let (id, number, avoid) = (ask.shape, ask.number, ask.avoid.clone());
+        self.dequeue(id, number);
+        let shape = &self.shapes[id];
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.asked.insert(request);
+            peer.served += 1;
+            place::take_from(&mut peer.load.free, &shape.spec.request);
+        }
+        let wanted = Wanted { request, job: shape.job, spec: shape.spec.as_ref().clone(), avoid };
+        self.outputs.push_back(Output::AskPeer { node, wanted });
+    }
+
+    /// SCHED-5: only the node that was asked last answers.
+    fn is_asked(&self, request: RequestKey, node: NodeId) -> bool {
+        let is_any = self.planted.is(Mutant::AnyPeerGrants);
+        self.asks.get(&request).is_some_and(|ask| ask.at == At::Peer(node) || is_any)
+    }
+
+    fn handle_peer_granted(&mut self, node: NodeId, request: RequestKey, lease: LeaseId, process: ProcessId) {
+        if !self.is_asked(request, node) {
+            return self.outputs.push_back(Output::ReturnToPeer { node, lease });
+        }
+        self.forget(request);
+        self.outputs.push_back(Output::Grant { request, lease, process });
+    }
+
+    fn handle_peer_refused(&mut self, now: Time, node: NodeId, request: RequestKey, why: String, worker_failed: bool) {
+        if !self.is_asked(request, node) {
+            return;
+        }
+        if let Some(peer) = self.peers.get_mut(&node) {
+            peer.asked.remove(&request);
+        }
+        let Some(ask) = self.asks.get_mut(&request) else { return };
+        ask.failures += u32::from(worker_failed);
+        if ask.failures >= STARTS_MAX {
+            self.forget(request);
+            return self.refuse(request, Refusal::WorkerFailed { node, why });
+        }
+        let id = ask.shape;
+        self.shapes[id].refused.insert(node, now + REFUSED_WAIT);
+        self.alarms.insert(now + REFUSED_WAIT);
+        self.enqueue(request);
+        self.serve(now, id);
+    }
+
+    fn handle_seen(&mut self, now: Time, node: NodeId, load: NodeLoad) {
+        if node == self.node || self.dead.contains(&node) {
+            return;
+        }
+        let peer = self.peers.entry(node).or_insert_with(|| Peer {
+            load: NodeLoad::default(),
+            asked: BTreeSet::new(),
+            served: 0,
+        });
+        peer.load = load;
+        for request in &peer.asked {
+            if let Some(ask) = self.asks.get(request) {
+                place::take_from(&mut peer.load.free, &self.shapes[ask.shape].spec.request);
+            }
+        }
+        self.serve_all(now);
+    }
+
+    fn handle_node_died(&mut self, now: Time, node: NodeId) {
+        if self.dead.len() >= DEAD_MAX {
+            self.dead.pop_first();
+        }
+        self.dead.insert(node);
+        let Some(peer) = self.peers.remove(&node) else { return self.serve_all(now) };
+        for request in peer.asked {
+            // SCHED-4: nobody else answers for it now.
+            if !self.planted.is(Mutant::ForgetAskedOfDead) {
+                self.enqueue(request);
+            }
+        }
+        self.serve_all(now);
+    }
+
+    fn handle_taken_back(&mut self, now: Time, request: RequestKey) {
+        let Some(ask) = self.forget(request) else { return };
+        match ask.at {
+            At::Queue => {}
+            At::Here(lease) => self.release(lease),
+            At::Peer(node) => self.outputs.push_back(Output::TakeBackFromPeer { node, request }),
+        }
+        self.serve_all(now);
+    }
+
+    fn handle_died(&mut self, now: Time, process: ProcessId) {
+        if process == ProcessId::from(self.node) {
+            return;
+        }
+        if process.number() == 0 {
+            self.drop_holders(process, ProcessId::new(process.node(), ProcessId::NUMBERS - 1));
+            return self.handle_node_died(now, process.node());
+        }
+        self.drop_holders(process, process);
+        self.drop_worker(process);
+        self.serve_all(now);
+    }
+
+    /// What the processes from `first` to `last` wanted and held is free again (SCHED-3).
+    fn drop_holders(&mut self, first: ProcessId, last: ProcessId) {
+        let key = |holder, number| RequestKey { holder, number };
+        let asks: Vec<RequestKey> =
+            self.asks.range(key(first, 0)..=key(last, u64::MAX)).map(|(request, _)| *request).collect();
+        for request in asks {
+            match self.forget(request).map(|ask| ask.at) {
+                Some(At::Here(lease)) => self.release(lease),
+                Some(At::Peer(node)) => self.outputs.push_back(Output::TakeBackFromPeer { node, request }),
+                Some(At::Queue) | None => {}
+            }
+        }
+        if self.planted.is(Mutant::KeepLeasesOfDead) {
+            return;
+        }
+        let leases: Vec<LeaseId> =
+            self.by_holder.range((first, LeaseId(0))..=(last, LeaseId(u64::MAX))).map(|(_, lease)| *lease).collect();
+        leases.into_iter().for_each(|lease| self.release(lease));
+    }
+
+    fn handle_job_ended(&mut self, now: Time, job: JobId) {
+        let of_job = |ask: &Ask| self.shapes[ask.shape].job == job;
+        let asks: Vec<RequestKey> =
+            self.asks.iter().filter(|(_, ask)| of_job(ask)).map(|(request, _)| *request).collect();
+        for request in asks {
+            match self.forget(request).map(|ask| ask.at) {
+                Some(At::Here(lease)) => self.release(lease),
+                Some(At::Peer(node)) => self.outputs.push_back(Output::TakeBackFromPeer { node, request }),
+                Some(At::Queue) | None => {}
+            }
+            self.refuse(request, Refusal::JobEnded { job });
+        }
+        if self.ended.len() >= ENDED_MAX {
+            self.ended.pop_first();
+        }
+        self.ended.insert(job);
+        self.end_workers_of(job);
+        self.failures.remove(&job);
+        self.serve_all(now);
+    }
+
+    fn handle_time(&mut self, now: Time) {
+        let mut is_due = false;
+        while let Some(at) = self.alarms.first().copied().filter(|at| *at <= now) {
+            self.alarms.remove(&at);
+            is_due = true;
+        }
+        if let Some((request, _)) = self.kept.take_if(|(_, until)| *until <= now) {
+            self.eldest = None;
+            if let Some(ask) = self.asks.get_mut(&request) {
+                ask.kept_again = now + KEPT_AGAIN;
+            }
+        }
+        if is_due {
+            self.serve_all(now);
+        }
+    }
+
+    fn debug_check(&self) {
+        let is_small = self.asks.len() + self.leases.len() + self.workers.len() < CHECKED_MAX;
+        if cfg!(debug_assertions) && is_small && !self.planted.is_any() {
+            check(self).expect("a scheduler keeps its invariants");
+        }
+    }
+}
+
+/// Debug builds check everything after every input while there is less than this of it.
+const CHECKED_MAX: usize = 64;
+
+impl StateMachine for Scheduler {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        self.handle_time(now);
+        match input {
+            Input::Asked(wanted) => self.handle_asked(now, wanted),
+            Input::TakenBack { request } => self.handle_taken_back(now, request),
+            Input::Returned { lease } => {
+                self.release(lease);
+                self.serve_all(now);
+            }
+            Input::Died { process } => self.handle_died(now, process),
+            Input::WorkerStarted { start, process } => self.handle_started(now, start, process),
+            Input::WorkerFailed { start, why } => self.handle_failed(now, start, &why),
+            Input::Waiting { process, cpus } => self.handle_waiting(now, process, cpus),
+            Input::PeerGranted { node, request, lease, process } => {
+                self.handle_peer_granted(node, request, lease, process);
+            }
+            Input::PeerRefused { node, request, load, why, worker_failed } => {
+                if let Some(load) = load {
+                    self.handle_seen(now, node, load);
+                }
+                self.handle_peer_refused(now, node, request, why, worker_failed);
+            }
+            Input::Seen { node, load } => self.handle_seen(now, node, load),
+            Input::NodeDied { node } => self.handle_died(now, ProcessId::from(node)),
+            Input::JobEnded { job } => self.handle_job_ended(now, job),
+            Input::Drain => {
+                self.is_draining = true;
+                self.serve_all(now);
+            }
+            Input::Tick => {}
+        }
+        self.debug_check();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        self.alarms.first().copied()
+    }
+}

@@ -1,0 +1,225 @@
+//! Whether a node has room for a request, and which of those that have is taken.
+
+use std::collections::BTreeMap;
+
+use mobula_types::resources::{Amount, CPUS, GPUS, Request, Resources};
+use mobula_types::{NodeId, NodeLoad, PlacementSpec, PlacementStrategy, Time};
+
+use super::devices::Share;
+use super::{At, Mutant, Peer, Refusal, RequestKey, STARTING_MAX, Scheduler, Shape};
+
+/// Where a request goes.
+#[derive(Debug)]
+pub(super) enum Choice {
+    /// Here, with these devices.
+    Here(Vec<Share>),
+    /// Another node is asked.
+    Peer(NodeId),
+    /// Nowhere, and asking again is of no use.
+    Never(Refusal),
+    /// Nowhere now.
+    Wait {
+        /// This node has enough, but others use it.
+        is_in_use: bool,
+    },
+}
+
+/// What this node lacks for a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Lack {
+    Draining,
+    Label { name: String, value: String },
+    Never { name: String, amount: Amount, total: Amount },
+    InUse { name: String, amount: Amount, free: Amount, total: Amount },
+    Devices { amount: Amount },
+    Kept { request: RequestKey },
+    Starting,
+    StartFailed { again_at: Time },
+}
+
+impl Lack {
+    /// It has enough, and it may come free.
+    fn is_in_use(&self) -> bool {
+        matches!(self, Self::InUse { .. } | Self::Devices { .. } | Self::Kept { .. })
+    }
+}
+
+/// How good a node is; the least is taken.
+type Rank = (bool, u64, u64, bool, NodeId);
+
+impl Scheduler {
+    /// The devices for a request of `shape` if there is room here now (SCHED-1), else what is missing.
+    pub(super) fn fits_here(&self, now: Time, shape: &Shape) -> Result<Vec<Share>, Lack> {
+        let PlacementSpec { request, labels, .. } = shape.spec.as_ref();
+        if self.is_draining {
+            return Err(Lack::Draining);
+        }
+        if let Some((name, value)) = missing_label(labels, &self.labels) {
+            return Err(Lack::Label { name: name.to_owned(), value: value.to_owned() });
+        }
+        if let Some((name, free, total)) = self.ledger.lacking(request)
+            && !self.planted.is(Mutant::OverCommit)
+        {
+            let amount = amount_of(request, name);
+            return Err(match amount > total {
+                true => Lack::Never { name: name.to_owned(), amount, total },
+                false => Lack::InUse { name: name.to_owned(), amount, free, total },
+            });
+        }
+        let Some(devices) = self.devices.find(request.gpus) else {
+            return Err(Lack::Devices { amount: request.gpus });
+        };
+        if let Some((kept, _)) = self.kept
+            && let Some(ask) = self.asks.get(&kept)
+            && !std::ptr::eq(&raw const self.shapes[ask.shape], shape)
+            && share_a_name(&self.shapes[ask.shape].spec.request, request)
+        {
+            return Err(Lack::Kept { request: kept });
+        }
+        let needs_worker = is_isolated(&shape.spec) || !self.shared.contains_key(&shape.job);
+        if let Some(failures) = self.failures.get(&shape.job).filter(|failures| needs_worker && failures.again_at > now)
+        {
+            return Err(Lack::StartFailed { again_at: failures.again_at });
+        }
+        if is_isolated(&shape.spec) && self.starting >= STARTING_MAX {
+            return Err(Lack::Starting);
+        }
+        Ok(devices)
+    }
+
+    /// Whether the view shows room on another node.
+    pub(super) fn fits_there(&self, now: Time, shape: &Shape, node: NodeId, peer: &Peer) -> bool {
+        let PlacementSpec { request, labels, .. } = shape.spec.as_ref();
+        !peer.load.is_draining
+            && shape.refused.get(&node).is_none_or(|until| *until <= now)
+            && missing_label(labels, &peer.load.labels).is_none()
+            && request.amounts().all(|(name, amount)| amount <= amount_in(&peer.load.free, name))
+    }
+
+    pub(super) fn choose(&self, now: Time, request: RequestKey) -> Choice {
+        let Some(ask) = self.asks.get(&request) else { return Choice::Wait { is_in_use: false } };
+        debug_assert_eq!(ask.at, At::Queue, "only what waits is served");
+        let shape = &self.shapes[ask.shape];
+        let strategy = shape.spec.strategy;
+        let mut here = self.fits_here(now, shape);
+        if let PlacementStrategy::Node { node } = strategy {
+            if node == self.node {
+                return here.map_or_else(|lack| Choice::Wait { is_in_use: lack.is_in_use() }, Choice::Here);
+            }
+            if self.dead.contains(&node) {
+                return Choice::Never(Refusal::NodeIsDead { node });
+            }
+            let fits = self.peers.get(&node).is_some_and(|peer| self.fits_there(now, shape, node, peer));
+            return if fits { Choice::Peer(node) } else { Choice::Wait { is_in_use: false } };
+        }
+        if let PlacementStrategy::Prefer { node } = strategy {
+            if node == self.node && here.is_ok() {
+                return here.map_or(Choice::Wait { is_in_use: false }, Choice::Here);
+            }
+            if self.peers.get(&node).is_some_and(|peer| self.fits_there(now, shape, node, peer)) {
+                return Choice::Peer(node);
+            }
+        }
+        let wanted = &shape.spec.request;
+        let avoids = |node| ask.avoid.contains(&node);
+        let used_here = self.used(wanted);
+        let is_near = !matches!(strategy, PlacementStrategy::Spread | PlacementStrategy::Pack);
+        if is_near && used_here < HALF && !avoids(self.node) && here.is_ok() {
+            return here.map_or(Choice::Wait { is_in_use: false }, Choice::Here);
+        }
+        let rank = |node, used: u64, served| -> Rank {
+            match strategy {
+                PlacementStrategy::Spread => (avoids(node), used, served, node != self.node, node),
+                PlacementStrategy::Pack => (avoids(node), WHOLE.saturating_sub(used), 0, node != self.node, node),
+                _ => (avoids(node), used, 0, node != self.node, node),
+            }
+        };
+        let there = self.peers.iter().filter(|(node, peer)| self.fits_there(now, shape, **node, peer));
+        let there = there.map(|(node, peer)| rank(*node, used(&peer.load, wanted), peer.served)).min();
+        let rank_here = here.is_ok().then(|| rank(self.node, used_here, self.granted));
+        match there {
+            Some(there) if rank_here.is_none_or(|rank_here| there < rank_here) => Choice::Peer(there.4),
+            _ => match std::mem::replace(&mut here, Ok(Vec::new())) {
+                Ok(devices) => Choice::Here(devices),
+                Err(lack) => Choice::Wait { is_in_use: lack.is_in_use() },
+            },
+        }
+    }
+
+    /// How much of this node is in use, of what it has most in use of CPUs, GPUs and what is asked for.
+    fn used(&self, request: &Request) -> u64 {
+        let names = request.amounts().map(|(name, _)| name).chain([CPUS, GPUS]);
+        let part = |name| {
+            let (total, free) = self.ledger.amount(name);
+            part_used(total, free)
+        };
+        names.map(part).max().unwrap_or(0)
+    }
+}
+
+fn used(load: &NodeLoad, request: &Request) -> u64 {
+    let names = request.amounts().map(|(name, _)| name).chain([CPUS, GPUS]);
+    names.map(|name| part_used(amount_in(&load.total, name), amount_in(&load.free, name))).max().unwrap_or(0)
+}
+
+/// In thousandths: a difference that is smaller is none.
+fn part_used(total: Amount, free: Amount) -> u64 {
+    total.minus(free).steps().saturating_mul(WHOLE) / total.steps().max(1)
+}
+
+const WHOLE: u64 = 1000;
+/// A node that is used less than this keeps its own.
+const HALF: u64 = WHOLE / 2;
+
+/// Whether it gets a worker of its own: a process sees the devices that were its at its start.
+pub(super) fn is_isolated(spec: &PlacementSpec) -> bool {
+    spec.isolated || spec.request.gpus > Amount::ZERO
+}
+
+/// Whether both want some of the same.
+pub(super) fn share_a_name(one: &Request, other: &Request) -> bool {
+    one.amounts().any(|(name, _)| amount_of(other, name) > Amount::ZERO)
+}
+
+pub(super) fn amount_of(request: &Request, name: &str) -> Amount {
+    request.amounts().find(|(known, _)| *known == name).map_or(Amount::ZERO, |(_, amount)| amount)
+}
+
+pub(super) fn amount_in(resources: &Resources, name: &str) -> Amount {
+    match name {
+        CPUS => resources.cpus,
+        GPUS => resources.gpus,
+        other => resources.others.get(other).copied().unwrap_or_default(),
+    }
+}
+
+fn change(resources: &mut Resources, request: &Request, change: impl Fn(Amount, Amount) -> Amount) {
+    for (name, amount) in request.amounts() {
+        let at = match name {
+            CPUS => &mut resources.cpus,
+            GPUS => &mut resources.gpus,
+            other => match resources.others.get_mut(other) {
+                Some(at) => at,
+                None => resources.others.entry(other.to_owned()).or_default(),
+            },
+        };
+        *at = change(*at, amount);
+    }
+}
+
+pub(super) fn take_from(resources: &mut Resources, request: &Request) {
+    change(resources, request, Amount::minus);
+}
+
+pub(super) fn add_to(resources: &mut Resources, request: &Request) {
+    change(resources, request, Amount::plus);
+}
+
+/// The first label that is asked for and not carried.
+pub(super) fn missing_label<'a>(
+    wanted: &'a BTreeMap<String, String>,
+    carried: &BTreeMap<String, String>,
+) -> Option<(&'a str, &'a str)> {
+    let missing = wanted.iter().find(|(name, value)| carried.get(*name) != Some(*value));
+    missing.map(|(name, value)| (name.as_str(), value.as_str()))
+}

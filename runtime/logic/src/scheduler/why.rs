@@ -1,0 +1,134 @@
+//! What a request waits for, in words (`mobula why`).
+
+use mobula_types::resources::Amount;
+use mobula_types::{NodeId, PlacementStrategy, Time};
+
+use super::place::{Lack, amount_in, amount_of, missing_label};
+use super::{At, RequestKey, Scheduler, Shape};
+
+impl Scheduler {
+    /// What `request` waits for at `now`; `None` when it is not here: answered, or never asked.
+    pub fn why(&self, now: Time, request: RequestKey) -> Option<String> {
+        let ask = self.asks.get(&request)?;
+        let shape = &self.shapes[ask.shape];
+        let text = match ask.at {
+            At::Here(_) => format!("a worker is being started for it on {}", self.node),
+            At::Peer(node) => format!("{node} has been asked for a place"),
+            At::Queue => self.why_queued(now, shape),
+        };
+        let before = shape.queue.range(..ask.number).count();
+        Some(if ask.at == At::Queue && before > 0 {
+            format!("{before} older ones of its job want the same and wait: {text}")
+        } else {
+            text
+        })
+    }
+
+    fn why_queued(&self, now: Time, shape: &Shape) -> String {
+        let here = match self.fits_here(now, shape) {
+            Ok(_) => "it is about to be given a place".to_owned(),
+            Err(lack) => self.lack_text(now, shape, &lack),
+        };
+        match shape.spec.strategy {
+            PlacementStrategy::Node { node } if node == self.node => return here,
+            PlacementStrategy::Node { node } => return self.why_there(now, shape, node),
+            _ => {}
+        }
+        if self.peers.is_empty() {
+            return here;
+        }
+        match self.nobody_has(shape) {
+            Some(text) => text,
+            None => format!("{here}; no other node has room now"),
+        }
+    }
+
+    fn why_there(&self, now: Time, shape: &Shape, node: NodeId) -> String {
+        let Some(peer) = self.peers.get(&node) else { return format!("{node} was asked for and is not known") };
+        let load = &peer.load;
+        if load.is_draining {
+            return format!("{node} was asked for and is being drained");
+        }
+        if let Some((name, value)) = missing_label(&shape.spec.labels, &load.labels) {
+            return format!("{node} was asked for and does not carry the label {name}={value}");
+        }
+        let lacks = shape.spec.request.amounts().find(|(name, amount)| *amount > amount_in(&load.free, name));
+        match lacks {
+            Some((name, amount)) => {
+                let (free, total) = (amount_in(&load.free, name), amount_in(&load.total, name));
+                format!("{node} was asked for: {name} = {amount}, {free} of {total} are free there")
+            }
+            None if !self.fits_there(now, shape, node, peer) => format!("{node} had no room just now"),
+            None => format!("{node} is about to be asked"),
+        }
+    }
+
+    /// What no living node has at all, however much of it is in use.
+    fn nobody_has(&self, shape: &Shape) -> Option<String> {
+        let loads = || self.peers.iter().map(|(node, peer)| (*node, &peer.load));
+        let carries = |labels| missing_label(&shape.spec.labels, labels).is_none();
+        if !carries(&self.labels) && !loads().any(|(_, load)| carries(&load.labels)) {
+            let labels: Vec<String> = shape.spec.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+            return Some(format!("no node of the cluster carries {}", labels.join(" and ")));
+        }
+        let request = &shape.spec.request;
+        request.amounts().find_map(|(name, amount)| {
+            let here = (self.ledger.amount(name).0, self.node);
+            let there = loads().map(|(node, load)| (amount_in(&load.total, name), node));
+            let (most, node) = there.chain([here]).max_by_key(|(total, _)| *total)?;
+            let text = match most > Amount::ZERO {
+                true => format!("{name} = {amount}: no node has so much, the most is {most} on {node}"),
+                false => format!("{name} = {amount}: no node has any"),
+            };
+            (amount > most).then_some(text)
+        })
+    }
+
+    /// What this node lacks, in words.
+    pub(super) fn lack_text(&self, now: Time, shape: &Shape, lack: &Lack) -> String {
+        match lack {
+            Lack::Draining => format!("{} is being drained", self.node),
+            Lack::Label { name, value } => format!("{} does not carry the label {name}={value}", self.node),
+            Lack::Never { name, amount, total } => format!("{name} = {amount}, {} has {total}", self.node),
+            Lack::InUse { name, amount, free, total } => {
+                format!("{name} = {amount}, {free} of {total} are free on {}{}", self.node, self.users(name))
+            }
+            Lack::Devices { amount } => {
+                format!("num_gpus = {amount}, no GPU of {} has so much left in one piece", self.node)
+            }
+            Lack::Kept { request } => {
+                format!("what comes free on {} is kept for an older request of {}", self.node, request.holder)
+            }
+            Lack::Starting => format!("{} workers are being started on {}", self.starting, self.node),
+            Lack::StartFailed { again_at } => {
+                let why = self.failures.get(&shape.job).map_or("", |failures| failures.why.as_str());
+                format!(
+                    "its worker did not start on {} ({why}); it is tried again in {} ms",
+                    self.node,
+                    again_at.since(now).as_millis()
+                )
+            }
+        }
+    }
+
+    /// The jobs that use `name` here, the greediest first.
+    fn users(&self, name: &str) -> String {
+        let mut by_job: Vec<(Amount, mobula_types::JobId)> = Vec::new();
+        for lease in self.leases.values() {
+            let amount = amount_of(&lease.spec.request, name);
+            let Some(job) = self.workers.get(&lease.worker).map(|worker| worker.job) else { continue };
+            match by_job.iter_mut().find(|(_, known)| *known == job) {
+                Some((sum, _)) => *sum = sum.plus(amount),
+                None => by_job.push((amount, job)),
+            }
+        }
+        by_job.retain(|(sum, _)| *sum > Amount::ZERO);
+        by_job.sort_by(|one, other| other.cmp(one));
+        let names: Vec<String> =
+            by_job.iter().take(USERS_SHOWN).map(|(sum, job)| format!("{job} uses {sum}")).collect();
+        if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
+    }
+}
+
+/// Jobs named in a reason: a line on a terminal.
+const USERS_SHOWN: usize = 3;
