@@ -82,7 +82,7 @@ impl State {
         let token = secret();
         let args = Vec::new();
         let spec =
-            SpawnSpec { process, job, program, args, env, working_dir, token: token.clone(), isolated, gpus, memory_max: None };
+            SpawnSpec { process, job, program, args, env, working_dir, token: token.clone(), is_driver: false, isolated, gpus, memory_max: None };
         match self.workers.spawn(spec) {
             Ok(()) => {
                 let kind = Kind::Worker { start, token, isolated };
