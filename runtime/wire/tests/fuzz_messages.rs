@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use bytes::Bytes;
+use mobula_wire::cluster::{Admission, ClusterTalk, DriverWelcome, Greeting};
 use mobula_wire::frame::{CONTROL_BYTES_MAX, FRAME_HEAD_BYTES};
 use mobula_wire::local::{FromNode, Hello, PeerHello, ToNode, Welcome};
 use mobula_wire::{CallFrame, CallHeader, DecodeError, FrameHead, Parcel, Talk, decode_limited, encode};
@@ -56,7 +57,7 @@ impl Numbers {
     }
 
     fn fresh(&mut self) -> Vec<u8> {
-        let mut bytes = (self.below(20) as u32).to_le_bytes().to_vec();
+        let mut bytes = (self.below(40) as u32).to_le_bytes().to_vec();
         let more = self.below(INPUT_BYTES_MAX);
         bytes.extend((0..more).map(|_| self.byte()));
         bytes
@@ -139,6 +140,14 @@ fn what_a_process_and_its_node_say() {
     message::<FromNode>("FromNode");
     message::<Welcome>("Welcome");
     message::<PeerHello>("PeerHello");
+}
+
+#[test]
+fn what_nodes_and_heads_say() {
+    message::<Greeting>("Greeting");
+    message::<Admission>("Admission");
+    message::<DriverWelcome>("DriverWelcome");
+    message::<ClusterTalk>("ClusterTalk");
 }
 
 #[test]

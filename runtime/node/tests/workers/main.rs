@@ -33,11 +33,14 @@ fn main() -> ExitCode {
     }
     let filter = args.iter().find(|arg| !arg.starts_with('-'));
     let tests = ends::TESTS.iter().chain(left::TESTS).chain(words::TESTS);
+    let mut passed = 0;
     for (name, test) in tests.filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str()))) {
         let began = Instant::now();
         // A test that fails panics: that ends this process, and with it all that it started.
         test();
         println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
+        passed += 1;
     }
+    println!("test result: ok. {passed} passed; 0 failed; 0 ignored");
     ExitCode::SUCCESS
 }
