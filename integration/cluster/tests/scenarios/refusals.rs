@@ -54,7 +54,7 @@ fn a_join_without_a_good_token_is_refused() -> Result<()> {
     refused(&cluster, &["--token", &nobodys.to_string()], &["no such token", "mobula token create"])?;
     let viewer = cluster.token("viewer")?;
     refused(&cluster, &["--token", &viewer], &["role"])?;
-    let expired = cluster.ask(0, &["token", "create", "--role", "node", "--ttl", "1s"])?;
+    let expired = cluster.ask(0, &["token", "create", "--role", "node", "--ttl-s", "1"])?;
     std::thread::sleep(Duration::from_millis(1_200));
     let expired = expired.lines().next_back().unwrap_or_default().trim();
     refused(&cluster, &["--token", expired], &["time is over", "mobula token create"])?;
