@@ -256,6 +256,16 @@ pub enum FromNode {
         /// Why.
         cause: mobula_types::DeathCause,
     },
+    /// A name that one of its actors had is not its any more (G7): the actor must stop at once, another one may act
+    /// under the name soon.
+    NameLost {
+        /// Where the name is unique; none for the job's own.
+        namespace: Option<String>,
+        /// The name.
+        name: String,
+        /// Who had it.
+        actor: mobula_types::ActorId,
+    },
 }
 
 /// What a process must know to begin.

@@ -32,7 +32,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(35);
 
 /// The folder that holds the folders of this host's nodes.
 pub(crate) fn base(dir: Option<&Path>) -> Result<PathBuf> {
-    let home = || std::env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join(".mobula"));
+    let home =
+        || std::env::var_os("HOME").filter(|home| !home.is_empty()).map(|home| PathBuf::from(home).join(".mobula"));
     let base = dir.map(Path::to_owned).or_else(home).ok_or_else(|| {
         Usage("neither HOME nor MOBULA_DIR is set: say where nodes keep their files, with --dir".to_owned())
     })?;
@@ -47,7 +48,8 @@ impl Which {
             return Ok(base.join(port.to_string()).join(SOCKET));
         }
         let folders = std::fs::read_dir(&base).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut sockets: Vec<PathBuf> = folders.map(|folder| folder.join(SOCKET)).filter(|socket| socket.exists()).collect();
+        let mut sockets: Vec<PathBuf> =
+            folders.map(|folder| folder.join(SOCKET)).filter(|socket| socket.exists()).collect();
         sockets.sort();
         match &sockets[..] {
             [only] => Ok(only.clone()),

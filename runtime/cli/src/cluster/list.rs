@@ -37,7 +37,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .map(|item| {
             let why = item.why.as_ref().or(item.cause.as_ref()).cloned();
             let since = format!("{:.1} s", item.since_s);
-            vec![item.id.clone(), item.name.clone(), or_dash(&item.job_id), or_dash(&item.node_id), item.state.clone(), since, or_dash(&why)]
+            vec![
+                item.id.clone(),
+                item.name.clone(),
+                or_dash(&item.job_id),
+                or_dash(&item.node_id),
+                item.state.clone(),
+                since,
+                or_dash(&why),
+            ]
         })
         .collect();
     ask::table(&["id", "name", "job", "node", "state", "since", "why"], &rows);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use mobula_net::token::Token;
 use mobula_node::daemon::{self, Node, NodeConfig, Part, config};
+use mobula_wire::local::ToolQuestion;
 
 use super::ask::base;
 use super::resources;
@@ -116,7 +117,8 @@ fn unspecified(ip: IpAddr) -> IpAddr {
 
 fn resolve(address: &str) -> Result<SocketAddr> {
     use std::net::ToSocketAddrs;
-    let wrong = |why: &str| Usage(format!("--address {address}: {why}, expected host:port as `mobula start --head` printed"));
+    let wrong =
+        |why: &str| Usage(format!("--address {address}: {why}, expected host:port as `mobula start --head` printed"));
     if !address.contains(':') {
         return Err(wrong("it has no port").into());
     }
@@ -213,9 +215,14 @@ fn stay(args: &Args, config: NodeConfig) -> Result<()> {
 
 /// Says that the node is ready: what a person wants to know, and an empty line.
 async fn announce(node: &Node, is_head: bool) -> Result<()> {
-    let mut text = format!("node {} is ready; its processes attach at {}\n", node.id().0, node.socket().display());
+    let mut text = format!("node {} is ready at {}\n", node.id().0, node.addr());
     if is_head {
-        text.push_str(&format!("to use it:   MOBULA_ADDRESS=local <your program>\n"));
+        let question = ToolQuestion::TokenCreate { ttl_s: 0, role: "node".to_owned() };
+        let answer = super::ask::Node::at(node.socket()).await?.ask(question).await?;
+        let made: serde_json::Value = serde_json::from_str(&answer).context("read the token")?;
+        let token = made["token"].as_str().context("read the token")?;
+        text.push_str(&format!("join from another host:  mobula start --address={} --token={token}\n", node.addr()));
+        text.push_str("run a program in it:     MOBULA_ADDRESS=local ./program\n");
     }
     text.push('\n');
     // Nobody reads any more when whoever started us has gone; the node goes on.

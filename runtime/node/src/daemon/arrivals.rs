@@ -50,7 +50,7 @@ impl State {
         let (pid, since) = (Some(came.pid), now);
         let counters = OutcomeCounters::default();
         self.roster.settle(number, Resident { kind: Kind::Driver, job, pid, is_attached: true, since, counters });
-        self.roster.open_job(job, setup, now);
+        self.roster.open_job(job, setup, self.node);
         if let Some(job) = self.roster.job_mut(job) {
             job.program = Some(came.program);
         }

@@ -40,6 +40,8 @@ impl State {
         self.routes.bury(&death);
         super::gather::add(&mut self.past_counters, &resident.counters);
         self.gathers_without(process);
+        self.wishes.remove(&process);
+        self.cluster.held.retain(|_, held| held.actor.process != process);
         self.tell_of_death(job, &death);
         self.tell_nodes(&ClusterTalk::Died { job, death: death.clone() });
         self.tell_head(ToHead::ProcessDied { process, cause: death.cause.clone() });
@@ -65,6 +67,7 @@ impl State {
         let of_job = self.roster.all().filter(|(_, resident)| resident.job == job);
         let here: Vec<ProcessId> = of_job.map(|(number, _)| ProcessId::new(self.node, number)).collect();
         self.roster.close_job(job);
+        self.told_jobs.retain(|(_, told)| *told != job);
         for process in here {
             self.routes.tell(process, &FromNode::Stop { cause: cause.clone() });
         }

@@ -170,7 +170,9 @@ impl State {
             }
             Want::Why { connection, request, id } => {
                 let found = items.iter().find(|item| item.id == id).map(json).ok_or_else(|| {
-                    format!("nothing that runs or waits has the id {id}: see `mobula list tasks` and `mobula list actors`")
+                    format!(
+                        "nothing that runs or waits has the id {id}: see `mobula list tasks` and `mobula list actors`"
+                    )
                 });
                 answer(&connection, request, found);
             }

@@ -18,7 +18,8 @@ fn cpus() -> u64 {
 fn gpus() -> u64 {
     let entries = |folder: &str| fs::read_dir(folder).into_iter().flatten().flatten();
     let numbered = |name: &str| {
-        name.strip_prefix("nvidia").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
+        name.strip_prefix("nvidia")
+            .is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit()))
     };
     let in_dev = entries("/dev").filter(|entry| entry.file_name().to_str().is_some_and(numbered)).count() as u64;
     let in_proc = entries("/proc/driver/nvidia/gpus").count() as u64;

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use mobula_net::Connection;
 use mobula_types::{HeadId, ProcessId};
-use mobula_wire::cluster::FromHead;
+use mobula_wire::cluster::{ClusterTalk, FromHead};
 use mobula_wire::local::{RequestId, ToNode, ToolQuestion};
 use tokio::sync::oneshot;
 
-use super::workers::programs::ProgramInUse;
+use super::membership::Registered;
+use super::workers::programs::{ProgramHash, ProgramInUse};
 
 /// Inputs that may wait before those who bring them wait: each is small, and takes some microseconds.
 pub(crate) const INPUTS_MAX: usize = 16_384;
@@ -28,6 +29,14 @@ pub(crate) enum Input {
     Asked { connection: Connection, request: RequestId, question: ToolQuestion },
     /// The head speaks, from this process or from elsewhere.
     FromHead { head: HeadId, said: FromHead },
+    /// Another node says something.
+    Talk { from: ProcessId, talk: Box<ClusterTalk> },
+    /// Another node does not answer, does not let this one in, or has ended the session.
+    PeerLost { peer: ProcessId },
+    /// The node has registered again, or will not be.
+    Registered(Registered),
+    /// A program is here, or cannot be had.
+    Program { program: ProgramHash, result: Result<ProgramInUse, String> },
     /// End, and say so.
     Stop { done: oneshot::Sender<()> },
 }

@@ -1,21 +1,30 @@
 //! A node from its start to its end.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
+use mobula_net::identity::Credentials;
+use mobula_net::token::Pin;
 use mobula_net::unix::{Listener, UnixError};
-use mobula_types::{HeadId, NodeId};
+use mobula_net::{Authority, Mesh, MeshConfig, MeshEvents};
+use mobula_types::{NodeId, NodeLoad, Time};
+use mobula_wire::cluster::Admission;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::config::{NodeConfig, StartError};
+use super::config::{NodeConfig, Part, StartError};
 use super::door::Door;
+use super::gate::{self, MeshGate, Tokens};
+use super::identity;
 use super::input::{INPUTS_MAX, Input};
+use super::membership::{self, Membership, Registered};
 use super::routes::Routes;
-use super::seat::{SEAT_MAX, Seat};
-use super::state::State;
+use super::seat::{Keep, SEAT_MAX, Seat, ToSeat};
+use super::state::{Clock, State};
 use super::workers::{Programs, Workers, WorkersConfig};
 
 /// The file name of a node's socket, in its folder.
@@ -27,8 +36,11 @@ pub struct Node {
     inputs: mpsc::Sender<Input>,
     socket: PathBuf,
     id: NodeId,
+    addr: SocketAddr,
+    pin: Pin,
+    routes: Arc<Routes>,
     state: JoinHandle<()>,
-    door: JoinHandle<()>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Node {
@@ -51,16 +63,20 @@ impl Node {
         let workers = Workers::start(WorkersConfig::new(&config.folder, &socket));
         let (workers, events) = workers.map_err(|error| StartError::Kept(error.to_string()))?;
         let routes = Arc::new(Routes::default());
-        let id = NodeId(1);
-        routes.set_node(id);
         let (inputs, heard) = mpsc::channel(INPUTS_MAX);
-        let (seat, seat_heard) = mpsc::channel(SEAT_MAX);
-        tokio::spawn(Seat::default().run(seat_heard, inputs.clone()));
-        let state = State::new(config, id, HeadId::default(), routes.clone(), workers, seat, inputs.clone());
+        let clock = Clock::start();
+        let joined = Joined::join(&config, &routes, &inputs, clock).await?;
+        let Joined { id, addr, membership, admission, sent, seat, events: mesh_events, pin } = joined;
+        let head_of = seat.clone();
+        let mut state =
+            State::new(config, membership, clock, routes.clone(), (workers, programs.clone()), seat, inputs.clone());
+        state.begin(admission, sent);
+        state.set_hello();
+        let reader = tokio::spawn(gate::read(mesh_events, routes.clone(), inputs.clone(), head_of));
         let state = tokio::spawn(state.run(heard, events));
-        let door = Door { inputs: inputs.clone(), routes, programs };
+        let door = Door { inputs: inputs.clone(), routes: routes.clone(), programs };
         let door = tokio::spawn(door.open(listener));
-        Ok(Self { inputs, socket, id, state, door })
+        Ok(Self { inputs, socket, id, addr, pin, routes, state, tasks: vec![door, reader] })
     }
 
     /// Its id.
@@ -73,24 +89,39 @@ impl Node {
         &self.socket
     }
 
+    /// Where the others reach it.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// What a token says of the cluster's CA.
+    pub fn pin(&self) -> Pin {
+        self.pin
+    }
+
     /// Ends all that it runs, and itself.
     pub async fn stop(mut self) {
         let (done, ended) = oneshot::channel();
         if self.inputs.send(Input::Stop { done }).await.is_ok() {
             ended.await.ok();
         }
-        (&mut self.state).await.ok();
+        self.ended().await;
     }
 
     /// Waits until it has ended by itself: somebody asked it to.
     pub async fn ended(&mut self) {
-        (&mut self.state).await.ok();
+        if !self.state.is_finished() {
+            (&mut self.state).await.ok();
+        }
+        if let Some(mesh) = self.routes.mesh() {
+            mesh.close().await;
+        }
     }
 }
 
 impl Drop for Node {
     fn drop(&mut self) {
-        self.door.abort();
+        self.tasks.iter().for_each(JoinHandle::abort);
         self.state.abort();
     }
 }
@@ -98,4 +129,118 @@ impl Drop for Node {
 fn make_folder(folder: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|source| StartError::Folder { folder: folder.to_owned(), source })
+}
+
+/// How long a node tries to reach its head when it starts.
+const JOIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// A node that belongs to its cluster, before it does anything.
+struct Joined {
+    id: NodeId,
+    addr: SocketAddr,
+    membership: Membership,
+    admission: Admission,
+    sent: Time,
+    seat: Option<mpsc::Sender<ToSeat>>,
+    events: MeshEvents,
+    pin: Pin,
+}
+
+impl Joined {
+    async fn join(
+        config: &NodeConfig,
+        routes: &Arc<Routes>,
+        inputs: &mpsc::Sender<Input>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        match config.part.clone() {
+            Part::Head => Self::found(config, routes, inputs, clock).await,
+            Part::Member { head, token } => {
+                let identity = identity::of_member(config, head, token.as_ref()).await?;
+                let pin = Pin::of(identity.authority());
+                let member = identity.peer().member;
+                let mesh_config = MeshConfig::new(config.bind, Credentials::new(&identity)?);
+                let gate = MeshGate { routes: routes.clone(), seat: None };
+                let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
+                let addr = advertised(config, mesh.local_addr()?, Some(head));
+                routes.set_mesh(mesh.clone());
+                let membership = Membership::new(member, random(), addr, Some(head));
+                let registration = membership.registration(None, load(config), Vec::new());
+                match membership::register(&mesh, head, registration, clock, Some(JOIN_WITHIN)).await {
+                    Registered::Admitted { admission, sent, .. } => {
+                        let id = admission.node;
+                        routes.set_node(id);
+                        mesh.set_process(id.into());
+                        let (admission, seat) = (*admission, None);
+                        Ok(Self { id, addr, membership, admission, sent, seat, events, pin })
+                    }
+                    Registered::Fenced => Err(StartError::Kept("the head takes this node for dead".to_owned())),
+                    Registered::Refused { why } => Err(StartError::Kept(why)),
+                }
+            }
+        }
+    }
+
+    /// Begins a cluster, or goes on with the one in the folder.
+    async fn found(
+        config: &NodeConfig,
+        routes: &Arc<Routes>,
+        inputs: &mpsc::Sender<Input>,
+        clock: Clock,
+    ) -> Result<Self, StartError> {
+        let authority = Arc::new(Authority::open(&config.folder, SystemTime::now())?);
+        let identity = identity::of_head(&config.folder, &authority)?;
+        let member = identity.peer().member;
+        let keep = Keep::open(&config.folder).await.map_err(StartError::Store)?;
+        let (seat, seat_heard) = mpsc::channel(SEAT_MAX);
+        let mut mesh_config = MeshConfig::new(config.bind, Credentials::new(&identity)?);
+        mesh_config.registrar = Some(Arc::new(Tokens { seat: seat.clone() }));
+        let gate = MeshGate { routes: routes.clone(), seat: Some(seat.clone()) };
+        let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
+        let addr = advertised(config, mesh.local_addr()?, None);
+        routes.set_mesh(mesh.clone());
+        let head = Seat::new(keep, clock, member, authority.clone(), routes.clone(), inputs.clone());
+        tokio::spawn(head.run(seat_heard));
+        let membership = Membership::new(member, random(), addr, None);
+        let registration = membership.registration(None, load(config), Vec::new());
+        let (reply, admitted) = oneshot::channel();
+        let sent = clock.now();
+        let failed = || StartError::Store("the head ended while it started".to_owned());
+        seat.send(ToSeat::Register { registration, reply }).await.map_err(|_| failed())?;
+        let admission = admitted.await.map_err(|_| failed())?;
+        let admission = admission.map_err(|error| StartError::Store(error.to_string()))?;
+        let id = admission.node;
+        routes.set_node(id);
+        mesh.set_process(id.into());
+        let (pin, seat) = (authority.pin(), Some(seat));
+        Ok(Self { id, addr, membership, admission, sent, seat, events, pin })
+    }
+}
+
+fn load(config: &NodeConfig) -> NodeLoad {
+    let (total, free) = (config.resources.clone(), config.resources.clone());
+    NodeLoad { total, free, labels: config.labels.clone(), is_draining: false }
+}
+
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).expect("the system gave random numbers for the certificate's key before");
+    u64::from_le_bytes(bytes)
+}
+
+/// Where the others reach this node: as it was said, or the address by which it reaches them.
+fn advertised(config: &NodeConfig, bound: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
+    let ip = config.advertise.or_else(|| (!bound.ip().is_unspecified()).then_some(bound.ip()));
+    let ip = ip.unwrap_or_else(|| outward(head).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+    SocketAddr::new(ip, bound.port())
+}
+
+/// The address from which this host goes to another, as the system would choose it; nothing is sent.
+fn outward(to: Option<SocketAddr>) -> Option<IpAddr> {
+    // An address of documentation: only which way it lies matters.
+    let to = to.unwrap_or(SocketAddr::from(([198, 51, 100, 1], 9)));
+    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
+    let socket = std::net::UdpSocket::bind(any).ok()?;
+    socket.connect(to).ok()?;
+    socket.local_addr().ok().map(|addr| addr.ip())
 }

@@ -1,11 +1,13 @@
 //! Other nodes: what is said to them, and what they say.
 
+use mobula_logic::scheduler::{self, RequestKey, Wanted};
 use mobula_net::{Connection, Lane};
-use mobula_types::{JobId, NodeId, ProcessId};
+use mobula_types::{JobId, NodeId, ProcessId, StateMachine};
 use mobula_wire::FrameKind;
 use mobula_wire::cluster::ClusterTalk;
-use mobula_wire::local::RequestId;
+use mobula_wire::local::{FromNode, RequestId};
 
+use super::gather::Want;
 use super::state::State;
 
 impl State {
@@ -29,36 +31,125 @@ impl State {
 
     /// The living nodes beside this one.
     pub(crate) fn others(&self) -> Vec<NodeId> {
-        Vec::new()
+        self.cluster.view.members().map(|member| member.node).filter(|node| *node != self.node).collect()
     }
 
     /// How many nodes there are.
     pub(crate) fn nodes(&self) -> u32 {
-        self.others().len() as u32 + 1
+        u32::try_from(self.others().len()).unwrap_or(u32::MAX).saturating_add(1)
     }
 
     /// Tells another node what a job is, once.
     pub(crate) fn tell_job(&mut self, node: NodeId, job: JobId) {
-        let Some(setup) = self.roster.job(job).map(|job| job.setup.clone()) else { return };
-        self.tell_node(node, &ClusterTalk::Job { job, setup });
+        if !self.told_jobs.insert((node, job)) {
+            return;
+        }
+        if let Some(setup) = self.roster.job(job).map(|job| job.setup.clone()) {
+            self.tell_node(node, &ClusterTalk::Job { job, setup });
+        }
     }
 
-    /// Gets the program of a job from a node that has it.
-    pub(crate) fn fetch_program(&mut self, _job: JobId) {}
+    /// Another node says something.
+    pub(crate) fn talk(&mut self, from: ProcessId, talk: ClusterTalk) {
+        let node = from.node();
+        let now = self.clock.now();
+        match talk {
+            ClusterTalk::Job { job, setup } => self.roster.open_job(job, setup, node),
+            ClusterTalk::Lease { holder, number, job, spec, avoid } if holder.node() == node => {
+                let request = RequestKey { holder, number };
+                if self.roster.has_ended(job) {
+                    let (load, why) = (self.scheduler.load(), format!("{job} has ended"));
+                    let said = ClusterTalk::NoPlace { holder, number, load, why, worker_failed: false };
+                    return self.tell_node(node, &said);
+                }
+                self.scheduler.handle(now, scheduler::Input::Asked(Wanted { request, job, spec, avoid }));
+            }
+            ClusterTalk::Granted { holder, number, lease, process } if holder.node() == self.node => {
+                let request = RequestKey { holder, number };
+                self.scheduler.handle(now, scheduler::Input::PeerGranted { node, request, lease, process });
+            }
+            ClusterTalk::NoPlace { holder, number, load, why, worker_failed } if holder.node() == self.node => {
+                let (request, load) = (RequestKey { holder, number }, Some(load));
+                let said = scheduler::Input::PeerRefused { node, request, load, why, worker_failed };
+                self.scheduler.handle(now, said);
+            }
+            ClusterTalk::TakeBack { holder, number } if holder.node() == node => {
+                let request = RequestKey { holder, number };
+                self.scheduler.handle(now, scheduler::Input::TakenBack { request });
+            }
+            ClusterTalk::Return { lease } => self.scheduler.handle(now, scheduler::Input::Returned { lease }),
+            ClusterTalk::Died { job, death } if death.process.node() == node => {
+                self.routes.bury(&death);
+                let process = death.process;
+                self.scheduler.handle(now, scheduler::Input::Died { process });
+                self.tell_of_death(job, &death);
+            }
+            ClusterTalk::Undelivered { from, death } if from.node() == self.node => {
+                self.routes.tell(from, &FromNode::Died(death));
+            }
+            ClusterTalk::ProgramAsk { program, offset } => self.program_asked(node, program, offset),
+            ClusterTalk::ProgramPart { program, total_bytes, offset, bytes } => {
+                self.program_part(node, program, total_bytes, offset, bytes);
+            }
+            ClusterTalk::ListAsk { ask } => self.gather(Want::Node { node, ask }),
+            ClusterTalk::Listing { ask, items, has_more, counters } => {
+                self.node_listed(node, ask, items, counters, has_more);
+            }
+            ClusterTalk::Output { job, process, is_stderr, lines } if process.node() == node => {
+                if let Some(driver) = self.roster.job(job).map(|job| job.setup.driver) {
+                    self.routes.tell(driver, &FromNode::Output { process, is_stderr, lines });
+                }
+            }
+            ClusterTalk::LogsAsk { ask, id, offset } => self.logs_of_here(node, ask, id, offset),
+            ClusterTalk::LogsAre { ask, answer } => {
+                if let Some((connection, request)) = self.logs_asked.remove(&ask) {
+                    super::tool::answer(&connection, request, answer);
+                }
+            }
+            _ => tracing::debug!(%from, "another node said what this one does not act on"),
+        }
+    }
 
+    /// Asks another node for what one of its processes wrote.
     pub(crate) fn ask_logs_of(
         &mut self,
         node: NodeId,
         connection: Connection,
         request: RequestId,
-        _id: String,
-        _offset: u64,
+        id: String,
+        offset: u64,
     ) {
-        super::tool::answer(&connection, request, Err(format!("{node} is not known here")));
+        if self.cluster.view.member(node).is_none() {
+            let why = format!("{node} is not alive: its logs are in its folder on its host");
+            return super::tool::answer(&connection, request, Err(why));
+        }
+        if self.logs_asked.len() >= LOGS_ASKED_MAX {
+            self.logs_asked.pop_first();
+        }
+        self.logs_count += 1;
+        let ask = self.logs_count;
+        self.logs_asked.insert(ask, (connection, request));
+        self.tell_node(node, &ClusterTalk::LogsAsk { ask, id, offset });
+    }
+
+    fn logs_of_here(&self, node: NodeId, ask: u64, id: String, offset: u64) {
+        let (logs, mesh) = (self.workers.logs().clone(), self.routes.mesh().cloned());
+        tokio::task::spawn_blocking(move || {
+            let answer = super::tool::read_log(&logs, &id, offset);
+            let talk = ClusterTalk::LogsAre { ask, answer };
+            if let (Some(mesh), Ok(body)) = (mesh, mobula_wire::encode(&talk)) {
+                mesh.send(node.into(), Lane::Control, FrameKind::Cluster, body.into()).ok();
+            }
+        });
     }
 
     /// What a process's waiting requests wait for.
-    pub(crate) fn place_reason(&self, _process: ProcessId) -> Option<String> {
-        None
+    pub(crate) fn place_reason(&self, process: ProcessId) -> Option<String> {
+        let numbers = self.wishes.get(&process)?;
+        let now = self.clock.now();
+        numbers.iter().find_map(|number| self.scheduler.why(now, RequestKey { holder: process, number: *number }))
     }
 }
+
+/// Logs that were asked of other nodes and have not come: whoever asked gives up by itself.
+const LOGS_ASKED_MAX: usize = 256;

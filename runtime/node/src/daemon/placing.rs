@@ -28,6 +28,7 @@ impl State {
                 }
                 Output::Grant { request: RequestKey { holder, number }, lease, process } => {
                     if holder.node() == self.node {
+                        self.granted_or_not(holder, number);
                         self.routes.tell(holder, &FromNode::Granted { request: number, lease, process });
                     } else {
                         self.tell_node(holder.node(), &ClusterTalk::Granted { holder, number, lease, process });
@@ -35,6 +36,7 @@ impl State {
                 }
                 Output::Refuse { request: RequestKey { holder, number }, why } => {
                     if holder.node() == self.node {
+                        self.granted_or_not(holder, number);
                         let for_ever = why.is_for_ever();
                         let said = FromNode::NoPlace { request: number, missing: why.to_string(), for_ever };
                         self.routes.tell(holder, &said);
@@ -81,11 +83,22 @@ impl State {
         let process = ProcessId::new(self.node, number);
         let token = secret();
         let args = Vec::new();
-        let spec =
-            SpawnSpec { process, job, program, args, env, working_dir, token: token.clone(), is_driver: false, isolated, gpus, memory_max: None };
+        let spec = SpawnSpec {
+            process,
+            job,
+            program,
+            args,
+            env,
+            working_dir,
+            token: token.clone(),
+            is_driver: false,
+            isolated,
+            gpus,
+            memory_max: None,
+        };
         match self.workers.spawn(spec) {
             Ok(()) => {
-                let kind = Kind::Worker { start, token, isolated };
+                let kind = Kind::Worker { start, token };
                 let (pid, is_attached, since) = (None, false, self.clock.now());
                 let counters = OutcomeCounters::default();
                 self.roster.settle(number, Resident { kind, job, pid, is_attached, since, counters });

@@ -38,7 +38,7 @@ pub(crate) struct Resident {
 #[derive(Debug)]
 pub(crate) enum Kind {
     Driver,
-    Worker { start: StartId, token: String, isolated: bool },
+    Worker { start: StartId, token: String },
 }
 
 /// A job of which something is known here.
@@ -49,7 +49,8 @@ pub(crate) struct Job {
     pub(crate) program: Option<ProgramInUse>,
     /// Workers that wait for it.
     pub(crate) starts: Vec<Start>,
-    pub(crate) since: Time,
+    /// The node that told of it; this one, when the driver is here.
+    pub(crate) told_by: NodeId,
 }
 
 /// A worker that is to be started.
@@ -107,9 +108,9 @@ impl Roster {
     }
 
     /// A job is known from now on; one that has ended is not.
-    pub(crate) fn open_job(&mut self, id: JobId, setup: JobSetup, now: Time) {
+    pub(crate) fn open_job(&mut self, id: JobId, setup: JobSetup, told_by: NodeId) {
         if !self.ended.contains(&id) {
-            self.jobs.entry(id).or_insert_with(|| Job { setup, program: None, starts: Vec::new(), since: now });
+            self.jobs.entry(id).or_insert_with(|| Job { setup, program: None, starts: Vec::new(), told_by });
         }
     }
 

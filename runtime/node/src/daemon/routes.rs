@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mobula_net::mesh::SendError;
 use mobula_net::{Connection, Lane, Mesh};
-use mobula_types::{Death, DeathCause, NodeId, ProcessId};
+use mobula_types::{Death, DeathCause, MemberId, NodeId, ProcessId};
 use mobula_wire::local::FromNode;
 use mobula_wire::{FrameKind, Parcel};
 use parking_lot::{Mutex, RwLock};
@@ -37,6 +37,8 @@ pub(crate) struct Routes {
     /// This node's id; 0 before it has one.
     node: AtomicU64,
     local: RwLock<HashMap<u32, Route>>,
+    /// The nodes of the cluster and whose certificates they have.
+    members: RwLock<HashMap<NodeId, MemberId>>,
     graves: Mutex<Graves>,
     mesh: OnceLock<Mesh>,
     /// Parcels that went nowhere.
@@ -106,12 +108,25 @@ impl Routes {
         if death.process.node() == self.node() {
             self.local.write().remove(&death.process.number());
         }
+        if death.process.number() == 0 {
+            self.members.write().remove(&death.process.node());
+        }
     }
 
     /// The death of a process, or of its node.
     pub(crate) fn death(&self, process: ProcessId) -> Option<Death> {
         let graves = self.graves.lock();
         graves.deaths.get(&process).or_else(|| graves.deaths.get(&process.node().into())).cloned()
+    }
+
+    /// A node belongs to the cluster.
+    pub(crate) fn member(&self, node: NodeId, member: MemberId) {
+        self.members.write().insert(node, member);
+    }
+
+    /// Whose certificate a living node has.
+    pub(crate) fn member_of(&self, node: NodeId) -> Option<MemberId> {
+        self.members.read().get(&node).copied()
     }
 
     /// Nothing of this node's processes is known any more.
@@ -168,9 +183,10 @@ impl Routes {
             return self.deliver(to, body);
         }
         // Only for a driver of this node that is elsewhere; nodes send to one another directly.
-        let sent = self.mesh().filter(|_| peer.number() != 0).map(|mesh| {
-            mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body)
-        });
+        let sent = self
+            .mesh()
+            .filter(|_| peer.number() != 0)
+            .map(|mesh| mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body));
         match sent {
             Some(Ok(())) => Forwarded::Done,
             _ => self.nowhere(to),

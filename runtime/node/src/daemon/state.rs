@@ -10,7 +10,7 @@
 //! | `burial` | processes, jobs and nodes end |
 //! | `tool` | the command line's questions |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,24 +18,29 @@ use mobula_logic::scheduler::{self, Scheduler};
 use mobula_net::Connection;
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{DeathCause, HeadId, JobId, NodeId, ProcessId, StateMachine, Time};
-use mobula_wire::cluster::{AskId, FromHead, ToHead};
+use mobula_wire::cluster::{AskId, ClusterTalk, FromHead, ToHead};
 use mobula_wire::local::{FromNode, RequestId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::config::NodeConfig;
+use super::fetch::Fetches;
 use super::gather::Gathers;
 use super::input::{DriverCame, Input};
+use super::membership::Membership;
 use super::roster::Roster;
 use super::routes::Routes;
 use super::seat::ToSeat;
-use super::workers::{WorkerEvent, WorkerEvents, Workers};
+use super::workers::{Programs, WorkerEvent, WorkerEvents, Workers};
 
 /// The head must answer a request in this time; it is said again after every new registration until then.
 const ASK_MAX: Duration = Duration::from_secs(30);
 
 /// Workers have this long to end by themselves when their job has ended, before they are killed (G9: 2 s in all).
 pub(crate) const END_GRACE: Duration = Duration::from_secs(1);
+
+/// What is said at the very end needs a moment to leave.
+const LAST_WORDS: Duration = Duration::from_millis(50);
 
 /// Real time as the machines count it.
 #[derive(Clone, Copy, Debug)]
@@ -66,10 +71,25 @@ pub(crate) struct State {
     pub(crate) scheduler: Scheduler,
     pub(crate) workers: Workers,
     pub(crate) roster: Roster,
-    pub(crate) seat: mpsc::Sender<ToSeat>,
+    /// The head's part, when it is this node's.
+    pub(crate) seat: Option<mpsc::Sender<ToSeat>>,
     pub(crate) head: HeadId,
+    pub(crate) cluster: Membership,
+    pub(crate) programs: Programs,
+    pub(crate) fetches: Fetches,
+    /// Which jobs which nodes were told of.
+    pub(crate) told_jobs: BTreeSet<(NodeId, JobId)>,
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) gathers: Gathers,
+    /// Who asked for logs of other nodes.
+    pub(crate) logs_asked: BTreeMap<u64, (Connection, RequestId)>,
+    pub(crate) logs_count: u64,
+    /// Requests for places that processes of this node have open.
+    pub(crate) wishes: BTreeMap<ProcessId, BTreeSet<RequestId>>,
+    /// Until when what runs here may finish, when this node is to leave.
+    pub(crate) leaves_at: Option<Time>,
+    /// It has been told to end.
+    pub(crate) is_ending: bool,
     /// What processes that have ended had submitted.
     pub(crate) past_counters: OutcomeCounters,
     asks: BTreeMap<AskId, Ask>,
@@ -95,16 +115,17 @@ pub(crate) enum Purpose {
 impl State {
     pub(crate) fn new(
         config: NodeConfig,
-        node: NodeId,
-        head: HeadId,
+        cluster: Membership,
+        clock: Clock,
         routes: Arc<Routes>,
-        workers: Workers,
-        seat: mpsc::Sender<ToSeat>,
+        (workers, programs): (Workers, Programs),
+        seat: Option<mpsc::Sender<ToSeat>>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
+        let node = routes.node();
         let scheduler = Scheduler::new(node, &config.resources, config.labels.clone());
         Self {
-            clock: Clock::start(),
+            clock,
             config,
             node,
             routes,
@@ -112,9 +133,18 @@ impl State {
             workers,
             roster: Roster::default(),
             seat,
-            head,
+            head: HeadId::default(),
+            cluster,
+            programs,
+            fetches: Fetches::default(),
+            told_jobs: BTreeSet::new(),
             inputs,
             gathers: Gathers::default(),
+            logs_asked: BTreeMap::new(),
+            logs_count: 0,
+            wishes: BTreeMap::new(),
+            leaves_at: None,
+            is_ending: false,
             past_counters: OutcomeCounters::default(),
             asks: BTreeMap::new(),
             asked: 0,
@@ -138,6 +168,7 @@ impl State {
                 () = until(due) => self.tick(),
             }
             self.perform();
+            self.leave_when_empty();
         }
     }
 
@@ -149,6 +180,14 @@ impl State {
             Input::Gone { process, why } => self.gone(process, &why),
             Input::Asked { connection, request, question } => self.tool_asked(connection, request, question),
             Input::FromHead { head, said } => self.head_said(head, said),
+            Input::Talk { from, talk } => self.talk(from, *talk),
+            Input::PeerLost { peer } => {
+                if peer.node() == self.cluster.head_node {
+                    self.head_lost();
+                }
+            }
+            Input::Registered(registered) => self.registered(registered),
+            Input::Program { program, result } => self.program_came(program, result),
             Input::Stop { .. } => {}
         }
     }
@@ -168,13 +207,22 @@ impl State {
     fn next_timeout(&self) -> Option<Time> {
         let asks = self.asks.values().map(|ask| ask.until).min();
         let gathers = self.gathers.next_timeout();
-        self.scheduler.next_timeout().into_iter().chain(asks).chain(gathers).min()
+        let membership = self.cluster.next_timeout();
+        self.scheduler
+            .next_timeout()
+            .into_iter()
+            .chain(asks)
+            .chain(gathers)
+            .chain(membership)
+            .chain(self.leaves_at)
+            .min()
     }
 
     fn tick(&mut self) {
         let now = self.clock.now();
         self.scheduler.handle(now, scheduler::Input::Tick);
         self.tick_gathers(now);
+        self.tick_membership(now);
         let late: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.until <= now).map(|(id, _)| *id).collect();
         for ask in late {
             if let Some(ask) = self.asks.remove(&ask) {
@@ -194,13 +242,38 @@ impl State {
 
     /// Says something to the head that needs no answer, or whose answer is awaited already.
     pub(crate) fn tell_head(&mut self, said: ToHead) {
-        if self.seat.try_send(ToSeat { from: self.node, said }).is_err() {
-            tracing::warn!("the head has more to do than it can take");
+        match &self.seat {
+            Some(seat) => {
+                if seat.try_send(ToSeat::Said { from: self.node, said }).is_err() {
+                    tracing::warn!("the head has more to do than it can take");
+                }
+            }
+            None => self.tell_node(self.cluster.head_node, &ClusterTalk::ToHead(said)),
         }
     }
 
-    fn head_said(&mut self, _head: HeadId, said: FromHead) {
+    /// Says again what the head has not answered: it was lost, and is back.
+    pub(crate) fn ask_again(&mut self) {
+        let said: Vec<ToHead> = self.asks.values().map(|ask| ask.said.clone()).collect();
+        said.into_iter().for_each(|said| self.tell_head(said));
+    }
+
+    fn head_said(&mut self, head: HeadId, said: FromHead) {
+        if !self.hears(head) {
+            return;
+        }
         match said {
+            FromHead::Beat(answer) => self.beat_answered(head, answer),
+            FromHead::Died(death) => self.node_died(death),
+            FromHead::Fenced => self.fence(),
+            FromHead::Drain => self.drain(),
+            FromHead::Revoke { key, fencing } => {
+                if self.cluster.held.get(&key).is_some_and(|held| held.fencing == fencing) {
+                    self.cluster.held.remove(&key).into_iter().for_each(|held| self.stop_holder(held));
+                } else {
+                    self.tell_head(ToHead::Stopped { key, fencing });
+                }
+            }
             FromHead::JobStarted { ask, result } => {
                 if let Some(Ask { purpose: Purpose::Driver(came, number), said, .. }) = self.asks.remove(&ask) {
                     let ToHead::JobStart { setup, .. } = said else { return };
@@ -208,9 +281,8 @@ impl State {
                 }
             }
             FromHead::Claimed { ask, result } => {
-                if let Some(Ask { purpose: Purpose::Name(process, request), .. }) = self.asks.remove(&ask) {
-                    let owner = result.map(|(actor, ..)| actor);
-                    self.routes.tell(process, &FromNode::NameClaimed { request, owner });
+                if let Some(Ask { purpose: Purpose::Name(process, request), said, .. }) = self.asks.remove(&ask) {
+                    self.name_claimed(process, request, said, result);
                 }
             }
             FromHead::Found { ask, owner } => {
@@ -267,10 +339,13 @@ impl State {
             self.workers.end_job(job, DeathCause::Drained, END_GRACE);
         }
         self.workers.stop(DeathCause::Drained).await;
+        // The others hear it at once, and not by silence.
+        self.tell_head(ToHead::Drained);
+        tokio::time::sleep(LAST_WORDS).await;
     }
 }
 
-async fn until(due: Option<Instant>) {
+pub(crate) async fn until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due).await,
         None => std::future::pending().await,

@@ -1,9 +1,9 @@
 //! What a process says to its node, and what becomes of it.
 
 use mobula_logic::scheduler::{self, RequestKey, Wanted, granting_node};
-use mobula_types::{Incarnation, JobId, LeaseId, NameKey, ProcessId, StateMachine};
+use mobula_types::{ActorId, Fencing, Held, Incarnation, JobId, LeaseId, NameKey, ProcessId, StateMachine};
 use mobula_wire::cluster::{ClusterTalk, ToHead};
-use mobula_wire::local::{FromNode, ToNode};
+use mobula_wire::local::{FromNode, RequestId, ToNode};
 
 use super::state::{Purpose, State};
 
@@ -14,10 +14,12 @@ impl State {
         let now = self.clock.now();
         match said {
             ToNode::Lease { request, spec, avoid } => {
+                self.wishes.entry(process).or_default().insert(request);
                 let request = RequestKey { holder: process, number: request };
                 self.scheduler.handle(now, scheduler::Input::Asked(Wanted { request, job, spec, avoid }));
             }
             ToNode::TakeBack { request } => {
+                self.granted_or_not(process, request);
                 let request = RequestKey { holder: process, number: request };
                 self.scheduler.handle(now, scheduler::Input::TakenBack { request });
             }
@@ -33,7 +35,11 @@ impl State {
                 });
             }
             ToNode::ReleaseName { namespace, name, actor } => {
-                self.tell_head(ToHead::Release { key: name_key(job, namespace, name), actor });
+                let key = name_key(job, namespace, name);
+                if self.cluster.held.get(&key).is_some_and(|held| held.actor == actor) {
+                    self.cluster.held.remove(&key);
+                }
+                self.tell_head(ToHead::Release { key, actor });
             }
             ToNode::LookUpName { request, namespace, name } => {
                 let key = name_key(job, namespace, name);
@@ -54,6 +60,40 @@ impl State {
             // Only the command line asks such; and what later versions say is not understood here.
             _ => tracing::debug!(%process, "it said what this node does not act on"),
         }
+    }
+
+    /// A request for a place is answered, or not wanted any more.
+    pub(crate) fn granted_or_not(&mut self, process: ProcessId, request: RequestId) {
+        if let Some(wishes) = self.wishes.get_mut(&process) {
+            wishes.remove(&request);
+            if wishes.is_empty() {
+                self.wishes.remove(&process);
+            }
+        }
+    }
+
+    /// The head has granted a name, or says whose it is.
+    pub(crate) fn name_claimed(
+        &mut self,
+        process: ProcessId,
+        request: RequestId,
+        said: ToHead,
+        result: Result<(ActorId, Fencing, u64), String>,
+    ) {
+        let ToHead::Claim { key, actor, .. } = said else { return };
+        let owner = match result {
+            Ok((owner, fencing, term)) if owner == actor => {
+                if self.cluster.lease.accepts(self.clock.now(), term) {
+                    self.cluster.held.insert(key.clone(), Held { key, actor, fencing });
+                    Ok(owner)
+                } else {
+                    self.tell_head(ToHead::Stopped { key, fencing });
+                    Err("this node's lease was over when the name came: ask again".to_owned())
+                }
+            }
+            other => other.map(|(owner, ..)| owner),
+        };
+        self.routes.tell(process, &FromNode::NameClaimed { request, owner });
     }
 
     fn returned(&mut self, lease: LeaseId) {

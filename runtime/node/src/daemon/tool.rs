@@ -56,7 +56,7 @@ impl State {
             ToolQuestion::Logs { id, offset } => return self.logs_asked(connection, request, id, offset),
             ToolQuestion::Stop => {
                 answer(&connection, request, Ok("{}".to_owned()));
-                return self.stop_soon();
+                return self.end_soon();
             }
             _ => return answer(&connection, request, Err("this node does not know the question".to_owned())),
         };
@@ -111,7 +111,7 @@ impl State {
     }
 
     /// Ends this node as if a signal had come.
-    fn stop_soon(&self) {
+    pub(crate) fn end_soon(&self) {
         let inputs = self.inputs.clone();
         tokio::spawn(async move {
             let (done, ended) = tokio::sync::oneshot::channel();
