@@ -146,7 +146,7 @@ impl Cluster {
         } else {
             command.args(["--address", &self.address(), "--num-cpus", &self.plan.cpus.to_string()]);
             // A node that has joined before comes back with the certificate it got then.
-            if !self.node_folder(node).exists() {
+            if !self.has_joined(node) {
                 command.args(["--token", &self.token("node")?]);
             }
         }
@@ -167,6 +167,10 @@ impl Cluster {
                 Err(error.context(format!("{words}{why}")))
             }
         }
+    }
+
+    fn has_joined(&self, node: usize) -> bool {
+        self.node_folder(node).join(PORT.to_string()).join("identity.pem").exists()
     }
 
     /// Kills a node with SIGKILL.
