@@ -30,16 +30,6 @@ fn light(cluster: &mut Cluster, nodes: usize) -> Result<()> {
     let status = cluster.status(nodes - 1)?;
     assert_eq!(status.nodes.len(), nodes);
     assert!(!status.cluster_id.is_empty() && status.protocol > 0 && status.epoch > 0, "{status:?}");
-    for node in 0..nodes {
-        let mut expected = vec![Socket::Udp { is_loopback: false, port: PORT }];
-        if node == 0 {
-            expected.push(Socket::Tcp { is_loopback: true, port: DASHBOARD_PORT });
-        }
-        let folder = cluster.node_folder(node).join(PORT.to_string());
-        expected.push(Socket::Unix { name: folder.join("node.sock").display().to_string() });
-        assert_eq!(cluster.host(node).listening()?, expected, "node {node}");
-    }
-
     let begun: Vec<f64> = cluster.node_pids().filter_map(traces::cpu_s).collect();
     let window = Duration::from_secs(2);
     thread::sleep(window);
@@ -50,6 +40,15 @@ fn light(cluster: &mut Cluster, nodes: usize) -> Result<()> {
         println!("idle, node {node} takes {used:.4} s in {window:?} and holds {} KiB", rss_bytes >> 10);
         assert!(used < IDLE_CPU_S * window.as_secs_f64(), "idle, node {node} took {used} s of {window:?}");
         assert!(rss_bytes < IDLE_BYTES, "idle, node {node} holds {rss_bytes} bytes");
+    }
+    for node in 0..nodes {
+        let mut expected = vec![Socket::Udp { is_loopback: false, port: PORT }];
+        if node == 0 {
+            expected.push(Socket::Tcp { is_loopback: true, port: DASHBOARD_PORT });
+        }
+        let folder = cluster.node_folder(node).join(PORT.to_string());
+        expected.push(Socket::Unix { name: folder.join("node.sock").display().to_string() });
+        assert_eq!(cluster.host(node).listening()?, expected, "node {node}");
     }
     Ok(())
 }
