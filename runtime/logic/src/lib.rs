@@ -26,7 +26,7 @@
 pub mod calendar;
 pub mod directory;
 pub mod dispatch;
-//pub mod head;
+pub mod head;
 pub mod home;
 pub mod invariant;
 pub mod lease;
@@ -44,7 +44,7 @@ pub mod task;
 pub use calendar::Calendar;
 pub use directory::Directory;
 pub use dispatch::Dispatch;
-//pub use head::Head;
+pub use head::Head;
 pub use home::Home;
 pub use invariant::Violation;
 pub use lease::Lease;

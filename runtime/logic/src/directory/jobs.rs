@@ -98,8 +98,8 @@ impl Jobs {
         self.running.remove(&record.spec.driver);
         outputs.push_back(Output::Keep(Change::job(record.clone())));
         if self.all.len() - self.running.len() > JOBS_ENDED_MAX {
-            let oldest = self.all.values().filter(|record| record.ended.is_some()).map(|record| record.job).next();
-            for oldest in oldest {
+            let oldest = self.all.values().find(|record| record.ended.is_some()).map(|record| record.job);
+            if let Some(oldest) = oldest {
                 self.all.remove(&oldest);
                 outputs.push_back(Output::Keep(Change::gone(RecordKey::Job(oldest))));
             }

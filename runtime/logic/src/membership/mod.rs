@@ -399,6 +399,11 @@ impl Membership {
         self.nodes.get(&node).is_some_and(|node| node.state.lives())
     }
 
+    /// Nodes whose death is not in the store yet.
+    pub fn dying(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.nodes.iter().filter(|(_, node)| matches!(node.state, State::Dying { .. })).map(|(id, _)| *id)
+    }
+
     /// The greatest id that was given.
     pub fn last_id(&self) -> NodeId {
         self.last

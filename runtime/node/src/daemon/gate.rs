@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use mobula_logic::membership::Refusal as NotAdmitted;
+use mobula_logic::membership::Refusal as Refused;
 use mobula_net::authority::PublicKey;
 use mobula_net::token::{Secret, TokenId};
 use mobula_net::{Admitted, Cause, Event, Gate, Issued, Lane, MeshEvents, PeerIdentity, Refusal, Registrar};
@@ -25,7 +25,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::input::Input;
 use super::routes::{Forwarded, Routes};
-use super::seat::ToSeat;
+use super::seat::{NotAdmitted, ToSeat};
 
 /// The door of the mesh.
 pub(crate) struct MeshGate {
@@ -79,9 +79,15 @@ impl MeshGate {
                 let welcome = mobula_wire::encode(&admission).map_err(|_| Refusal::new(Cause::Failed))?;
                 Ok(Admitted { peer: admission.node.into(), welcome: welcome.into() })
             }
-            Err(why @ NotAdmitted::Fenced { .. }) => Err(Refusal::because(Cause::DeclaredDead, why.to_string())),
-            Err(why @ NotAdmitted::Full { .. }) => Err(Refusal::because(Cause::Busy, why.to_string())),
-            Err(why) => Err(Refusal::because(Cause::Another, why.to_string())),
+            Err(NotAdmitted::Refused(why)) => {
+                let cause = match why {
+                    Refused::Fenced { .. } => Cause::DeclaredDead,
+                    Refused::Full { .. } => Cause::Busy,
+                    _ => Cause::Another,
+                };
+                Err(Refusal::because(cause, why.to_string()))
+            }
+            Err(NotAdmitted::ReadOnly(why)) => Err(Refusal::because(Cause::Failed, why)),
         }
     }
 }

@@ -23,7 +23,7 @@ use super::identity;
 use super::input::{INPUTS_MAX, Input};
 use super::membership::{self, Membership, Registered};
 use super::routes::Routes;
-use super::seat::{Keep, SEAT_MAX, Seat, ToSeat};
+use super::seat::{SEAT_MAX, Seat, ToSeat};
 use super::state::{Clock, State};
 use super::workers::{Programs, Workers, WorkersConfig};
 
@@ -191,15 +191,15 @@ impl Joined {
         let authority = Arc::new(Authority::open(&config.folder, SystemTime::now())?);
         let identity = identity::of_head(&config.folder, &authority)?;
         let member = identity.peer().member;
-        let keep = Keep::open(&config.folder).await.map_err(StartError::Store)?;
         let (seat, seat_heard) = mpsc::channel(SEAT_MAX);
+        let head = Seat::open(&config.folder, clock, member, authority.clone(), routes.clone(), inputs.clone());
+        let head = head.map_err(|error| StartError::Store(error.to_string()))?;
         let mut mesh_config = MeshConfig::new(config.bind, Credentials::new(&identity)?);
         mesh_config.registrar = Some(Arc::new(Tokens { seat: seat.clone() }));
         let gate = MeshGate { routes: routes.clone(), seat: Some(seat.clone()) };
         let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
         let addr = advertised(config, mesh.local_addr()?, None);
         routes.set_mesh(mesh.clone());
-        let head = Seat::new(keep, clock, member, authority.clone(), routes.clone(), inputs.clone());
         tokio::spawn(head.run(seat_heard));
         let membership = Membership::new(member, random(), addr, None);
         let registration = membership.registration(None, load(config), Vec::new());

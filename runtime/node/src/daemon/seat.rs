@@ -1,0 +1,464 @@
+//! The head's part of a node: one task between those who speak with the head and [`mobula_head::Head`], which decides and
+//! keeps.
+//!
+//! ```text
+//! nodes, doors ──ToSeat──► Head ──what is durable──► nodes, doors
+//!                           ▲ woken by its writer
+//! ```
+//!
+//! Requests are numbered here, because those of two nodes may have one number.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use mobula_head::{Config, Head};
+use mobula_logic::directory::{self, Claim};
+use mobula_logic::head::Output;
+use mobula_logic::membership;
+use mobula_logic::record::{JobSpec, TokenId};
+use mobula_net::authority::PublicKey;
+use mobula_net::token::{SecretHash, Token};
+use mobula_net::{Authority, Cause, Issued, Lane, Refusal};
+use mobula_types::{DeathCause, Incarnation, JobId, MemberId, NodeId, Registration, Role, ViewChange};
+use mobula_wire::FrameKind;
+use mobula_wire::cluster::{Admission, AskId, ClusterTalk, FromHead, HeadAnswer, HeadQuestion, ToHead};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::input::Input;
+use super::routes::Routes;
+use super::state::Clock;
+
+/// What was said to the head and has not been acted on. Beyond it nodes wait, which is what QUIC's windows are for.
+pub(crate) const SEAT_MAX: usize = 16_384;
+
+/// Closing the store waits for a write that is under way, and not for a disk that hangs.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
+/// Requests that wait for a machine's answer; the next is not heard, and its asker says it again or gives up.
+const ASKS_MAX: usize = 1 << 16;
+
+/// What is said to the head.
+#[derive(Debug)]
+pub(crate) enum ToSeat {
+    /// A node says something.
+    Said { from: NodeId, said: ToHead },
+    /// A node comes.
+    Register { registration: Registration, reply: oneshot::Sender<Result<Admission, NotAdmitted>> },
+    /// Somebody shows a token, to be given a certificate.
+    Redeem {
+        id: TokenId,
+        hash: SecretHash,
+        role: Role,
+        key: PublicKey,
+        reply: oneshot::Sender<Result<Issued, Refusal>>,
+    },
+    /// The mesh has not heard of a node.
+    Silent { node: NodeId, silent: Duration, refused: bool },
+}
+
+/// Why a node is not admitted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NotAdmitted {
+    /// The machine says so.
+    #[error(transparent)]
+    Refused(membership::Refusal),
+    /// Nothing can be written.
+    #[error("{0}")]
+    ReadOnly(String),
+}
+
+/// Whose answer the head's answer is.
+enum Asked {
+    Register(MemberId, oneshot::Sender<Result<Admission, NotAdmitted>>),
+    Node { node: NodeId, ask: AskId, kind: Kind },
+    TokenCreate { node: NodeId, ask: AskId, token: Box<Token> },
+    Redeem { role: Role, key: PublicKey, reply: oneshot::Sender<Result<Issued, Refusal>> },
+}
+
+/// In which words a request is answered when nothing can be done.
+#[derive(Clone, Copy)]
+enum Kind {
+    Job,
+    Name,
+    LookUp,
+    Value,
+    Tool,
+}
+
+/// The head.
+pub(crate) struct Seat {
+    clock: Clock,
+    head: Head,
+    /// Whose certificate the head's own node has.
+    member: MemberId,
+    own: NodeId,
+    authority: Arc<Authority>,
+    routes: Arc<Routes>,
+    inputs: mpsc::Sender<Input>,
+    written: Arc<Notify>,
+    asks: BTreeMap<u64, Asked>,
+    asked: u64,
+}
+
+impl Seat {
+    /// Opens the records in a folder. Blocks while they are read.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them.
+    pub(crate) fn open(
+        folder: &Path,
+        clock: Clock,
+        member: MemberId,
+        authority: Arc<Authority>,
+        routes: Arc<Routes>,
+        inputs: mpsc::Sender<Input>,
+    ) -> Result<Self, mobula_head::OpenError> {
+        let now = clock.now();
+        let unix_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let unix_ms = u64::try_from(unix_ms).unwrap_or(u64::MAX);
+        let config = Config { cluster: authority.cluster(), ca: authority.pin().0.to_vec(), now, unix_ms };
+        let written = Arc::new(Notify::new());
+        let wake = written.clone();
+        let head = Head::open(folder, config, move || wake.notify_one())?;
+        let (own, asks, asked) = (NodeId(0), BTreeMap::new(), 0);
+        Ok(Self { clock, head, member, own, authority, routes, inputs, written, asks, asked })
+    }
+
+    pub(crate) async fn run(mut self, mut heard: mpsc::Receiver<ToSeat>) {
+        loop {
+            let due = self.head.next_timeout().map(|at| self.clock.instant(at));
+            tokio::select! {
+                said = heard.recv() => match said {
+                    Some(said) => self.handle(said),
+                    None => break,
+                },
+                () = self.written.notified() => self.head.turn(self.clock.now()),
+                () = super::state::until(due) => self.head.turn(self.clock.now()),
+            }
+            if !self.perform().await {
+                break;
+            }
+        }
+        let head = self.head;
+        tokio::task::spawn_blocking(move || head.close(CLOSE_MAX)).await.ok();
+    }
+
+    /// Says all that the head has to say. False when the node has ended.
+    async fn perform(&mut self) -> bool {
+        while let Some(output) = self.head.poll_output() {
+            if !self.output(output).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn all(&mut self, said: FromHead) -> bool {
+        let members = self.head.machine().membership();
+        let nodes: Vec<NodeId> = members.nodes().map(|known| known.node).filter(|node| members.lives(*node)).collect();
+        for node in nodes {
+            if !self.say(node, said.clone()).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn say(&mut self, node: NodeId, said: FromHead) -> bool {
+        let head = self.head.id();
+        if node == self.own {
+            return self.inputs.send(Input::FromHead { head, said }).await.is_ok();
+        }
+        let talk = ClusterTalk::FromHead { head, said };
+        if let (Some(mesh), Ok(body)) = (self.routes.mesh(), mobula_wire::encode(&talk)) {
+            // A node that is gone registers again, and asks again.
+            mesh.send(node.into(), Lane::Control, FrameKind::Cluster, body.into()).ok();
+        }
+        true
+    }
+
+    fn ask(&mut self, asked: Asked) -> Option<u64> {
+        if self.asks.len() >= ASKS_MAX {
+            return None;
+        }
+        self.asked += 1;
+        self.asks.insert(self.asked, asked);
+        Some(self.asked)
+    }
+
+    fn handle(&mut self, said: ToSeat) {
+        let now = self.clock.now();
+        match said {
+            ToSeat::Said { from, said } => self.handle_said(from, said),
+            ToSeat::Register { registration, reply } => {
+                if let Some(ask) = self.ask(Asked::Register(registration.member, reply)) {
+                    self.head.handle(now, membership::Input::Register { ask, registration });
+                }
+            }
+            ToSeat::Redeem { id, hash, role, key, reply } => {
+                if let Some(ask) = self.ask(Asked::Redeem { role, key, reply }) {
+                    self.head.handle(now, directory::Input::TokenUse { ask, id, hash: hash.0, by: key });
+                }
+            }
+            ToSeat::Silent { node, silent, refused } => {
+                // The mesh says `refused` after two refusals in a row, which are two for the machine.
+                for _ in 0..if refused { membership::REFUSALS } else { 1 } {
+                    self.head.handle(now, membership::Input::Silent { node, silent, refused });
+                }
+            }
+        }
+    }
+
+    fn handle_said(&mut self, node: NodeId, said: ToHead) {
+        use directory::Input;
+        let now = self.clock.now();
+        let ask_of = |seat: &mut Self, ask: AskId, kind: Kind| seat.ask(Asked::Node { node, ask, kind });
+        let input = match said {
+            ToHead::Beat(beat) => return self.head.handle(now, membership::Input::Heartbeat { node, beat }),
+            ToHead::Leaving => return self.head.handle(now, membership::Input::Leaving { node }),
+            ToHead::Drained => return self.head.handle(now, membership::Input::Drained { node }),
+            ToHead::JobStart { ask, setup } => {
+                let Some(ask) = ask_of(self, ask, Kind::Job) else { return };
+                let (name, program, driver) = (setup.name.clone(), setup.program, setup.driver);
+                let setup = mobula_wire::encode(&setup).unwrap_or_default();
+                Input::JobStart { ask, spec: JobSpec { name, program, driver, setup } }
+            }
+            ToHead::JobEnd { job, cause } => Input::JobEnd { job, cause },
+            ToHead::ProcessDied { process, cause } if process.node() == node => Input::ProcessDied { process, cause },
+            ToHead::Claim { ask, key, actor, incarnation, job } => {
+                let Some(ask) = ask_of(self, ask, Kind::Name) else { return };
+                Input::Claim { ask, node, claim: Claim { key, actor, incarnation, job, detached: None } }
+            }
+            ToHead::Release { key, actor } => Input::Release { key, actor },
+            ToHead::Stopped { key, fencing } => Input::Stopped { node, key, fencing, culprit: false },
+            ToHead::LookUp { ask, key } => {
+                let Some(ask) = ask_of(self, ask, Kind::LookUp) else { return };
+                Input::LookUp { ask, key }
+            }
+            ToHead::Put { ask, job, key, value } => {
+                let Some(ask) = ask_of(self, ask, Kind::Value) else { return };
+                Input::Put { ask, job, key, value }
+            }
+            ToHead::Get { ask, job, key } => {
+                let Some(ask) = ask_of(self, ask, Kind::Value) else { return };
+                Input::Get { ask, job, key }
+            }
+            ToHead::Tool { ask, question } => return self.handle_tool(node, ask, question),
+            ToHead::Renew { ask, key } => return self.renew(node, ask, &key),
+            _ => return,
+        };
+        self.head.handle(now, input);
+    }
+
+    fn handle_tool(&mut self, node: NodeId, ask: AskId, question: HeadQuestion) {
+        let now = self.clock.now();
+        let answer = match question {
+            HeadQuestion::Status => {
+                let status = self.head.status(now, self.own);
+                return self.say_later(node, FromHead::Status { ask, status });
+            }
+            HeadQuestion::Jobs => Ok(HeadAnswer::Jobs(self.head.list_jobs(now))),
+            HeadQuestion::TokenList => Ok(HeadAnswer::Tokens(self.head.list_tokens())),
+            HeadQuestion::TokenCreate { ttl_s, role } => match Token::new(self.authority.pin()) {
+                Ok(token) => {
+                    let (id, hash) = (TokenId(token.id.0), token.secret.hash().0);
+                    let Some(ask) = self.ask(Asked::TokenCreate { node, ask, token: Box::new(token) }) else { return };
+                    let ttl = ttl_s.map(Duration::from_secs);
+                    return self.head.handle(now, directory::Input::TokenCreate { ask, id, hash, role, ttl });
+                }
+                Err(error) => Err(format!("the system gives no random numbers: {error}")),
+            },
+            HeadQuestion::TokenRevoke { id } => match id.parse::<mobula_net::token::TokenId>() {
+                Ok(id) => {
+                    let Some(ask) = self.ask(Asked::Node { node, ask, kind: Kind::Tool }) else { return };
+                    return self.head.handle(now, directory::Input::TokenRevoke { ask, id: TokenId(id.0) });
+                }
+                Err(error) => Err(format!("{id} is no token's id: {error}")),
+            },
+            HeadQuestion::Drain { node: which } => {
+                let Some(ask) = self.ask(Asked::Node { node, ask, kind: Kind::Tool }) else { return };
+                return self.head.handle(now, membership::Input::Drain { ask, node: which });
+            }
+            HeadQuestion::StopJob { job } => match self.head.machine().directory().job(job) {
+                Some(record) if record.ended.is_none() => {
+                    self.head.handle(now, directory::Input::JobEnd { job, cause: DeathCause::JobStopped });
+                    Ok(HeadAnswer::Done)
+                }
+                Some(_) => Err(format!("{job} has ended already")),
+                None => Err(format!("there is no {job}: see `mobula list jobs`")),
+            },
+            _ => Err("this head does not know the question: run one version of mobula on all nodes".to_owned()),
+        };
+        self.say_later(node, FromHead::Answer { ask, answer });
+    }
+
+    /// Says what rests on no record.
+    fn say_later(&self, node: NodeId, said: FromHead) {
+        let head = self.head.id();
+        if node == self.own {
+            // A full queue means that this node hangs; whoever asked gives up by itself.
+            self.inputs.try_send(Input::FromHead { head, said }).ok();
+        } else if let (Some(mesh), Ok(body)) =
+            (self.routes.mesh(), mobula_wire::encode(&ClusterTalk::FromHead { head, said }))
+        {
+            mesh.send(node.into(), Lane::Control, FrameKind::Cluster, body.into()).ok();
+        }
+    }
+
+    /// A new certificate for a node that has one.
+    fn renew(&mut self, node: NodeId, ask: AskId, key: &PublicKey) {
+        let members = self.head.machine().membership();
+        let Some(member) = members.nodes().find(|known| known.node == node).map(|known| known.member) else { return };
+        let issued = self.authority.issue(member, Role::Node, key, SystemTime::now());
+        let certificate = issued.map(|issued| issued.to_vec()).map_err(|error| error.to_string());
+        self.say_later(node, FromHead::Renewed { ask, certificate });
+    }
+
+    async fn output(&mut self, output: Output) -> bool {
+        match output {
+            // The head does it itself.
+            Output::Commit { .. } => true,
+            Output::Admit { ask, node, incarnation, term, view } => {
+                if let Some(Asked::Register(member, reply)) = self.asks.remove(&ask) {
+                    if member == self.member {
+                        self.own = node;
+                    }
+                    // Who has gone meanwhile asks again.
+                    reply.send(Ok(self.admission(node, incarnation, term, view))).ok();
+                }
+                true
+            }
+            Output::Refuse { ask, why } => {
+                if let Some(Asked::Register(_, reply)) = self.asks.remove(&ask) {
+                    reply.send(Err(NotAdmitted::Refused(why))).ok();
+                }
+                true
+            }
+            Output::Beat { node, answer } => self.say(node, FromHead::Beat(answer)).await,
+            Output::Fence { node } => self.say(node, FromHead::Fenced).await,
+            Output::Died { death } => self.all(FromHead::Died(death)).await,
+            Output::Drain { node } => self.say(node, FromHead::Drain).await,
+            Output::DrainAnswered { ask, is_known } => {
+                let done = is_known.then_some(HeadAnswer::Done);
+                let answer = done.ok_or_else(|| "no such node is alive: see `mobula status`".to_owned());
+                self.answer(ask, |ask| FromHead::Answer { ask, answer }).await
+            }
+            Output::Directory(output) => self.directory_says(output).await,
+            Output::ReadOnly { ask, cause } => self.read_only(ask, cause).await,
+        }
+    }
+
+    fn admission(&self, node: NodeId, incarnation: Incarnation, term: u64, view: ViewChange) -> Admission {
+        let ended_jobs: Vec<JobId> = self.head.ended_jobs().collect();
+        Admission { head: self.head.id(), head_node: self.own, node, incarnation, term, view, ended_jobs }
+    }
+
+    async fn directory_says(&mut self, output: directory::Output) -> bool {
+        use directory::Output;
+        match output {
+            Output::Claimed { ask, result, .. } => {
+                let result = result.map(|grant| (grant.owner, grant.fencing, grant.term));
+                let result = result.map_err(|why| why.to_string());
+                self.answer(ask, |ask| FromHead::Claimed { ask, result }).await
+            }
+            Output::Found { ask, grant, .. } => {
+                let owner = grant.map(|grant| grant.owner);
+                self.answer(ask, |ask| FromHead::Found { ask, owner }).await
+            }
+            Output::Revoke { node, key, fencing } => self.say(node, FromHead::Revoke { key, fencing }).await,
+            Output::Restart { key, .. } => {
+                tracing::warn!(%key, "detached actors are not restarted by this version");
+                true
+            }
+            Output::JobStarted { ask, result } => {
+                let result = result.map_err(|why| why.to_string());
+                self.answer(ask, |ask| FromHead::JobStarted { ask, result }).await
+            }
+            Output::JobEnded { job, cause } => self.all(FromHead::JobEnded { job, cause }).await,
+            Output::Value { ask, result, .. } => {
+                let result = result.map_err(|why| why.to_string());
+                self.answer(ask, |ask| FromHead::Value { ask, result }).await
+            }
+            Output::Token { ask, result, .. } => self.token_says(ask, result).await,
+            // The head's own part of it is done.
+            Output::Keep(_) => true,
+        }
+    }
+
+    async fn token_says(&mut self, ask: u64, result: Result<Role, directory::TokenRefusal>) -> bool {
+        match self.asks.remove(&ask) {
+            Some(Asked::TokenCreate { node, ask, token }) => {
+                let answer = result.map(|_| HeadAnswer::Token(token.to_string())).map_err(|why| why.to_string());
+                self.say(node, FromHead::Answer { ask, answer }).await
+            }
+            Some(Asked::Node { node, ask, .. }) => {
+                let answer = result.map(|_| HeadAnswer::Done).map_err(|why| why.to_string());
+                self.say(node, FromHead::Answer { ask, answer }).await
+            }
+            Some(Asked::Redeem { role, key, reply }) => {
+                let issued = result.map_err(|why| Refusal::new(token_cause(&why)));
+                reply.send(issued.and_then(|granted| self.issue(granted, role, &key))).ok();
+                true
+            }
+            Some(Asked::Register(..)) | None => true,
+        }
+    }
+
+    /// Nothing can be written: whoever asked is told so.
+    async fn read_only(&mut self, ask: u64, cause: String) -> bool {
+        let why = format!("the head can write nothing now ({cause}): it goes on by itself when it can");
+        match self.asks.remove(&ask) {
+            Some(Asked::Register(_, reply)) => drop(reply.send(Err(NotAdmitted::ReadOnly(why)))),
+            Some(Asked::Redeem { reply, .. }) => drop(reply.send(Err(Refusal::because(Cause::Failed, why)))),
+            Some(Asked::TokenCreate { node, ask, .. }) => {
+                return self.say(node, FromHead::Answer { ask, answer: Err(why) }).await;
+            }
+            Some(Asked::Node { node, ask, kind }) => {
+                let said = match kind {
+                    Kind::Job => FromHead::JobStarted { ask, result: Err(why) },
+                    Kind::Name => FromHead::Claimed { ask, result: Err(why) },
+                    Kind::LookUp => FromHead::Found { ask, owner: None },
+                    Kind::Value => FromHead::Value { ask, result: Err(why) },
+                    Kind::Tool => FromHead::Answer { ask, answer: Err(why) },
+                };
+                return self.say(node, said).await;
+            }
+            None => {}
+        }
+        true
+    }
+
+    /// A certificate for a new member.
+    fn issue(&self, granted: Role, role: Role, key: &PublicKey) -> Result<Issued, Refusal> {
+        if granted != role {
+            let message = format!("the token is for a {granted}, not for a {role}: make one with --role {role}");
+            return Err(Refusal::because(Cause::WrongRole, message));
+        }
+        let mut member = [0; 16];
+        getrandom::fill(&mut member).map_err(|_| Refusal::new(Cause::Failed))?;
+        let certificate = self.authority.issue(MemberId(member), role, key, SystemTime::now());
+        let certificate = certificate.map_err(|error| Refusal::because(Cause::Failed, error.to_string()))?;
+        Ok(Issued { certificate, authority: self.authority.certificate().clone() })
+    }
+
+    async fn answer(&mut self, ask: u64, said: impl FnOnce(AskId) -> FromHead) -> bool {
+        match self.asks.remove(&ask) {
+            Some(Asked::Node { node, ask, .. }) => self.say(node, said(ask)).await,
+            _ => true,
+        }
+    }
+}
+
+fn token_cause(why: &directory::TokenRefusal) -> Cause {
+    use directory::TokenRefusal;
+    match why {
+        TokenRefusal::Expired => Cause::TokenExpired,
+        TokenRefusal::Used => Cause::TokenUsed,
+        TokenRefusal::Burnt => Cause::TokenBurned,
+        TokenRefusal::Full { .. } => Cause::Busy,
+        _ => Cause::TokenUnknown,
+    }
+}
