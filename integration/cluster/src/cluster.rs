@@ -71,7 +71,9 @@ impl Cluster {
     /// A node did not start or did not join.
     pub fn start(plan: Plan) -> Result<Option<Self>> {
         let Some(network) = Network::of(plan.nodes)? else { return Ok(None) };
-        let folder = tempfile::Builder::new().prefix("m").tempdir_in("/tmp").context("make a folder")?;
+        let mut folder = tempfile::Builder::new().prefix("m").tempdir_in("/tmp").context("make a folder")?;
+        // For a person who wants to read what the processes said.
+        folder.disable_cleanup(std::env::var_os("MOBULA_CLUSTER_KEEP").is_some());
         let mut cluster = Self { nodes: (0..plan.nodes).map(|_| None).collect(), plan, network, folder };
         for node in 0..cluster.plan.nodes {
             cluster.start_node(node)?;
