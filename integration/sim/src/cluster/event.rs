@@ -205,11 +205,11 @@ pub(super) struct Parcel {
 
 #[derive(Clone, Debug)]
 pub(super) enum Body {
-    Run { key: usize, task: TaskId, attempt: Attempt, lease: LeaseId },
+    Run { key: usize, task: TaskId, attempt: Attempt },
     Done { key: usize, task: TaskId, attempt: Attempt, end: End, is_large: bool },
     TurnedAway { key: usize, task: TaskId, attempt: Attempt },
     Cancel { task: TaskId, attempt: Attempt },
-    Spawn { actor: ActorKey, incarnation: Incarnation, lease: LeaseId },
+    Spawn { actor: ActorKey, incarnation: Incarnation },
     Started { actor: ActorKey, incarnation: Incarnation },
     Ended { actor: ActorKey, incarnation: Incarnation, reason: ExitReason },
     Tell { actor: ActorKey, incarnation: Incarnation, number: u64 },

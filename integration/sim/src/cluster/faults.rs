@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use mobula_logic::Violation;
-use mobula_types::DeathCause;
 use mobula_types::resources::{Amount, Resources};
+use mobula_types::{DeathCause, Time};
 
 use super::event::{Event, HostIndex};
 use super::node::HEAD_HOST;
-use super::{Host, Phase, World};
+use super::{FAULTS_LAST, Host, Phase, World};
 use crate::failure::ensure;
 use crate::rng::Rng;
 
@@ -117,17 +117,19 @@ impl World {
     }
 
     fn pause(&mut self, host: HostIndex, ms: u64) {
+        if self.is_paused(host) {
+            return;
+        }
         self.saw(if host == HEAD_HOST { "head is stopped for a while" } else { "node is stopped for a while" });
-        self.hosts[host].paused_until = Some(self.agenda.now() + Duration::from_millis(ms));
+        // No event of its own has this moment: what waited for it comes first.
+        let until = self.agenda.now() + Duration::from_millis(ms) + Duration::from_nanos(1 + self.rng.below(998));
+        self.hosts[host].paused_until = Some(until.min(Time::ZERO + FAULTS_LAST));
     }
 
     /// From now on nothing goes wrong any more.
     pub(super) fn heal(&mut self) {
         self.phase = Phase::Quiet;
         self.cuts.clear();
-        for host in 0..self.hosts.len() {
-            self.hosts[host].paused_until = None;
-        }
         for node in std::mem::take(&mut self.drained) {
             if let Some(host) = self.nodes.get(&node).map(|node| node.host) {
                 self.kill_node(node);

@@ -30,6 +30,8 @@ pub(super) struct Connection {
     ends: [NodeId; 2],
     /// The answer has come: nothing that the dialed side says is heard before it.
     is_answered: bool,
+    /// Which dial it is of the dialer's.
+    dial: (Link, u64),
     /// What is on its way, by direction and lane; heartbeats have one of their own.
     queues: [[VecDeque<Frame>; LANES]; 2],
 }
@@ -228,10 +230,14 @@ impl World {
     }
 
     fn close(&mut self, connection: ConnectionId) {
-        if let Some(known) = self.connections.remove(&connection)
-            && known.frames() > 0
-        {
+        let Some(known) = self.connections.remove(&connection) else { return };
+        if known.frames() > 0 {
             self.saw("frames are lost with their connection");
+        }
+        if !known.is_answered {
+            let ([node, peer], (link, number)) = (known.ends, known.dial);
+            let delay = self.transit();
+            self.agenda.after(delay, Event::DialFails { node, peer, link, number, refused: None });
         }
     }
 
@@ -287,7 +293,10 @@ impl World {
             self.agenda.after(delay, fails(Some(Refused::Unknown)));
             return Ok(());
         }
-        self.connections.insert(connection, Connection { ends: [from, to], is_answered: false, queues: Default::default() });
+        self.connections.insert(
+            connection,
+            Connection { ends: [from, to], is_answered: false, dial: (link, number), queues: Default::default() },
+        );
         self.tell_session(to, from, Input::Accepted { connection, offer })
     }
 
@@ -299,9 +308,8 @@ impl World {
         offer: session::Offer,
     ) -> Result<(), Violation> {
         if !self.connections.contains_key(&connection) {
-            // It broke on the way; the dialer notices that its dial came to nothing.
-            let (link, number) = (offer.link, offer.made.number);
-            return self.dial_fails(to, from, link, number, None);
+            // It broke on the way.
+            return Ok(());
         }
         if self.is_cut(from, to) {
             let event = Event::Answered { connection, from, to, offer };

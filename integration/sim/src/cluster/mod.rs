@@ -50,6 +50,8 @@ struct World {
     steps: Steps,
     /// How often something goes wrong, in percent of the chances.
     fury: u64,
+    /// Tasks wait for others now and then, and their CPUs are lent meanwhile.
+    lends: bool,
     phase: Phase,
     events: u64,
     hosts: Vec<Host>,
@@ -94,6 +96,7 @@ impl World {
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
         let fury = *rng.pick(&[20, 50, 100]);
+        let lends = rng.chance(30);
         let hosts = faults::hosts(&mut rng);
         Self {
             seed,
@@ -103,6 +106,7 @@ impl World {
             coverage: Coverage::default(),
             steps: Steps::new(records),
             fury,
+            lends,
             phase: Phase::Faults,
             events: 0,
             hosts,

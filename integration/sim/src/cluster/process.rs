@@ -201,7 +201,7 @@ impl World {
         let turns_away = self.goes_wrong(10);
         let Some(life) = self.processes.get_mut(&process) else { return Ok(()) };
         match parcel.body {
-            Body::Run { key, task, attempt, .. } => {
+            Body::Run { key, task, attempt } => {
                 if turns_away {
                     self.saw("task is turned away");
                     self.send_parcel(process, from, Body::TurnedAway { key, task, attempt });
@@ -209,9 +209,8 @@ impl World {
                 }
                 life.running.insert((task, attempt));
                 let is_slow = self.rng.chance(10);
-                if is_slow && self.rng.chance(30) && !self.processes[&process].is_waiting {
+                if is_slow && self.lends && self.rng.chance(30) && !self.processes[&process].is_waiting {
                     self.saw("worker waits");
-                    self.witness.waits(process, 2);
                     self.to_node(process, Word::Waiting { halves: 2 });
                     self.processes.entry(process).and_modify(|life| life.is_waiting = true);
                 }
@@ -231,12 +230,14 @@ impl World {
                     self.saw("result after the end");
                     return Ok(());
                 }
+                self.witness.leaves(task, attempt);
                 self.tell_dispatch(process, dispatch::Input::Finished { key, attempt, end })
             }
             Body::TurnedAway { key, task, attempt } if life.dispatch.task(key) == Some(task) => {
+                self.witness.leaves(task, attempt);
                 self.tell_dispatch(process, dispatch::Input::TurnedAway { key, attempt })
             }
-            Body::Spawn { actor, incarnation, .. } => {
+            Body::Spawn { actor, incarnation } => {
                 self.witness.spawned(actor, incarnation)?;
                 let fails = self.goes_wrong(3);
                 if fails {
@@ -284,7 +285,6 @@ impl World {
         let Some(life) = self.processes.get_mut(&process) else { return };
         let job = life.job;
         if std::mem::take(&mut life.is_waiting) {
-            self.witness.waits(process, 0);
             self.to_node(process, Word::Waiting { halves: 0 });
         }
         let Some(life) = self.processes.get_mut(&process) else { return };
@@ -344,7 +344,7 @@ impl World {
                 dispatch::Output::Send { key, attempt, lease, process: to } => {
                     let Some(task) = life.dispatch.task(key) else { continue };
                     self.witness.sent_run(task, attempt, lease)?;
-                    self.send_parcel(process, to, Body::Run { key, task, attempt, lease });
+                    self.send_parcel(process, to, Body::Run { key, task, attempt });
                 }
                 dispatch::Output::CancelAttempt { key, attempt, process: to } => {
                     let task = life.keys.iter().find(|(_, known)| **known == key).map(|(task, _)| *task);
@@ -438,11 +438,11 @@ impl World {
                 }
                 home::Output::TakeBackPlace => self.take_back(process, Purpose::Actor(index)),
                 home::Output::ReturnLease { lease } => self.to_node(process, Word::Return { lease }),
-                home::Output::Spawn { lease, process: to, incarnation } => {
+                home::Output::Spawn { process: to, incarnation, .. } => {
                     let held = std::mem::take(&mut entry.held);
                     self.witness.home_spawns(actor, incarnation)?;
                     self.saw(if incarnation > Incarnation(1) { "actor starts again" } else { "actor starts" });
-                    self.send_parcel(process, to, Body::Spawn { actor, incarnation, lease });
+                    self.send_parcel(process, to, Body::Spawn { actor, incarnation });
                     for number in held {
                         self.send_parcel(process, to, Body::Tell { actor, incarnation, number });
                     }

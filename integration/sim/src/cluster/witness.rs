@@ -36,7 +36,6 @@ pub(super) struct Witness {
     tasks: BTreeMap<TaskId, TaskSeen>,
     actors: BTreeMap<ActorKey, ActorSeen>,
     lanes: BTreeMap<(NodeId, NodeId, Lane), (u64, u64)>,
-    waiting: BTreeMap<ProcessId, u64>,
     /// Tasks in flight on each lease.
     in_flight: BTreeMap<LeaseId, BTreeSet<TaskId>>,
 }
@@ -50,6 +49,8 @@ struct Books {
     in_use: BTreeMap<String, Amount>,
     /// CPUs that wait in each worker, as the scheduler was told.
     waiting: BTreeMap<ProcessId, Amount>,
+    /// The most that has ever waited at once: a place may be decided on while so much is lent, and given after that.
+    lent_max: Amount,
     dead: BTreeSet<ProcessId>,
 }
 
@@ -140,7 +141,10 @@ impl Witness {
                 let driver = ProcessId::from_u64(job.0);
                 books.end(|_, held| held.holder == driver);
             }
-            Input::Waiting { process, cpus } => drop(books.waiting.insert(*process, *cpus)),
+            Input::Waiting { process, cpus } => {
+                books.waiting.insert(*process, *cpus);
+                books.lent_max = books.lent_max.max(books.lent());
+            }
             _ => {}
         }
     }
@@ -168,7 +172,7 @@ impl Witness {
         ensure(is_new, "SCHED-3", || format!("{lease} is given twice"))?;
         for (name, _) in spec.request.amounts() {
             let (sum, has) = (books.in_use.get(name).copied().unwrap_or_default(), books.has(name));
-            let lent = if name == CPUS && sum > has { books.lent() } else { Amount::ZERO };
+            let lent = if name == CPUS { books.lent_max } else { Amount::ZERO };
             ensure(sum <= has.plus(lent), "SCHED-1", || format!("{node} has {has} {name}, and {sum} is in use"))?;
         }
         if spec.request.gpus > Amount::ZERO {
@@ -186,10 +190,6 @@ impl Witness {
         let has = self.nodes.get(&process.node()).map(|books| &books.total);
         let fits = has.is_none_or(|has| resources.gpus <= has.gpus);
         ensure(fits, "SCHED-1", || format!("{process} is told that it has {resources:?}"))
-    }
-
-    pub(super) fn waits(&mut self, process: ProcessId, halves: u64) {
-        self.waiting.insert(process, halves);
     }
 
     pub(super) fn submitted(&mut self, task: TaskId, spec: TaskSpec) {
@@ -219,6 +219,15 @@ impl Witness {
         ensure(is_new, "SES-2", || format!("{attempt} of {task} begins twice, now in {process}"))?;
         let runs = seen.runs.len();
         ensure(!seen.spec.at_most_once || runs <= 1, "TASK-4", || format!("{task} is for one run and has {runs}"))
+    }
+
+    /// The driver hears that a run is over: it takes no place any more.
+    pub(super) fn leaves(&mut self, task: TaskId, attempt: Attempt) {
+        if let Some(lease) = self.tasks.get(&task).filter(|seen| seen.newest == attempt).and_then(|seen| seen.lease)
+            && let Some(on_it) = self.in_flight.get_mut(&lease)
+        {
+            on_it.remove(&task);
+        }
     }
 
     pub(super) fn ends(&mut self, task: TaskId, attempt: Attempt, end: End) {
@@ -299,7 +308,6 @@ impl Witness {
     }
 
     pub(super) fn process_died(&mut self, process: ProcessId) {
-        self.waiting.remove(&process);
         let is_its = |task: &TaskId| task.process == process;
         self.tasks.retain(|task, _| !is_its(task));
         self.actors.retain(|(home, _), _| *home != process);
