@@ -2,7 +2,7 @@
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{tasks, tree};
+use mobula_sim::{cluster, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -19,14 +19,31 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::CountBystander, tasks::run, "TASK-5"),
     (Mutant::ForgetRetryWait, tasks::run, "TASK-6"),
     (Mutant::ForgetDeadline, tasks::run, "TASK-7"),
+    (Mutant::OverCommit, cluster::run, "SCHED-1"),
+    (Mutant::KeepLeasesOnDead, cluster::run, "SCHED-2"),
+    (Mutant::KeepLeasesOfDead, cluster::run, "SCHED-3"),
+    (Mutant::ForgetAskedOfDead, cluster::run, "SCHED-4"),
+    (Mutant::AnyPeerGrants, cluster::run, "SCHED-5"),
+    (Mutant::ShareDevices, cluster::run, "SCHED-6"),
+    (Mutant::DepthOffByOne, cluster::run, "DISP-4"),
+    (Mutant::ForgetLost, cluster::run, "DISP-1"),
+    (Mutant::KeepIdle, cluster::run, "DISP-6"),
+    (Mutant::SameLifeAgain, cluster::run, "HOME-1"),
+    (Mutant::HearStaleLife, cluster::run, "HOME-2"),
+    (Mutant::KeepPlace, cluster::run, "HOME-3"),
+    (Mutant::ForgetUnacknowledged, cluster::run, "SES-1"),
+    (Mutant::DeliverRepeats, cluster::run, "SES-2"),
 ];
+
+/// A fault that more seeds than this do not show is not looked for.
+const SEEDS: u64 = 2_000;
 
 #[test]
 fn every_mutant_is_found() {
     for &(mutant, world, invariant) in PLANTED {
-        match find(world, mutant, invariant, 500) {
+        match find(world, mutant, invariant, SEEDS) {
             Some(failure) => println!("{mutant:?}: seed {}: {}", failure.seed, failure.violation),
-            None => panic!("{mutant:?} was not found by {invariant} in 500 seeds"),
+            None => panic!("{mutant:?} was not found by {invariant} in {SEEDS} seeds"),
         }
     }
 }

@@ -475,7 +475,9 @@ impl World {
             Output::Grant { request, lease, process } => {
                 if granting_node(lease) == id {
                     let gpus = self.nodes.get(&id).and_then(|node| node.gpus.get(&self.start_of(process)));
-                    self.witness.granted(id, request, lease, process, gpus.map_or(&[], Vec::as_slice))?;
+                    let gpus = gpus.map_or(&[][..], Vec::as_slice);
+                    let job = self.processes.get(&process).map_or(JobId(0), |life| life.job);
+                    self.witness.granted(id, request, lease, process, job, gpus)?;
                 }
                 if request.holder.node() == id {
                     let granted = Word::Granted { number: request.number, lease, process };

@@ -174,9 +174,8 @@ impl World {
 
     fn hear_death(&mut self, process: ProcessId, death: Death) -> Result<(), Violation> {
         let Some(life) = self.processes.get_mut(&process) else { return Ok(()) };
-        if life.start.is_some() {
-            return Ok(());
-        }
+        // Children end with their parent.
+        life.hosted.retain(|(home, _), _| !home::concerns(&death, *home));
         if death.process.number() == 0 && !life.avoid.contains(&death.process.node()) {
             life.avoid.push(death.process.node());
         }
@@ -217,7 +216,7 @@ impl World {
                 self.witness.begins(task, attempt, process)?;
                 let delay = self.rng.span(if is_slow { 1_500 } else { 60 });
                 self.agenda.after(delay, Event::RunEnds { process, task, attempt });
-                Ok(())
+                self.nest(process)
             }
             Body::Cancel { task, attempt } => {
                 if life.running.remove(&(task, attempt)) {
@@ -283,7 +282,6 @@ impl World {
 
     pub(super) fn run_ends(&mut self, process: ProcessId, task: TaskId, attempt: Attempt) {
         let Some(life) = self.processes.get_mut(&process) else { return };
-        let job = life.job;
         if std::mem::take(&mut life.is_waiting) {
             self.to_node(process, Word::Waiting { halves: 0 });
         }
@@ -297,15 +295,15 @@ impl World {
             _ => End::Ok,
         };
         self.witness.ends(task, attempt, end);
-        let driver = super::node::driver_of(job);
-        // The driver finds its key by the task's name.
-        let key = self.processes.get(&driver).and_then(|driver| driver.keys.get(&task)).copied();
+        // The submitter finds its key by the task's name.
+        let submitter = task.process;
+        let key = self.processes.get(&submitter).and_then(|life| life.keys.get(&task)).copied();
         let is_large = self.rng.chance(5);
         let body = Body::Done { key: key.unwrap_or(0), task, attempt, end, is_large };
-        self.send_parcel(process, driver, body.clone());
+        self.send_parcel(process, submitter, body.clone());
         if self.goes_wrong(5) {
             self.saw("result comes twice");
-            self.send_parcel(process, driver, body);
+            self.send_parcel(process, submitter, body);
         }
     }
 
@@ -586,6 +584,18 @@ impl World {
                 }
             }
         }
+    }
+
+    /// What runs in a worker submits and spawns now and then.
+    fn nest(&mut self, process: ProcessId) -> Result<(), Violation> {
+        if self.phase != Phase::Faults || !self.rng.chance(3) {
+            return Ok(());
+        }
+        self.saw("worker submits");
+        for _ in 0..1 + self.rng.below(2) {
+            self.submit(process)?;
+        }
+        if self.rng.chance(30) { self.spawn(process) } else { Ok(()) }
     }
 
     fn stop_actor(&mut self, process: ProcessId) -> Result<(), Violation> {

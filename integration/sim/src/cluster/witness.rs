@@ -24,7 +24,7 @@ use mobula_logic::scheduler::{Input, RequestKey};
 use mobula_logic::session::Lane;
 use mobula_logic::task::{End, TaskSpec};
 use mobula_types::resources::{Amount, CPUS, GPUS, Resources};
-use mobula_types::{Attempt, Incarnation, LeaseId, NodeId, Outcome, PlacementSpec, ProcessId, TaskId, Time};
+use mobula_types::{Attempt, Incarnation, JobId, LeaseId, NodeId, Outcome, PlacementSpec, ProcessId, TaskId, Time};
 
 use super::event::ActorKey;
 use crate::failure::ensure;
@@ -56,6 +56,7 @@ struct Books {
 
 #[derive(Debug)]
 struct Held {
+    job: JobId,
     holder: ProcessId,
     process: ProcessId,
     spec: PlacementSpec,
@@ -137,10 +138,7 @@ impl Witness {
                 books.end(|_, held| is_of(held.holder, *process) || is_of(held.process, *process));
             }
             Input::NodeDied { node } => books.end(|_, held| held.holder.node() == *node),
-            Input::JobEnded { job } => {
-                let driver = ProcessId::from_u64(job.0);
-                books.end(|_, held| held.holder == driver);
-            }
+            Input::JobEnded { job } => books.end(|_, held| held.job == *job),
             Input::Waiting { process, cpus } => {
                 books.waiting.insert(*process, *cpus);
                 books.lent_max = books.lent_max.max(books.lent());
@@ -159,11 +157,12 @@ impl Witness {
         request: RequestKey,
         lease: LeaseId,
         process: ProcessId,
+        job: JobId,
         gpus: &[u32],
     ) -> Result<(), Violation> {
         let (Some(books), Some(spec)) = (self.nodes.get_mut(&node), self.asked.get(&request)) else { return Ok(()) };
         ensure(!books.dead.contains(&process), "SCHED-2", || format!("{lease} is in {process}, which is dead"))?;
-        let held = Held { holder: request.holder, process, spec: spec.clone(), gpus: gpus.to_vec() };
+        let held = Held { job, holder: request.holder, process, spec: spec.clone(), gpus: gpus.to_vec() };
         for (name, amount) in spec.request.amounts() {
             let sum = books.in_use.entry(name.to_owned()).or_default();
             *sum = sum.plus(amount);
@@ -200,7 +199,8 @@ impl Witness {
     /// A run is sent on its way.
     pub(super) fn sent_run(&mut self, task: TaskId, attempt: Attempt, lease: LeaseId) -> Result<(), Violation> {
         let Some(seen) = self.tasks.get_mut(&task) else { return Ok(()) };
-        let is_next = attempt == seen.newest.next() && seen.outcome.is_none();
+        // One that found no place before it was sent is left out.
+        let is_next = attempt > seen.newest && seen.outcome.is_none();
         ensure(is_next, "TASK-3", || format!("{attempt} of {task} is sent: {seen:?}"))?;
         seen.newest = attempt;
         let old = seen.lease.replace(lease);
