@@ -6,6 +6,11 @@
 //! | `actor_by_hand` | the same by the traits the macro writes |
 //! | `supervision` | a tree that heals |
 //! | `word_count` | remote functions and references to their results |
+//! | `count_files` | many files, so many tasks at once |
+//! | `monte_carlo` | tasks that tell an actor how far they are |
+//! | `parameter_server` | shared weights, data that stays where it is |
+//! | `crawler` | a tree of actors in which a page kills one |
+//! | `stages` | a pipeline whose slowest stage sets the pace |
 //! | `model_actor` | a language model as an actor of your program |
 
 #![forbid(unsafe_code)]

@@ -35,6 +35,7 @@
 //! | begin | [`init`], [`init_with`], [`Session`]; `#[mobula::main]`, `#[mobula::test]` |
 //! | run functions elsewhere | `#[remote]`, [`mod@remote`] |
 //! | keep state behind messages | `#[actor]`, or [`Actor`], [`Message`], [`Handler`] by hand; [`spawn`], [`actor()`] |
+//! | speak to many, share work among many | [`ActorGroup`], [`ActorPool`] |
 //! | keep actors alive | [`Supervisor`], [`ChildSpec`], [`RestartPolicy`] |
 //! | pass values by reference | [`put`], [`get`], [`wait`], [`ObjectRef`] |
 //! | know how it ended | [`CallError`], [`ExitReason`], [`Session::counters`] |
@@ -43,12 +44,15 @@
 pub mod guide;
 
 mod expansion;
+mod group;
 mod lookup;
 mod objects;
+mod pool;
 pub mod remote;
 mod run;
 mod session;
 
+pub use group::ActorGroup;
 pub use lookup::{LookupError, actor, cancelled, spawn};
 pub use mobula_actor::{
     Actor, ActorRef, ActorState, ActorStatus, AddError, Address, Call, ChildEvent, ChildSpec, ChildState, Context,
@@ -62,6 +66,7 @@ pub use mobula_types::{
     ObjectId, Outcome, Panic, ProcessId, Restart, RestartPolicy, Strategy, Unknown,
 };
 pub use objects::{Gettable, Wait, WaitError, get, millis, put, secs, wait};
+pub use pool::{ActorPool, Mapped, MappedUnordered};
 pub use session::{Config, InitError, Session, init, init_with};
 
 /// What functions return that only pass errors on.

@@ -56,6 +56,9 @@ fn run_built(built: &Built, stages: &mut Stages, tally: &mut Tally) {
     if !built.fuzzers.is_empty() {
         stages.run("fuzz", 3, || run_programs(&built.fuzzers, tally));
     }
+    if !built.namespaces.is_empty() {
+        stages.run("namespaces", 6, || run_programs(&built.namespaces, tally));
+    }
 }
 
 /// What one build of the workspace made, by the stage that runs it.
@@ -64,6 +67,8 @@ struct Built {
     tests: Vec<Program>,
     simulations: Vec<Program>,
     fuzzers: Vec<Program>,
+    /// Real processes on hosts that are network namespaces.
+    namespaces: Vec<Program>,
     examples: Vec<Program>,
     mobula: PathBuf,
 }
@@ -110,6 +115,7 @@ impl Built {
         let package = folder.strip_prefix(&root).unwrap_or(&folder).display().to_string();
         let stage = match kind {
             _ if is_test && package == "integration/sim" => &mut self.simulations,
+            _ if is_test && package == "integration/cluster" => &mut self.namespaces,
             _ if is_test && target.starts_with("fuzz") => &mut self.fuzzers,
             _ if is_test => &mut self.tests,
             // Other crates' examples are tools to measure and to try with: they are built, and some never end.
@@ -273,6 +279,7 @@ mod tests {
         };
         add("framework/actor", "mobula_actor", "lib", true);
         add("integration/sim", "mobula_sim", "lib", true);
+        add("integration/cluster", "cuts", "test", true);
         add("gpu/llm", "fuzz_gguf", "test", true);
         add("examples", "word_count", "example", false);
         add("runtime/cli", "mobula", "bin", true);
@@ -282,6 +289,7 @@ mod tests {
         assert_eq!(names(&built.tests), ["framework/actor mobula_actor", "runtime/cli mobula"]);
         assert_eq!(names(&built.simulations), ["integration/sim mobula_sim"]);
         assert_eq!(names(&built.fuzzers), ["gpu/llm fuzz_gguf"]);
+        assert_eq!(names(&built.namespaces), ["integration/cluster cuts"]);
         assert_eq!(names(&built.examples), ["examples word_count"]);
         assert_eq!(built.mobula, Path::new("/bin/mobula"));
     }

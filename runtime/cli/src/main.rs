@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod exit;
 mod microbenchmark;
 mod model;
@@ -31,6 +32,7 @@ Examples:
   mobula serve smollm2                    serve a small model over HTTP, fetched first if need be
   mobula run smollm2 'What is a ray?'     answer on the terminal
   mobula microbenchmark --quick           see what this machine can do
+  mobula start --head                     begin a cluster on this host
 ";
 
 #[derive(Subcommand)]
@@ -39,9 +41,22 @@ enum Verb {
     Run(run::Args),
     Pull(pull::Args),
     Microbenchmark(microbenchmark::Args),
+    Start(cluster::start::Args),
+    Stop(cluster::stop::Args),
+    Status(cluster::status::Args),
+    List(cluster::list::Args),
+    Why(cluster::why::Args),
+    Logs(cluster::logs::Args),
+    Token(cluster::token::Args),
+    Drain(cluster::drain::Args),
+    StopJob(cluster::stop_job::Args),
 }
 
 fn main() -> ExitCode {
+    // Before all else: a warden has no threads, arguments or logs.
+    if let Some(code) = mobula_node::daemon::workers::warden::run_if_warden() {
+        return code;
+    }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| "warn".into()))
@@ -51,6 +66,15 @@ fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args),
         Verb::Pull(args) => pull::run(&args),
         Verb::Microbenchmark(args) => microbenchmark::run(&args),
+        Verb::Start(args) => cluster::start::run(&args),
+        Verb::Stop(args) => cluster::stop::run(&args),
+        Verb::Status(args) => cluster::status::run(&args),
+        Verb::List(args) => cluster::list::run(&args),
+        Verb::Why(args) => cluster::why::run(&args),
+        Verb::Logs(args) => cluster::logs::run(&args),
+        Verb::Token(args) => cluster::token::run(&args),
+        Verb::Drain(args) => cluster::drain::run(&args),
+        Verb::StopJob(args) => cluster::stop_job::run(&args),
     };
     exit::code(done)
 }

@@ -1,7 +1,7 @@
 //! How fast two meshes on loopback are: round trips of small frames, and frames and bytes a second.
 //!
 //! ```text
-//! cargo run --release -p mobula-net --example speed
+//! cargo run --release -p mobula-net --example speed [threads of each side]
 //! ```
 
 use std::net::SocketAddr;
@@ -41,11 +41,10 @@ async fn mesh(authority: &Authority, number: u8) -> (Mesh, MeshEvents) {
 }
 
 /// The other side, on threads of its own: sends small frames back, and says when it has counted the rest.
-fn serve(authority: Arc<Authority>) -> SocketAddr {
+fn serve(authority: Arc<Authority>, threads: usize) -> SocketAddr {
     let (said, addr) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let served = async move {
+        run_on(threads, async move {
             let (mesh, mut events) = mesh(&authority, 2).await;
             said.send(mesh.local_addr().expect("an address")).expect("somebody listens");
             let mut counted = 0;
@@ -60,22 +59,26 @@ fn serve(authority: Arc<Authority>) -> SocketAddr {
                     mesh.send(from, Lane::Control, kind, Bytes::new()).expect("it goes back");
                 }
             }
-        };
-        // On a thread of the runtime: what runs on another is woken through the kernel.
-        runtime.expect("a runtime").block_on(async { tokio::spawn(served).await.expect("it serves") });
+        });
     });
     addr.recv().expect("the other side has begun")
 }
 
-#[tokio::main(flavor = "multi_thread", worker_threads = 1)]
-async fn main() {
-    tokio::spawn(measure()).await.expect("it measures");
+fn main() {
+    let threads = std::env::args().nth(1).and_then(|threads| threads.parse().ok()).unwrap_or(1);
+    run_on(threads, measure(threads));
 }
 
-async fn measure() {
+/// Runs a task on threads of its own runtime: what is on another thread is woken through the kernel.
+fn run_on(threads: usize, task: impl Future<Output = ()> + Send + 'static) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
+    runtime.expect("a runtime").block_on(async { tokio::spawn(task).await.expect("it ends well") });
+}
+
+async fn measure(threads: usize) {
     let authority = Authority::new(ClusterId([1; 16]), SystemTime::now()).expect("a CA");
     let authority = Arc::new(authority);
-    let addr = serve(authority.clone());
+    let addr = serve(authority.clone(), threads);
     let (mesh, mut events) = mesh(&authority, 1).await;
     let other = ProcessId::from(NodeId(2));
     mesh.enter(addr, Bytes::new(), Duration::from_secs(5)).await.expect("the other side answers");

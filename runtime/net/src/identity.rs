@@ -175,6 +175,8 @@ pub struct Credentials {
     peer: PeerIdentity,
     authority: CertificateDer<'static>,
     key: RwLock<Arc<CertifiedKey>>,
+    /// What stateless resets are made with: the same after a restart with the same identity.
+    reset_key: [u8; 32],
 }
 
 impl Credentials {
@@ -185,7 +187,8 @@ impl Credentials {
     /// Its key is not the certificate's.
     pub fn new(identity: &Identity) -> Result<Arc<Self>, IdentityError> {
         let key = RwLock::new(Arc::new(identity.certified()?));
-        Ok(Arc::new(Self { peer: identity.peer, authority: identity.authority.clone(), key }))
+        let reset_key = blake3::derive_key("mobula 2026-11 stateless resets of a member", &identity.key);
+        Ok(Arc::new(Self { peer: identity.peer, authority: identity.authority.clone(), key, reset_key }))
     }
 
     /// Uses another certificate of the same member from now on.
@@ -204,6 +207,10 @@ impl Credentials {
     /// Whose they are.
     pub fn peer(&self) -> PeerIdentity {
         self.peer
+    }
+
+    pub(crate) fn reset_key(&self) -> [u8; 32] {
+        self.reset_key
     }
 
     /// The only CA believed.

@@ -124,6 +124,16 @@ pub(crate) async fn serve(
     Ok(())
 }
 
+/// Reads what a joiner may have sent, and writes it again: for fuzzing.
+pub(crate) fn reread_request(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    greeting::encode(&greeting::decode::<Request>(bytes)?)
+}
+
+/// Reads what a head may have answered a joiner, and writes it again: for fuzzing.
+pub(crate) fn reread_response(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+    greeting::encode(&greeting::decode::<Response>(bytes)?)
+}
+
 /// Believes a chain that has the pinned CA in it and is good up to that.
 #[derive(Debug)]
 struct Pinned {

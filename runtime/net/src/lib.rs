@@ -8,7 +8,7 @@
 //! | [`mesh`] | every process spoken with over the network: sessions that outlive connections |
 //! | [`unix`] | connections inside a host, to processes of the same user only |
 //! | [`connection`] | the two ends of a connection, whatever carries it: a bounded queue out, a bounded reader in |
-//! | `quic`, [`socket`] | a UDP port that speaks QUIC with certificates on both sides |
+//! | `quic`, `reset`, [`socket`] | a UDP port that speaks QUIC with certificates on both sides |
 //! | `greeting`, [`refusal`] | the first words of either side, and what they are answered with when something is wrong |
 //! | [`authority`], [`certificate`], [`identity`] | the cluster's CA, what its certificates say, a member's own |
 //! | [`join()`], [`token`] | how a member gets its certificate |
@@ -25,6 +25,7 @@ pub mod join;
 pub mod mesh;
 mod quic;
 pub mod refusal;
+mod reset;
 pub mod socket;
 pub mod token;
 pub mod unix;
@@ -39,3 +40,36 @@ pub use mesh::{Admitted, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents};
 pub use refusal::{Cause, Refusal, Refusals};
 pub use socket::Sockets;
 pub use token::Token;
+
+/// Doors for bytes of strangers, for the fuzz targets only: each reads first words and writes them again.
+#[doc(hidden)]
+pub mod doors {
+    use crate::refusal::Refusal;
+
+    /// The first words of a member.
+    ///
+    /// # Errors
+    ///
+    /// They are none.
+    pub fn greeting(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        crate::greeting::encode(&crate::greeting::decode::<crate::greeting::Greeting>(bytes)?)
+    }
+
+    /// What a joiner asks.
+    ///
+    /// # Errors
+    ///
+    /// It is no such thing.
+    pub fn join_request(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        crate::join::reread_request(bytes)
+    }
+
+    /// What a joiner is answered.
+    ///
+    /// # Errors
+    ///
+    /// It is no such thing.
+    pub fn join_response(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
+        crate::join::reread_response(bytes)
+    }
+}

@@ -22,6 +22,7 @@ use crate::certificate::{NODE_NAME, PeerIdentity};
 use crate::error::NetError;
 use crate::identity::Credentials;
 use crate::refusal::{Cause, Refusal, Refusals};
+use crate::reset::{RandomNames, ResetKey};
 use crate::socket::Sockets;
 
 /// The language of members.
@@ -41,6 +42,9 @@ const HALF_OPEN_TRUSTED: usize = 256;
 const IDLE_MAX: Duration = Duration::from_secs(6);
 /// The bulk connection has no heartbeats of ours.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
+
+/// A process that was started again frees a thousand connections of its peers in a second.
+const RESET_INTERVAL: Duration = Duration::from_millis(1);
 
 /// The first guess at a round trip, for the first retries of a handshake: hosts of a cluster are near to each other.
 const INITIAL_RTT: Duration = Duration::from_millis(50);
@@ -79,6 +83,7 @@ impl Port {
     /// Speaks QUIC at a socket as the member whose credentials these are.
     pub(crate) fn open(sockets: Sockets, credentials: Arc<Credentials>) -> Result<Self, NetError> {
         let roots = credentials.roots()?;
+        let reset_key = credentials.reset_key();
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider());
         let verifier = verifier.build().map_err(|error| NetError::Tls(error.to_string()))?;
         let client = client_crypto(verifier, Some(credentials.clone()), ALPN)?;
@@ -95,7 +100,7 @@ impl Port {
         server.send_tls13_tickets = 0;
         let server = QuicServerConfig::try_from(server).map_err(|error| NetError::Tls(error.to_string()))?;
         let server = Arc::new(server);
-        let endpoint = endpoint(sockets, Some(server_config(server.clone(), false)))?;
+        let endpoint = endpoint(sockets, reset_key, Some(server_config(server.clone(), false)))?;
         let refusals = Arc::default();
         Ok(Self { endpoint, client: Arc::new(client), server, half_open: Arc::default(), refusals })
     }
@@ -209,7 +214,10 @@ impl Drop for HalfOpen {
 pub(crate) fn joiner(addr: SocketAddr) -> Result<quinn::Endpoint, NetError> {
     let any = if addr.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
     let any = any.parse().expect("an address in the code");
-    endpoint(Sockets::udp(any).map_err(NetError::Socket)?, None)
+    // Nobody is connected to it after it has gone.
+    let mut reset_key = [0; 32];
+    getrandom::fill(&mut reset_key).map_err(|error| NetError::Socket(error.into()))?;
+    endpoint(Sockets::udp(any).map_err(NetError::Socket)?, reset_key, None)
 }
 
 pub(crate) async fn dial(
@@ -248,8 +256,13 @@ pub(crate) fn provider() -> Arc<CryptoProvider> {
     Arc::new(rustls::crypto::ring::default_provider())
 }
 
-fn endpoint(sockets: Sockets, server: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint, NetError> {
-    let mut config = EndpointConfig::default();
+fn endpoint(
+    sockets: Sockets,
+    reset_key: [u8; 32],
+    server: Option<quinn::ServerConfig>,
+) -> Result<quinn::Endpoint, NetError> {
+    let mut config = EndpointConfig::new(Arc::new(ResetKey(reset_key)));
+    config.cid_generator(|| Box::new(RandomNames)).min_reset_interval(RESET_INTERVAL);
     config.max_udp_payload_size(LOOPBACK_MTU).expect("it is more than the least that QUIC allows");
     let Sockets { runtime, socket, .. } = sockets.split();
     quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime).map_err(NetError::Socket)

@@ -51,7 +51,7 @@ impl Slots {
     /// Slots of one worker: one for each of its threads; threads beyond them are not accused.
     pub const COUNT: usize = 512;
 
-    /// Slots in which nothing runs, and the descriptor by which the worker opens them. It is inherited by children.
+    /// Slots in which nothing runs, and the descriptor by which the worker opens them. No child inherits it by itself.
     ///
     /// # Errors
     ///

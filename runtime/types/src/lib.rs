@@ -14,6 +14,8 @@
 //! | [`death`] | why a process or node ended |
 //! | [`state`] | the records that `status` and `list` print |
 //! | [`error`] | [`Error`]: any error as text, for programs that pass errors on |
+//! | [`view`] | what head and nodes tell one another of the cluster |
+//! | [`names`] | names of actors, and what fences their earlier holders off |
 //! | [`outcome`] | [`Outcome`], [`CallError`] and the causes a caller is told |
 //! | [`exit`] | [`ExitReason`]: why an actor ended, root cause first |
 //! | [`supervision`] | restart policies and strategies |
@@ -25,12 +27,14 @@ pub mod exit;
 pub mod ids;
 pub mod machine;
 pub mod member;
+pub mod names;
 pub mod outcome;
 pub mod placement;
 pub mod resources;
 pub mod state;
 pub mod supervision;
 pub mod time;
+pub mod view;
 
 pub use death::{Culprit, Death, DeathCause};
 pub use error::Error;
@@ -38,7 +42,9 @@ pub use exit::{ExitReason, Panic};
 pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId};
 pub use machine::StateMachine;
 pub use member::{ClusterId, MemberId, Role};
+pub use names::{Fencing, Held, NameKey, Namespace};
 pub use outcome::{CallError, ErrorChain, NoError, NotStarted, Outcome, Unknown};
 pub use placement::{NodeLoad, PlacementSpec, PlacementStrategy};
 pub use supervision::{Backoff, Intensity, Restart, RestartPolicy, Strategy};
 pub use time::{Deadline, Time};
+pub use view::{Beat, BeatAnswer, HeadId, Member, Registration, ViewChange};

@@ -82,3 +82,29 @@ pub struct Listed {
     /// What it waits for, if it waits.
     pub why: Option<String>,
 }
+
+/// One line of `mobula token list --json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenStatus {
+    /// Its id, which is not secret.
+    pub id: String,
+    /// As what its user may come.
+    pub role: String,
+    /// When it ends, in milliseconds since the Unix epoch.
+    pub expires_unix_ms: u64,
+    /// Whether it was used.
+    pub is_used: bool,
+    /// Wrong secrets shown with its id.
+    pub failures: u32,
+}
+
+/// What `mobula logs --json` prints: a part of what a process wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPart {
+    /// The lines, as text; bytes that are none are replaced.
+    pub text: String,
+    /// Where the next part begins.
+    pub next_offset: u64,
+    /// Nothing will follow once all that is there was read.
+    pub has_ended: bool,
+}

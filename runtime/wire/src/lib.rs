@@ -9,10 +9,12 @@
 //! | [`call`] | [`CallFrame`]: the envelope of a call that leaves its process |
 //! | [`frame`] | the outside of everything a connection carries |
 //! | [`parcel`] | what one process says to another |
+//! | [`cluster`] | what nodes and the head say to one another |
 //! | [`local`] | what a process and its node say to one another |
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod cluster;
 pub mod codec;
 pub mod frame;
 pub mod local;

@@ -17,7 +17,7 @@ const fn in_flight_bytes_max(lane: Lane) -> usize {
 /// Frames in flight: 16 MiB of frames of 64 bytes, and what a process of millions of calls a second sends in 100 ms.
 pub(super) const IN_FLIGHT_FRAMES_MAX: usize = 1 << 18;
 
-/// Bytes that wait and are in flight, per lane. A frame larger than this fits an empty lane.
+/// Bytes that wait and are in flight, per lane; the last frame may go beyond, as large as it is.
 pub(super) const HELD_BYTES_MAX: usize = 64 << 20;
 
 /// Frames that wait and are in flight, per lane: credit bounds what one process sends to one actor, this all of it.
@@ -45,6 +45,8 @@ pub(super) struct LaneState<F> {
     /// Of those held, so many have been written to the link that is there now.
     in_flight: usize,
     in_flight_bytes: usize,
+    /// What the connection before had taken of them.
+    resends: u64,
     /// Frames that have come from the other side, in order and without a hole.
     received: u64,
     /// What came since the other side was told.
@@ -67,6 +69,7 @@ impl<F: Clone> LaneState<F> {
             acknowledged: 0,
             in_flight: 0,
             in_flight_bytes: 0,
+            resends: 0,
             received: 0,
             untold_frames: 0,
             untold_bytes: 0,
@@ -82,8 +85,7 @@ impl<F: Clone> LaneState<F> {
     }
 
     pub(super) fn push(&mut self, frame: F, bytes: usize) -> Result<(), Full> {
-        let beyond = self.held_bytes + bytes > HELD_BYTES_MAX || self.held.len() >= HELD_FRAMES_MAX;
-        if beyond && !self.held.is_empty() {
+        if self.held_bytes >= HELD_BYTES_MAX || self.held.len() >= HELD_FRAMES_MAX {
             return Err(Full { frames: self.held.len(), bytes: self.held_bytes });
         }
         self.held_bytes += bytes;
@@ -114,12 +116,18 @@ impl<F: Clone> LaneState<F> {
     /// arrived is sent again. The number of the first frame on the new connection.
     pub(super) fn resume(&mut self, theirs: u64, planted: Planted) -> u64 {
         self.forget(theirs);
+        self.resends = self.in_flight as u64;
         // SES-1: nothing that did not arrive is left out.
         if !planted.is(Mutant::ForgetUnacknowledged) {
             (self.in_flight, self.in_flight_bytes) = (0, 0);
         }
         self.told();
         self.acknowledged
+    }
+
+    /// Frames that the last new connection takes for the second time.
+    pub(super) fn resends(&self) -> u64 {
+        self.resends
     }
 
     /// Whether the word of the other side can be true; what it has received is forgotten.
@@ -177,7 +185,7 @@ impl<F: Clone> LaneState<F> {
         self.in_flight <= self.held.len()
             && (self.in_flight_bytes <= self.in_flight_bytes_max || self.in_flight == 1)
             && self.in_flight <= IN_FLIGHT_FRAMES_MAX
-            && (self.held_bytes <= HELD_BYTES_MAX || self.held.len() == 1)
+            && self.held.back().is_none_or(|last| self.held_bytes - last.bytes < HELD_BYTES_MAX)
             && self.held.len() <= HELD_FRAMES_MAX
     }
 }

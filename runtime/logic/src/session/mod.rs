@@ -260,6 +260,17 @@ pub enum CloseReason {
     Silent,
 }
 
+/// What has happened to a session (G21: nothing is silent).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that have carried a link.
+    pub connections: u64,
+    /// Frames that were sent again.
+    pub resent: u64,
+    /// Frames that had come before and were dropped.
+    pub repeats: u64,
+}
+
 /// One side's end of a session.
 #[derive(Debug)]
 pub struct Session<F> {
@@ -271,6 +282,7 @@ pub struct Session<F> {
     dialing: [Dialing; 2],
     liveness: Liveness,
     is_over: bool,
+    counts: Counts,
     outputs: VecDeque<Output<F>>,
     pub(crate) planted: Planted,
 }
@@ -302,6 +314,7 @@ impl<F: Clone> Session<F> {
             dialing: [Dialing::new(may_dial), Dialing::new(may_dial)],
             liveness: Liveness::new(now),
             is_over: false,
+            counts: Counts::default(),
             outputs: VecDeque::new(),
             planted: Planted::default(),
         }
@@ -326,6 +339,11 @@ impl<F: Clone> Session<F> {
     /// Whether the session is over.
     pub fn is_over(&self) -> bool {
         self.is_over
+    }
+
+    /// What has happened so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
     }
 
     /// Whether a link has a connection.
@@ -456,8 +474,10 @@ impl<F: Clone> Session<F> {
         }
         self.dialing[link as usize].connected();
         let Some(Current { connection, dialer, .. }) = self.link(link).current else { return };
+        self.counts.connections += 1;
         for lane in lanes(link) {
             let number = self.lanes[lane as usize].resume(theirs[lane as usize], self.planted);
+            self.counts.resent += self.lanes[lane as usize].resends();
             self.outputs.push_back(Output::Begin { connection, lane, number });
         }
         if link == Link::Main {
@@ -514,6 +534,8 @@ impl<F: Clone> Session<F> {
             if self.lanes[lane as usize].owes_word() {
                 self.say_received(now);
             }
+        } else {
+            self.counts.repeats += 1;
         }
     }
 

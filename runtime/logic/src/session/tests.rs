@@ -200,10 +200,12 @@ fn the_window_holds_frames_back_and_one_large_frame_always_goes() {
     session.handle(at(2), Input::Heartbeat { connection: 5, received: [0, 1, 0] });
     assert_eq!(sent(&mut session), 1);
     let mut session = up();
-    session.send(at(1), Lane::Calls, 0, HELD_BYTES_MAX + 1).unwrap();
-    assert_eq!(sent(&mut session), 1);
-    let full = session.send(at(1), Lane::Calls, 1, 1).unwrap_err();
-    assert_eq!(full, Full { frames: 1, bytes: HELD_BYTES_MAX + 1 });
+    session.send(at(1), Lane::Calls, 0, 1).unwrap();
+    session.handle(at(2), Input::Heartbeat { connection: 5, received: [0, 1, 0] });
+    session.send(at(2), Lane::Calls, 1, 4 * HELD_BYTES_MAX).unwrap();
+    assert_eq!(sent(&mut session), 2);
+    let full = session.send(at(2), Lane::Calls, 2, 1).unwrap_err();
+    assert_eq!(full, Full { frames: 1, bytes: 4 * HELD_BYTES_MAX });
     let mut session = up();
     for frame in 0..IN_FLIGHT_FRAMES_MAX as u64 + 1 {
         session.send(at(1), Lane::Calls, frame, 1).unwrap();

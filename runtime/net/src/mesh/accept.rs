@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mobula_logic::session::{Input, Lane, Link, Offer};
+use mobula_types::Role;
 use quinn::VarInt;
 use tokio::time::timeout;
 
@@ -84,7 +85,8 @@ async fn whose(
 ) -> Result<Option<Arc<Peer>>, Refusal> {
     let known = {
         let peers = inner.peers.read();
-        peers.values().find(|peer| peer.is_with(offer.half, identity.member) && peer.recognises(offer)).cloned()
+        let is_theirs = |peer: &&Arc<Peer>| peer.is_with(offer.half) && peer.recognises(offer, identity.member);
+        peers.values().find(is_theirs).cloned()
     };
     if known.is_some() {
         return Ok(known);
@@ -98,16 +100,17 @@ async fn whose(
         return Ok(None);
     }
     let Admitted { peer: id, welcome } = inner.gate.admit(identity, hello).await?;
-    let peer = match inner.peer(id).filter(|peer| peer.recognises(offer)) {
+    let peer = match inner.peer(id).filter(|peer| peer.recognises(offer, identity.member)) {
         Some(peer) => peer,
         None => {
             // Whoever had this id has begun anew.
-            let old = inner.peer(id);
-            let peer = Peer::begin(inner, id, old.and_then(|old| old.addr()), Some(identity.member));
+            let peer = Peer::begin(inner, id, None, Some(identity.member));
             inner.replace(peer.clone());
             peer
         }
     };
-    peer.admitted(welcome, identity.member);
+    // A node dials from the port at which it takes connections; a driver takes none.
+    let addr = (identity.role == Role::Node).then(|| quic.remote_address());
+    peer.admitted(inner, welcome, identity.member, addr);
     Ok(Some(peer))
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::Event;
+use super::{Event, Lane};
 
 /// Events that may wait before readers wait: a millisecond's work at a million a second is 1,000.
 const EVENTS_MAX: usize = 32 << 10;
@@ -60,13 +60,15 @@ impl Queue {
         }
     }
 
-    /// Waits until there is room.
-    pub(super) async fn room(&self) {
+    /// Waits until there is room. The control lane has twice as much, so that heartbeats are still heard when the others
+    /// wait.
+    pub(super) async fn room(&self, lane: Lane) {
+        let times = if lane == Lane::Control { 2 } else { 1 };
         loop {
             let emptied = self.emptied.notified();
             {
                 let waiting = self.waiting.lock();
-                let has_room = waiting.events.len() < EVENTS_MAX && waiting.bytes < BYTES_MAX;
+                let has_room = waiting.events.len() < times * EVENTS_MAX && waiting.bytes < times * BYTES_MAX;
                 if has_room || waiting.is_closed {
                     return;
                 }

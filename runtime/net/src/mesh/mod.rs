@@ -45,7 +45,7 @@ use crate::socket::Sockets;
 
 pub use events::MeshEvents;
 use events::Queue;
-pub use mobula_logic::session::Lane;
+pub use mobula_logic::session::{Counts, Lane};
 use peer::Peer;
 
 /// What a mesh must know to begin.
@@ -203,6 +203,8 @@ struct Inner {
     begun: tokio::time::Instant,
     /// Whether silent peers can be probed.
     probes: bool,
+    /// Runs what senders on any thread begin.
+    runtime: tokio::runtime::Handle,
     is_closed: AtomicBool,
 }
 
@@ -239,6 +241,7 @@ impl Mesh {
             events,
             begun: tokio::time::Instant::now(),
             probes,
+            runtime: tokio::runtime::Handle::current(),
             is_closed: AtomicBool::new(false),
         });
         tokio::spawn(accept::accept_all(inner.clone()));
@@ -298,12 +301,45 @@ impl Mesh {
             return Err(SendError::Closed);
         }
         let peer = self.inner.peer(to).ok_or(SendError::Unknown { to })?;
-        peer.send(&self.inner, lane, Frame { kind, body })
+        match peer.send(&self.inner, lane, Frame { kind, body: body.clone() }) {
+            // Its session has ended just now; another one may have taken its place.
+            Err(SendError::Unknown { to }) => {
+                let peer = self.inner.peer(to).ok_or(SendError::Unknown { to })?;
+                peer.send(&self.inner, lane, Frame { kind, body })
+            }
+            sent => sent,
+        }
+    }
+
+    /// Like [`send`](Self::send), and waits for room instead of saying `Full`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`], but not `Full`.
+    pub async fn send_when_room(
+        &self,
+        to: ProcessId,
+        lane: Lane,
+        kind: FrameKind,
+        body: Bytes,
+    ) -> Result<(), SendError> {
+        loop {
+            let peer = self.inner.peer(to).ok_or(SendError::Unknown { to })?;
+            let room = peer.room();
+            match self.send(to, lane, kind, body.clone()) {
+                Err(SendError::Full { .. }) => room.await,
+                done => return done,
+            }
+        }
     }
 
     /// Ends the session with a peer that was declared dead, and forgets it. [`Event::Ended`] says what was not delivered.
     pub fn end(&self, peer: ProcessId) {
-        let Some(peer) = self.inner.peers.write().remove(&peer) else { return };
+        let mut peers = self.inner.peers.write();
+        let Some(peer) = peers.remove(&peer) else { return };
+        if let Some(theirs) = peer.theirs() {
+            self.inner.bury(theirs);
+        }
         peer.end(&self.inner);
     }
 
@@ -328,7 +364,19 @@ impl Mesh {
         &self.inner.port.refusals
     }
 
-    /// The address at which a peer is or from which it came.
+    /// What has happened to the sessions with all peers that are known now.
+    pub fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for peer in self.inner.peers.read().values() {
+            let Counts { connections, resent, repeats } = peer.counts();
+            sum.connections += connections;
+            sum.resent += resent;
+            sum.repeats += repeats;
+        }
+        sum
+    }
+
+    /// The address at which a peer is: as it was told, or from which it came.
     pub fn addr(&self, peer: ProcessId) -> Option<SocketAddr> {
         self.inner.peer(peer)?.addr()
     }
@@ -369,10 +417,11 @@ impl Inner {
 
     /// Puts a peer in place of the one with its id, whose session is over then.
     fn replace(self: &Arc<Self>, peer: Arc<Peer>) {
-        let old = self.peers.write().insert(peer.id(), peer);
-        if let Some(old) = old {
+        let mut peers = self.peers.write();
+        if let Some(old) = peers.get(&peer.id()) {
             old.end(self);
         }
+        peers.insert(peer.id(), peer);
     }
 
     /// Remembers that a session was ended here.

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mobula_logic::Session;
-use mobula_logic::session::{CloseReason, ConnectionId, Input, Lane, Link, Offer, Output, Received};
+use mobula_logic::session::{CloseReason, ConnectionId, Counts, Input, Lane, Link, Offer, Output, Received};
 use mobula_types::{MemberId, ProcessId, StateMachine, Time};
 use mobula_wire::FrameKind;
 use parking_lot::{Mutex, MutexGuard};
 use quinn::VarInt;
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use super::{Event, Inner, SendError, dial, half, probe};
 use crate::connection::{Closed, Connection, Frame, Incoming};
@@ -38,6 +39,8 @@ pub(super) struct Peer {
     state: Mutex<State>,
     /// Wakes the task that looks at the clock.
     wake: Notify,
+    /// Wakes those that wait for room.
+    room: Notify,
 }
 
 struct State {
@@ -96,8 +99,8 @@ impl Peer {
             armed: Time::MAX,
             is_stopped: false,
         };
-        let peer = Arc::new(Self { id, state: Mutex::new(state), wake: Notify::new() });
-        tokio::spawn(keep_time(inner.clone(), peer.clone()));
+        let peer = Arc::new(Self { id, state: Mutex::new(state), wake: Notify::new(), room: Notify::new() });
+        inner.runtime.spawn(keep_time(inner.clone(), peer.clone()));
         peer
     }
 
@@ -109,20 +112,32 @@ impl Peer {
         self.state.lock().addr
     }
 
-    pub(super) fn admitted(&self, welcome: Bytes, member: MemberId) {
+    /// The gate has let a member in as this peer; `addr` is where it is, if it takes connections there.
+    pub(super) fn admitted(
+        self: &Arc<Self>,
+        inner: &Arc<Inner>,
+        welcome: Bytes,
+        member: MemberId,
+        addr: Option<SocketAddr>,
+    ) {
         let mut state = self.state.lock();
         (state.welcome, state.member) = (welcome, Some(member));
+        if state.addr.is_none() && addr.is_some() {
+            state.addr = addr;
+            state.session.handle(inner.now(), Input::MayDial);
+            self.perform(inner, state);
+        }
     }
 
-    /// Whether somebody's words belong to this peer's session.
-    pub(super) fn recognises(&self, offer: &Offer) -> bool {
-        self.state.lock().session.recognises(offer)
+    /// Whether words of a member belong to this peer's session.
+    pub(super) fn recognises(&self, offer: &Offer, member: MemberId) -> bool {
+        let state = self.state.lock();
+        state.member.is_none_or(|known| known == member) && state.session.recognises(offer)
     }
 
     /// Whether the session is with this half.
-    pub(super) fn is_with(&self, half: u64, member: MemberId) -> bool {
-        let state = self.state.lock();
-        state.session.theirs() == Some(half) && state.member == Some(member)
+    pub(super) fn is_with(&self, half: u64) -> bool {
+        self.state.lock().session.theirs() == Some(half)
     }
 
     /// The peer is at this address now.
@@ -130,9 +145,6 @@ impl Peer {
         let mut state = self.state.lock();
         if (state.addr, state.member) != (Some(addr), Some(member)) {
             (state.addr, state.member) = (Some(addr), Some(member));
-            state.session.handle(inner.now(), Input::MayDial);
-            self.perform(inner, state);
-        } else if !state.session.is_up(Link::Main) {
             state.session.handle(inner.now(), Input::MayDial);
             self.perform(inner, state);
         }
@@ -155,13 +167,25 @@ impl Peer {
         self.perform(inner, state);
     }
 
-    /// Ends the session. Whoever comes back to it is told.
+    /// The other side's half of the session.
+    pub(super) fn theirs(&self) -> Option<u64> {
+        self.state.lock().session.theirs()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        self.state.lock().session.counts()
+    }
+
+    /// Waits until the other side has said that something has arrived, or the session is over.
+    pub(super) fn room(&self) -> Notified<'_> {
+        self.room.notified()
+    }
+
+    /// Ends the session.
     pub(super) fn end(self: &Arc<Self>, inner: &Arc<Inner>) {
-        if let Some(theirs) = self.state.lock().session.theirs() {
-            inner.bury(theirs);
-        }
         self.handle(inner, Input::End);
         self.stop();
+        self.room.notify_waiters();
     }
 
     /// Closes its connections; their watchers tell the session.
@@ -222,7 +246,7 @@ impl Peer {
                 Output::Answer { connection, offer } => state.answer(inner, connection, offer),
                 Output::Dial { offer } => {
                     if let Some(addr) = state.addr {
-                        tokio::spawn(dial::dial(inner.clone(), self.clone(), addr, state.member, offer));
+                        inner.runtime.spawn(dial::dial(inner.clone(), self.clone(), addr, state.member, offer));
                     }
                 }
                 Output::Close { connection, why } => state.close(connection, why),
@@ -233,7 +257,7 @@ impl Peer {
                     inner.events.push(Event::Down { peer: self.id, why });
                 }
                 Output::Probe => {
-                    tokio::spawn(probe::probe(inner.clone(), self.clone(), state.addr));
+                    inner.runtime.spawn(probe::probe(inner.clone(), self.clone(), state.addr));
                 }
                 Output::Silent { silent, refused } => {
                     inner.events.push(Event::Silent { peer: self.id, silent, refused });
@@ -273,18 +297,15 @@ impl Peer {
             let state = self.state.lock();
             (state.addr, state.member)
         };
-        {
-            let mut peers = inner.peers.write();
-            let is_current = peers.get(&self.id).is_some_and(|peer| Arc::ptr_eq(peer, self));
-            if is_current {
-                peers.insert(self.id, Self::begin(inner, self.id, addr, member));
-            }
-        }
         if let Some(refusal) = refusal {
             inner.events.push(Event::Refused { peer: self.id, refusal });
         }
-        self.handle(inner, Input::End);
-        self.stop();
+        // Nothing is said of the new session before the end of this one.
+        let mut peers = inner.peers.write();
+        self.end(inner);
+        if peers.get(&self.id).is_some_and(|peer| Arc::ptr_eq(peer, self)) {
+            peers.insert(self.id, Self::begin(inner, self.id, addr, member));
+        }
     }
 }
 
@@ -377,7 +398,7 @@ async fn read_lane(
         if let Err(closed) = peer.take(&inner, connection, lane, first, &mut incoming) {
             break closed;
         }
-        inner.events.room().await;
+        inner.events.room(lane).await;
     };
     // A stream that ends or cannot be read ends its connection; where that is over already, nothing happens.
     tracing::debug!(peer = %peer.id, ?lane, %closed, "a lane's stream ended");
@@ -421,6 +442,10 @@ impl Peer {
             state.session.handle(now, input);
         }
         self.perform(inner, state);
+        if lane == Lane::Control {
+            // Heartbeats come here.
+            self.room.notify_waiters();
+        }
         result
     }
 }

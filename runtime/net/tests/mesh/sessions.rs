@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mobula_net::mesh::SendError;
 use mobula_net::{Event, Lane, Mesh};
 use mobula_wire::FrameKind;
 
@@ -85,7 +86,10 @@ async fn every_frame_arrives_once_and_in_order_while_connections_are_cut() {
     let (a, b) = (Node::start(&authority, 1).await, Node::start(&authority, 2).await);
     a.knows(&b);
     b.knows(&a);
+    let mesh = a.mesh.clone();
     exchange(a, b, 10_002, 1000).await;
+    let counts = mesh.counts();
+    assert!(counts.connections >= 10 && counts.resent > 0, "{counts:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,4 +148,46 @@ async fn a_peer_that_was_started_again_ends_the_session_with_the_one_before() {
     a.wait(|event| matches!(event, Event::Ended { .. }).then_some(())).await;
     a.mesh.send(node(2), Lane::Calls, FrameKind::Cluster, Bytes::from_static(b"again")).unwrap();
     assert_eq!(b.wait(body).await.1, "again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_does_not_read_holds_up_the_sender_and_loses_nothing_and_is_not_silent() {
+    let authority = authority();
+    let (mut a, mut b) = (Node::start(&authority, 1).await, Node::start(&authority, 2).await);
+    a.knows(&b);
+    let megabyte = Bytes::from(vec![7; 1 << 20]);
+    let mut sent = 0u64;
+    let mut full = 0;
+    // What the queue of the reader and the windows take, and then what waits here.
+    while full < 5 {
+        match a.mesh.send(node(2), Lane::Bulk, FrameKind::Parcel, megabyte.clone()) {
+            Ok(()) => sent += 1,
+            Err(SendError::Full { .. }) => {
+                full += 1;
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(other) => panic!("{other}"),
+        }
+        assert!(sent < 1000, "it is bounded");
+    }
+    a.mesh.send(node(2), Lane::Control, FrameKind::Cluster, Bytes::from_static(b"soon")).unwrap();
+    let waiting = {
+        let (mesh, body) = (a.mesh.clone(), megabyte.clone());
+        tokio::spawn(async move { mesh.send_when_room(node(2), Lane::Bulk, FrameKind::Parcel, body).await })
+    };
+    sent += 1;
+    let mut got = 0;
+    while got < sent {
+        match b.wait(body).await {
+            (Lane::Bulk, body) => {
+                assert_eq!(body, megabyte);
+                got += 1;
+            }
+            (lane, body) => assert_eq!((lane, &body[..]), (Lane::Control, &b"soon"[..])),
+        }
+    }
+    waiting.await.unwrap().unwrap();
+    while let Some(event) = a.events.try_next() {
+        assert!(matches!(event, Event::Up { .. }), "the reader was heard all the time, but {event:?}");
+    }
 }

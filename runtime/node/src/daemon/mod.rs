@@ -1,3 +1,38 @@
 //! The node of a host: routes between its processes and other nodes, grants places, starts and buries workers.
+//!
+//! ```text
+//! drivers, workers ──socket──► door ──parcels──► routes ──► sockets, mesh
+//! command line      (readers)    └──all else──► state ──► machines ──► routes, workers, head
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`], [`hardware`] | how a node is started, what its host has |
+//! | `node` | a [`Node`] from start to end |
+//! | `door` | the socket of this host |
+//! | `routes` | the way of a parcel, without the state |
+//! | `state` and what it names | the one task that owns the node's state |
+//! | `roster` | who is attached, and the jobs |
+//! | `seat` | the head's part, on one node |
+//! | [`workers`] | processes: starts, deaths, output, programs |
 
+mod arrivals;
+mod burial;
+pub mod config;
+mod door;
+mod gather;
+pub mod hardware;
+mod input;
+mod node;
+mod peers;
+mod placing;
+mod roster;
+mod routes;
+mod seat;
+mod state;
+mod talk;
+mod tool;
 pub mod workers;
+
+pub use config::{NodeConfig, Part, StartError};
+pub use node::{Node, SOCKET};

@@ -35,10 +35,10 @@ pub enum OpenError {
 }
 
 impl SharedWords {
-    /// New memory of `len` zeros, and the descriptor by which another process opens it. Children inherit it: the one that
-    /// is meant closes it for its own children.
+    /// New memory of `len` zeros, and the descriptor by which another process opens it. No child inherits it: it is handed
+    /// over, as standard input or through a socket.
     pub(crate) fn create(name: &str, len: usize) -> io::Result<(Self, OwnedFd)> {
-        let file = memfd_create(name, MemfdFlags::ALLOW_SEALING)?;
+        let file = memfd_create(name, MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)?;
         ftruncate(&file, byte_len(len))?;
         fcntl_add_seals(&file, SEALS)?;
         let words = Self::map(&file, len)?;

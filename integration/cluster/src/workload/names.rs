@@ -1,0 +1,73 @@
+//! Named actors, started one after the other: what was acknowledged must be there in the end.
+
+use std::time::Duration;
+
+use mobula::prelude::*;
+use mobula_cluster::report::Account;
+
+use crate::{Finish, Load};
+
+pub(crate) struct Registered {
+    pub(crate) account: Account,
+    pub(crate) acknowledged: Vec<u64>,
+}
+
+struct Bearer {
+    number: u64,
+}
+
+#[actor(max_restarts = 1000, restart_period_ms = 10000)]
+impl Bearer {
+    fn new(number: u64) -> Self {
+        Bearer { number }
+    }
+
+    fn number(&self) -> u64 {
+        self.number
+    }
+}
+
+/// Between two of them.
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) async fn run(load: &Load, finish: Finish) -> Registered {
+    let (mut account, mut acknowledged) = (Account::default(), Vec::new());
+    let mut over = Box::pin(finish.clone().settle_time());
+    while account.submitted < load.names && !finish.is_ordered() {
+        let number = account.submitted;
+        account.submitted += 1;
+        tokio::select! {
+            started = Bearer::spawn(number).name(name(number)).into_future() => match started {
+                Ok(_) => {
+                    account.count("ok", None);
+                    acknowledged.push(number);
+                }
+                Err(error) => account.count("not_started", Some(error.to_string())),
+            },
+            () = &mut over => account.pending += 1,
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+    Registered { account, acknowledged }
+}
+
+fn name(number: u64) -> String {
+    format!("bearer-{number}")
+}
+
+/// Which of them are not found, or are somebody else.
+pub(crate) async fn lost(acknowledged: &[u64]) -> Vec<String> {
+    let mut lost = Vec::new();
+    for number in acknowledged {
+        let found = match mobula::actor::<Bearer>(&name(*number)).await {
+            Ok(bearer) => bearer.number().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        match found {
+            Ok(found) if found == *number => {}
+            Ok(other) => lost.push(format!("{} leads to {other}", name(*number))),
+            Err(error) => lost.push(format!("{}: {error}", name(*number))),
+        }
+    }
+    lost
+}

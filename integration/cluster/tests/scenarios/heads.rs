@@ -1,0 +1,39 @@
+//! The head is killed again and again while names are registered: nothing acknowledged is lost (G12).
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use mobula_cluster::cluster::Plan;
+use mobula_cluster::oracle::Holdings;
+
+use crate::{cluster, times};
+
+#[test]
+fn the_head_is_killed_during_registrations() -> Result<()> {
+    let Some((mut cluster, _turn)) = cluster(Plan::of(3).head_apart())? else { return Ok(()) };
+    let before = Holdings::of(&cluster);
+    let record = cluster.folder().join("r").display().to_string();
+    // What runs is on the other nodes: it goes on without the head.
+    let words = ["load", "--record", &record, "--names", "5000", "--tasks", "16", "--task-ms", "5", "--actors", "3"];
+    let driver = cluster.drive(1, "driver", &words)?;
+    let epoch = cluster.status(0)?.epoch;
+    let kills = times(20);
+    for _ in 0..kills {
+        thread::sleep(Duration::from_millis(500));
+        cluster.kill_node(0)?;
+        cluster.start_node(0)?;
+        let begun = Instant::now();
+        cluster.until_alive(3)?;
+        println!("all nodes were back {:?} after the head", begun.elapsed());
+        ensure!(begun.elapsed() < Duration::from_secs(4), "nodes came back only after {:?}", begun.elapsed());
+    }
+    let after = cluster.status(0)?.epoch;
+    ensure!(after == epoch + kills as u64, "epoch {epoch} was followed by {after} after {kills} restarts");
+    let report = driver.finish()?;
+    println!("{report:#?}");
+    ensure!(report.names.of("ok") > kills as u64, "hardly a name was registered: {:?}", report.names);
+    ensure!(report.tasks.of("ok") == report.tasks.submitted, "tasks need no head: {:?}", report.tasks);
+    ensure!(report.calls.of("ok") == report.calls.submitted, "calls need no head: {:?}", report.calls);
+    before.restored(&cluster)
+}

@@ -1,0 +1,43 @@
+//! What is done to clusters, and what must hold meanwhile and afterwards; one subject per file.
+//!
+//! The tests take turns: each has the machine for itself, or their bounds would say nothing. `MOBULA_CLUSTER_LONG=1`
+//! makes the ones that go on for a time go on ten times longer; `MOBULA_CLUSTER_LOG=debug` has the nodes log.
+
+mod cuts;
+mod deaths;
+mod drains;
+mod heads;
+mod kills;
+mod left_behind;
+mod refusals;
+mod stalls;
+mod starts;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::Result;
+use mobula_cluster::cluster::{Cluster, Plan};
+
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// Waits for the machine, and makes a cluster; `None` where there can be none.
+fn cluster(plan: Plan) -> Result<Option<(Cluster, MutexGuard<'static, ()>)>> {
+    let turn = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    Ok(Cluster::start(plan)?.map(|cluster| (cluster, turn)))
+}
+
+/// How often something is repeated: ten times as often in a long run.
+fn times(count: usize) -> usize {
+    if std::env::var_os("MOBULA_CLUSTER_LONG").is_some() { count * 10 } else { count }
+}
+
+/// Numbers that look random and are the same in every run.
+struct Chance(u64);
+
+impl Chance {
+    /// One of `count` numbers from 0 on.
+    fn below(&mut self, count: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from(self.0 >> 33).unwrap_or(0) % count
+    }
+}

@@ -1,0 +1,41 @@
+//! Processes that stand still: a node that is stopped for less than 5 s is missed by nobody, a longer stop is a death.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use mobula_cluster::cluster::Plan;
+use mobula_cluster::oracle::Holdings;
+use rustix::process::Signal;
+
+use crate::cluster;
+
+#[test]
+fn a_node_stands_still_and_goes_on() -> Result<()> {
+    let Some((mut cluster, _turn)) = cluster(Plan::of(4).head_apart())? else { return Ok(()) };
+    let before = Holdings::of(&cluster);
+    let record = cluster.folder().join("r").display().to_string();
+    let words = ["load", "--record", &record, "--tasks", "64", "--task-ms", "5", "--actors", "6"];
+    let driver = cluster.drive(0, "driver", &words)?;
+    for (node, stop_s) in [(1, 1), (2, 4), (3, 8)] {
+        let life = life_of(&cluster, node)?;
+        cluster.node(node)?.signal(Signal::STOP)?;
+        thread::sleep(Duration::from_secs(stop_s));
+        cluster.node(node)?.signal(Signal::CONT)?;
+        cluster.until_alive(4).with_context(|| format!("node {node} stood still for {stop_s} s"))?;
+        let same = life_of(&cluster, node)? == life;
+        ensure!(same == (stop_s < 5), "after {stop_s} s, node {node} is {}", if same { "the same" } else { "another" });
+    }
+    let report = driver.finish()?;
+    println!("{report:#?}");
+    before.restored(&cluster)
+}
+
+/// Which life of which node the head counts at the address of this one.
+fn life_of(cluster: &mobula_cluster::cluster::Cluster, node: usize) -> Result<(String, u32)> {
+    let ip = cluster.host(node).ip().to_string();
+    let nodes = cluster.status(0)?.nodes;
+    let found = nodes.iter().find(|node| node.state == "alive" && node.addr.starts_with(&format!("{ip}:")));
+    let found = found.with_context(|| format!("the head knows of no living node at {ip}: {nodes:?}"))?;
+    Ok((found.node_id.clone(), found.incarnation))
+}

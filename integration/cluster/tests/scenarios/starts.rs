@@ -1,0 +1,89 @@
+//! Starting: how soon a node is there, what it costs, where it listens; and programs that run on what was started.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use mobula_cluster::cluster::{Cluster, DASHBOARD_PORT, PORT, Plan};
+use mobula_cluster::oracle::Holdings;
+use mobula_cluster::traces::{self, Socket};
+
+use crate::cluster;
+
+/// What an idle node may hold, and a second of it may take; the builds of tests are not optimised.
+const IDLE_BYTES: u64 = 50 << 20;
+const IDLE_CPU_S: f64 = 0.05;
+
+#[test]
+fn nodes_are_light_and_listen_only_where_documented() -> Result<()> {
+    let Some((mut cluster, _turn)) = cluster(Plan::of(2))? else { return Ok(()) };
+    let status = cluster.status(1)?;
+    assert_eq!(status.nodes.len(), 2);
+    assert!(!status.cluster_id.is_empty() && status.protocol > 0 && status.epoch > 0, "{status:?}");
+
+    let expected = |cluster: &Cluster, node: usize| {
+        let mut sockets = vec![Socket::Udp { is_loopback: false, port: PORT }];
+        if node == 0 {
+            sockets.push(Socket::Tcp { is_loopback: true, port: DASHBOARD_PORT });
+        }
+        let folder = cluster.node_folder(node).join(PORT.to_string());
+        sockets.push(Socket::Unix { name: folder.join("node.sock").display().to_string() });
+        sockets
+    };
+    for node in 0..2 {
+        assert_eq!(cluster.host(node).listening()?, expected(&cluster, node), "node {node}");
+    }
+
+    let begun: Vec<f64> = cluster.node_pids().filter_map(traces::cpu_s).collect();
+    let window = Duration::from_secs(2);
+    thread::sleep(window);
+    for (node, before) in begun.iter().enumerate() {
+        let pid = cluster.node(node)?.pid();
+        let used = traces::cpu_s(pid).context("the node runs")? - before;
+        assert!(used < IDLE_CPU_S * window.as_secs_f64(), "idle, node {node} took {used} s of {window:?}");
+        let rss_bytes = traces::rss_bytes(pid).context("the node runs")?;
+        assert!(rss_bytes < IDLE_BYTES, "idle, node {node} holds {rss_bytes} bytes");
+    }
+    Ok(())
+}
+
+#[test]
+fn every_example_runs_unchanged_on_two_nodes() -> Result<()> {
+    // CPUs for all that examples ask for at once, on the node where the driver is not.
+    let Some((cluster, _turn)) = cluster(Plan { cpus: 4, ..Plan::of(2) })? else { return Ok(()) };
+    let before = Holdings::of(&cluster);
+    let examples = [
+        "word_count",
+        "actor",
+        "actor_by_hand",
+        "supervision",
+        "count_files",
+        "monte_carlo",
+        "parameter_server",
+        "crawler",
+        "stages",
+    ];
+    for (turn, example) in examples.into_iter().enumerate() {
+        let begun = Instant::now();
+        cluster.start_program(turn % 2, example, example, &[])?.succeed(Duration::from_secs(60))?;
+        println!("{example} on node {}: {:?}", turn % 2, begun.elapsed());
+    }
+    before.restored(&cluster)
+}
+
+#[test]
+fn a_load_on_four_nodes_is_accounted_for() -> Result<()> {
+    let Some((cluster, _turn)) = cluster(Plan::of(4))? else { return Ok(()) };
+    let before = Holdings::of(&cluster);
+    let record = cluster.folder().join("r");
+    let words = ["load", "--record", &record.display().to_string(), "--tasks", "64", "--actors", "8", "--names", "20"];
+    let driver = cluster.drive(1, "driver", &words)?;
+    thread::sleep(Duration::from_secs(3));
+    let report = driver.finish()?;
+    // Nothing was done to it: all is well.
+    for account in [&report.tasks, &report.calls, &report.names] {
+        assert!(account.submitted > 0 && account.of("ok") == account.submitted, "{report:#?}");
+    }
+    assert_eq!(report.runs_max, 1);
+    before.restored(&cluster)
+}

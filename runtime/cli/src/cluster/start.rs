@@ -1,0 +1,224 @@
+//! `mobula start`: a node on this host, in the background or, with `--block`, here.
+//!
+//! In the background means: this command starts itself again as a session of its own, whose standard error is a file,
+//! waits until that node says that it is ready, prints what it says and ends.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use mobula_net::token::Token;
+use mobula_node::daemon::{self, Node, NodeConfig, Part, config};
+
+use super::ask::base;
+use super::resources;
+use crate::exit::{self, Usage};
+
+/// Start a node of a cluster on this host.
+///
+/// A head makes a cluster of its own and prints the line by which others join it. A node in the background ends with
+/// `mobula stop`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Begin a cluster, or go on with the one in the folder
+    #[arg(long, conflicts_with_all = ["address", "token"])]
+    head: bool,
+
+    /// Join the cluster whose head is there
+    #[arg(long, value_name = "HOST:PORT", required_unless_present = "head")]
+    address: Option<String>,
+
+    /// What `mobula token create` printed on the head's host; `-` reads it from standard input
+    #[arg(long, value_name = "TOKEN", env = "MOBULA_TOKEN", hide_env_values = true)]
+    token: Option<String>,
+
+    /// The UDP port for other hosts; another one per node of a host, 0 for any
+    #[arg(long, value_name = "PORT")]
+    port: Option<u16>,
+
+    /// The address of this host by which the others reach it
+    #[arg(long, value_name = "ADDRESS")]
+    host: Option<IpAddr>,
+
+    /// The port of the state over HTTP, on loopback; head only, 0 for none
+    #[arg(long, value_name = "PORT", default_value_t = 8265)]
+    dashboard_port: u16,
+
+    /// The folder that holds the folders of this host's nodes
+    #[arg(long, value_name = "DIR", env = "MOBULA_DIR")]
+    dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    resources: resources::Options,
+
+    /// Stay in the foreground until a signal
+    #[arg(long)]
+    block: bool,
+
+    /// The node of a `start` that waits for what this one prints
+    #[arg(long, hide = true)]
+    in_background: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  mobula start --head                                           begin a cluster
+  mobula start --address=10.0.0.1:6379 --token=<id.secret.pin>  join it from another host
+  mobula start --address=127.0.0.1:6379 --port 6380             a second node on the head's host
+";
+
+/// A node is ready in less than 200 ms, on a busy machine in a second; whoever joins waits for the head.
+const READY_MAX: Duration = Duration::from_secs(30);
+
+/// Threads of a node: readers of sockets share them. The head's store, the mesh and the doors are tasks.
+const THREADS_MAX: usize = 4;
+/// Threads for what blocks: hashing programs, reading logs, the store's fsync.
+const BLOCKING_THREADS_MAX: usize = 5;
+
+/// Starts the node.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let config = config(args)?;
+    if args.block || args.in_background { stay(args, config) } else { leave(&config.folder) }
+}
+
+fn config(args: &Args) -> Result<NodeConfig> {
+    let port = args.port.unwrap_or(config::PORT);
+    let base = base(args.dir.as_deref())?;
+    let head = args.address.as_deref().map(resolve).transpose()?;
+    let token = args.token.as_deref().map(read_token).transpose()?;
+    let part = match head {
+        None => Part::Head,
+        Some(head) => Part::Member { head, token },
+    };
+    let ip = args.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let bind = SocketAddr::from((if ip.is_loopback() { ip } else { unspecified(ip) }, port));
+    Ok(NodeConfig {
+        folder: base.join(port.to_string()),
+        bind,
+        advertise: args.host,
+        part,
+        resources: args.resources.resources(daemon::hardware::resources())?,
+        labels: args.resources.labels()?,
+    })
+}
+
+fn unspecified(ip: IpAddr) -> IpAddr {
+    match ip {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(std::net::Ipv6Addr::UNSPECIFIED),
+    }
+}
+
+fn resolve(address: &str) -> Result<SocketAddr> {
+    use std::net::ToSocketAddrs;
+    let wrong = |why: &str| Usage(format!("--address {address}: {why}, expected host:port as `mobula start --head` printed"));
+    if !address.contains(':') {
+        return Err(wrong("it has no port").into());
+    }
+    let mut found = address.to_socket_addrs().map_err(|error| wrong(&error.to_string()))?;
+    found.next().ok_or_else(|| wrong("the name has no address").into())
+}
+
+fn read_token(text: &str) -> Result<Token> {
+    let mut line = String::new();
+    let text = if text == "-" {
+        std::io::stdin().lock().read_line(&mut line).context("read the token from standard input")?;
+        &line
+    } else {
+        text
+    };
+    text.parse().map_err(|error| Usage(format!("--token: {error}")).into())
+}
+
+/// Starts this command again in the background, and waits until it is ready.
+fn leave(folder: &Path) -> Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
+    made.with_context(|| format!("make {}", folder.display()))?;
+    let log_path = folder.join("node.log");
+    let log = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&log_path);
+    let log = log.with_context(|| format!("open {}", log_path.display()))?;
+    let length = log.metadata().map_or(0, |meta| meta.len());
+    let program = std::env::current_exe().context("find this program")?;
+    let mut child = Command::new(program)
+        .args(std::env::args_os().skip(1))
+        .arg("--in-background")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(log)
+        .spawn()
+        .context("start the node")?;
+    let stdout = child.stdout.take().context("read what the node says")?;
+    let (said, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if line.is_empty() {
+                said.send(lines).ok();
+                return;
+            }
+            lines.push(line);
+        }
+    });
+    match heard.recv_timeout(READY_MAX) {
+        Ok(lines) => {
+            lines.iter().for_each(|line| anstream::println!("{line}"));
+            Ok(())
+        }
+        Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => {
+            child.wait().context("wait for the node")?;
+            let why = std::fs::read(&log_path).unwrap_or_default();
+            let new = why.get(usize::try_from(length).unwrap_or(0)..).unwrap_or_default();
+            let text = String::from_utf8_lossy(new);
+            let last = text.lines().rev().find_map(|line| line.strip_prefix("error: ")).map(str::to_owned);
+            Err(anyhow!(last.unwrap_or_else(|| format!("the node ended while it started: see {}", log_path.display()))))
+        }
+        Err(std::sync::mpsc::RecvTimeoutError::Timeout) => {
+            child.kill().ok();
+            child.wait().ok();
+            bail!("the node was not ready within {} s: see {}", READY_MAX.as_secs(), log_path.display())
+        }
+    }
+}
+
+/// Runs the node here until a signal, or until it is told to stop.
+fn stay(args: &Args, config: NodeConfig) -> Result<()> {
+    if args.in_background {
+        rustix::process::setsid().context("leave the terminal")?;
+    }
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cpus.min(THREADS_MAX))
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        let mut node = exit::unless_signal(async { Ok(Node::start(config).await?) }).await?;
+        announce(&node, args.head).await?;
+        let stopped = tokio::select! {
+            signal = exit::stop_signal() => Some(signal?),
+            () = node.ended() => None,
+        };
+        if stopped.is_some() {
+            node.stop().await;
+        }
+        Ok(())
+    })
+}
+
+/// Says that the node is ready: what a person wants to know, and an empty line.
+async fn announce(node: &Node, is_head: bool) -> Result<()> {
+    let mut text = format!("node {} is ready; its processes attach at {}\n", node.id().0, node.socket().display());
+    if is_head {
+        text.push_str(&format!("to use it:   MOBULA_ADDRESS=local <your program>\n"));
+    }
+    text.push('\n');
+    // Nobody reads any more when whoever started us has gone; the node goes on.
+    std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()).ok();
+    Ok(())
+}

@@ -1,0 +1,104 @@
+//! Drivers and workers come: who they are, and what they are told to begin.
+
+use mobula_logic::scheduler;
+use mobula_net::Connection;
+use mobula_types::state::OutcomeCounters;
+use mobula_types::{DeathCause, JobId, ProcessId, StateMachine};
+use mobula_wire::cluster::{JobSetup, ToHead};
+use mobula_wire::local::{FromNode, Welcome};
+
+use super::door::say_greeting;
+use super::input::{DriverCame, Reply};
+use super::roster::{Kind, Resident};
+use super::state::{Purpose, State};
+
+impl State {
+    /// A driver wants to begin: the head gives its job a number.
+    pub(crate) fn driver_came(&mut self, came: DriverCame) {
+        let Some(number) = self.roster.number() else {
+            came.reply.send(Err("this node has no process numbers left: start it again".to_owned())).ok();
+            return;
+        };
+        let setup = JobSetup {
+            name: came.name.clone(),
+            program: came.program.hash().0,
+            driver: ProcessId::new(self.node, number),
+            env: came.env.clone(),
+            working_dir: came.working_dir.clone(),
+            peer_secret: secret(),
+        };
+        self.ask(Purpose::Driver(Box::new(came), number), |ask| ToHead::JobStart { ask, setup });
+    }
+
+    /// The head has given a driver's job its number, or has not.
+    pub(crate) fn job_started(
+        &mut self,
+        came: DriverCame,
+        number: u32,
+        setup: JobSetup,
+        result: Result<JobId, String>,
+    ) {
+        let job = match result {
+            Ok(job) => job,
+            Err(why) => {
+                came.reply.send(Err(why)).ok();
+                return;
+            }
+        };
+        let process = ProcessId::new(self.node, number);
+        let now = self.clock.now();
+        let (pid, since) = (Some(came.pid), now);
+        let counters = OutcomeCounters::default();
+        self.roster.settle(number, Resident { kind: Kind::Driver, job, pid, is_attached: true, since, counters });
+        self.roster.open_job(job, setup, now);
+        if let Some(job) = self.roster.job_mut(job) {
+            job.program = Some(came.program);
+        }
+        self.welcome(process, job, &came.connection);
+        if came.reply.send(Ok(process)).is_err() {
+            self.gone(process, "it ended while it began");
+        }
+    }
+
+    /// A process says that it is a worker of this node's.
+    pub(crate) fn worker_came(&mut self, token: &str, pid: u32, connection: Connection, reply: Reply) {
+        let Some(number) = self.roster.by_token(token) else {
+            reply.send(Err("this node started no such worker".to_owned())).ok();
+            return;
+        };
+        let process = ProcessId::new(self.node, number);
+        let Some(resident) = self.roster.get_mut(process) else { return };
+        (resident.is_attached, resident.pid) = (true, Some(pid));
+        let job = resident.job;
+        let start = match &resident.kind {
+            Kind::Worker { start, .. } => *start,
+            Kind::Driver => return,
+        };
+        self.welcome(process, job, &connection);
+        if reply.send(Ok(process)).is_err() {
+            return self.workers.kill(process, DeathCause::Disconnected);
+        }
+        self.scheduler.handle(self.clock.now(), scheduler::Input::WorkerStarted { start, process });
+    }
+
+    fn welcome(&self, process: ProcessId, job: JobId, connection: &Connection) {
+        let peer_secret = self.roster.job(job).map(|job| job.setup.peer_secret.clone()).unwrap_or_default();
+        let welcome = Welcome {
+            process,
+            job,
+            resources: self.config.resources.clone(),
+            nodes: self.nodes(),
+            folder: self.config.folder.display().to_string(),
+            peer_secret,
+        };
+        say_greeting(connection, &FromNode::Welcome(welcome));
+        self.routes.connect(process, connection.clone());
+    }
+}
+
+/// 256 bits that nobody can guess, as text.
+pub(crate) fn secret() -> String {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the system gives random numbers: the node's key was made of them");
+    blake3::Hash::from_bytes(bytes).to_hex().to_string()
+}

@@ -1,0 +1,74 @@
+//! Processes, jobs and nodes end: who must know is told, and what they left is given to others.
+
+use mobula_logic::scheduler;
+use mobula_types::{Death, DeathCause, JobId, ProcessId, StateMachine};
+use mobula_wire::cluster::{ClusterTalk, ToHead};
+use mobula_wire::local::FromNode;
+
+use super::roster::Kind;
+use super::state::{END_GRACE, State};
+
+impl State {
+    /// A process's connection is over. A driver's end is the end of its job; a worker that lives on is killed, and its
+    /// keeper tells how it died.
+    pub(crate) fn gone(&mut self, process: ProcessId, why: &str) {
+        let Some(resident) = self.roster.get(process) else { return };
+        let job = resident.job;
+        tracing::debug!(%process, why, "its connection is over");
+        match resident.kind {
+            Kind::Driver => self.bury(job, Death::of(process, DeathCause::Disconnected)),
+            Kind::Worker { .. } => {
+                self.routes.between(process);
+                // It closes its socket when it exits, so it may be ending by itself.
+                self.workers.expect_end(process, DeathCause::Disconnected, END_GRACE);
+            }
+        }
+    }
+
+    /// A process of this node has ended.
+    pub(crate) fn bury(&mut self, job: JobId, death: Death) {
+        let process = death.process;
+        let Some(resident) = self.roster.leave(process) else { return };
+        let now = self.clock.now();
+        match &resident.kind {
+            Kind::Worker { start, .. } if !resident.is_attached => {
+                let why = death.to_string();
+                self.scheduler.handle(now, scheduler::Input::WorkerFailed { start: *start, why });
+            }
+            _ => self.scheduler.handle(now, scheduler::Input::Died { process }),
+        }
+        self.routes.bury(&death);
+        super::gather::add(&mut self.past_counters, &resident.counters);
+        self.gathers_without(process);
+        self.tell_of_death(job, &death);
+        self.tell_nodes(&ClusterTalk::Died { job, death: death.clone() });
+        self.tell_head(ToHead::ProcessDied { process, cause: death.cause.clone() });
+        if matches!(resident.kind, Kind::Driver) {
+            self.end_job(job, &DeathCause::JobStopped);
+            self.tell_head(ToHead::JobEnd { job, cause: DeathCause::JobStopped });
+        }
+    }
+
+    /// Tells the processes of a job here that one of theirs has died.
+    pub(crate) fn tell_of_death(&self, job: JobId, death: &Death) {
+        let said = FromNode::Died(death.clone());
+        for (number, _) in self.roster.all().filter(|(_, resident)| resident.job == job && resident.is_attached) {
+            self.routes.tell(ProcessId::new(self.node, number), &said);
+        }
+    }
+
+    /// A job is over: what runs of it here ends.
+    pub(crate) fn end_job(&mut self, job: JobId, cause: &DeathCause) {
+        if self.roster.has_ended(job) {
+            return;
+        }
+        let of_job = self.roster.all().filter(|(_, resident)| resident.job == job);
+        let here: Vec<ProcessId> = of_job.map(|(number, _)| ProcessId::new(self.node, number)).collect();
+        self.roster.close_job(job);
+        for process in here {
+            self.routes.tell(process, &FromNode::Stop { cause: cause.clone() });
+        }
+        self.workers.end_job(job, cause.clone(), END_GRACE);
+        self.scheduler.handle(self.clock.now(), scheduler::Input::JobEnded { job });
+    }
+}

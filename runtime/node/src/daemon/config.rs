@@ -1,0 +1,107 @@
+//! How a node is started, and what can be wrong with that.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use mobula_net::token::Token;
+use mobula_types::resources::Resources;
+
+/// The port of a node unless another is given.
+pub const PORT: u16 = 6379;
+
+/// How to start a node.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Its folder: one per node, closed to others.
+    pub folder: PathBuf,
+    /// Where it takes connections of other hosts; port 0 takes a free one.
+    pub bind: SocketAddr,
+    /// Where the others reach it; found by itself when it is none.
+    pub advertise: Option<IpAddr>,
+    /// Whether it is the head, or where the head is.
+    pub part: Part,
+    /// What it has.
+    pub resources: Resources,
+    /// What it is called and where it stands.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The part a node has in its cluster.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// It is the head.
+    Head,
+    /// It belongs to a head.
+    Member {
+        /// Where the head is.
+        head: SocketAddr,
+        /// With what it joins, when it has not before.
+        token: Option<Token>,
+    },
+}
+
+impl NodeConfig {
+    /// A head in `folder`, on loopback, with what this host has.
+    pub fn head(folder: impl Into<PathBuf>) -> Self {
+        Self {
+            folder: folder.into(),
+            bind: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+            advertise: None,
+            part: Part::Head,
+            resources: super::hardware::resources(),
+            labels: BTreeMap::new(),
+        }
+    }
+
+    /// A node of the head at `head`.
+    pub fn member(folder: impl Into<PathBuf>, head: SocketAddr, token: Option<Token>) -> Self {
+        Self { part: Part::Member { head, token }, ..Self::head(folder) }
+    }
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Another node has the folder.
+    #[error("a node runs in {folder} already: stop it with `mobula stop`, or give this one another --dir or --port", folder = folder.display())]
+    Running {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder cannot be used.
+    #[error("cannot use the folder {folder}: {source}", folder = folder.display())]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The socket for the processes of this host.
+    #[error(transparent)]
+    Socket(#[from] mobula_net::unix::UnixError),
+    /// The port for other hosts, or the way to the head.
+    #[error(transparent)]
+    Net(#[from] mobula_net::NetError),
+    /// The certificate in the folder.
+    #[error(transparent)]
+    Identity(#[from] mobula_net::identity::IdentityError),
+    /// The cluster's CA in the head's folder.
+    #[error(transparent)]
+    Authority(#[from] mobula_net::authority::AuthorityError),
+    /// It is a member of no cluster, and has no token.
+    #[error("{folder} has not joined the cluster at {head}: run `mobula token create` on the head's host and start this node with --token=<what it prints>", folder = folder.display())]
+    NoToken {
+        /// The folder.
+        folder: PathBuf,
+        /// The head.
+        head: SocketAddr,
+    },
+    /// The logs or programs in the folder.
+    #[error("{0}")]
+    Kept(String),
+    /// The head's records.
+    #[error("cannot open the control store: {0}")]
+    Store(String),
+}

@@ -1,0 +1,193 @@
+//! The socket for the processes of this host: who they are, then what they say.
+//!
+//! One task per connection reads. Parcels go on by [`Routes`] from right here; all else goes to the task that owns the
+//! node's state.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_net::unix::{Listener, PeerProcess};
+use mobula_net::{Connection, Frame, Incoming};
+use mobula_types::ProcessId;
+use mobula_wire::frame::{CONTROL_BYTES_MAX, GREETING_BYTES_MAX};
+use mobula_wire::local::{FromNode, Hello, ToNode};
+use mobula_wire::{FrameKind, PROTOCOL};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::input::{DriverCame, Input};
+use super::routes::{Forwarded, Routes, say};
+use super::workers::Programs;
+
+/// The first words must come in this time: who does not say who it is takes a descriptor for nothing.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+
+/// Connections that have not said who they are, at once; more wait in the socket's backlog.
+const GREETINGS_MAX: usize = 64;
+
+/// After the system had no descriptor left for a connection, the next try waits: some may have been given back.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every reader needs.
+#[derive(Clone)]
+pub(crate) struct Door {
+    pub(crate) inputs: mpsc::Sender<Input>,
+    pub(crate) routes: Arc<Routes>,
+    pub(crate) programs: Programs,
+}
+
+impl Door {
+    /// Takes connections until the task is ended.
+    pub(crate) async fn open(self, listener: Listener) {
+        let room = Arc::new(Semaphore::new(GREETINGS_MAX));
+        loop {
+            let Ok(place) = room.clone().acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((connection, incoming, peer)) => {
+                    let door = self.clone();
+                    tokio::spawn(async move { door.greet(connection, incoming, peer, place).await });
+                }
+                Err(error) => {
+                    tracing::error!(%error, "no connection can be taken");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn greet(
+        self,
+        connection: Connection,
+        mut incoming: Incoming,
+        peer: PeerProcess,
+        place: tokio::sync::OwnedSemaphorePermit,
+    ) {
+        let refuse = |message: String| {
+            say_greeting(&connection, &FromNode::Refused { message });
+            connection.close("it was refused");
+        };
+        let Ok(Ok(first)) = tokio::time::timeout(GREETING_MAX, incoming.next()).await else { return };
+        let hello = match first.kind {
+            FrameKind::Greeting => mobula_wire::decode_limited::<Hello, GREETING_BYTES_MAX>(&first.body),
+            _ => return refuse("the first words are a greeting".to_owned()),
+        };
+        let hello = match hello {
+            Ok(hello) => hello,
+            Err(error) => return refuse(format!("the greeting cannot be read: {error}")),
+        };
+        let protocol = match &hello {
+            Hello::Driver { protocol, .. } | Hello::Worker { protocol, .. } | Hello::Tool { protocol } => *protocol,
+        };
+        if protocol != PROTOCOL {
+            return refuse(format!(
+                "this node speaks protocol {PROTOCOL}, the program {protocol}: build both with one version of mobula"
+            ));
+        }
+        let (reply, admitted) = oneshot::channel();
+        let input = match hello {
+            Hello::Driver { name, env, .. } => match self.driver(name, env, &connection, peer, reply).await {
+                Ok(came) => Input::DriverCame(came),
+                Err(why) => return refuse(why),
+            },
+            Hello::Worker { token, .. } => {
+                Input::WorkerCame { token, pid: peer.pid.unsigned_abs(), connection: connection.clone(), reply }
+            }
+            Hello::Tool { .. } => {
+                drop(place);
+                say_greeting(&connection, &FromNode::Welcome(Default::default()));
+                return self.read_tool(connection, incoming).await;
+            }
+        };
+        if self.inputs.send(input).await.is_err() {
+            return;
+        }
+        match admitted.await {
+            Ok(Ok(process)) => {
+                drop(place);
+                self.read(process, connection, incoming).await;
+            }
+            Ok(Err(why)) => refuse(why),
+            Err(_) => refuse("this node is stopping".to_owned()),
+        }
+    }
+
+    /// Keeps the program that the driver runs.
+    async fn driver(
+        &self,
+        name: String,
+        env: std::collections::BTreeMap<String, String>,
+        connection: &Connection,
+        peer: PeerProcess,
+        reply: super::input::Reply,
+    ) -> Result<DriverCame, String> {
+        let of_process = |what: &str| PathBuf::from(format!("/proc/{}/{what}", peer.pid));
+        let (exe, cwd, programs) = (of_process("exe"), of_process("cwd"), self.programs.clone());
+        let kept = tokio::task::spawn_blocking(move || {
+            let hash = programs.keep(&exe)?;
+            Ok((programs.use_program(hash)?, std::fs::read_link(cwd).ok()))
+        });
+        let kept: Result<_, super::workers::programs::ProgramError> =
+            kept.await.map_err(|error| format!("keeping its program failed: {error}"))?;
+        let (program, cwd) = kept.map_err(|error| error.to_string())?;
+        Ok(DriverCame {
+            name,
+            env,
+            working_dir: cwd.and_then(|cwd| cwd.to_str().map(str::to_owned)),
+            pid: peer.pid.unsigned_abs(),
+            program,
+            connection: connection.clone(),
+            reply,
+        })
+    }
+
+    async fn read(self, process: ProcessId, connection: Connection, mut incoming: Incoming) {
+        let why = loop {
+            let Frame { kind, body } = match incoming.next().await {
+                Ok(frame) => frame,
+                Err(closed) => break closed.to_string(),
+            };
+            match kind {
+                FrameKind::Parcel => match self.routes.forward_from(process, body).await {
+                    Forwarded::Done => {}
+                    Forwarded::Dead(death) => say(&connection, &FromNode::Died(death)),
+                    Forwarded::Wrong => break "it spoke in the name of another".to_owned(),
+                },
+                FrameKind::Local => match mobula_wire::decode_limited::<ToNode, CONTROL_BYTES_MAX>(&body) {
+                    Ok(said) => {
+                        if self.inputs.send(Input::Said { process, said }).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => break format!("what it says cannot be read: {error}"),
+                },
+                FrameKind::Heartbeat => {}
+                FrameKind::Greeting | FrameKind::Cluster => break "it says what only others say".to_owned(),
+            }
+        };
+        connection.close(why.clone());
+        self.inputs.send(Input::Gone { process, why }).await.ok();
+    }
+
+    async fn read_tool(self, connection: Connection, mut incoming: Incoming) {
+        while let Ok(Frame { kind, body }) = incoming.next().await {
+            let said = match kind {
+                FrameKind::Local => mobula_wire::decode_limited::<ToNode, CONTROL_BYTES_MAX>(&body),
+                _ => break,
+            };
+            let Ok(ToNode::Tool { request, question }) = said else { break };
+            let input = Input::Asked { connection: connection.clone(), request, question };
+            if self.inputs.send(input).await.is_err() {
+                break;
+            }
+        }
+        connection.close("it has gone");
+    }
+}
+
+/// The first words of a node are a greeting too.
+pub(crate) fn say_greeting(connection: &Connection, said: &FromNode) {
+    if let Ok(body) = mobula_wire::encode(said) {
+        // A connection that does not take it is found out by its reader.
+        connection.send(FrameKind::Greeting, body.into()).ok();
+    }
+}

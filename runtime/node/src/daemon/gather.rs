@@ -1,0 +1,240 @@
+//! Questions that every process and node has a part of the answer to: they are asked at once, and what has come after
+//! [`GATHER_MAX`] is the answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mobula_net::Connection;
+use mobula_types::state::{ClusterStatus, Listed, NodeStatus, OutcomeCounters};
+use mobula_types::{NodeId, ProcessId, Time};
+use mobula_wire::cluster::{AskId, ClusterTalk};
+use mobula_wire::local::{FromNode, RequestId};
+
+use super::roster::Kind;
+use super::state::State;
+use super::tool::{answer, json, json_lines, name};
+
+/// Whoever has not answered by then is left out: it hangs, and a list must not.
+const GATHER_MAX: Duration = Duration::from_secs(2);
+
+/// Questions at once; the next is refused.
+const GATHERS_MAX: usize = 64;
+
+/// Items of one answer between nodes: each takes some hundred bytes of a frame.
+const ITEMS_PER_FRAME: usize = 1_000;
+
+/// Items that are gathered; more are left out. An answer to the command line takes fewer.
+const ITEMS_MAX: usize = 1 << 16;
+
+/// What is gathered, and for whom.
+pub(crate) enum Want {
+    /// Records of one kind.
+    List { connection: Connection, request: RequestId, kind: String },
+    /// The counters of all, into the head's view.
+    Status { connection: Connection, request: RequestId, status: Box<ClusterStatus> },
+    /// Why one thing waits.
+    Why { connection: Connection, request: RequestId, id: String },
+    /// All of this node, for another one.
+    Node { node: NodeId, ask: AskId },
+}
+
+/// The questions that are out.
+#[derive(Default)]
+pub(crate) struct Gathers {
+    last: u64,
+    open: BTreeMap<u64, Gather>,
+}
+
+struct Gather {
+    want: Want,
+    /// Processes of this node and other nodes that have not answered.
+    waits: BTreeSet<ProcessId>,
+    items: Vec<Listed>,
+    counters: OutcomeCounters,
+    until: Time,
+}
+
+impl Gathers {
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        self.open.values().map(|gather| gather.until).min()
+    }
+}
+
+impl State {
+    /// Asks everybody.
+    pub(crate) fn gather(&mut self, want: Want) {
+        if self.gathers.open.len() >= GATHERS_MAX {
+            return self.finish(want, Vec::new(), &OutcomeCounters::default());
+        }
+        self.gathers.last += 1;
+        let id = self.gathers.last;
+        let mut waits = BTreeSet::new();
+        // Counters are known without asking; for all else the processes say what they hold.
+        if !matches!(want, Want::Status { .. }) {
+            for (number, _) in self.roster.all().filter(|(_, resident)| resident.is_attached) {
+                let process = ProcessId::new(self.node, number);
+                self.routes.tell(process, &FromNode::List { request: id });
+                waits.insert(process);
+            }
+        }
+        if !matches!(want, Want::Node { .. }) {
+            for node in self.others() {
+                self.tell_node(node, &ClusterTalk::ListAsk { ask: id });
+                waits.insert(node.into());
+            }
+        }
+        let (items, counters) = (self.own_items(), self.own_counters());
+        let until = self.clock.now() + GATHER_MAX;
+        self.gathers.open.insert(id, Gather { want, waits, items, counters, until });
+        self.settle_gather(id, false);
+    }
+
+    /// A process of this node has said what it holds.
+    pub(crate) fn listed(&mut self, process: ProcessId, request: RequestId, mut items: Vec<Listed>) {
+        let waits_for = self.place_reason(process);
+        for item in &mut items {
+            item.node_id.get_or_insert_with(|| self.node.0.to_string());
+            if item.why.is_none() && item.state == "waiting" {
+                item.why.clone_from(&waits_for);
+            }
+        }
+        self.heard(request, process, items, None, false);
+    }
+
+    /// Another node has said what it holds.
+    pub(crate) fn node_listed(
+        &mut self,
+        node: NodeId,
+        ask: AskId,
+        items: Vec<Listed>,
+        counters: OutcomeCounters,
+        has_more: bool,
+    ) {
+        self.heard(ask, node.into(), items, Some(counters), has_more);
+    }
+
+    fn heard(
+        &mut self,
+        id: u64,
+        who: ProcessId,
+        items: Vec<Listed>,
+        counters: Option<OutcomeCounters>,
+        has_more: bool,
+    ) {
+        let Some(gather) = self.gathers.open.get_mut(&id).filter(|gather| gather.waits.contains(&who)) else { return };
+        let room = ITEMS_MAX.saturating_sub(gather.items.len());
+        gather.items.extend(items.into_iter().take(room));
+        if let Some(counters) = counters {
+            add(&mut gather.counters, &counters);
+        }
+        if !has_more {
+            gather.waits.remove(&who);
+        }
+        self.settle_gather(id, false);
+    }
+
+    /// Somebody will not answer any more.
+    pub(crate) fn gathers_without(&mut self, who: ProcessId) {
+        let ids: Vec<u64> = self.gathers.open.keys().copied().collect();
+        for id in ids {
+            if let Some(gather) = self.gathers.open.get_mut(&id) {
+                gather.waits.retain(|process| *process != who);
+            }
+            self.settle_gather(id, false);
+        }
+    }
+
+    pub(crate) fn tick_gathers(&mut self, now: Time) {
+        let due = self.gathers.open.iter().filter(|(_, gather)| gather.until <= now);
+        for id in due.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.settle_gather(id, true);
+        }
+    }
+
+    fn settle_gather(&mut self, id: u64, is_late: bool) {
+        let is_done = self.gathers.open.get(&id).is_some_and(|gather| is_late || gather.waits.is_empty());
+        if is_done && let Some(Gather { want, items, counters, .. }) = self.gathers.open.remove(&id) {
+            self.finish(want, items, &counters);
+        }
+    }
+
+    fn finish(&mut self, want: Want, mut items: Vec<Listed>, counters: &OutcomeCounters) {
+        match want {
+            Want::List { connection, request, kind } => {
+                items.retain(|item| item.kind == kind);
+                answer(&connection, request, Ok(json_lines(&items)));
+            }
+            Want::Status { connection, request, mut status } => {
+                add(&mut status.counters, counters);
+                answer(&connection, request, Ok(json(&status)));
+            }
+            Want::Why { connection, request, id } => {
+                let found = items.iter().find(|item| item.id == id).map(json).ok_or_else(|| {
+                    format!("nothing that runs or waits has the id {id}: see `mobula list tasks` and `mobula list actors`")
+                });
+                answer(&connection, request, found);
+            }
+            Want::Node { node, ask } => {
+                let mut frames: Vec<Vec<Listed>> = items.chunks(ITEMS_PER_FRAME).map(<[Listed]>::to_vec).collect();
+                let last = frames.pop().unwrap_or_default();
+                for items in frames {
+                    let counters = OutcomeCounters::default();
+                    self.tell_node(node, &ClusterTalk::Listing { ask, items, has_more: true, counters });
+                }
+                let counters = counters.clone();
+                self.tell_node(node, &ClusterTalk::Listing { ask, items: last, has_more: false, counters });
+            }
+        }
+    }
+
+    /// This node's workers and drivers.
+    fn own_items(&self) -> Vec<Listed> {
+        let now = self.clock.now();
+        let line = |(number, resident): (u32, &super::roster::Resident)| {
+            let process = ProcessId::new(self.node, number);
+            let job_name = self.roster.job(resident.job).map(|job| job.setup.name.clone()).unwrap_or_default();
+            Listed {
+                id: name(process),
+                kind: match resident.kind {
+                    Kind::Driver => "driver",
+                    Kind::Worker { .. } => "worker",
+                }
+                .to_owned(),
+                name: job_name,
+                job_id: Some(resident.job.to_string()),
+                node_id: Some(self.node.0.to_string()),
+                state: if resident.is_attached { "running" } else { "starting" }.to_owned(),
+                since_s: now.since(resident.since).as_secs_f64(),
+                ..Listed::default()
+            }
+        };
+        self.roster.all().map(line).collect()
+    }
+
+    fn own_counters(&self) -> OutcomeCounters {
+        let mut sum = self.past_counters.clone();
+        self.roster.all().for_each(|(_, resident)| add(&mut sum, &resident.counters));
+        sum
+    }
+}
+
+/// Adds what another process has counted.
+pub(crate) fn add(sum: &mut OutcomeCounters, other: &OutcomeCounters) {
+    sum.submitted += other.submitted;
+    for (outcome, count) in &other.outcomes {
+        *sum.outcomes.entry(outcome.clone()).or_default() += count;
+    }
+}
+
+/// A node as a line of a list.
+pub(crate) fn node_line(node: &NodeStatus) -> Listed {
+    Listed {
+        id: node.node_id.clone(),
+        kind: "node".to_owned(),
+        name: node.addr.clone(),
+        node_id: Some(node.node_id.clone()),
+        state: node.state.clone(),
+        incarnation: Some(node.incarnation),
+        ..Listed::default()
+    }
+}

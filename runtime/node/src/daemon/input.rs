@@ -1,0 +1,48 @@
+//! What can happen to a node: everything comes to the one task that owns its state in one of these words.
+
+use std::collections::BTreeMap;
+
+use mobula_net::Connection;
+use mobula_types::{HeadId, ProcessId};
+use mobula_wire::cluster::FromHead;
+use mobula_wire::local::{RequestId, ToNode, ToolQuestion};
+use tokio::sync::oneshot;
+
+use super::workers::programs::ProgramInUse;
+
+/// Inputs that may wait before those who bring them wait: each is small, and takes some microseconds.
+pub(crate) const INPUTS_MAX: usize = 16_384;
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Input {
+    /// A driver wants to begin.
+    DriverCame(DriverCame),
+    /// A worker has shown its secret.
+    WorkerCame { token: String, pid: u32, connection: Connection, reply: Reply },
+    /// A process has said something.
+    Said { process: ProcessId, said: ToNode },
+    /// A process's connection is over.
+    Gone { process: ProcessId, why: String },
+    /// The command line asks.
+    Asked { connection: Connection, request: RequestId, question: ToolQuestion },
+    /// The head speaks, from this process or from elsewhere.
+    FromHead { head: HeadId, said: FromHead },
+    /// End, and say so.
+    Stop { done: oneshot::Sender<()> },
+}
+
+/// Tells a process's reader who it is, or why it is nobody.
+pub(crate) type Reply = oneshot::Sender<Result<ProcessId, String>>;
+
+/// A driver that wants to begin.
+#[derive(Debug)]
+pub(crate) struct DriverCame {
+    pub(crate) name: String,
+    pub(crate) env: BTreeMap<String, String>,
+    pub(crate) working_dir: Option<String>,
+    pub(crate) pid: u32,
+    pub(crate) program: ProgramInUse,
+    pub(crate) connection: Connection,
+    pub(crate) reply: Reply,
+}

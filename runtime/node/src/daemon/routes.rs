@@ -1,0 +1,293 @@
+//! The way of a parcel: to a process of this node by its socket, to another node by the mesh.
+//!
+//! Every reader forwards what it reads by this table; the task that owns the node's state is not on the way, and only
+//! changes the table. Nothing is read of a parcel but its address.
+//!
+//! | parcel for | goes |
+//! |---|---|
+//! | a process of this node that is connected | to its socket |
+//! | one that has died | back, as the news of its death |
+//! | one that starts or ends just now | nowhere: its death is told when it is known |
+//! | a process of another node | to that node |
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mobula_net::mesh::SendError;
+use mobula_net::{Connection, Lane, Mesh};
+use mobula_types::{Death, DeathCause, NodeId, ProcessId};
+use mobula_wire::local::FromNode;
+use mobula_wire::{FrameKind, Parcel};
+use parking_lot::{Mutex, RwLock};
+
+/// Deaths that are kept, for those who send to the dead.
+pub(crate) const DEATHS_KEPT: usize = 4_096;
+
+/// A sender is held back so long while another node does not read; by then that node would have been declared dead.
+const FULL_WAIT_MAX: Duration = Duration::from_secs(30);
+/// Between two looks whether there is room again.
+const FULL_LOOK: Duration = Duration::from_millis(1);
+
+/// Who is where. Shared by all readers.
+#[derive(Debug, Default)]
+pub(crate) struct Routes {
+    /// This node's id; 0 before it has one.
+    node: AtomicU64,
+    local: RwLock<HashMap<u32, Route>>,
+    graves: Mutex<Graves>,
+    mesh: OnceLock<Mesh>,
+    /// Parcels that went nowhere.
+    lost: AtomicU64,
+}
+
+#[derive(Clone, Debug)]
+enum Route {
+    /// Starts, or ends: parcels wait for nobody.
+    Between,
+    /// On this host.
+    Socket(Connection),
+    /// A driver on another host.
+    Far,
+}
+
+#[derive(Debug, Default)]
+struct Graves {
+    deaths: HashMap<ProcessId, Death>,
+    order: VecDeque<ProcessId>,
+}
+
+/// What became of a parcel.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Forwarded {
+    /// It is on its way, or its sender hears of a death later.
+    Done,
+    /// Whom it was for has died.
+    Dead(Death),
+    /// Its sender did not say who it is, or says nonsense.
+    Wrong,
+}
+
+impl Routes {
+    pub(crate) fn set_node(&self, node: NodeId) {
+        self.node.store(node.0, Ordering::Release);
+    }
+
+    pub(crate) fn node(&self) -> NodeId {
+        NodeId(self.node.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_mesh(&self, mesh: Mesh) {
+        self.mesh.set(mesh).expect("a node has one mesh");
+    }
+
+    pub(crate) fn mesh(&self) -> Option<&Mesh> {
+        self.mesh.get()
+    }
+
+    /// A process has its number, and no connection yet or no more.
+    pub(crate) fn between(&self, process: ProcessId) {
+        self.local.write().insert(process.number(), Route::Between);
+    }
+
+    pub(crate) fn connect(&self, process: ProcessId, connection: Connection) {
+        self.local.write().insert(process.number(), Route::Socket(connection));
+    }
+
+    pub(crate) fn connect_far(&self, process: ProcessId) {
+        self.local.write().insert(process.number(), Route::Far);
+    }
+
+    /// A process or node is dead from now on.
+    pub(crate) fn bury(&self, death: &Death) {
+        self.graves.lock().bury(death);
+        if death.process.node() == self.node() {
+            self.local.write().remove(&death.process.number());
+        }
+    }
+
+    /// The death of a process, or of its node.
+    pub(crate) fn death(&self, process: ProcessId) -> Option<Death> {
+        let graves = self.graves.lock();
+        graves.deaths.get(&process).or_else(|| graves.deaths.get(&process.node().into())).cloned()
+    }
+
+    /// Nothing of this node's processes is known any more.
+    pub(crate) fn clear_local(&self) {
+        self.local.write().clear();
+    }
+
+    /// Says something to one of this node's processes.
+    pub(crate) fn tell(&self, process: ProcessId, said: &FromNode) {
+        let route = self.local.read().get(&process.number()).cloned();
+        match route {
+            Some(Route::Socket(connection)) => say(&connection, said),
+            Some(Route::Far) => {
+                let talk = mobula_wire::cluster::ClusterTalk::FromNode(said.clone());
+                if let (Some(mesh), Ok(body)) = (self.mesh(), mobula_wire::encode(&talk)) {
+                    mesh.send(process, Lane::Control, FrameKind::Cluster, body.into()).ok();
+                }
+            }
+            Some(Route::Between) | None => {}
+        }
+    }
+
+    /// Forwards a parcel of a process that is attached here; waits while another node has no room.
+    pub(crate) async fn forward_from(&self, from: ProcessId, body: Bytes) -> Forwarded {
+        let Ok((to, said_from)) = Parcel::address(&body) else { return Forwarded::Wrong };
+        if said_from != from {
+            return Forwarded::Wrong;
+        }
+        if to.node() == self.node() {
+            return self.deliver(to, body);
+        }
+        let Some(mesh) = self.mesh() else { return self.nowhere(to) };
+        let mut waited = Duration::ZERO;
+        loop {
+            match mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body.clone()) {
+                Ok(()) => return Forwarded::Done,
+                Err(SendError::Full { .. }) if waited < FULL_WAIT_MAX => {
+                    tokio::time::sleep(FULL_LOOK).await;
+                    waited += FULL_LOOK;
+                }
+                Err(_) => return self.nowhere(to),
+            }
+        }
+    }
+
+    /// Hands on a parcel that came from another node, and tells the sender's node when it is for a dead process.
+    pub(crate) fn forward_of_mesh(&self, peer: ProcessId, body: Bytes) -> Forwarded {
+        let Ok((to, from)) = Parcel::address(&body) else { return Forwarded::Wrong };
+        // A far driver is its own peer and speaks for itself only.
+        if from.node() != peer.node() || (peer.number() != 0 && peer != from) {
+            return Forwarded::Wrong;
+        }
+        if to.node() == self.node() {
+            return self.deliver(to, body);
+        }
+        // Only for a driver of this node that is elsewhere; nodes send to one another directly.
+        let sent = self.mesh().filter(|_| peer.number() != 0).map(|mesh| {
+            mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body)
+        });
+        match sent {
+            Some(Ok(())) => Forwarded::Done,
+            _ => self.nowhere(to),
+        }
+    }
+
+    fn deliver(&self, to: ProcessId, body: Bytes) -> Forwarded {
+        let local = self.local.read();
+        match local.get(&to.number()) {
+            Some(Route::Socket(connection)) => {
+                match connection.send(FrameKind::Parcel, body) {
+                    Ok(()) => {}
+                    // Credit keeps a process that lives from this: it does not read. What is lost now would be missed
+                    // for ever, so the connection ends, and with it the process.
+                    Err(mobula_net::SendError::Full { .. }) => connection.close("it does not read"),
+                    Err(_) => self.lose(),
+                }
+                Forwarded::Done
+            }
+            Some(Route::Far) => {
+                let sent = self.mesh().map(|mesh| mesh.send(to, Lane::Calls, FrameKind::Parcel, body));
+                if !matches!(sent, Some(Ok(()))) {
+                    self.lose();
+                }
+                Forwarded::Done
+            }
+            Some(Route::Between) => {
+                self.lose();
+                Forwarded::Done
+            }
+            None => {
+                drop(local);
+                self.nowhere(to)
+            }
+        }
+    }
+
+    fn nowhere(&self, to: ProcessId) -> Forwarded {
+        self.lose();
+        // Its death is so long ago that it is forgotten, or it never was.
+        Forwarded::Dead(self.death(to).unwrap_or_else(|| Death::of(to, DeathCause::Disconnected)))
+    }
+
+    fn lose(&self) {
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Says something to a process; one that does not read, or has gone, is found out by its connection.
+pub(crate) fn say(connection: &Connection, said: &FromNode) {
+    match mobula_wire::encode(said) {
+        Ok(body) => {
+            if let Err(mobula_net::SendError::Full { .. }) = connection.send(FrameKind::Local, body.into()) {
+                connection.close("it does not read");
+            }
+        }
+        Err(error) => tracing::error!(%error, "what the node says cannot be encoded"),
+    }
+}
+
+impl Graves {
+    fn bury(&mut self, death: &Death) {
+        if self.deaths.insert(death.process, death.clone()).is_none() {
+            self.order.push_back(death.process);
+        }
+        if self.order.len() > DEATHS_KEPT
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.deaths.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_wire::Talk;
+
+    use super::*;
+
+    fn parcel(from: ProcessId, to: ProcessId) -> Bytes {
+        let talk = Talk::Cancel { exchange: 1 };
+        Parcel { to, from, talk, payload: Bytes::new() }.encode().unwrap().into()
+    }
+
+    #[tokio::test]
+    async fn parcels_for_the_dead_come_back_with_the_cause() {
+        let routes = Routes::default();
+        routes.set_node(NodeId(3));
+        let (a, b) = (ProcessId::new(NodeId(3), 1), ProcessId::new(NodeId(3), 2));
+        routes.between(b);
+        assert_eq!(routes.forward_from(a, parcel(a, b)).await, Forwarded::Done, "it starts just now");
+        let death = Death::of(b, DeathCause::Aborted);
+        routes.bury(&death);
+        assert_eq!(routes.forward_from(a, parcel(a, b)).await, Forwarded::Dead(death));
+        let far = ProcessId::new(NodeId(4), 2);
+        let node = Death::of(NodeId(4).into(), DeathCause::NodeKilled);
+        routes.bury(&node);
+        assert_eq!(routes.forward_from(a, parcel(a, far)).await, Forwarded::Dead(node));
+    }
+
+    #[tokio::test]
+    async fn nobody_speaks_in_the_name_of_another() {
+        let routes = Routes::default();
+        routes.set_node(NodeId(3));
+        let (a, b) = (ProcessId::new(NodeId(3), 1), ProcessId::new(NodeId(3), 2));
+        assert_eq!(routes.forward_from(a, parcel(b, a)).await, Forwarded::Wrong);
+        assert_eq!(routes.forward_from(a, Bytes::from_static(b"short")).await, Forwarded::Wrong);
+        assert_eq!(routes.forward_of_mesh(NodeId(4).into(), parcel(b, a)), Forwarded::Wrong);
+    }
+
+    #[test]
+    fn the_oldest_deaths_are_forgotten() {
+        let routes = Routes::default();
+        for number in 0..=DEATHS_KEPT as u64 {
+            routes.bury(&Death::of(ProcessId::new(NodeId(9 + number), 1), DeathCause::Aborted));
+        }
+        assert!(routes.death(ProcessId::new(NodeId(9), 1)).is_none());
+        assert!(routes.death(ProcessId::new(NodeId(10), 1)).is_some());
+    }
+}

@@ -1,0 +1,68 @@
+//! Names of actors that a whole job or cluster can look up (G7), and the jobs they belong to.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{ActorId, JobId};
+
+/// A name and where it is unique.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct NameKey {
+    /// Where it is unique.
+    pub space: Namespace,
+    /// The name.
+    pub name: String,
+}
+
+/// Where a name is unique.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Namespace {
+    /// In one job, which is what a name gets unless it says otherwise.
+    Job(JobId),
+    /// In a namespace that jobs share.
+    Shared(String),
+}
+
+impl NameKey {
+    /// A name of one job.
+    pub fn of_job(job: JobId, name: impl Into<String>) -> Self {
+        Self { space: Namespace::Job(job), name: name.into() }
+    }
+
+    /// A name in a namespace that jobs share.
+    pub fn shared(space: impl Into<String>, name: impl Into<String>) -> Self {
+        Self { space: Namespace::Shared(space.into()), name: name.into() }
+    }
+}
+
+impl fmt::Display for NameKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.space {
+            Namespace::Job(job) => write!(f, "{job}/{}", self.name),
+            Namespace::Shared(space) => write!(f, "{space}/{}", self.name),
+        }
+    }
+}
+
+/// Grows with every grant of any name, over restarts of the head: whoever keeps the greatest it has seen of a name can
+/// turn away what an earlier holder still does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Fencing(pub u64);
+
+impl fmt::Display for Fencing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "fencing-{}.{}", self.0 >> 32, self.0 & u64::from(u32::MAX))
+    }
+}
+
+/// A name that a node holds: the actor acts there under the node's lease.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Held {
+    /// The name.
+    pub key: NameKey,
+    /// Whose it is.
+    pub actor: ActorId,
+    /// Under which grant.
+    pub fencing: Fencing,
+}

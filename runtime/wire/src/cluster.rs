@@ -1,0 +1,484 @@
+//! What nodes say to one another, and to the head.
+//!
+//! The first words on a connection are [`Greeting`], in the hello of the mesh; its welcome is [`Admission`] for a node
+//! at its head. All that follows is [`ClusterTalk`]. Requests carry a number of the asker's, repeated in the answer, and
+//! may be said twice: after a lost connection, or after a restart of the head.
+
+use std::collections::BTreeMap;
+
+use mobula_types::state::{ClusterStatus, Listed, OutcomeCounters};
+use mobula_types::{
+    ActorId, Beat, BeatAnswer, Death, DeathCause, Fencing, HeadId, Incarnation, JobId, LeaseId, NameKey, NodeId,
+    NodeLoad, PlacementSpec, ProcessId, Registration, Role, ViewChange,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::local::{FromNode, ToNode};
+
+/// Names a request of a node: unique while it lives.
+pub type AskId = u64;
+
+/// Bytes of a program in one [`ClusterTalk::ProgramPart`]: a control frame with room for its head.
+pub const PROGRAM_PART_BYTES: usize = crate::frame::CONTROL_BYTES_MAX - 4096;
+
+/// The first words to a node or head, in the mesh's hello.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Greeting {
+    /// A node comes to its head.
+    Register(Registration),
+    /// A node comes to another node.
+    Node {
+        /// Which.
+        node: NodeId,
+        /// The head it belongs to.
+        head: HeadId,
+    },
+    /// A program on another host comes to a node, to run a job.
+    Driver {
+        /// How it was called, for lists.
+        name: String,
+        /// Variables for the job's workers.
+        env: BTreeMap<String, String>,
+        /// The BLAKE3 hash of its program.
+        program: [u8; 32],
+        /// The length of its program.
+        program_bytes: u64,
+    },
+    /// The command line on another host.
+    Tool,
+}
+
+/// The answer to [`Greeting::Register`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Admission {
+    /// Which head admits.
+    pub head: HeadId,
+    /// The head's own node, to which the others speak as the head.
+    pub head_node: NodeId,
+    /// The node's id.
+    pub node: NodeId,
+    /// Which start of its member it is.
+    pub incarnation: Incarnation,
+    /// The term of its lease.
+    pub term: u64,
+    /// What there is beside it.
+    pub view: ViewChange,
+    /// Jobs that have ended lately: what a node still runs of them it ends.
+    pub ended_jobs: Vec<JobId>,
+}
+
+/// The answer to [`Greeting::Driver`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DriverWelcome {
+    /// As for a driver on the node's host.
+    pub welcome: crate::local::Welcome,
+    /// From which byte on the node lacks the program: its length when it has it whole.
+    pub program_from: u64,
+}
+
+/// What a node must know to run a job's workers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobSetup {
+    /// How its program was called.
+    pub name: String,
+    /// The BLAKE3 hash of its program.
+    pub program: [u8; 32],
+    /// The process that runs it.
+    pub driver: ProcessId,
+    /// Variables for its workers.
+    pub env: BTreeMap<String, String>,
+    /// Where its workers start, when there is such a folder.
+    pub working_dir: Option<String>,
+    /// What proves to one process of the job that another belongs to it.
+    pub peer_secret: String,
+}
+
+/// Between two nodes. The head is a node too: what it says as the head comes as [`FromHead`](Self::FromHead).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ClusterTalk {
+    /// To the head.
+    ToHead(ToHead),
+    /// From the head. Which one says so every time: nobody listens to an earlier one, or to a copy.
+    FromHead {
+        /// Which head.
+        head: HeadId,
+        /// What it says.
+        said: FromHead,
+    },
+    /// What a job is; said before the first [`Lease`](Self::Lease) of it.
+    Job {
+        /// Which.
+        job: JobId,
+        /// What it is.
+        setup: JobSetup,
+    },
+    /// Wants a place for a process of the sender's.
+    Lease {
+        /// The process.
+        holder: ProcessId,
+        /// Its number for the request.
+        number: u64,
+        /// Its job.
+        job: JobId,
+        /// What the place must have.
+        spec: PlacementSpec,
+        /// Where it would rather not be.
+        avoid: Vec<NodeId>,
+    },
+    /// The place.
+    Granted {
+        /// Who wanted it.
+        holder: ProcessId,
+        /// The request.
+        number: u64,
+        /// The lease.
+        lease: LeaseId,
+        /// Where.
+        process: ProcessId,
+    },
+    /// There is none now.
+    NoPlace {
+        /// Who wanted it.
+        holder: ProcessId,
+        /// The request.
+        number: u64,
+        /// What the sender has.
+        load: NodeLoad,
+        /// Why.
+        why: String,
+        /// Its worker did not start.
+        worker_failed: bool,
+    },
+    /// Is not wanted any more.
+    TakeBack {
+        /// Who wanted it.
+        holder: ProcessId,
+        /// The request.
+        number: u64,
+    },
+    /// A place is given back.
+    Return {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// A process of the sender's has ended.
+    Died {
+        /// Its job.
+        job: JobId,
+        /// How.
+        death: Death,
+    },
+    /// What a process of the receiver's sent to a process that is dead.
+    Undelivered {
+        /// Who sent it.
+        from: ProcessId,
+        /// How the other one ended.
+        death: Death,
+    },
+    /// Wants a part of a program.
+    ProgramAsk {
+        /// The program's hash.
+        program: [u8; 32],
+        /// From which byte on.
+        offset: u64,
+    },
+    /// A part of a program.
+    ProgramPart {
+        /// The program's hash.
+        program: [u8; 32],
+        /// The length of all of it; 0 when the sender does not have it.
+        total_bytes: u64,
+        /// From which byte on.
+        offset: u64,
+        /// At most [`PROGRAM_PART_BYTES`].
+        bytes: Vec<u8>,
+    },
+    /// What do you hold?
+    ListAsk {
+        /// The request.
+        ask: AskId,
+    },
+    /// What the sender's processes hold.
+    Listing {
+        /// The request.
+        ask: AskId,
+        /// Its workers, actors and tasks.
+        items: Vec<Listed>,
+        /// More of it follows.
+        has_more: bool,
+        /// What its processes have submitted, and how that ended.
+        counters: OutcomeCounters,
+    },
+    /// Lines of a worker, for a driver of the receiver's.
+    Output {
+        /// The job.
+        job: JobId,
+        /// The worker.
+        process: ProcessId,
+        /// Whether it wrote them to standard error.
+        is_stderr: bool,
+        /// The lines.
+        lines: Vec<String>,
+    },
+    /// Why does this wait?
+    WhyAsk {
+        /// The request.
+        ask: AskId,
+        /// What.
+        id: String,
+    },
+    /// Why it waits; none when nothing is known of it here.
+    WhyIs {
+        /// The request.
+        ask: AskId,
+        /// In words.
+        why: Option<String>,
+    },
+    /// A part of a log.
+    LogsAsk {
+        /// The request.
+        ask: AskId,
+        /// Whose.
+        id: String,
+        /// From which byte on.
+        offset: u64,
+    },
+    /// The part, as the command line gets it.
+    LogsAre {
+        /// The request.
+        ask: AskId,
+        /// JSON, or what is wrong.
+        answer: Result<String, String>,
+    },
+    /// From a far driver, to its node.
+    ToNode(ToNode),
+    /// From a node, to a far driver.
+    FromNode(FromNode),
+}
+
+/// What a node says to its head.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum ToHead {
+    /// It lives.
+    Beat(Beat),
+    /// It takes nothing new and will leave.
+    Leaving,
+    /// Nothing is left on it; it ends.
+    Drained,
+    /// A driver begins.
+    JobStart {
+        /// The request.
+        ask: AskId,
+        /// What its job is.
+        setup: JobSetup,
+    },
+    /// End a job.
+    JobEnd {
+        /// Which.
+        job: JobId,
+        /// Why.
+        cause: DeathCause,
+    },
+    /// A process of the sender's has ended.
+    ProcessDied {
+        /// Which.
+        process: ProcessId,
+        /// Why.
+        cause: DeathCause,
+    },
+    /// Wants a name for an actor.
+    Claim {
+        /// The request.
+        ask: AskId,
+        /// The name.
+        key: NameKey,
+        /// The actor.
+        actor: ActorId,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// The job with which it ends.
+        job: Option<JobId>,
+    },
+    /// Gives a name back.
+    Release {
+        /// The name.
+        key: NameKey,
+        /// Who had it.
+        actor: ActorId,
+    },
+    /// What acted under a name has stopped.
+    Stopped {
+        /// The name.
+        key: NameKey,
+        /// Under which grant.
+        fencing: Fencing,
+    },
+    /// Who has a name?
+    LookUp {
+        /// The request.
+        ask: AskId,
+        /// The name.
+        key: NameKey,
+    },
+    /// Stores or removes a value.
+    Put {
+        /// The request.
+        ask: AskId,
+        /// Whose.
+        job: JobId,
+        /// Under which key.
+        key: String,
+        /// The value; none removes it.
+        value: Option<Vec<u8>>,
+    },
+    /// Reads a value.
+    Get {
+        /// The request.
+        ask: AskId,
+        /// Whose.
+        job: JobId,
+        /// Under which key.
+        key: String,
+    },
+    /// A question of the command line that the head answers.
+    Tool {
+        /// The request.
+        ask: AskId,
+        /// What is asked.
+        question: HeadQuestion,
+    },
+    /// Wants a new certificate for the key.
+    Renew {
+        /// The request.
+        ask: AskId,
+        /// The public key.
+        key: [u8; 32],
+    },
+}
+
+/// What only the head can answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum HeadQuestion {
+    /// The cluster's state, without counters.
+    Status,
+    /// Every job.
+    Jobs,
+    /// Make a token.
+    TokenCreate {
+        /// For how long, in seconds; none for the usual time.
+        ttl_s: Option<u64>,
+        /// As what its user may come.
+        role: Role,
+    },
+    /// The tokens there are.
+    TokenList,
+    /// Take one back.
+    TokenRevoke {
+        /// Its id.
+        id: String,
+    },
+    /// Let a node leave.
+    Drain {
+        /// Which.
+        node: NodeId,
+    },
+    /// End a job.
+    StopJob {
+        /// Which.
+        job: JobId,
+    },
+}
+
+/// What a head says to a node.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum FromHead {
+    /// The answer to a beat.
+    Beat(BeatAnswer),
+    /// Nodes have died; said at once, and again in the view.
+    Died(Death),
+    /// The receiver was declared dead: it stops what it runs and registers anew.
+    Fenced,
+    /// Finish and leave.
+    Drain,
+    /// Stop what acts under a name.
+    Revoke {
+        /// The name.
+        key: NameKey,
+        /// Under which grant.
+        fencing: Fencing,
+    },
+    /// A job has ended.
+    JobEnded {
+        /// Which.
+        job: JobId,
+        /// Why.
+        cause: DeathCause,
+    },
+    /// The answer to [`ToHead::JobStart`].
+    JobStarted {
+        /// The request.
+        ask: AskId,
+        /// The job.
+        result: Result<JobId, String>,
+    },
+    /// The answer to [`ToHead::Claim`].
+    Claimed {
+        /// The request.
+        ask: AskId,
+        /// Who has the name, under which grant and which term of the asker's lease.
+        result: Result<(ActorId, Fencing, u64), String>,
+    },
+    /// The answer to [`ToHead::LookUp`].
+    Found {
+        /// The request.
+        ask: AskId,
+        /// Who has it.
+        owner: Option<ActorId>,
+    },
+    /// The answer to [`ToHead::Put`] and [`ToHead::Get`].
+    Value {
+        /// The request.
+        ask: AskId,
+        /// The value, or why nothing was done.
+        result: Result<Option<Vec<u8>>, String>,
+    },
+    /// The answer to [`HeadQuestion::Status`].
+    Status {
+        /// The request.
+        ask: AskId,
+        /// The state.
+        status: ClusterStatus,
+    },
+    /// The answer to other questions.
+    Answer {
+        /// The request.
+        ask: AskId,
+        /// Records, or what is wrong.
+        answer: Result<HeadAnswer, String>,
+    },
+    /// The answer to [`ToHead::Renew`].
+    Renewed {
+        /// The request.
+        ask: AskId,
+        /// The certificate.
+        certificate: Result<Vec<u8>, String>,
+    },
+}
+
+/// What a head answers to the command line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum HeadAnswer {
+    /// It is done.
+    Done,
+    /// The jobs.
+    Jobs(Vec<Listed>),
+    /// The token, whole: shown this once.
+    Token(String),
+    /// The tokens, without their secrets.
+    Tokens(Vec<mobula_types::state::TokenStatus>),
+}
