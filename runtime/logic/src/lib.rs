@@ -6,10 +6,16 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`calendar`] | what o'clock a moment is, for records and people |
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
+//! | [`directory`] | who has a name, when it may be granted again (G7); jobs, their values, join tokens |
+//! | [`head`] | membership and directory behind one door, whose words leave after their records are synced (G12) |
+//! | [`lease`] | until when a node's named actors may act, and when it fences itself (G7, G13) |
 //! | [`ledger`] | whether an amount of resources is free |
 //! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
+//! | [`membership`] | who belongs to the cluster, who lives, who has died (G11) |
+//! | [`record`] | what the head must not forget |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
 //! | [`scheduler`] | which process of which node is given to a task or actor (design.md §7) |
 //! | [`session`] | what of two processes' talk is sent again when a connection breaks, and who is silent |
@@ -17,21 +23,32 @@
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
 #![forbid(unsafe_code)]
 
+pub mod calendar;
+pub mod directory;
 pub mod dispatch;
+pub mod head;
 pub mod home;
 pub mod invariant;
+pub mod lease;
 pub mod ledger;
+pub mod membership;
 pub mod mutant;
 pub mod outbox;
+pub mod record;
 pub mod restarts;
 pub mod scheduler;
 pub mod session;
 pub mod supervision;
 pub mod task;
 
+pub use calendar::Calendar;
+pub use directory::Directory;
 pub use dispatch::Dispatch;
+pub use head::Head;
 pub use home::Home;
 pub use invariant::Violation;
+pub use lease::Lease;
+pub use membership::Membership;
 pub use mutant::Mutant;
 pub use restarts::{Restarts, Verdict};
 pub use scheduler::Scheduler;

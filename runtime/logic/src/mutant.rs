@@ -62,10 +62,42 @@ pub enum Mutant {
     ForgetUnacknowledged,
     /// A frame that has come before is handed on again (SES-2).
     DeliverRepeats,
+    /// A node that was declared dead is taken back under its old id (MEM-1).
+    AdmitFenced,
+    /// One refusal is enough to declare a node killed (MEM-3).
+    OneRefusal,
+    /// Time in which the head itself did not run counts as the nodes' silence (MEM-3).
+    CountHeadStall,
+    /// A silent node stays alive (MEM-4).
+    ForgetSilence,
+    /// A node is told that it is admitted before its record is in the store (MEM-5).
+    AdmitBeforeKept,
+    /// A name is granted again at the end of the lease, not a second after it (DIR-2).
+    GrantAtLeaseEnd,
+    /// A name is granted again while its holder has not stopped (DIR-1).
+    GrantWhileHeld,
+    /// A beat that comes after the end of a lease renews it with its names (DIR-3).
+    ReviveLease,
+    /// A new grant of a name is not fenced off from the one before (DIR-4).
+    ReuseFencing,
+    /// A restarted head takes the leases of the one before for ended (DIR-5).
+    ForgetLeases,
+    /// A token is good for more than one user (DIR-7).
+    TokenTwice,
+    /// A lease counts from when its renewal was heard, not from when it was sent (LEASE-2).
+    CountFromHeard,
+    /// Named actors go on after the lease (LEASE-1).
+    ForgetToStop,
+    /// A node without a head never fences itself (LEASE-4).
+    NeverFence,
+    /// A node hears a head that another one has replaced (LEASE-5).
+    HearOldHead,
+    /// An answer leaves before the record that it rests on is synced (HEAD-1).
+    AnswerBeforeSync,
 }
 
 impl Mutant {
-    /// All of them.
+    /// Those of the runtime: of tasks, actors, places and sessions.
     pub const ALL: &[Self] = &[
         Self::IntensityOffByOne,
         Self::ForgetBackoff,
@@ -95,6 +127,26 @@ impl Mutant {
         Self::KeepPlace,
         Self::ForgetUnacknowledged,
         Self::DeliverRepeats,
+    ];
+
+    /// Those of the head's machines and of a node's lease.
+    pub const OF_HEAD: &[Self] = &[
+        Self::AdmitFenced,
+        Self::OneRefusal,
+        Self::CountHeadStall,
+        Self::ForgetSilence,
+        Self::AdmitBeforeKept,
+        Self::GrantAtLeaseEnd,
+        Self::GrantWhileHeld,
+        Self::ReviveLease,
+        Self::ReuseFencing,
+        Self::ForgetLeases,
+        Self::TokenTwice,
+        Self::CountFromHeard,
+        Self::ForgetToStop,
+        Self::NeverFence,
+        Self::HearOldHead,
+        Self::AnswerBeforeSync,
     ];
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, JobId};
+use crate::{ActorId, Epoch, JobId};
 
 /// A name and where it is unique.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,9 +50,24 @@ impl fmt::Display for NameKey {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Fencing(pub u64);
 
+impl Fencing {
+    /// Grants of one head: at a thousand a second they last 34 years. The head's epoch takes the other 24 bits.
+    const COUNT_BITS: u32 = 40;
+
+    /// Grant `count` of the head of `epoch`.
+    pub const fn new(epoch: Epoch, count: u64) -> Self {
+        Self(epoch.0 << Self::COUNT_BITS | count)
+    }
+
+    /// Which head made the grant.
+    pub const fn epoch(self) -> Epoch {
+        Epoch(self.0 >> Self::COUNT_BITS)
+    }
+}
+
 impl fmt::Display for Fencing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "fencing-{}.{}", self.0 >> 32, self.0 & u64::from(u32::MAX))
+        write!(f, "fencing-{}.{}", self.epoch().0, self.0 & ((1 << Self::COUNT_BITS) - 1))
     }
 }
 
