@@ -1,5 +1,7 @@
 //! Shows that the simulator finds what it is there to find: every planted fault, by the promise that it breaks.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
 use mobula_sim::{cluster, tasks, tree};
@@ -40,12 +42,23 @@ const SEEDS: u64 = 2_000;
 
 #[test]
 fn every_mutant_is_found() {
-    for &(mutant, world, invariant) in PLANTED {
-        match find(world, mutant, invariant, SEEDS) {
-            Some(failure) => println!("{mutant:?}: seed {}: {}", failure.seed, failure.violation),
-            None => panic!("{mutant:?} was not found by {invariant} in {SEEDS} seeds"),
+    let next = AtomicUsize::new(0);
+    let look = || {
+        let mut unseen = Vec::new();
+        while let Some(&(mutant, world, invariant)) = PLANTED.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match find(world, mutant, invariant, SEEDS) {
+                Some(failure) => println!("{mutant:?}: seed {}: {}", failure.seed, failure.violation),
+                None => unseen.push(format!("{mutant:?} was not found by {invariant} in {SEEDS} seeds")),
+            }
         }
-    }
+        unseen
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let unseen: Vec<String> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(look)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a world does not panic")).collect()
+    });
+    assert!(unseen.is_empty(), "{}", unseen.join("\n"));
 }
 
 #[test]

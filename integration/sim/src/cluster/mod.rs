@@ -257,7 +257,7 @@ impl World {
     fn judge(&mut self) -> Result<(), Violation> {
         let lives = self.hosts.iter().all(|host| host.node.is_some());
         ensure(lives, "MEMBER", || "a node did not come back".into())?;
-        self.witness.judge_leases()?;
+        self.witness.judge_leases(|process| self.processes.contains_key(&process))?;
         for (id, node) in &self.nodes {
             let scheduler = &node.scheduler;
             ensure(scheduler.leases() == 0, "SCHED-3", || {

@@ -386,7 +386,8 @@ impl World {
         let number = life.next_request;
         life.requests.insert(number, purpose);
         let avoid = life.avoid.clone();
-        self.witness.asked(RequestKey { holder: process, number }, &spec);
+        let is_for_actor = matches!(purpose, Purpose::Actor(_));
+        self.witness.asked(RequestKey { holder: process, number }, &spec, is_for_actor);
         self.to_node(process, Word::Lease { number, spec, avoid });
     }
 
@@ -639,6 +640,16 @@ impl World {
                 let (process, index) = *self.rng.pick(&hosted);
                 let slot = index as u32;
                 death.culprits.push(Culprit::Actor(mobula_types::ActorId { process, slot, generation: 0 }));
+            }
+        }
+        for (actor, incarnation) in life.hosted {
+            if self.goes_wrong(30) {
+                // It had said so before it died, and the word is still on its way.
+                self.saw("last words of a life");
+                let body = Body::Ended { actor, incarnation, reason: ExitReason::Normal };
+                let word = Word::Parcel(Parcel { from: process, to: actor.0, body });
+                let delay = self.rng.span(1_000);
+                self.agenda.after(delay, Event::Word { from: process, to: actor.0, word });
             }
         }
         self.witness.process_died(process);

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | SCHED-1 | no node has more in use than it has, less what waits |
 //! | SCHED-2 | a place is given only in a process that its node has not seen end |
-//! | SCHED-3 | in the end every lease is back |
+//! | SCHED-3, HOME-3, DISP-6 | in the end every lease is back: of the dead, of actors, of tasks |
 //! | SCHED-4 | every request is answered once or taken back |
 //! | SCHED-6 | no device is given more than once over |
 //! | TASK-1 | every task of a driver that lives ends in one outcome |
@@ -32,7 +32,8 @@ use crate::failure::ensure;
 #[derive(Debug, Default)]
 pub(super) struct Witness {
     nodes: BTreeMap<NodeId, Books>,
-    asked: BTreeMap<RequestKey, PlacementSpec>,
+    /// What was asked, and whether it was for an actor.
+    asked: BTreeMap<RequestKey, (PlacementSpec, bool)>,
     tasks: BTreeMap<TaskId, TaskSeen>,
     actors: BTreeMap<ActorKey, ActorSeen>,
     lanes: BTreeMap<(NodeId, NodeId, Lane), (u64, u64)>,
@@ -57,6 +58,7 @@ struct Books {
 #[derive(Debug)]
 struct Held {
     job: JobId,
+    is_for_actor: bool,
     holder: ProcessId,
     process: ProcessId,
     spec: PlacementSpec,
@@ -147,8 +149,8 @@ impl Witness {
         }
     }
 
-    pub(super) fn asked(&mut self, request: RequestKey, spec: &PlacementSpec) {
-        self.asked.insert(request, spec.clone());
+    pub(super) fn asked(&mut self, request: RequestKey, spec: &PlacementSpec, is_for_actor: bool) {
+        self.asked.insert(request, (spec.clone(), is_for_actor));
     }
 
     pub(super) fn granted(
@@ -160,9 +162,12 @@ impl Witness {
         job: JobId,
         gpus: &[u32],
     ) -> Result<(), Violation> {
-        let (Some(books), Some(spec)) = (self.nodes.get_mut(&node), self.asked.get(&request)) else { return Ok(()) };
+        let (Some(books), Some((spec, is_for_actor))) = (self.nodes.get_mut(&node), self.asked.get(&request)) else {
+            return Ok(());
+        };
         ensure(!books.dead.contains(&process), "SCHED-2", || format!("{lease} is in {process}, which is dead"))?;
-        let held = Held { job, holder: request.holder, process, spec: spec.clone(), gpus: gpus.to_vec() };
+        let is_for_actor = *is_for_actor;
+        let held = Held { job, is_for_actor, holder: request.holder, process, spec: spec.clone(), gpus: gpus.to_vec() };
         for (name, amount) in spec.request.amounts() {
             let sum = books.in_use.entry(name.to_owned()).or_default();
             *sum = sum.plus(amount);
@@ -321,10 +326,17 @@ impl Witness {
         Ok(())
     }
 
-    /// In the end every lease is back.
-    pub(super) fn judge_leases(&self) -> Result<(), Violation> {
+    /// In the end every lease is back: the home of an actor and a process's dispatch give back what they leave, and what
+    /// the dead held comes back by itself.
+    pub(super) fn judge_leases(&self, lives: impl Fn(ProcessId) -> bool) -> Result<(), Violation> {
         for (node, books) in &self.nodes {
-            ensure(books.leases.is_empty(), "SCHED-3", || format!("{node} does not have back {:?}", books.leases))?;
+            let Some((lease, held)) = books.leases.first_key_value() else { continue };
+            let invariant = match (lives(held.holder), held.is_for_actor) {
+                (false, _) => "SCHED-3",
+                (true, true) => "HOME-3",
+                (true, false) => "DISP-6",
+            };
+            ensure(false, invariant, || format!("{node} does not have back {lease}: {held:?}"))?;
         }
         Ok(())
     }
