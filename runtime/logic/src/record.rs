@@ -3,6 +3,8 @@
 //! A machine asks for a [`Change`]; the driver writes it, with all others that wait, and says so. Moments are in
 //! milliseconds since the Unix epoch (see [`Calendar`](crate::Calendar)). How a record becomes bytes is the store's.
 
+use std::fmt;
+
 use mobula_types::{
     ActorId, Death, DeathCause, Fencing, Incarnation, JobId, MemberId, NameKey, NodeId, ProcessId, RestartPolicy, Role,
 };
@@ -11,6 +13,12 @@ use serde::{Deserialize, Serialize};
 /// Names a join token; not secret.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TokenId(pub [u8; 8]);
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", u64::from_be_bytes(self.0))
+    }
+}
 
 /// One record that is new, different or gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
