@@ -6,7 +6,7 @@ use mobula_logic::head::{self, Head, Input, Output};
 use mobula_logic::{Calendar, Violation, directory, membership};
 use mobula_types::{Epoch, HeadId, StateMachine, Time};
 
-use super::{Event, HeadLife, HostIndex, Up, World, earlier, real};
+use super::{DOWN, Event, HeadLife, HostIndex, Up, World, earlier, real};
 
 impl World {
     pub(super) fn start_head(&mut self) -> Result<(), Violation> {
@@ -54,11 +54,6 @@ impl World {
 
     pub(super) fn head_hears(&mut self, host: HostIndex, connection: u64, word: Up) -> Result<(), Violation> {
         if self.hosts[host].connection != connection || self.head.is_none() {
-            return Ok(());
-        }
-        if self.hosts[host].cut[1] {
-            self.saw("word runs into a cut");
-            self.agenda.after(Duration::from_millis(200), Event::Up { host, connection, word });
             return Ok(());
         }
         self.hosts[host].heard = self.agenda.now();
@@ -221,7 +216,7 @@ impl World {
             return;
         }
         let connection = self.hosts[host].connection;
-        let at = self.arrives(host, 0);
+        let at = self.arrives(host, DOWN);
         let may_repeat = !matches!(word, Output::Directory(directory::Output::Restart { .. }));
         if may_repeat && self.goes_wrong(2) {
             self.saw("word comes twice");

@@ -10,7 +10,7 @@ mod head;
 mod node;
 mod witness;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -51,6 +51,11 @@ enum Event {
         connection: u64,
         head: HeadId,
         word: Output,
+    },
+    /// What a cut holds back may get through again.
+    Unblock {
+        host: HostIndex,
+        way: usize,
     },
     HeadStarts,
     HeadTick,
@@ -113,6 +118,8 @@ struct Host {
     last: [Time; 2],
     /// Cut from and to its head.
     cut: [bool; 2],
+    /// What waits in front of a cut, in order.
+    blocked: [VecDeque<Event>; 2],
     /// When the head last heard of it.
     heard: Time,
 }
@@ -155,6 +162,7 @@ impl World {
             connection: 0,
             last: [Time::ZERO; 2],
             cut: [false; 2],
+            blocked: Default::default(),
             heard: Time::ZERO,
         };
         let hosts = (0..3 + rng.below(2)).map(|_| host(&mut rng)).collect();
@@ -227,7 +235,9 @@ impl World {
     }
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        let Some(event) = self.passes(event) else { return Ok(()) };
         match event {
+            Event::Unblock { host, way } => self.unblock(host, way),
             Event::Up { host, connection, word } => self.head_hears(host, connection, word),
             Event::Down { host, connection, head, word } => self.node_hears(host, connection, head, word),
             Event::HeadStarts => self.start_head(),
@@ -256,6 +266,46 @@ impl World {
             }
             Event::Judge => Ok(()),
         }
+    }
+
+    /// A word gets through unless there is a cut, or others wait in front of one.
+    fn passes(&mut self, event: Event) -> Option<Event> {
+        let (host, way) = match &event {
+            Event::Down { host, .. } => (*host, DOWN),
+            Event::Up { host, .. } => (*host, UP),
+            _ => return Some(event),
+        };
+        let is_free = !self.hosts[host].cut[way] && self.hosts[host].blocked[way].is_empty();
+        if is_free {
+            return Some(event);
+        }
+        self.saw("word runs into a cut");
+        let blocked = &mut self.hosts[host].blocked[way];
+        blocked.push_back(event);
+        if blocked.len() == 1 {
+            self.agenda.after(Duration::from_millis(200), Event::Unblock { host, way });
+        }
+        None
+    }
+
+    fn unblock(&mut self, host: HostIndex, way: usize) -> Result<(), Violation> {
+        if self.hosts[host].cut[way] {
+            self.agenda.after(Duration::from_millis(200), Event::Unblock { host, way });
+            return Ok(());
+        }
+        while let Some(event) = self.hosts[host].blocked[way].pop_front() {
+            if let Some(resumes) = self.resumes(&event).filter(|resumes| *resumes > self.agenda.now()) {
+                self.hosts[host].blocked[way].push_front(event);
+                self.agenda.at(resumes, Event::Unblock { host, way });
+                return Ok(());
+            }
+            match event {
+                Event::Up { host, connection, word } => self.head_hears(host, connection, word)?,
+                Event::Down { host, connection, head, word } => self.node_hears(host, connection, head, word)?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn resumes(&self, event: &Event) -> Option<Time> {
@@ -400,6 +450,10 @@ fn earlier(wakes_at: &mut Option<Time>, due: Option<Time>) -> Option<Time> {
     *wakes_at = Some(due);
     Some(due)
 }
+
+/// The two ways between a node and its head.
+const DOWN: usize = 0;
+const UP: usize = 1;
 
 /// Faults go on for so long: several leases.
 const FAULTS_LAST: Duration = Duration::from_secs(40);

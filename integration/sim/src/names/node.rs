@@ -14,7 +14,7 @@ use mobula_types::{
     StateMachine, Time, ViewChange,
 };
 
-use super::{Event, HostIndex, Up, World, earlier, real};
+use super::{Event, HostIndex, UP, Up, World, earlier, real};
 
 /// A node that runs.
 #[derive(Debug)]
@@ -34,8 +34,8 @@ pub(super) struct Node {
     job: Option<JobId>,
     /// Under which names it acts.
     pub(super) held: BTreeMap<NameKey, (ActorId, Fencing)>,
-    /// Claims that are not answered, and when they were sent.
-    pub(super) claims: BTreeMap<NameKey, (u64, Claim, Time)>,
+    /// Claims that are not answered, under which numbers they were sent, and when last.
+    pub(super) claims: BTreeMap<NameKey, (Vec<u64>, Claim, Time)>,
     /// The newest grant of each name under which it was told to stop, or could not begin: none so old is used again.
     stopped: BTreeMap<NameKey, Fencing>,
 }
@@ -75,14 +75,17 @@ impl World {
 
     /// A word to the head; now and then the connection breaks with it.
     fn tell(&mut self, host: HostIndex, word: Up) {
+        let now = self.agenda.now();
+        self.steps.note(now, || format!("  host {host} says {word:?}"));
         if self.goes_wrong(1) {
             self.saw("words are lost with their connection");
             self.hosts[host].connection += 1;
             return;
         }
         let connection = self.hosts[host].connection;
-        let at = self.arrives(host, 1);
-        if self.goes_wrong(2) {
+        let at = self.arrives(host, UP);
+        // The head's driver numbers each registration that comes; a session gives each of them once.
+        if !matches!(word, Up::Register { .. }) && self.goes_wrong(2) {
             self.saw("word comes twice");
             self.agenda.at(at, Event::Up { host, connection, word: word.clone() });
         }
@@ -219,11 +222,6 @@ impl World {
         if self.hosts[host].connection != connection && (is_of_now || self.rng.chance(50)) {
             return Ok(());
         }
-        if self.hosts[host].cut[0] {
-            self.saw("word runs into a cut");
-            self.agenda.after(Duration::from_millis(200), Event::Down { host, connection, head, word });
-            return Ok(());
-        }
         let now = self.host_local(host);
         let Some(node) = &mut self.hosts[host].node else { return Ok(()) };
         if node.lease.hear(head).is_err() {
@@ -304,9 +302,9 @@ impl World {
         match word {
             directory::Output::Claimed { ask, key, result } => {
                 let Some(id) = node.id else { return Ok(()) };
-                let is_latest = node.claims.get(&key).is_some_and(|(asked, ..)| *asked == ask);
+                let is_asked = node.claims.get(&key).is_some_and(|(asked, ..)| asked.contains(&ask));
                 let Ok(grant) = result else {
-                    if is_latest {
+                    if is_asked {
                         node.claims.remove(&key);
                     }
                     self.saw("claim is refused");
@@ -314,7 +312,7 @@ impl World {
                 };
                 self.witness.acknowledged(&key, grant.fencing)?;
                 // Whichever of its askings is answered.
-                let claim = node.claims.remove(&key).map(|(_, claim, _)| claim);
+                let claim = if is_asked { node.claims.remove(&key).map(|(_, claim, _)| claim) } else { None };
                 let was_stopped = node.stopped.get(&key).is_some_and(|stopped| grant.fencing <= *stopped);
                 if grant.node != id || was_stopped || claim.is_none_or(|claim| claim.actor != grant.owner) {
                     let is_held = node.held.get(&key).is_some_and(|(_, fencing)| *fencing == grant.fencing);
@@ -382,7 +380,7 @@ impl World {
         if node.held.contains_key(&claim.key) || node.claims.contains_key(&claim.key) {
             return;
         }
-        node.claims.insert(claim.key.clone(), (ask, claim.clone(), now));
+        node.claims.insert(claim.key.clone(), (vec![ask], claim.clone(), now));
         self.witness.claimed(&claim);
         self.tell(host, Up::Directory(directory::Input::Claim { ask, node: id, claim }));
     }
@@ -392,7 +390,8 @@ impl World {
         let ask = self.ask(host);
         let Some(node) = &mut self.hosts[host].node else { return };
         let Some((id, entry)) = node.id.zip(node.claims.get_mut(key)) else { return };
-        (entry.0, entry.2) = (ask, now);
+        entry.0.push(ask);
+        entry.2 = now;
         let claim = entry.1.clone();
         self.saw("claim is sent again");
         self.tell(host, Up::Directory(directory::Input::Claim { ask, node: id, claim }));
@@ -412,7 +411,9 @@ impl World {
                         node.held.contains_key(&key) && node.lease.may_act(super::local(self.agenda.now(), life.rate))
                     });
                     if other != host && acts && !stops {
-                        let seen = format!("{key} acts on hosts {host} and {other}");
+                        let theirs = life.node.as_ref().and_then(|node| node.held.get(&key)).map(|(_, theirs)| *theirs);
+                        let seen =
+                            format!("{key} acts on host {host} under {fencing}, and on {other} under {theirs:?}");
                         return Err(Violation { invariant: "DIR-1", seen });
                     }
                 }
