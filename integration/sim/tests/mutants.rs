@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{cluster, tasks, tree};
+use mobula_sim::{cluster, names, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -35,6 +35,22 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::KeepPlace, cluster::run, "HOME-3"),
     (Mutant::ForgetUnacknowledged, cluster::run, "SES-1"),
     (Mutant::DeliverRepeats, cluster::run, "SES-2"),
+    (Mutant::AdmitFenced, names::run, "MEM-1"),
+    (Mutant::OneRefusal, names::run, "MEM-3"),
+    (Mutant::CountHeadStall, names::run, "MEM-3"),
+    (Mutant::ForgetSilence, names::run, "MEM-4"),
+    (Mutant::AdmitBeforeKept, names::run, "MEM-5"),
+    (Mutant::GrantAtLeaseEnd, names::run, "DIR-2"),
+    (Mutant::GrantWhileHeld, names::run, "DIR-1"),
+    (Mutant::ReviveLease, names::run, "DIR-3"),
+    (Mutant::ReuseFencing, names::run, "DIR-4"),
+    (Mutant::ForgetLeases, names::run, "DIR-5"),
+    (Mutant::TokenTwice, names::run, "DIR-7"),
+    (Mutant::CountFromHeard, names::run, "LEASE-2"),
+    (Mutant::ForgetToStop, names::run, "LEASE-1"),
+    (Mutant::NeverFence, names::run, "LEASE-4"),
+    (Mutant::HearOldHead, names::run, "LEASE-5"),
+    (Mutant::AnswerBeforeSync, names::run, "HEAD-1"),
 ];
 
 /// A fault that more seeds than this do not show is not looked for.
@@ -64,7 +80,7 @@ fn every_mutant_is_found() {
 #[test]
 fn every_mutant_is_planted() {
     let planted: Vec<Mutant> = PLANTED.iter().map(|(mutant, ..)| *mutant).collect();
-    assert_eq!(planted, Mutant::ALL);
+    assert_eq!(planted, [Mutant::ALL, Mutant::OF_HEAD].concat());
 }
 
 #[test]

@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use mobula_logic::head::{self, Head, Input, Output};
+use mobula_logic::record::{Change, Record, RecordKey};
 use mobula_logic::{Calendar, Violation, directory, membership};
-use mobula_types::{Epoch, HeadId, StateMachine, Time};
+use mobula_types::{Death, DeathCause, Epoch, HeadId, NodeId, StateMachine, Time};
 
+use super::node::STRAGGLER;
 use super::{DOWN, Event, HeadLife, HostIndex, Up, World, earlier, real};
+use crate::failure::ensure;
 
 impl World {
     pub(super) fn start_head(&mut self) -> Result<(), Violation> {
@@ -14,6 +17,8 @@ impl World {
             return Ok(());
         }
         self.epoch += 1;
+        // Another process: that the one before was stopped is nothing to it.
+        self.head_paused_until = None;
         let id = HeadId { epoch: Epoch(self.epoch), nonce: self.rng.number() };
         let now = self.head_local();
         // The wall clock is another one each time: only logs may see it.
@@ -27,7 +32,7 @@ impl World {
         self.head = Some(HeadLife { machine, wakes_at: None, writing: None });
         for host in 0..self.hosts.len() {
             self.hosts[host].connection += 1;
-            self.hosts[host].heard = self.agenda.now();
+            self.hosts[host].heard = (self.agenda.now(), self.stopped_until_now());
         }
         self.drain_head()
     }
@@ -43,7 +48,7 @@ impl World {
         }
     }
 
-    fn apply(&mut self, changes: Vec<mobula_logic::record::Change>) {
+    fn apply(&mut self, changes: Vec<Change>) {
         for change in changes {
             match change.record {
                 Some(record) => drop(self.store.insert(change.key, record)),
@@ -56,14 +61,25 @@ impl World {
         if self.hosts[host].connection != connection || self.head.is_none() {
             return Ok(());
         }
-        self.hosts[host].heard = self.agenda.now();
+        let speaks = match &word {
+            Up::Beat { node, .. } => Some(*node),
+            Up::Register { registration, .. } => registration.node,
+            _ => None,
+        };
         let input = match word {
             Up::Register { ask, registration } => membership::Input::Register { ask, registration }.into(),
             Up::Beat { node, beat } => membership::Input::Heartbeat { node, beat }.into(),
             Up::Drained { node } => membership::Input::Drained { node }.into(),
             Up::Directory(input) => Input::Directory(input),
         };
-        self.tell_head(input)
+        self.tell_head(input)?;
+        // A node that is about to be declared dead may speak again meanwhile; that comes too late.
+        let newest = self.host_of.iter().filter(|(_, of)| **of == host).map(|(node, _)| *node).max();
+        let lives = |node| self.head.as_ref().is_some_and(|life| life.machine.membership().lives(node));
+        if speaks.is_some() && speaks == newest && newest.is_some_and(lives) {
+            self.hosts[host].heard = (self.agenda.now(), self.stopped_until_now());
+        }
+        Ok(())
     }
 
     pub(super) fn tell_head(&mut self, input: Input) -> Result<(), Violation> {
@@ -84,20 +100,25 @@ impl World {
             self.steps.note(at, || format!("  the head says {output:?}"));
             match output {
                 Output::Commit { batch, changes } => {
+                    let silent: Vec<NodeId> = changes.iter().filter_map(silent_node).collect();
                     life.writing = Some((batch, changes));
+                    silent.into_iter().try_for_each(|node| self.was_silent(node))?;
                     self.sync_later(batch);
                 }
                 Output::Died { death } => {
                     self.saw(match death.cause {
-                        mobula_types::DeathCause::NodeKilled => "node is declared killed",
-                        mobula_types::DeathCause::NodeSilent { .. } => "node is declared silent",
+                        DeathCause::NodeKilled => "node is declared killed",
+                        DeathCause::NodeSilent { .. } => "node is declared silent",
                         _ => "node is declared gone",
                     });
                     let node = death.process.node();
                     let host = self.host_of.get(&node).copied();
                     let lives =
                         host.is_some_and(|host| self.hosts[host].node.as_ref().is_some_and(|n| n.id == Some(node)));
-                    self.witness.declared_dead(node)?;
+                    // One that cannot be written is told all the same, and a head that crashes then does not know of it.
+                    if self.head.as_ref().is_some_and(|life| life.machine.read_only().is_none()) {
+                        self.witness.declared_dead(node);
+                    }
                     if lives {
                         self.saw("living node is declared dead");
                     }
@@ -114,8 +135,12 @@ impl World {
                     }
                 }
                 Output::Admit { ask, node, .. } => {
+                    self.witness.admits(node)?;
+                    let is_kept = self.store.contains_key(&RecordKey::Node(node));
+                    ensure(is_kept, "MEM-5", || format!("{node} is admitted, and its record is not in the store"))?;
                     if let Some(host) = self.asks.get(&ask).copied() {
                         self.host_of.insert(node, host);
+                        self.hosts[host].heard = (self.agenda.now(), self.stopped_until_now());
                         self.say(host, output);
                     }
                 }
@@ -158,6 +183,26 @@ impl World {
         Ok(())
     }
 
+    /// For how long the head has been stopped in all, as far as that is over.
+    fn stopped_until_now(&self) -> Duration {
+        let left = self.head_paused_until.map_or(Duration::ZERO, |until| until.since(self.agenda.now()));
+        self.head_stopped.saturating_sub(left)
+    }
+
+    /// MEM-3: a node that is declared silent was, for as long as the head itself ran.
+    fn was_silent(&self, node: NodeId) -> Result<(), Violation> {
+        let newest = self.host_of.get(&node).and_then(|host| {
+            let of_host = self.host_of.iter().filter(|(_, of)| *of == host);
+            of_host.map(|(id, _)| *id).max().filter(|newest| *newest == node).map(|_| *host)
+        });
+        let Some(host) = newest else { return Ok(()) };
+        let (heard, stopped) = self.hosts[host].heard;
+        let silent = self.agenda.now().since(heard).saturating_sub(self.stopped_until_now().saturating_sub(stopped));
+        // Clocks differ, and a head that has just started hears registrations only: this is far from what a stop makes.
+        let holds = silent >= Duration::from_millis(2_500);
+        ensure(holds, "MEM-3", || format!("{node} is declared silent after {silent:?} in which the head ran"))
+    }
+
     fn sync_later(&mut self, batch: u64) {
         let fails = self.goes_wrong(2);
         let delay = Duration::from_micros(500 + self.rng.below(15_000));
@@ -194,7 +239,7 @@ impl World {
     pub(super) fn silent(&mut self, host: HostIndex) -> Result<(), Violation> {
         let delay = Duration::from_millis(300) + self.rng.span(100);
         self.agenda.after(delay, Event::Silent { host });
-        let silent = self.agenda.now().since(self.hosts[host].heard);
+        let silent = self.agenda.now().since(self.hosts[host].heard.0);
         if silent < Duration::from_millis(300) || self.head.is_none() {
             return Ok(());
         }
@@ -222,6 +267,18 @@ impl World {
             self.saw("word comes twice");
             self.agenda.at(at, Event::Down { host, connection, head, word: word.clone() });
         }
+        let is_grant = matches!(word, Output::Directory(directory::Output::Claimed { .. }));
+        if !is_grant && self.goes_wrong(5) {
+            let late = self.agenda.now() + Duration::from_millis(500) + self.rng.span(6_000);
+            self.agenda.at(late, Event::Down { host, connection: STRAGGLER, head, word: word.clone() });
+        }
         self.agenda.at(at, Event::Down { host, connection, head, word });
     }
+}
+
+/// The node that a change says was declared silent.
+fn silent_node(change: &Change) -> Option<NodeId> {
+    let Some(Record::Node(node)) = &change.record else { return None };
+    let is_silent = |death: &Death| matches!(death.cause, DeathCause::NodeSilent { .. });
+    node.death.as_ref().is_some_and(is_silent).then_some(node.node)
 }

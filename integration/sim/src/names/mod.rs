@@ -120,8 +120,8 @@ struct Host {
     cut: [bool; 2],
     /// What waits in front of a cut, in order.
     blocked: [VecDeque<Event>; 2],
-    /// When the head last heard of it.
-    heard: Time,
+    /// When the head last heard of it, and for how long the head had been stopped until then.
+    heard: (Time, Duration),
 }
 
 struct World {
@@ -138,6 +138,8 @@ struct World {
     head: Option<HeadLife>,
     head_rate: u64,
     head_paused_until: Option<Time>,
+    /// For how long the head has been stopped in all; stops that it does not notice are not counted.
+    head_stopped: Duration,
     epoch: u64,
     store: BTreeMap<RecordKey, Record>,
     /// Who asked what.
@@ -163,7 +165,7 @@ impl World {
             last: [Time::ZERO; 2],
             cut: [false; 2],
             blocked: Default::default(),
-            heard: Time::ZERO,
+            heard: (Time::ZERO, Duration::ZERO),
         };
         let hosts = (0..3 + rng.below(2)).map(|_| host(&mut rng)).collect();
         let head_rate = 960 + rng.below(81);
@@ -181,6 +183,7 @@ impl World {
             head: None,
             head_rate,
             head_paused_until: None,
+            head_stopped: Duration::ZERO,
             epoch: 0,
             store: BTreeMap::new(),
             asks: BTreeMap::new(),
@@ -360,14 +363,22 @@ impl World {
                 if self.hosts[host].paused_until.is_none_or(|until| until <= self.agenda.now()) {
                     let ms = *self.rng.pick(&[500, 2_000, 4_000, 8_000, 12_000]);
                     self.saw("node is stopped for a while");
-                    self.hosts[host].paused_until = Some(self.pause_until(ms));
+                    let until = self.pause_until(ms);
+                    self.hosts[host].paused_until = Some(until);
+                    self.agenda.at(until, Event::NodeTick { host });
                 }
             }
             10 => {
                 if self.head_paused_until.is_none_or(|until| until <= self.agenda.now()) {
                     let ms = *self.rng.pick(&[500, 2_000, 6_000]);
                     self.saw("head is stopped for a while");
-                    self.head_paused_until = Some(self.pause_until(ms));
+                    let until = self.pause_until(ms);
+                    self.head_paused_until = Some(until);
+                    if ms > 1_000 {
+                        self.head_stopped += until.since(self.agenda.now());
+                    }
+                    // It looks at its clock before it reads what has come meanwhile.
+                    self.agenda.at(until, Event::HeadTick);
                 }
             }
             _ => self.hosts.iter_mut().for_each(|host| host.cut = [false; 2]),

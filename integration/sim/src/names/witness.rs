@@ -52,10 +52,13 @@ impl Witness {
         ensure(whose == (host, start), "MEM-1", || format!("{id} is given to {whose:?} and to {:?}", (host, start)))
     }
 
-    pub(super) fn declared_dead(&mut self, node: NodeId) -> Result<(), Violation> {
-        // A head that was killed while it wrote the death may declare it again.
+    pub(super) fn declared_dead(&mut self, node: NodeId) {
         self.dead.insert(node);
-        Ok(())
+    }
+
+    /// The head takes a node in, or back.
+    pub(super) fn admits(&self, node: NodeId) -> Result<(), Violation> {
+        ensure(!self.dead.contains(&node), "MEM-1", || format!("{node} was declared dead, and is admitted"))
     }
 
     pub(super) fn acknowledged(&mut self, key: &NameKey, fencing: Fencing) -> Result<(), Violation> {
