@@ -481,6 +481,10 @@ impl Membership {
             (None, living) => {
                 // MEM-2: the one before has ended, or it would still hold the folder.
                 if let Some((before, _)) = living {
+                    // That its member is here again is the evidence: a refusal before that is not.
+                    if let Some(node) = self.nodes.get_mut(&before) {
+                        node.refusals = 0;
+                    }
                     self.declare_dead(now, before, DeathCause::NodeKilled);
                 }
                 self.admit(now, ask, registration);
