@@ -354,6 +354,11 @@ impl Mesh {
         }
     }
 
+    /// Whether a connection with a peer stands now. The end of a session may be told when the next one is up already.
+    pub fn is_up(&self, peer: ProcessId) -> bool {
+        self.inner.peers.read().get(&peer).is_some_and(|peer| peer.is_up())
+    }
+
     /// Where it takes connections.
     ///
     /// # Errors
