@@ -9,6 +9,7 @@
 //! |---|---|
 //! | [`tree`] | supervisors under supervisors, whose children crash, hang and fail to start |
 //! | [`tasks`] | tasks on workers that die or are cut off, with lost, repeated and reordered messages |
+//! | [`control`] | a head that crashes, and nodes that hold names under its leases |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
 //! | [`coverage`] | how often each misfortune and each transition happened: a run that never crashed proves nothing |
 //! | [`failure`] | what a failing seed prints |
@@ -17,6 +18,7 @@
 
 pub mod agenda;
 pub mod campaign;
+pub mod control;
 pub mod coverage;
 pub mod failure;
 pub mod rng;

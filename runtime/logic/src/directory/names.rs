@@ -295,14 +295,10 @@ impl Names {
         let is_held = |key: &NameKey, entry: &Entry| grants.get(key) == Some(&(entry.actor, entry.fencing));
         for key in self.on.get(&node).cloned().unwrap_or_default() {
             let entry = &self.entries[&key];
-            if matches!(entry.hold, Hold::Stopping { .. }) {
+            // A grant may be on its way there, also one of an earlier head, which the node hears until it hears this one.
+            // So a name that it does not hold is not free before it has said so.
+            if matches!(entry.hold, Hold::Stopping { .. }) || !is_held(&key, entry) {
                 self.revoke(now, &key, outputs);
-            } else if !is_held(&key, entry) {
-                // What this head has granted may be on its way there; what an earlier one granted is not heard any more.
-                match entry.fencing.epoch() < self.epoch {
-                    true => self.is_over(&key, now, None, None),
-                    false => self.revoke(now, &key, outputs),
-                }
             }
         }
         for held in held {
