@@ -196,7 +196,7 @@ impl World {
                 self.asks.insert(ask, (index, start));
                 self.chief_handles(directory::Input::Claim { ask, node, claim })
             }
-            ToHead::Release(key, actor) => self.chief_handles(directory::Input::Release { key, actor }),
+            ToHead::Release(node, key, actor) => self.chief_handles(directory::Input::Release { node, key, actor }),
             ToHead::Stopped(node, key, fencing) => {
                 self.chief_handles(directory::Input::Stopped { node, key, fencing, culprit: false })
             }

@@ -90,7 +90,7 @@ enum ToHead {
     Beat(NodeId, Beat),
     Drained(NodeId),
     Claim(u64, NodeId, Claim),
-    Release(NameKey, ActorId),
+    Release(NodeId, NameKey, ActorId),
     Stopped(NodeId, NameKey, Fencing),
     TokenUse(u64, TokenId, [u8; 32]),
 }

@@ -239,7 +239,7 @@ impl World {
                 self.coverage.saw("an actor ends");
                 self.nodes[index].holds.remove(&key);
                 self.tell_head(index, ToHead::Stopped(id, key.clone(), held.fencing));
-                self.tell_head(index, ToHead::Release(key, held.actor));
+                self.tell_head(index, ToHead::Release(id, key, held.actor));
             }
             (4..10, None) if !self.nodes[index].claims.values().any(|(_, claim)| claim.key == key) => {
                 self.claim(index, id, name);

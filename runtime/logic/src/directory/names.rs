@@ -468,9 +468,18 @@ impl Names {
         grant
     }
 
-    pub(super) fn release(&mut self, now: Time, key: &NameKey, actor: ActorId, outputs: &mut Outputs) {
-        if self.entries.get(key).is_some_and(|entry| entry.actor == actor) {
-            self.remove(now, key, outputs);
+    pub(super) fn release(&mut self, now: Time, node: NodeId, key: &NameKey, actor: ActorId, outputs: &mut Outputs) {
+        let Some(entry) = self.entries.get(key).filter(|entry| entry.actor == actor) else { return };
+        let (is_there, is_home) = (entry.node == node, actor.process.node() == node);
+        match entry.hold {
+            // DIR-1: a later life of it may act elsewhere.
+            Hold::Held { .. } | Hold::Stopping { .. } if !is_there => {
+                if is_home && !entry.is_ending {
+                    self.end(now, key, outputs);
+                }
+            }
+            _ if is_there || is_home => self.remove(now, key, outputs),
+            _ => {}
         }
     }
 
