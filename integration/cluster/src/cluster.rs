@@ -15,6 +15,7 @@ use crate::hosts::{Host, Network};
 use crate::oracle;
 use crate::process::{Process, until};
 use crate::report::{FINISH, READY, REPORT, Report};
+use crate::traces;
 
 /// The port of every node: each has a host of its own.
 pub const PORT: u16 = 6379;
@@ -70,7 +71,9 @@ impl Cluster {
     /// A node did not start or did not join.
     pub fn start(plan: Plan) -> Result<Option<Self>> {
         let Some(network) = Network::of(plan.nodes)? else { return Ok(None) };
-        let folder = tempfile::Builder::new().prefix("m").tempdir_in("/tmp").context("make a folder")?;
+        let mut folder = tempfile::Builder::new().prefix("m").tempdir_in("/tmp").context("make a folder")?;
+        // For a person who wants to read what the processes said.
+        folder.disable_cleanup(std::env::var_os("MOBULA_CLUSTER_KEEP").is_some());
         let mut cluster = Self { nodes: (0..plan.nodes).map(|_| None).collect(), plan, network, folder };
         for node in 0..cluster.plan.nodes {
             cluster.start_node(node)?;
@@ -118,6 +121,19 @@ impl Cluster {
         self.nodes.iter().flatten().map(Process::pid)
     }
 
+    /// Whether a process is a node, or the warden below it, which is the parent of its workers.
+    pub fn is_of_node(&self, pid: u32) -> bool {
+        let is_node = |pid| self.node_pids().any(|node| node == pid);
+        is_node(pid) || traces::parent(pid).is_some_and(is_node)
+    }
+
+    /// The worker processes on a node's host.
+    pub fn workers(&self, node: usize) -> Vec<u32> {
+        let mut pids = self.host(node).pids();
+        pids.retain(|pid| !self.is_of_node(*pid) && traces::parent(*pid).is_some_and(|parent| self.is_of_node(parent)));
+        pids
+    }
+
     /// Starts a node, for the first time or again; its folder is what it was.
     ///
     /// # Errors
@@ -132,7 +148,7 @@ impl Cluster {
         } else {
             command.args(["--address", &self.address(), "--num-cpus", &self.plan.cpus.to_string()]);
             // A node that has joined before comes back with the certificate it got then.
-            if !self.node_folder(node).exists() {
+            if !self.has_joined(node) {
                 command.args(["--token", &self.token("node")?]);
             }
         }
@@ -153,6 +169,10 @@ impl Cluster {
                 Err(error.context(format!("{words}{why}")))
             }
         }
+    }
+
+    fn has_joined(&self, node: usize) -> bool {
+        self.node_folder(node).join(PORT.to_string()).join("identity.pem").exists()
     }
 
     /// Kills a node with SIGKILL.

@@ -59,7 +59,7 @@ impl Holdings {
         Self(cluster.node_pids().map(|pid| (pid, held(pid))).collect())
     }
 
-    /// Waits until there is nobody on the hosts but the nodes, and these hold what they held. Nodes that were started
+    /// Waits until there is nobody on the hosts but the nodes and their wardens, and nodes hold what they held. Nodes that were started
     /// since are compared with the one that held most.
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Holdings {
         let mut findings = Vec::new();
         let nodes: Vec<u32> = cluster.node_pids().collect();
         for host in cluster.network().hosts() {
-            for pid in host.pids().into_iter().filter(|pid| !nodes.contains(pid)) {
+            for pid in host.pids().into_iter().filter(|pid| !cluster.is_of_node(*pid)) {
                 findings.push(format!("on host {}: {pid} `{}`", host.number(), traces::command_line(pid)));
             }
         }

@@ -170,6 +170,8 @@ struct Summary {
     ignored: u64,
     /// Names of tests that failed.
     failures: Vec<String>,
+    /// What tests said that they could not do here.
+    skipped: Vec<String>,
     /// Whether there was a closing line at all.
     closed: bool,
 }
@@ -191,6 +193,12 @@ impl Summary {
     fn read(&mut self, line: &str) {
         if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
             self.failures.push(name.to_owned());
+        }
+        // Said past libtest's capture, which would keep the words of a test that passes.
+        if let Some(what) = line.strip_prefix("skipped: ")
+            && !self.skipped.iter().any(|said| said == what)
+        {
+            self.skipped.push(what.to_owned());
         }
         let Some(counts) = line.strip_prefix("test result: ") else { return };
         self.closed = true;
@@ -223,6 +231,9 @@ fn record_summary(name: &str, summary: Result<Summary>, tally: &mut Tally) {
             let unnamed = summary.failed.saturating_sub(summary.failures.len() as u64);
             let named = summary.failures.iter().map(|test| format!("{name}: {test}"));
             tally.count(summary.passed, named.chain((0..unnamed).map(|_| format!("{name}: a test"))));
+            for what in &summary.skipped {
+                tally.skip(name, &anyhow!("{what}"));
+            }
             if summary.ignored > 0 {
                 tally.skip(&format!("{name}: {} ignored tests", summary.ignored), &anyhow!("marked `ignore`"));
             }
@@ -248,8 +259,10 @@ mod tests {
         let script =
             "echo 'test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s'
             echo 'test a::b ... FAILED'
+            echo 'skipped: no hosts'; echo 'skipped: no hosts'
             echo 'test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out'; exit 101";
-        let expect = Summary { passed: 5, failed: 1, ignored: 1, failures: vec!["a::b".to_owned()], closed: true };
+        let (failures, skipped) = (vec!["a::b".to_owned()], vec!["no hosts".to_owned()]);
+        let expect = Summary { passed: 5, failed: 1, ignored: 1, failures, skipped, closed: true };
         assert_eq!(shell(script).unwrap(), expect);
     }
 

@@ -9,6 +9,7 @@
 //! | [`unix`] | connections inside a host, to processes of the same user only |
 //! | [`connection`] | the two ends of a connection, whatever carries it: a bounded queue out, a bounded reader in |
 //! | `quic`, `reset`, [`socket`] | a UDP port that speaks QUIC with certificates on both sides |
+//! | `bounced` | datagrams to ports that nobody has |
 //! | `greeting`, [`refusal`] | the first words of either side, and what they are answered with when something is wrong |
 //! | [`authority`], [`certificate`], [`identity`] | the cluster's CA, what its certificates say, a member's own |
 //! | [`join()`], [`token`] | how a member gets its certificate |
@@ -16,6 +17,7 @@
 #![forbid(unsafe_code)]
 
 pub mod authority;
+mod bounced;
 pub mod certificate;
 pub mod connection;
 pub mod error;

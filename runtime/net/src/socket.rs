@@ -14,6 +14,8 @@ use std::task::{Context, Poll};
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 
+use crate::bounced::Bounced;
+
 /// A socket, and the runtime on which its endpoint runs.
 #[derive(Clone, Debug)]
 pub struct Sockets {
@@ -38,7 +40,17 @@ impl Sockets {
     ///
     /// The address is taken or cannot be had.
     pub fn udp(addr: SocketAddr) -> io::Result<Self> {
+        Self::of(std::net::UdpSocket::bind(addr)?)
+    }
+
+    /// The same, where what comes back is noted in `bounced`.
+    pub(crate) fn udp_heard(addr: SocketAddr, bounced: &Bounced) -> io::Result<Self> {
         let socket = std::net::UdpSocket::bind(addr)?;
+        bounced.listen(&socket)?;
+        Self::of(socket)
+    }
+
+    fn of(socket: std::net::UdpSocket) -> io::Result<Self> {
         // Less than asked for is no fault: the kernel's bound is the host's business.
         rustix::net::sockopt::set_socket_recv_buffer_size(&socket, BUFFER_BYTES).ok();
         rustix::net::sockopt::set_socket_send_buffer_size(&socket, BUFFER_BYTES).ok();
@@ -81,7 +93,14 @@ impl AsyncUdpSocket for Split {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        self.inner.poll_recv(cx, bufs, meta)
+        loop {
+            match self.inner.poll_recv(cx, bufs, meta) {
+                // Of one datagram to one peer, while quinn would take it for the end of the port. Said once: the next
+                // call goes on. What it means is read from the port's error queue.
+                Poll::Ready(Err(error)) if is_of_one_peer(&error) => {}
+                received => return received,
+            }
+        }
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -99,6 +118,25 @@ impl AsyncUdpSocket for Split {
     fn may_fragment(&self) -> bool {
         self.inner.may_fragment()
     }
+}
+
+/// Whether an error is what a host or a router has said of a datagram: the errors that Linux makes of ICMP messages
+/// (net/ipv4/icmp.c, net/ipv6/icmp.c).
+fn is_of_one_peer(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    const SAID: [Errno; 10] = [
+        Errno::CONNREFUSED,
+        Errno::HOSTUNREACH,
+        Errno::NETUNREACH,
+        Errno::OPNOTSUPP,
+        Errno::NOPROTOOPT,
+        Errno::MSGSIZE,
+        Errno::HOSTDOWN,
+        Errno::NONET,
+        Errno::PROTO,
+        Errno::ACCESS,
+    ];
+    Errno::from_io_error(error).is_some_and(|errno| SAID.contains(&errno))
 }
 
 impl fmt::Debug for Split {

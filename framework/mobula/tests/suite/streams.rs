@@ -143,7 +143,7 @@ async fn a_remote_function_streams() {
 async fn an_item_that_takes_too_long_ends_the_stream() {
     let journal = Journal::new();
     let (items, error) = all(nothing::remote(journal)).await;
-    assert_eq!(items, []);
+    assert_eq!(items, [0; 0]);
     assert_eq!(error, Some(CallError::DeadlineExceeded { given: Some(millis(20)) }));
     assert_eq!(journal.next().await, "source dropped");
 }

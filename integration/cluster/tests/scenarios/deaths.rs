@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use mobula_cluster::cluster::{Cluster, Driver, Plan};
+use mobula_cluster::hosts::skipped;
 use mobula_cluster::report::REPORT;
 use serde_json::Value;
 
@@ -93,7 +94,7 @@ impl MemoryGroup {
         match made {
             Ok(()) => Ok(Some(Self { folder })),
             Err(error) if std::env::var_os("CI").is_none() => {
-                eprintln!("SKIPPED: no memory group can be made in {}: {error}", root.display());
+                skipped(&format!("no memory group can be made in {}: {error}", root.display()));
                 std::fs::remove_dir(&folder).ok();
                 Ok(None)
             }

@@ -113,7 +113,7 @@ fn left_behind(cluster: &mut Cluster, driver: &mut Driver, victims: &[Victim]) -
     for node in [HEAD, NODE] {
         let host = cluster.host(node);
         for pid in host.pids() {
-            let is_itself = nodes.contains(&pid) || (driver_lives && pid == driver.process.pid());
+            let is_itself = cluster.is_of_node(pid) || (driver_lives && pid == driver.process.pid());
             // What a driver starts itself is the driver's own affair.
             let answered_for = job_lives && ancestors(pid).any(|ancestor| nodes.contains(&ancestor));
             if !is_itself && !answered_for {

@@ -9,6 +9,7 @@ mod drains;
 mod heads;
 mod kills;
 mod left_behind;
+mod membership;
 mod refusals;
 mod stalls;
 mod starts;

@@ -1,12 +1,17 @@
 //! Who may not come in is told so within a second, with what would be right; and it is counted by cause (G20, G21).
+//!
+//! Seen from the command line, as who joins sees it. What goes over the wire in each case is tried in `runtime/net`.
 
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use mobula_cluster::cluster::{Cluster, PORT, Plan, run};
+use mobula_net::identity::Identity;
+use mobula_net::{Authority, Cause, NetError, Token};
+use mobula_types::{ClusterId, MemberId, Role};
 
-use crate::cluster;
+use crate::{cluster, times};
 
 /// The bound is 1 s; a program that is not optimised has to be loaded for it.
 const REFUSED: Duration = Duration::from_secs(2);
@@ -26,28 +31,95 @@ fn refused(cluster: &Cluster, words: &[&str], texts: &[&str]) -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_join_without_a_good_token_is_refused() -> Result<()> {
-    let Some((mut cluster, _turn)) = cluster(Plan::of(2))? else { return Ok(()) };
-    // Host 1 becomes a stranger again.
+/// A cluster of a head alone, beside a host on which nobody has joined yet.
+fn head_and_stranger() -> Result<Option<(Cluster, std::sync::MutexGuard<'static, ()>)>> {
+    let Some((mut cluster, turn)) = cluster(Plan::of(2))? else { return Ok(None) };
     cluster.kill_node(1)?;
     std::fs::remove_dir_all(cluster.node_folder(1))?;
+    Ok(Some((cluster, turn)))
+}
 
+#[test]
+fn a_join_without_a_good_token_is_refused() -> Result<()> {
+    let Some((mut cluster, _turn)) = head_and_stranger()? else { return Ok(()) };
     refused(&cluster, &[], &["mobula token create"])?;
     refused(&cluster, &["--token", "nonsense"], &["token"])?;
     let good = cluster.token("node")?;
     refused(&cluster, &["--token", &good[..good.len() - 3]], &["token"])?;
-    let other_pin = format!("{}{}", &good[..good.len() - 3], if good.ends_with("aaa") { "bbb" } else { "aaa" });
-    refused(&cluster, &["--token", &other_pin], &["token"])?;
+    // A pin of another CA: the secret is sent to nobody.
+    let token: Token = good.parse()?;
+    let elsewhere = Token { pin: Authority::new(ClusterId([7; 16]), SystemTime::now())?.pin(), ..token.clone() };
+    refused(&cluster, &["--token", &elsewhere.to_string()], &["not of this cluster's CA"])?;
+    let nobodys = Token::new(token.pin)?;
+    refused(&cluster, &["--token", &nobodys.to_string()], &["no such token", "mobula token create"])?;
     let viewer = cluster.token("viewer")?;
-    refused(&cluster, &["--token", &viewer], &["viewer"])?;
-
-    let expired = cluster.ask(0, &["token", "create", "--role", "node", "--ttl", "1s"])?;
+    refused(&cluster, &["--token", &viewer], &["role"])?;
+    let expired = cluster.ask(0, &["token", "create", "--role", "node", "--ttl-s", "1"])?;
     std::thread::sleep(Duration::from_millis(1_200));
-    refused(&cluster, &["--token", expired.lines().next_back().unwrap_or_default()], &["expired"])?;
+    let expired = expired.lines().next_back().unwrap_or_default().trim();
+    refused(&cluster, &["--token", expired], &["time is over", "mobula token create"])?;
 
-    // None of these was in the way of a good one; which then is used up.
+    // None of these was in the way of a good one, which then is used up.
+    let used = cluster.token("node")?;
+    cluster.host(1).run(|| Ok(join(&cluster, &used.parse()?).map(drop)?))?;
+    refused(&cluster, &["--token", &used], &["was used", "mobula token create"])?;
     cluster.start_node(1)?;
     cluster.until_alive(2)?;
     Ok(())
+}
+
+#[test]
+fn a_certificate_that_is_no_good_is_refused() -> Result<()> {
+    let Some((mut cluster, _turn)) = head_and_stranger()? else { return Ok(()) };
+    let folder = |node: usize| cluster.node_folder(node).join(PORT.to_string());
+    let ours = Authority::open(&folder(0), SystemTime::now())?;
+    let theirs = Authority::new(ours.cluster(), SystemTime::now())?;
+    let (member, now) = (MemberId([9; 16]), SystemTime::now());
+    let last_year = now - Duration::from_secs(365 * 24 * 60 * 60);
+    let cases = [
+        (Identity::issue(&theirs, member, Role::Node, now)?, "not of this cluster's CA"),
+        // What a node sees by itself it does not ask the head.
+        (Identity::issue(&ours, member, Role::Node, last_year)?, "mobula token create"),
+        (Identity::issue(&ours, member, Role::Viewer, now)?, "role"),
+    ];
+    for (identity, text) in cases {
+        std::fs::create_dir_all(folder(1))?;
+        identity.store(&folder(1))?;
+        refused(&cluster, &[], &[text]).with_context(|| format!("a certificate to be refused with `{text}`"))?;
+        std::fs::remove_dir_all(folder(1))?;
+    }
+    std::fs::remove_dir_all(cluster.node_folder(1))?;
+    cluster.start_node(1)?;
+    cluster.until_alive(2)?;
+    Ok(())
+}
+
+#[test]
+fn guessing_does_not_help() -> Result<()> {
+    let Some((cluster, _turn)) = head_and_stranger()? else { return Ok(()) };
+    let token: Token = cluster.token("node")?.parse()?;
+    // 10,000 in a long run: each is a handshake.
+    let guesses = times(1_000);
+    let mut burned = 0;
+    cluster.host(1).run(|| {
+        for _ in 0..guesses {
+            let guess = Token { secret: Token::new(token.pin)?.secret, ..token.clone() };
+            match join(&cluster, &guess) {
+                Err(NetError::Refused(refusal)) if refusal.cause == Cause::TokenUnknown => {}
+                Err(NetError::Refused(refusal)) if refusal.cause == Cause::TokenBurned => burned += 1,
+                other => bail!("a guess was answered with {other:?}"),
+            }
+        }
+        Ok(())
+    })?;
+    // Five tries at most; and then the right secret is worth nothing either.
+    ensure!(burned >= guesses - 5, "only {burned} of {guesses} guesses met a burned token");
+    refused(&cluster, &["--token", &token.to_string()], &["void", "mobula token create"])
+}
+
+/// Redeems a token; to be run on a host.
+fn join(cluster: &Cluster, token: &Token) -> Result<Identity, NetError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NetError::Socket)?;
+    let head = (cluster.host(0).ip(), PORT).into();
+    runtime.block_on(mobula_net::join(head, token, Role::Node, REFUSED))
 }

@@ -9,6 +9,7 @@ use mobula_cluster::oracle::Holdings;
 use rustix::process::Signal;
 
 use crate::cluster;
+use crate::membership::life_of;
 
 #[test]
 fn a_node_stands_still_and_goes_on() -> Result<()> {
@@ -29,13 +30,4 @@ fn a_node_stands_still_and_goes_on() -> Result<()> {
     let report = driver.finish()?;
     println!("{report:#?}");
     before.restored(&cluster)
-}
-
-/// Which life of which node the head counts at the address of this one.
-fn life_of(cluster: &mobula_cluster::cluster::Cluster, node: usize) -> Result<(String, u32)> {
-    let ip = cluster.host(node).ip().to_string();
-    let nodes = cluster.status(0)?.nodes;
-    let found = nodes.iter().find(|node| node.state == "alive" && node.addr.starts_with(&format!("{ip}:")));
-    let found = found.with_context(|| format!("the head knows of no living node at {ip}: {nodes:?}"))?;
-    Ok((found.node_id.clone(), found.incarnation))
 }

@@ -15,36 +15,53 @@ const IDLE_BYTES: u64 = 50 << 20;
 const IDLE_CPU_S: f64 = 0.05;
 
 #[test]
+fn a_head_alone_is_light_and_listens_only_where_documented() -> Result<()> {
+    let Some((mut cluster, _turn)) = cluster(Plan::of(1))? else { return Ok(()) };
+    light(&mut cluster, 1)
+}
+
+#[test]
 fn nodes_are_light_and_listen_only_where_documented() -> Result<()> {
     let Some((mut cluster, _turn)) = cluster(Plan::of(2))? else { return Ok(()) };
-    let status = cluster.status(1)?;
-    assert_eq!(status.nodes.len(), 2);
+    light(&mut cluster, 2)
+}
+
+fn light(cluster: &mut Cluster, nodes: usize) -> Result<()> {
+    let status = cluster.status(nodes - 1)?;
+    assert_eq!(status.nodes.len(), nodes);
     assert!(!status.cluster_id.is_empty() && status.protocol > 0 && status.epoch > 0, "{status:?}");
-
-    let expected = |cluster: &Cluster, node: usize| {
-        let mut sockets = vec![Socket::Udp { is_loopback: false, port: PORT }];
-        if node == 0 {
-            sockets.push(Socket::Tcp { is_loopback: true, port: DASHBOARD_PORT });
-        }
-        let folder = cluster.node_folder(node).join(PORT.to_string());
-        sockets.push(Socket::Unix { name: folder.join("node.sock").display().to_string() });
-        sockets
-    };
-    for node in 0..2 {
-        assert_eq!(cluster.host(node).listening()?, expected(&cluster, node), "node {node}");
-    }
-
     let begun: Vec<f64> = cluster.node_pids().filter_map(traces::cpu_s).collect();
     let window = Duration::from_secs(2);
     thread::sleep(window);
     for (node, before) in begun.iter().enumerate() {
         let pid = cluster.node(node)?.pid();
         let used = traces::cpu_s(pid).context("the node runs")? - before;
-        assert!(used < IDLE_CPU_S * window.as_secs_f64(), "idle, node {node} took {used} s of {window:?}");
         let rss_bytes = traces::rss_bytes(pid).context("the node runs")?;
+        println!("idle, node {node} takes {used:.4} s in {window:?} and holds {} KiB", rss_bytes >> 10);
+        assert!(used < IDLE_CPU_S * window.as_secs_f64(), "idle, node {node} took {used} s of {window:?}");
         assert!(rss_bytes < IDLE_BYTES, "idle, node {node} holds {rss_bytes} bytes");
     }
+    for node in 0..nodes {
+        let mut expected = vec![Socket::Udp { is_loopback: false, port: PORT }];
+        if node == 0 {
+            expected.push(Socket::Tcp { is_loopback: true, port: DASHBOARD_PORT });
+        }
+        let folder = cluster.node_folder(node).join(PORT.to_string());
+        expected.push(Socket::Unix { name: folder.join("node.sock").display().to_string() });
+        assert_eq!(cluster.host(node).listening()?, expected, "node {node}");
+    }
     Ok(())
+}
+
+/// The work of one node: where it goes when nothing of a cluster is far away.
+#[test]
+fn an_example_runs_on_a_head_alone() -> Result<()> {
+    let Some((cluster, _turn)) = cluster(Plan::of(1))? else { return Ok(()) };
+    let before = Holdings::of(&cluster);
+    for example in ["word_count", "actor", "monte_carlo"] {
+        cluster.start_program(0, example, example, &[])?.succeed(Duration::from_secs(60))?;
+    }
+    before.restored(&cluster)
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub const SILENCE_MIN: Duration = Duration::from_millis(300);
 /// A silence that lasts is reported again so often.
 pub const SILENCE_STEP: Duration = Duration::from_secs(1);
 
+/// The same when the port refuses: two reports mean that the process was killed, which is to be known in a second (G11).
+pub const REFUSED_STEP: Duration = Duration::from_millis(100);
+
 /// A connection on which nothing has come for so long is given up for a new one. QUIC alone would wait as long again as a
 /// cut has lasted before it tries, because its retries double their distance.
 pub const LINK_SILENCE_MAX: Duration = Duration::from_secs(2);
@@ -86,13 +89,13 @@ impl Liveness {
     }
 
     /// A probe is over: how long the silence is, if it still is one.
-    pub(super) fn probed(&mut self, now: Time) -> Option<Duration> {
+    pub(super) fn probed(&mut self, now: Time, refused: bool) -> Option<Duration> {
         self.is_probing = false;
         let silent = now.since(self.heard);
         if silent < SILENCE_MIN {
             return None;
         }
-        self.probe_at = now + SILENCE_STEP;
+        self.probe_at = now + if refused { REFUSED_STEP } else { SILENCE_STEP };
         Some(silent)
     }
 

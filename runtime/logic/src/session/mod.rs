@@ -656,7 +656,7 @@ impl<F: Clone> StateMachine for Session<F> {
             Input::Frame { connection, lane, frame, bytes } => self.handle_frame(now, connection, lane, frame, bytes),
             Input::Heartbeat { connection, received } => self.handle_heartbeat(now, connection, received),
             Input::Probed { refused } => {
-                if let Some(silent) = self.liveness.probed(now).filter(|_| !self.is_over) {
+                if let Some(silent) = self.liveness.probed(now, refused).filter(|_| !self.is_over) {
                     self.outputs.push_back(Output::Silent { silent, refused });
                 }
             }

@@ -34,6 +34,7 @@ use mobula_types::{MemberId, ProcessId, Time};
 use mobula_wire::FrameKind;
 use parking_lot::{Mutex, RwLock};
 
+use crate::bounced::Bounced;
 use crate::certificate::PeerIdentity;
 use crate::connection::Frame;
 use crate::error::NetError;
@@ -203,6 +204,7 @@ struct Inner {
     begun: tokio::time::Instant,
     /// Whether silent peers can be probed.
     probes: bool,
+    bounced: Bounced,
     /// Runs what senders on any thread begin.
     runtime: tokio::runtime::Handle,
     is_closed: AtomicBool,
@@ -223,9 +225,10 @@ impl Mesh {
     ///
     /// The port cannot be had.
     pub async fn bind(config: MeshConfig, gate: Arc<dyn Gate>) -> Result<(Self, MeshEvents), NetError> {
+        let bounced = Bounced::default();
         let sockets = match config.sockets {
             Some(sockets) => sockets,
-            None => Sockets::udp(config.addr).map_err(NetError::Socket)?,
+            None => Sockets::udp_heard(config.addr, &bounced).map_err(NetError::Socket)?,
         };
         let (events, receiver) = events::queue();
         let probes = sockets.is_of_host;
@@ -241,6 +244,7 @@ impl Mesh {
             events,
             begun: tokio::time::Instant::now(),
             probes,
+            bounced,
             runtime: tokio::runtime::Handle::current(),
             is_closed: AtomicBool::new(false),
         });
@@ -350,6 +354,11 @@ impl Mesh {
         }
     }
 
+    /// Whether a connection with a peer stands now. The end of a session may be told when the next one is up already.
+    pub fn is_up(&self, peer: ProcessId) -> bool {
+        self.inner.peers.read().get(&peer).is_some_and(|peer| peer.is_up())
+    }
+
     /// Where it takes connections.
     ///
     /// # Errors
@@ -389,6 +398,7 @@ impl Mesh {
         tokio::time::timeout(CLOSE_MAX, self.inner.port.wait_idle()).await.ok();
         self.inner.peers.write().drain().for_each(|(_, peer)| peer.stop());
         self.inner.events.close();
+        self.inner.bounced.close().await;
     }
 }
 

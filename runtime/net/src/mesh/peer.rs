@@ -172,6 +172,10 @@ impl Peer {
         self.state.lock().session.theirs()
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        self.state.lock().session.is_up(Link::Main)
+    }
+
     pub(super) fn counts(&self) -> Counts {
         self.state.lock().session.counts()
     }

@@ -17,13 +17,23 @@ use tokio::time::timeout;
 use super::Inner;
 use super::peer::Peer;
 
+/// One may be forged, or of a port that is only just being taken.
+const REFUSALS: usize = 2;
+
 /// A host that says anything says it within this: ten round trips of a slow network.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 
 /// Probes a peer and tells its session.
 pub(super) async fn probe(inner: Arc<Inner>, peer: Arc<Peer>, addr: Option<SocketAddr>) {
     let refused = match addr.filter(|_| inner.probes) {
-        Some(addr) => is_refused(addr).await.unwrap_or(false) && is_refused(addr).await.unwrap_or(false),
+        Some(addr) => {
+            // Mostly the host has said so already, of what the session had sent.
+            let mut refusals = inner.bounced.lately(addr);
+            while refusals < REFUSALS && is_refused(addr).await.unwrap_or(false) {
+                refusals += 1;
+            }
+            refusals >= REFUSALS
+        }
         None => false,
     };
     peer.handle(&inner, Input::Probed { refused });

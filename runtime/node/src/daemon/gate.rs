@@ -158,6 +158,8 @@ pub(crate) async fn read(
                 tracing::debug!(%peer, %refusal, "another node does not let this one in");
                 Input::PeerLost { peer }
             }
+            // Old news where a new session stands: entering once more would end that one, and so on for ever.
+            Event::Ended { peer, .. } if routes.mesh().is_some_and(|mesh| mesh.is_up(peer)) => continue,
             Event::Ended { peer, .. } => Input::PeerLost { peer },
             _ => continue,
         };
