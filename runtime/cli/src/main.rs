@@ -49,6 +49,7 @@ enum Verb {
     Logs(cluster::logs::Args),
     Token(cluster::token::Args),
     Drain(cluster::drain::Args),
+    Submit(cluster::submit::Args),
     StopJob(cluster::stop_job::Args),
 }
 
@@ -76,6 +77,7 @@ fn main() -> ExitCode {
         Verb::Logs(args) => cluster::logs::run(&args),
         Verb::Token(args) => cluster::token::run(&args),
         Verb::Drain(args) => cluster::drain::run(&args),
+        Verb::Submit(args) => cluster::submit::run(&args),
         Verb::StopJob(args) => cluster::stop_job::run(&args),
     };
     exit::code(done)
