@@ -8,6 +8,7 @@ pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod resources;
 pub(crate) mod start;
+pub(crate) mod state_http;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod stop_job;

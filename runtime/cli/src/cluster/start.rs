@@ -201,6 +201,10 @@ fn stay(args: &Args, config: NodeConfig) -> Result<()> {
         .context("start the runtime")?;
     runtime.block_on(async {
         let mut node = exit::unless_signal(async { Ok(Node::start(config).await?) }).await?;
+        if args.head && args.dashboard_port != 0 {
+            let listener = super::state_http::open(args.dashboard_port).await?;
+            tokio::spawn(super::state_http::serve(listener, node.socket().to_owned()));
+        }
         announce(&node, args.head).await?;
         let stopped = tokio::select! {
             signal = exit::stop_signal() => Some(signal?),
