@@ -28,7 +28,7 @@ use crate::mailbox::Mailbox;
 use crate::object::pinning;
 use crate::registry::{self, HandlerEntry};
 use crate::system::System;
-use crate::{Actor, Handler, Message, Proxy, arbiters, clock, current};
+use crate::{Actor, Handler, Message, Proxy, clock, current};
 
 /// Where an actor of type `A` can be reached.
 pub struct Address<A: Actor> {
@@ -179,12 +179,11 @@ impl<A: Actor> Address<A> {
     where
         A: Handler<M>,
     {
+        if let Route::Away(away) = &self.route {
+            return away.post::<A, M>(letter).inspect_err(|_| self.system().counters().add(Count::Refused));
+        }
         match self.enqueue(letter) {
-            Ok(Enqueued::Here | Enqueued::Waits(..)) => Ok(()),
-            Ok(Enqueued::Away(_, accepted)) => {
-                arbiters::runtime().spawn(accepted);
-                Ok(())
-            }
+            Ok(_) => Ok(()),
             Err(error) => Err(error.cause),
         }
     }
@@ -270,6 +269,16 @@ impl Away {
         sent.map_err(|cause| (plain_letter(message), cause))
     }
 
+    fn post<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<(), NotStarted> {
+        match self.encode::<A, M>(letter) {
+            Err((letter, cause)) => Err(letter.refused(cause).cause),
+            Ok((_, frame, reply)) => match self.system.deliver() {
+                Some(deliver) => deliver.post(frame, reply),
+                None => Err(refuse(reply, NotStarted::NoSuchActor { actor: self.id })),
+            },
+        }
+    }
+
     /// Encodes a letter by the registry's entry for it; keeps the message for giving it back.
     fn encode<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<Encoded<M>, (Letter<M>, NotStarted)> {
         let Some(entry) = registry::handler::<A, M>() else {
@@ -293,7 +302,7 @@ impl Away {
             sender: current::with(|frame| frame.sender.0),
             seq: 0,
         };
-        let frame = CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: pins.ids(), payload };
+        let frame = CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: pins.ids(), payload: payload.into() };
         Ok((message, Outgoing { frame, pins }, encoded_reply(entry, reply, &self.system)))
     }
 }

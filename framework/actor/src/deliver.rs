@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::{ActorId, CallError, ExitReason, Incarnation, NotStarted, ObjectId};
 use mobula_wire::CallFrame;
@@ -37,6 +38,14 @@ pub trait Deliver: Send + Sync {
     /// Hands a call over as soon as there is credit for it, in the order of these calls.
     fn call(&self, call: Outgoing, reply: Option<EncodedReply>) -> BoxFuture<'static, Result<(), NotStarted>>;
 
+    /// Hands a call over as [`call`](Self::call) does, for senders that do not wait until it is accepted; whoever waits
+    /// for the answer is told when it is not.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not taken at all.
+    fn post(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted>;
+
     /// Hands a control message over; it always fits.
     fn control(&self, to: ActorId, control: Control);
 
@@ -48,13 +57,20 @@ pub trait Deliver: Send + Sync {
     fn spawn(&self, frame: SpawnFrame) -> Result<Spawned, SpawnError>;
 
     /// Who has this name elsewhere.
-    fn named(&self, name: &str) -> Option<ActorId>;
+    fn named(&self, name: &str) -> BoxFuture<'static, Option<ActorId>>;
+
+    /// An actor that lives here has taken a name, as far as this process can tell; whoever keeps names elsewhere may find
+    /// that it is another's, and then the actor is ended.
+    fn claim_name(&self, name: &str, actor: ActorId);
+
+    /// An actor that lives here has ended, and with it its claim on a name.
+    fn release_name(&self, name: &str, actor: ActorId);
 
     /// Whether an actor elsewhere lives, as far as is known.
     fn is_alive(&self, actor: ActorId) -> bool;
 
     /// The encoded value of an object elsewhere, as soon as it has one.
-    fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Arc<[u8]>, GetError>>;
+    fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>>;
 
     /// This process holds a reference to an object elsewhere.
     fn hold(&self, object: ObjectId);
@@ -67,6 +83,14 @@ pub trait Deliver: Send + Sync {
 pub struct Outgoing {
     /// What travels.
     pub frame: CallFrame,
+    /// What is held meanwhile.
+    pub pins: Pins,
+}
+
+/// The encoded value of an object, and the references that it names, held until it has been decoded.
+pub struct Fetched {
+    /// The value.
+    pub bytes: Bytes,
     /// What is held meanwhile.
     pub pins: Pins,
 }
@@ -98,7 +122,7 @@ pub fn refuse(reply: Option<EncodedReply>, cause: NotStarted) -> NotStarted {
 /// An encoded answer.
 pub enum Payload {
     /// One value, with the references it names.
-    Value(Vec<u8>, Pins),
+    Value(Bytes, Pins),
     /// A stream of values; dropping the receiver ends the stream at its source.
     Stream(mpsc::Receiver<EncodedItem>),
 }
@@ -106,7 +130,7 @@ pub enum Payload {
 /// An encoded item of a stream, the failure that ended it, or its end.
 pub enum EncodedItem {
     /// The next item, with the references it names.
-    Item(Vec<u8>, Pins),
+    Item(Bytes, Pins),
     /// The stream failed.
     Failed(CallError),
     /// The stream ended.

@@ -52,7 +52,7 @@ pub use lanes::MailboxBounds;
 pub use mailbox::{ActorState, ActorStatus};
 pub use object::{Arg, GetError, IntoArg, ObjectRef, Value};
 pub use panics::{caught_on_this_thread, describe as describe_panic};
-pub use progress::{Hang, Protected};
+pub use progress::{Hang, Protected, TurnHook, on_turn};
 pub use slot::CallState;
 pub use spawn::{Scoped, ScopedSpawn, Spawn, SpawnError, SpawnFrame, SpawnOptions};
 pub use stream::ReplyStream;

@@ -21,13 +21,14 @@ use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
 use futures_util::future::BoxFuture;
-use mobula_types::{CallError, ErrorChain, NotStarted, ObjectId};
+use mobula_types::{CallError, ErrorChain, NotStarted, ObjectId, ProcessId};
 use mobula_wire::codec;
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slab::Slab;
 
+use crate::deliver::Fetched;
 use crate::slot::CallState;
 use crate::system::System;
 use crate::{arbiters, current};
@@ -199,13 +200,13 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         let object = self.clone();
         let system = self.cell.system.clone();
         arbiters::runtime().spawn(async move {
-            let bytes = match system.deliver() {
+            let fetched = match system.deliver() {
                 Some(deliver) => deliver.fetch(object.id()).await,
                 None => Err(CallError::NotStarted(NotStarted::NoSession)),
             };
             // Decoding may meet references and actors: they belong to the system that asked.
             let before = current::adopt(Some(system));
-            object.fill(bytes.and_then(|bytes| decode(&bytes)));
+            object.fill(fetched.and_then(|Fetched { bytes, pins: _pins }| decode(&bytes)));
             current::adopt(before);
         });
     }
@@ -442,23 +443,47 @@ pub(crate) struct Exports {
 
 struct Export {
     object: Arc<dyn Exported>,
-    /// Processes that hold it, and messages on their way that name it.
-    holders: usize,
+    /// Who holds it how often; messages on their way count for the process that sends them, or for the one they go to
+    /// once they have been handed to it.
+    holders: Holders,
+}
+
+/// Few processes hold one object, so a list is enough. Nobody in it holds nothing.
+#[derive(Default)]
+struct Holders(Vec<(ProcessId, usize)>);
+
+impl Holders {
+    fn add(&mut self, by: ProcessId) {
+        match self.0.iter_mut().find(|(holder, _)| *holder == by) {
+            Some((_, count)) => *count += 1,
+            None => self.0.push((by, 1)),
+        }
+    }
+
+    fn remove(&mut self, by: ProcessId) {
+        if let Some(at) = self.0.iter().position(|(holder, _)| *holder == by) {
+            self.0[at].1 -= 1;
+            if self.0[at].1 == 0 {
+                self.0.swap_remove(at);
+            }
+        }
+    }
 }
 
 /// An object whose type is forgotten.
 trait Exported: Send + Sync {
-    fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Arc<[u8]>, GetError>>;
+    fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
 impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
-    fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Arc<[u8]>, GetError>> {
+    fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>> {
         Box::pin(async move {
             let value = ObjectRef { cell: self }.get().await?;
-            codec::encode(&*value)
-                .map(Arc::from)
-                .map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))
+            let (bytes, pins) = pinning(|| codec::encode(&*value));
+            let bytes =
+                bytes.map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))?;
+            Ok(Fetched { bytes: bytes.into(), pins })
         })
     }
 
@@ -468,26 +493,43 @@ impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
 }
 
 impl System {
-    /// Another process holds one of our objects.
-    pub fn hold_object(&self, id: ObjectId) {
+    /// The process `by` holds one of our objects once more.
+    pub fn hold_object(&self, id: ObjectId, by: ProcessId) {
         if let Some(export) = self.exports.objects.lock().get_mut(&id) {
-            export.holders += 1;
+            export.holders.add(by);
         }
     }
 
-    /// One holder less; the last one frees the object.
-    pub fn release_object(&self, id: ObjectId) {
+    /// The process `by` holds it once less; the last holder frees the object.
+    pub fn release_object(&self, id: ObjectId, by: ProcessId) {
         let freed = {
             let mut objects = self.exports.objects.lock();
-            match objects.get_mut(&id) {
-                Some(export) if export.holders > 1 => {
-                    export.holders -= 1;
-                    None
-                }
-                Some(_) => objects.remove(&id),
-                None => None,
-            }
+            let Some(export) = objects.get_mut(&id) else { return };
+            export.holders.remove(by);
+            if export.holders.0.is_empty() { objects.remove(&id) } else { None }
         };
+        drop(freed);
+    }
+
+    /// What one process held is held by another now.
+    fn hand_object(&self, id: ObjectId, from: ProcessId, to: ProcessId) {
+        if let Some(export) = self.exports.objects.lock().get_mut(&id) {
+            export.holders.add(to);
+            export.holders.remove(from);
+        }
+    }
+
+    /// Processes that have ended hold nothing any more.
+    pub fn holders_gone(&self, is_gone: impl Fn(ProcessId) -> bool) {
+        let mut freed = Vec::new();
+        self.exports.objects.lock().retain(|_, export| {
+            export.holders.0.retain(|(holder, _)| !is_gone(*holder));
+            let is_held = !export.holders.0.is_empty();
+            if !is_held {
+                freed.push(export.object.clone());
+            }
+            is_held
+        });
         drop(freed);
     }
 
@@ -497,7 +539,7 @@ impl System {
     }
 
     /// The encoded value of one of our objects, as soon as it has one.
-    pub fn encoded_object(&self, id: ObjectId) -> BoxFuture<'static, Result<Arc<[u8]>, GetError>> {
+    pub fn encoded_object(&self, id: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>> {
         let object = self.exports.objects.lock().get(&id).map(|export| export.object.clone());
         match object {
             Some(object) => object.encoded(),
@@ -511,26 +553,76 @@ impl System {
 
 /// References that a message on its way names; they are held until it has arrived or is dropped.
 #[derive(Default)]
-pub struct Pins(Vec<(Arc<System>, ObjectId)>);
+pub struct Pins(Vec<Pinned>);
+
+/// One reference that is held; an object of this process counts it for `by`.
+struct Pinned {
+    system: Arc<System>,
+    id: ObjectId,
+    by: ProcessId,
+}
 
 impl Pins {
     /// The ids, for the frame's header.
     pub fn ids(&self) -> Vec<ObjectId> {
-        self.0.iter().map(|(_, id)| *id).collect()
+        self.0.iter().map(|pin| pin.id).collect()
+    }
+
+    /// Whether the message names no references.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The message has been handed to the process `to`: what belongs to one of the two ends is held for it from now on,
+    /// and released by it ([`received`](Self::received)). Gives back the pins of objects that belong to others: they must
+    /// be held until `to` has told their owners of itself.
+    #[must_use = "what is dropped is released"]
+    pub fn hand_to(mut self, to: ProcessId) -> Self {
+        let others = |pin: &Pinned| {
+            let me = pin.system.process();
+            if pin.id.owner == me {
+                pin.system.hand_object(pin.id, pin.by, to);
+            }
+            pin.id.owner != me && pin.id.owner != to
+        };
+        Self(std::mem::take(&mut self.0).into_iter().filter(others).collect())
+    }
+
+    /// What a message of the process `from`, which names `ids`, held for us on its way.
+    pub fn received(system: &Arc<System>, from: ProcessId, ids: &[ObjectId]) -> Self {
+        let me = system.process();
+        let ours = ids.iter().filter(|id| id.owner == me || id.owner == from);
+        Self(ours.map(|id| Pinned { system: system.clone(), id: *id, by: from }).collect())
+    }
+
+    /// The same references, held once more.
+    #[must_use = "what is dropped is released"]
+    pub fn again(&self) -> Self {
+        let hold = |pin: &Pinned| {
+            let Pinned { system, id, .. } = pin;
+            let by = system.process();
+            if id.owner == by {
+                system.hold_object(*id, by);
+            } else if let Some(deliver) = system.deliver() {
+                deliver.hold(*id);
+            }
+            Pinned { system: system.clone(), id: *id, by }
+        };
+        Self(self.0.iter().map(hold).collect())
     }
 }
 
 impl Drop for Pins {
     fn drop(&mut self) {
-        for (system, id) in self.0.drain(..) {
-            release_anywhere(&system, id);
+        for Pinned { system, id, by } in self.0.drain(..) {
+            release_anywhere(&system, id, by);
         }
     }
 }
 
-fn release_anywhere(system: &Arc<System>, id: ObjectId) {
+fn release_anywhere(system: &Arc<System>, id: ObjectId, by: ProcessId) {
     if id.owner == system.process() {
-        system.release_object(id);
+        system.release_object(id, by);
     } else if let Some(deliver) = system.deliver() {
         deliver.release(id);
     }
@@ -554,21 +646,21 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Serialize for Obje
         let ObjectCell { id, system, .. } = &*self.cell;
         if id.owner == system.process() {
             let mut objects = system.exports.objects.lock();
-            let export = objects.entry(*id).or_insert_with(|| Export { object: self.cell.clone(), holders: 0 });
-            export.holders += 1;
+            let new = || Export { object: self.cell.clone(), holders: Holders::default() };
+            objects.entry(*id).or_insert_with(new).holders.add(id.owner);
         } else if let Some(deliver) = system.deliver() {
             deliver.hold(*id);
         }
         let pinned = SCOPE.with(|scope| match &mut *scope.lock() {
             Some(pins) => {
-                pins.0.push((system.clone(), *id));
+                pins.0.push(Pinned { system: system.clone(), id: *id, by: system.process() });
                 true
             }
             None => false,
         });
         if !pinned {
             // Nobody will say when it has arrived, so nobody may rely on it: what is written is only a name.
-            release_anywhere(system, *id);
+            release_anywhere(system, *id, system.process());
         }
         Serialize::serialize(id, serializer)
     }

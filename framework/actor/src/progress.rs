@@ -14,7 +14,7 @@
 use std::cell::{OnceCell, RefCell};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
@@ -118,9 +118,42 @@ pub(crate) fn watch_for(limit: Duration) {
     WATCH.interval_ns.fetch_min(u64::try_from(interval.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
 }
 
+/// Told of every turn of an actor on any thread, before (`Some`) and after it (`None`); it must be quick.
+pub type TurnHook = fn(Option<ActorId>);
+
+static TURN_HOOK: OnceLock<TurnHook> = OnceLock::new();
+
+/// Tells `hook` of every turn from now on: for processes of which somebody outside must know what they ran when they
+/// died. The first one stays.
+pub fn on_turn(hook: TurnHook) {
+    TURN_HOOK.set(hook).ok();
+}
+
 /// Runs a turn of the actor `id` on this thread.
 #[inline]
 pub(crate) fn turn<T>(id: ActorId, run: impl FnOnce() -> T) -> T {
+    match TURN_HOOK.get() {
+        None => watched(id, run),
+        Some(hook) => {
+            hook(Some(id));
+            let after = After(*hook);
+            let result = watched(id, run);
+            drop(after);
+            result
+        }
+    }
+}
+
+/// Tells the hook that a turn is over, also when it unwinds.
+struct After(TurnHook);
+
+impl Drop for After {
+    fn drop(&mut self) {
+        (self.0)(None);
+    }
+}
+
+fn watched<T>(id: ActorId, run: impl FnOnce() -> T) -> T {
     SLOT.with(|own| {
         let Some(Occupied(slot)) = own.get() else { return run() };
         slot.process.store(id.process.as_u64(), Ordering::Relaxed);

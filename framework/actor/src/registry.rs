@@ -370,7 +370,7 @@ fn value_reply<R: Serialize + Send + 'static>(reply: EncodedReply) -> OtherReply
         answer(result.and_then(|value| {
             let (bytes, pins) = pinning(|| codec::encode(&value));
             match bytes {
-                Ok(bytes) => Ok(Payload::Value(bytes, pins)),
+                Ok(bytes) => Ok(Payload::Value(bytes.into(), pins)),
                 Err(error) => Err(CallError::MayHaveRun(Unknown::Codec { message: error.to_string() })),
             }
         }));
@@ -395,7 +395,7 @@ pub fn encoded_stream<T: Serialize + Send + 'static>(mut items: ReplyStream<T>) 
             };
             let (item, last) = match next {
                 Some(Ok(item)) => match pinning(|| codec::encode(&item)) {
-                    (Ok(bytes), pins) => (EncodedItem::Item(bytes, pins), false),
+                    (Ok(bytes), pins) => (EncodedItem::Item(bytes.into(), pins), false),
                     (Err(error), _) => {
                         let message = error.to_string();
                         (EncodedItem::Failed(CallError::MayHaveRun(Unknown::Codec { message })), true)

@@ -4,8 +4,12 @@ use std::fmt;
 use std::future::IntoFuture;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use mobula_types::{ActorId, ExitReason, Incarnation, NotStarted, RestartPolicy};
+use mobula_types::resources::Amount;
+use mobula_types::{
+    ActorId, ExitReason, Incarnation, NodeId, NotStarted, PlacementSpec, PlacementStrategy, RestartPolicy,
+};
 use tokio::sync::oneshot;
 
 use crate::arbiters::{self, Placement};
@@ -26,6 +30,8 @@ pub struct Spawn<A: Actor> {
     system: Option<Arc<System>>,
     args: A::Args,
     options: SpawnOptions,
+    /// Why it cannot be started, found out while it was prepared.
+    wrong: Option<String>,
 }
 
 /// What can be chosen at spawn; plain data, so that it travels.
@@ -43,6 +49,8 @@ pub struct SpawnOptions {
     pub mailbox: MailboxBounds,
     /// Which thread it lives on.
     pub placement: Placement,
+    /// What its place must have: resources, labels, a node, a process of its own.
+    pub place: PlacementSpec,
 }
 
 /// A spawn on its way to another process.
@@ -52,7 +60,7 @@ pub struct SpawnFrame {
     /// The hash of its argument types.
     pub schema: u64,
     /// The encoded arguments.
-    pub args: Vec<u8>,
+    pub args: Bytes,
     /// References in the arguments, held until it has arrived.
     pub pins: crate::object::Pins,
     /// What was chosen.
@@ -105,7 +113,7 @@ impl<A: Actor> Spawn<A> {
     }
 
     fn in_session(system: Option<Arc<System>>, args: A::Args) -> Self {
-        Self { system, args, options: SpawnOptions::default() }
+        Self { system, args, options: SpawnOptions::default(), wrong: None }
     }
 
     /// Gives the actor a name by which others find it.
@@ -138,6 +146,61 @@ impl<A: Actor> Spawn<A> {
         self
     }
 
+    /// CPUs it takes as long as it lives, in steps of 0.0001; none unless set.
+    pub fn num_cpus(mut self, num_cpus: f64) -> Self {
+        self.ask_for(mobula_types::resources::CPUS, num_cpus);
+        self
+    }
+
+    /// GPUs it takes as long as it lives, in steps of 0.0001.
+    pub fn num_gpus(mut self, num_gpus: f64) -> Self {
+        self.ask_for(mobula_types::resources::GPUS, num_gpus);
+        self
+    }
+
+    /// How much it takes, as long as it lives, of a resource with a name of its own.
+    pub fn resource(mut self, name: impl AsRef<str>, amount: f64) -> Self {
+        self.ask_for(name.as_ref(), amount);
+        self
+    }
+
+    /// Lives on a node that carries this label.
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.place.labels.insert(key.into(), value.into());
+        self
+    }
+
+    /// Lives on this node, or is not started.
+    pub fn on_node(mut self, node: NodeId) -> Self {
+        self.options.place.strategy = PlacementStrategy::Node { node };
+        self
+    }
+
+    /// Which of the nodes that fit is taken.
+    pub fn strategy(mut self, strategy: PlacementStrategy) -> Self {
+        self.options.place.strategy = strategy;
+        self
+    }
+
+    /// Lives on the node that is used least.
+    pub fn spread_nodes(self) -> Self {
+        self.strategy(PlacementStrategy::Spread)
+    }
+
+    /// Lives in a process of its own: its end is nobody else's.
+    pub fn isolated(mut self) -> Self {
+        self.options.place.isolated = true;
+        self
+    }
+
+    /// An amount that is none is found out when the actor is started.
+    fn ask_for(&mut self, name: &str, value: f64) {
+        match Amount::new(value) {
+            Some(amount) => self.options.place.request.add(name, amount),
+            None => self.wrong = Some(format!("{name} = {value} is no amount: use a number from 0 on")),
+        }
+    }
+
     /// Gives a handle that stops the actor when it is dropped.
     pub fn scoped(self) -> ScopedSpawn<A> {
         ScopedSpawn(self)
@@ -165,7 +228,10 @@ impl<A: Actor> Spawn<A> {
 
     /// Starts the actor; `spawner` is told how its constructor ended when that runs here, else the future tells.
     fn start(self, spawner: Option<Spawner>) -> Result<(ActorRef<A>, Option<StartedAway>), SpawnError> {
-        let Self { system, args, options } = self;
+        let Self { system, args, options, wrong } = self;
+        if let Some(missing) = wrong {
+            return Err(SpawnError::NotStarted(NotStarted::Unschedulable { missing }));
+        }
         let system = system.ok_or(SpawnError::NotStarted(NotStarted::NoSession))?;
         if system.is_ending() {
             return Err(SpawnError::NotStarted(NotStarted::NoSession));
@@ -175,7 +241,8 @@ impl<A: Actor> Spawn<A> {
         {
             let (args, pins) = pinning(|| entry.encode_args(&args));
             let args = args.map_err(|message| SpawnError::NotStarted(NotStarted::Codec { message }))?;
-            let frame = SpawnFrame { actor: entry.key(), schema: entry.schema(), args, pins, options, guest: None };
+            let (actor, schema) = (entry.key(), entry.schema());
+            let frame = SpawnFrame { actor, schema, args: args.into(), pins, options, guest: None };
             let Spawned { id, started } = deliver.spawn(frame)?;
             return Ok((ActorRef::new(Address::away(id, &system)), Some(started)));
         }
@@ -215,7 +282,7 @@ fn start_here<A: Actor>(
     spawner: Option<Spawner>,
     guest: Option<(ActorId, Incarnation)>,
 ) -> Result<Arc<Mailbox<A>>, SpawnError> {
-    let SpawnOptions { name, parent, supervised_by_parent, policy, mailbox: bounds, placement } = options;
+    let SpawnOptions { name, parent, supervised_by_parent, policy, mailbox: bounds, placement, place: _ } = options;
     let make = |id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone()));
     let mailbox = match guest {
         None => system.admit(make),
@@ -227,19 +294,25 @@ fn start_here<A: Actor>(
             system.admit_guest(mailbox).ok_or(SpawnError::NotStarted(twice))?
         }
     };
-    if let Some(name) = &name
-        && let Err(refused) = system.claim_name(name, mailbox.id)
-    {
-        system.forget(mailbox.id, None);
-        return Err(match refused {
-            NameRefused::Taken(by) => SpawnError::NameTaken { name: name.clone(), by },
-            NameRefused::TooMany => SpawnError::TooManyNames,
-        });
+    // A guest's name was claimed by its home.
+    let is_guest = mailbox.id.process != system.process();
+    if let Some(name) = name.as_ref().filter(|_| !is_guest) {
+        if let Err(refused) = system.claim_name(name, mailbox.id) {
+            system.forget(mailbox.id, None);
+            return Err(match refused {
+                NameRefused::Taken(by) => SpawnError::NameTaken { name: name.clone(), by },
+                NameRefused::TooMany => SpawnError::TooManyNames,
+            });
+        }
+        if let Some(deliver) = system.deliver() {
+            deliver.claim_name(name, mailbox.id);
+        }
     }
     let supervised =
         if supervised_by_parent { Supervised::ByParent } else { Supervised::ByItself(policy.map(Box::new)) };
     let hosted = mailbox.clone();
-    if let Some(parent) = parent {
+    // A guest's parent was told by its home, once for all its lives.
+    if let Some(parent) = parent.filter(|_| !is_guest) {
         system.control(parent, Control::Adopt { child: mailbox.id });
     }
     let placed = system.run_on_arbiter(placement, move || {

@@ -352,8 +352,22 @@ impl System {
             let mut names = self.names.write();
             if names.get(name) == Some(&id) {
                 names.remove(name);
+                drop(names);
+                if let Some(deliver) = self.deliver() {
+                    deliver.release_name(name, id);
+                }
             }
         }
+    }
+
+    /// Whether the actor lives here.
+    pub fn hosts(&self, id: ActorId) -> bool {
+        self.local(id).is_some()
+    }
+
+    /// The actors that live here for others.
+    pub fn guests(&self) -> Vec<ActorId> {
+        self.directory.lock().guests.keys().copied().collect()
     }
 
     /// The mailbox of an actor that lives here.
@@ -394,7 +408,7 @@ impl System {
     }
 
     /// Sends a control message to wherever the actor is.
-    pub(crate) fn control(&self, to: ActorId, control: Control) {
+    pub fn control(&self, to: ActorId, control: Control) {
         if self.may_be_away(to) && self.local(to).is_none() {
             if let Some(deliver) = self.deliver() {
                 deliver.control(to, control);
@@ -427,7 +441,8 @@ impl System {
         }
     }
 
-    pub(crate) fn dead_letter(&self, to: ActorId, message: &'static str, reason: &ExitReason) {
+    /// Counts a tell that reached nobody, and tells the hook.
+    pub fn dead_letter(&self, to: ActorId, message: &'static str, reason: &ExitReason) {
         self.counters.add(Count::DeadLetters);
         let hook = self.dead_letters.read().clone();
         if let Some(hook) = hook {

@@ -57,7 +57,10 @@ pub fn spawn<A: Actor>(args: A::Args) -> Spawn<A> {
 /// There is no session, nobody has the name, or its owner is of another type.
 pub async fn actor<A: Actor>(name: &str) -> Result<ActorRef<A>, LookupError> {
     let system = current::system().ok_or(LookupError::NoSession)?;
-    let id = system.named(name).or_else(|| system.deliver().and_then(|deliver| deliver.named(name)));
+    let id = match (system.named(name), system.deliver()) {
+        (None, Some(deliver)) => deliver.named(name).await,
+        (here, _) => here,
+    };
     let id = id.ok_or_else(|| LookupError::NoSuchName { name: name.to_owned() })?;
     match Address::resolve(id, &system) {
         Ok(address) => Ok(ActorRef::new(address)),

@@ -7,10 +7,11 @@ use mobula_actor::arbiters;
 use mobula_actor::current::Frame;
 use mobula_actor::{Count, System};
 
-use crate::session::{Config, Session};
+use crate::session::{Config, Session, become_worker};
 
 /// Runs a program's `main` to its end, on this thread; what it returns is what `main` returns.
 pub fn run_main<T>(main: impl Future<Output = T>) -> T {
+    become_worker();
     arbiters::runtime().block_on(main)
 }
 
@@ -22,8 +23,10 @@ pub fn run_main<T>(main: impl Future<Output = T>) -> T {
 /// When the test does, or when a call or task has no outcome after the session has ended.
 pub fn run_test<T, F: Future<Output = T>>(encode_all: bool, test: impl FnOnce() -> F) -> T {
     arbiters::runtime().block_on(async {
-        let session = Session::private(Config::default().encode_all(encode_all)).expect("a test's session begins");
-        let (driver, worker) = (session.embedded().driver().clone(), session.embedded().worker().clone());
+        let config = Config::default().encode_all(encode_all).address("embedded");
+        let session = Session::private(config).await.expect("a test's session begins");
+        let driver = session.driver().clone();
+        let worker = session.worker().unwrap_or(&driver).clone();
         // Threads that the test itself makes find the session, too, if no other test was first.
         driver.make_process_default();
         let mut frame = Frame { system: Some(driver.clone()), ..Frame::default() };

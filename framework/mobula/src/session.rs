@@ -1,15 +1,25 @@
 //! A session: what a program begins with and ends by dropping.
 
+mod address;
+
 use std::collections::BTreeMap;
 use std::env;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use mobula_actor::{ActorStatus, Counters, DeadLetter, Hang};
+use mobula_actor::{ActorStatus, Counters, DeadLetter, Hang, System};
+use mobula_node::attached::{AttachError, Driver, DriverConfig, run_if_worker};
 use mobula_node::{Embedded, EmbeddedConfig};
 
-/// Begins a session with the defaults: all in this process.
+use address::Where;
+
+/// Begins a session with the defaults: on the cluster that `MOBULA_ADDRESS` names, else on the node that runs on this
+/// host, else all in this process.
 ///
-/// The first statement of a program; what it returns must be kept, because dropping it ends the session.
+/// The first statement of a program; what it returns must be kept, because dropping it ends the session. In a process
+/// that a node has started as a worker of the program it does not come back: the process serves the job and ends with it.
+/// So what stands before it runs in every worker.
 ///
 /// ```
 /// #[mobula::main]
@@ -44,16 +54,44 @@ pub async fn init() -> Result<Session, InitError> {
 ///
 /// See [`InitError`].
 pub async fn init_with(config: Config) -> Result<Session, InitError> {
-    Session::begin(config)
+    become_worker();
+    Session::begin(config).await
+}
+
+/// Serves the job and ends the process, when a node has started it for that.
+pub(crate) fn become_worker() {
+    // The worker has a runtime's threads to itself: the one that calls may belong to another runtime.
+    if env::var_os(mobula_node::daemon::workers::guard::PROCESS).is_some() {
+        std::thread::scope(|scope| {
+            scope.spawn(run_if_worker);
+        });
+    }
 }
 
 /// How to begin a session. Everything has a default; `MOBULA_ENCODE=always` sets `encode_all`.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
     embedded: EmbeddedConfig,
+    address: Option<String>,
+    worker_env: BTreeMap<String, String>,
 }
 
 impl Config {
+    /// Which cluster to join: `local` for the node of this host, `host:port` or the folder of one of its nodes, or
+    /// `embedded` for none. `MOBULA_ADDRESS` says the same for programs that say nothing.
+    #[must_use]
+    pub fn address(mut self, address: impl Into<String>) -> Self {
+        self.address = Some(address.into());
+        self
+    }
+
+    /// A variable for the environment of the job's workers.
+    #[must_use]
+    pub fn worker_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.worker_env.insert(name.into(), value.into());
+        self
+    }
+
     /// Passes every call, reply, spawn and task through the codec, even inside this process.
     #[must_use]
     pub fn encode_all(mut self, encode_all: bool) -> Self {
@@ -94,14 +132,17 @@ impl Config {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InitError {
-    /// `MOBULA_ADDRESS` names a cluster.
-    #[error(
-        "MOBULA_ADDRESS = {address}: joining a cluster comes with a later version; unset it to run in this process"
-    )]
-    Cluster {
-        /// What the variable says.
+    /// The address leads to no node.
+    #[error("{address}: {message}")]
+    Address {
+        /// What was given.
         address: String,
+        /// What is wrong, and what would be right.
+        message: String,
     },
+    /// The node does not take the program in.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
     /// `MOBULA_ENCODE` says something unknown.
     #[error("MOBULA_ENCODE = {value}: expected `always`, or nothing")]
     Encode {
@@ -135,51 +176,82 @@ pub enum InitError {
 /// A session. Dropping it stops its actors, children first, and waits for them a bounded time.
 #[must_use = "the session ends when this is dropped: keep it, for example as `_session`"]
 pub struct Session {
-    embedded: Embedded,
+    host: Host,
+}
+
+enum Host {
+    Embedded(Embedded),
+    Attached(Driver),
 }
 
 impl Session {
-    fn begin(config: Config) -> Result<Self, InitError> {
-        let session = Self::private(config)?;
-        if !session.embedded.driver().make_process_default() {
+    async fn begin(config: Config) -> Result<Self, InitError> {
+        let session = Self::private(config).await?;
+        if !session.driver().make_process_default() {
             return Err(InitError::Second);
         }
         Ok(session)
     }
 
     /// A session that is not the process's: for tests, which run beside one another.
-    pub(crate) fn private(config: Config) -> Result<Self, InitError> {
+    pub(crate) async fn private(config: Config) -> Result<Self, InitError> {
+        let worker_env = config.worker_env.clone();
+        let address = config.address.clone().or_else(|| variable("MOBULA_ADDRESS"));
         let embedded = checked(config, variable)?;
-        Ok(Self { embedded: Embedded::start(&embedded) })
+        let host = match address::find(address.as_deref()).await? {
+            Where::Here => Host::Embedded(Embedded::start(&embedded)),
+            Where::Node(socket) => {
+                let EmbeddedConfig { arbiters, patience, .. } = embedded;
+                let config = DriverConfig { socket, name: program(), env: worker_env, arbiters, patience };
+                Host::Attached(Driver::attach(&config).await?)
+            }
+        };
+        Ok(Self { host })
     }
 
-    pub(crate) fn embedded(&self) -> &Embedded {
-        &self.embedded
-    }
-
-    /// Every actor that lives now, in no order.
-    pub fn actors(&self) -> Vec<ActorStatus> {
-        let mut actors = self.embedded.worker().actors();
-        if self.embedded.encodes_all() {
-            actors.extend(self.embedded.driver().actors());
+    /// The system of the program's own code.
+    pub(crate) fn driver(&self) -> &Arc<System> {
+        match &self.host {
+            Host::Embedded(embedded) => embedded.driver(),
+            Host::Attached(driver) => driver.system(),
         }
-        actors
     }
 
-    /// What was submitted, how it ended and what was dropped, counted since the session began. With `encode_all` it is
-    /// what the program's own code did, without what actors and functions did in turn.
+    /// The system in which actors and functions run, where that is another one of this process.
+    pub(crate) fn worker(&self) -> Option<&Arc<System>> {
+        match &self.host {
+            Host::Embedded(embedded) if embedded.encodes_all() => Some(embedded.worker()),
+            _ => None,
+        }
+    }
+
+    fn systems(&self) -> impl Iterator<Item = &Arc<System>> {
+        self.worker().into_iter().chain([self.driver()])
+    }
+
+    /// Whether the session is one of a cluster, not of this process alone.
+    pub fn is_attached(&self) -> bool {
+        matches!(self.host, Host::Attached(_))
+    }
+
+    /// Every actor that lives in this process now, in no order.
+    pub fn actors(&self) -> Vec<ActorStatus> {
+        self.systems().flat_map(|system| system.actors()).collect()
+    }
+
+    /// What was submitted, how it ended and what was dropped, counted since the session began. With `encode_all` and on a
+    /// cluster it is what the program's own code did, without what actors and functions did in turn.
     pub fn counters(&self) -> &Counters {
-        self.embedded.driver().counters()
+        self.driver().counters()
     }
 
     /// Calls `hook` for every tell that reaches nobody; it must not block.
     pub fn on_dead_letter(&self, hook: impl Fn(&DeadLetter) + Send + Sync + 'static) {
-        let hook = std::sync::Arc::new(hook);
-        if self.embedded.encodes_all() {
+        let hook = Arc::new(hook);
+        for system in self.systems() {
             let hook = hook.clone();
-            self.embedded.driver().on_dead_letter(move |letter| hook(letter));
+            system.on_dead_letter(move |letter| hook(letter));
         }
-        self.embedded.worker().on_dead_letter(move |letter| hook(letter));
     }
 
     /// Calls `hook` for every handler that keeps its thread longer than `limit`, and with it every actor that lives there;
@@ -195,37 +267,36 @@ impl Session {
     /// # }
     /// ```
     pub fn on_hang(&self, limit: Duration, hook: impl Fn(&Hang) + Send + Sync + 'static) {
-        let hook = std::sync::Arc::new(hook);
-        if self.embedded.encodes_all() {
+        let hook = Arc::new(hook);
+        for system in self.systems() {
             let hook = hook.clone();
-            self.embedded.driver().on_hang(limit, move |hang| hook(hang));
+            system.on_hang(limit, move |hang| hook(hang));
         }
-        self.embedded.worker().on_hang(limit, move |hang| hook(hang));
     }
 
     /// Ends the session and waits until it has ended, without blocking the thread as dropping it does.
     pub async fn stop(self) {
-        self.embedded.stop().await;
+        match self.host {
+            Host::Embedded(embedded) => embedded.stop().await,
+            Host::Attached(driver) => driver.stop().await,
+        }
     }
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("process", &self.embedded.driver().process()).finish_non_exhaustive()
+        f.debug_struct("Session").field("process", &self.driver().process()).finish_non_exhaustive()
     }
 }
 
 /// What `config` and the variables of the environment say together.
 fn checked(config: Config, variable: impl Fn(&str) -> Option<String>) -> Result<EmbeddedConfig, InitError> {
-    let Config { mut embedded } = config;
+    let Config { mut embedded, .. } = config;
     if cfg!(panic = "abort") {
         return Err(InitError::PanicAborts);
     }
     if let Some(name) = mobula_actor::registry::name_said_twice() {
         return Err(InitError::SaidTwice { name });
-    }
-    if let Some(address) = variable("MOBULA_ADDRESS") {
-        return Err(InitError::Cluster { address });
     }
     match variable("MOBULA_ENCODE").as_deref() {
         None => {}
@@ -241,6 +312,13 @@ fn check_resources(resources: &BTreeMap<String, f64>) -> Result<(), InitError> {
         Some((name, amount)) => Err(InitError::Resource { name: name.clone(), amount: amount.to_string() }),
         None => Ok(()),
     }
+}
+
+/// How this program is called in lists.
+fn program() -> String {
+    let path = env::args_os().next().map(PathBuf::from);
+    let name = path.as_deref().and_then(|path| path.file_name()).map(|name| name.to_string_lossy().into_owned());
+    name.unwrap_or_else(|| "program".into())
 }
 
 /// A variable of the environment, unless it is empty.
@@ -264,8 +342,6 @@ mod tests {
         assert_eq!(with(&[("MOBULA_ENCODE", "always")], Config::default()), Ok(true));
         let error = with(&[("MOBULA_ENCODE", "yes")], Config::default()).unwrap_err();
         assert_eq!(error.to_string(), "MOBULA_ENCODE = yes: expected `always`, or nothing");
-        let error = with(&[("MOBULA_ADDRESS", "10.0.0.1:6379")], Config::default()).unwrap_err();
-        assert_eq!(error, InitError::Cluster { address: "10.0.0.1:6379".into() });
     }
 
     #[test]

@@ -35,20 +35,25 @@ impl fmt::Display for Failure {
 /// The last steps of a run, written down only when it is run for that: a seed can be run again.
 #[derive(Debug)]
 pub(crate) struct Steps {
-    records: bool,
+    /// How many are kept; none when 0.
+    kept: usize,
     lines: VecDeque<(Time, String)>,
 }
 
 impl Steps {
     pub(crate) fn new(records: bool) -> Self {
-        Self { records, lines: VecDeque::new() }
+        if !records {
+            return Self { kept: 0, lines: VecDeque::new() };
+        }
+        let kept = std::env::var("MOBULA_SIM_STEPS").ok().and_then(|text| text.parse().ok()).unwrap_or(KEPT);
+        Self { kept, lines: VecDeque::new() }
     }
 
     pub(crate) fn note(&mut self, at: Time, line: impl FnOnce() -> String) {
-        if !self.records {
+        if self.kept == 0 {
             return;
         }
-        if self.lines.len() == KEPT {
+        if self.lines.len() == self.kept {
             self.lines.pop_front();
         }
         self.lines.push_back((at, line()));
@@ -65,5 +70,5 @@ pub(crate) fn ensure(holds: bool, invariant: &'static str, seen: impl FnOnce() -
     if holds { Ok(()) } else { Err(Violation { invariant, seen: seen() }) }
 }
 
-/// Steps shown: about two screens.
+/// Steps shown unless `MOBULA_SIM_STEPS` says otherwise: about two screens.
 const KEPT: usize = 80;

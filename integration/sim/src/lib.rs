@@ -9,6 +9,8 @@
 //! |---|---|
 //! | [`tree`] | supervisors under supervisors, whose children crash, hang and fail to start |
 //! | [`tasks`] | tasks on workers that die or are cut off, with lost, repeated and reordered messages |
+//! | [`cluster`] | a head, nodes, workers and drivers on hosts that crash, stop and are cut off |
+//! | [`names`] | a head and its nodes: members, leases and names, over crashes and cuts |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
 //! | [`coverage`] | how often each misfortune and each transition happened: a run that never crashed proves nothing |
 //! | [`failure`] | what a failing seed prints |
@@ -17,8 +19,10 @@
 
 pub mod agenda;
 pub mod campaign;
+pub mod cluster;
 pub mod coverage;
 pub mod failure;
+pub mod names;
 pub mod rng;
 pub mod tasks;
 pub mod tree;

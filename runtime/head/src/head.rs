@@ -45,6 +45,7 @@ pub struct Head {
     pub(crate) calendar: Calendar,
     pub(crate) started: Time,
     writer: Writer,
+    ended: Option<String>,
 }
 
 impl Head {
@@ -79,7 +80,7 @@ impl Head {
         let id = HeadId { epoch: cluster.epoch, nonce: cluster.nonce };
         let machine = logic::Head::restore(id, calendar, now, kept.records, None);
         let writer = Writer::start(store, Arc::new(wake)).map_err(OpenError::Thread)?;
-        Ok(Self { machine, cluster, calendar, started: now, writer })
+        Ok(Self { machine, cluster, calendar, started: now, writer, ended: None })
     }
 
     /// Which head it is; every frame of it says so.
@@ -97,26 +98,34 @@ impl Head {
         &self.machine
     }
 
+    /// Why this head must not act any more, when that is so: another one has its store, or nothing can ever be written.
+    /// It says and hears nothing then; the driver ends it, and may open another.
+    pub fn ended(&self) -> Option<&str> {
+        self.ended.as_deref()
+    }
+
     /// Takes what a node or tool says: a `mobula_logic::membership::Input` or `mobula_logic::directory::Input`.
     pub fn handle(&mut self, now: Time, input: impl Into<Input>) {
         self.hear_writer(now);
-        self.machine.handle(now, input.into());
+        if self.ended.is_none() {
+            self.machine.handle(now, input.into());
+        }
     }
 
     /// Looks at the time and at what has been written.
     pub fn turn(&mut self, now: Time) {
-        self.hear_writer(now);
-        self.machine.handle(now, Input::Tick);
+        self.handle(now, Input::Tick);
     }
 
     /// The next thing to do, in order: never [`Output::Commit`], which is done here.
     pub fn poll_output(&mut self) -> Option<Output> {
-        loop {
+        while self.ended.is_none() {
             match self.machine.poll_output()? {
                 Output::Commit { batch, changes } => self.writer.write(batch, changes),
                 output => return Some(output),
             }
         }
+        None
     }
 
     /// When [`turn`](Self::turn) is to be called although nothing happened.
@@ -131,14 +140,19 @@ impl Head {
     }
 
     fn hear_writer(&mut self, now: Time) {
-        while let Some(report) = self.writer.report() {
-            self.machine.handle(
-                now,
-                match report {
-                    Report::Synced { batch } => Input::Synced { batch },
-                    Report::Failed { batch, cause } => Input::Failed { batch, cause },
-                },
-            );
+        while self.ended.is_none()
+            && let Some(report) = self.writer.report()
+        {
+            let input = match report {
+                Report::Synced { batch } => Input::Synced { batch },
+                Report::Failed { batch, cause } => Input::Failed { batch, cause },
+                Report::Ended { cause } => {
+                    tracing::error!(cause, "the head ends");
+                    self.ended = Some(cause);
+                    return;
+                }
+            };
+            self.machine.handle(now, input);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Records to bytes and back: a byte that says which layout, then the codec's.
 
-use mobula_logic::record::{Record, RecordKey};
+use mobula_logic::record::{JobRecord, NameRecord, NodeRecord, Record, RecordKey, TokenRecord};
 use mobula_types::{ClusterId, Epoch, JobId, NodeId};
 use mobula_wire::{DecodeError, EncodeError, decode, encode};
 use serde::de::DeserializeOwned;
@@ -33,6 +33,9 @@ pub(crate) enum Unreadable {
     /// It is empty.
     #[error("a record is empty")]
     Empty,
+    /// It lies under another's key.
+    #[error("a record of {} lies under a key that is not its own", table.name())]
+    Misplaced { table: Table },
     /// It is not what its table holds.
     #[error("a record cannot be read: {0}")]
     Damaged(#[from] DecodeError),
@@ -107,25 +110,33 @@ pub(crate) fn record_bytes(record: &Record) -> Result<Vec<u8>, EncodeError> {
     }
 }
 
-/// The opposite of [`place`] and [`record_bytes`].
+/// The opposite of [`place`] and [`record_bytes`]. The machines trust that a record is what its key says.
 pub(crate) fn read(table: Table, key: &[u8], bytes: &[u8]) -> Result<(RecordKey, Record), Unreadable> {
+    let (record_key, record) = read_record(table, key, bytes)?;
+    match place(&record_key) {
+        Ok((_, place)) if place == key => Ok((record_key, record)),
+        _ => Err(Unreadable::Misplaced { table }),
+    }
+}
+
+fn read_record(table: Table, key: &[u8], bytes: &[u8]) -> Result<(RecordKey, Record), Unreadable> {
     Ok(match table {
         Table::Counters => (RecordKey::Counters, Record::Counters(of_bytes(bytes)?)),
         Table::Nodes => {
-            let record: mobula_logic::record::NodeRecord = of_bytes(bytes)?;
+            let record: NodeRecord = of_bytes(bytes)?;
             (RecordKey::Node(record.node), Record::Node(record))
         }
         Table::Jobs => {
-            let record: mobula_logic::record::JobRecord = of_bytes(bytes)?;
+            let record: JobRecord = of_bytes(bytes)?;
             (RecordKey::Job(record.job), Record::Job(record))
         }
         Table::Names => {
-            let record: mobula_logic::record::NameRecord = of_bytes(bytes)?;
+            let record: NameRecord = of_bytes(bytes)?;
             (RecordKey::Name(record.key.clone()), Record::Name(record))
         }
         Table::Detached => (RecordKey::Detached(decode(key)?), Record::Detached(of_bytes(bytes)?)),
         Table::Tokens => {
-            let record: mobula_logic::record::TokenRecord = of_bytes(bytes)?;
+            let record: TokenRecord = of_bytes(bytes)?;
             (RecordKey::Token(record.id), Record::Token(record))
         }
         Table::Values => {

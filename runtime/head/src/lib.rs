@@ -21,5 +21,8 @@ mod status;
 pub mod store;
 mod writer;
 
+#[cfg(test)]
+mod tests;
+
 pub use head::{Config, Head};
 pub use store::{Cluster, OpenError, Store, WriteError};

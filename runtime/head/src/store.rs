@@ -3,7 +3,9 @@
 //! A write that fails leaves the file as it was; the database is opened again before the next, as redb asks for. What a
 //! record means is the machines'.
 
+use std::fs::{File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,9 @@ pub use crate::layout::Cluster;
 /// The file's name in a head's folder.
 pub const FILE: &str = "head.redb";
 
+/// The file whose lock says that a head uses the store.
+const LOCK: &str = "head.lock";
+
 /// Memory for pages of the file. All records are held by the machines: it is read once, at the start.
 const CACHE_BYTES: usize = 8 << 20;
 
@@ -32,6 +37,10 @@ pub struct Store {
     medium: Box<dyn Medium>,
     /// None after a write failed, until the next one.
     database: Option<Database>,
+    /// What this head has written of itself: as long as the file says so, it is this head's.
+    cluster: Option<Cluster>,
+    /// Held for as long as this lives, also while redb has let go of the file.
+    _lock: Option<File>,
 }
 
 /// What was read when a store was opened.
@@ -108,6 +117,12 @@ pub enum WriteError {
     /// A record has no bytes.
     #[error("a record cannot be written: {0}")]
     Record(#[from] EncodeError),
+    /// Another head has taken the file while a write had failed (G13).
+    #[error("{path} was taken over by another head: this one ends")]
+    Replaced {
+        /// The file.
+        path: PathBuf,
+    },
     /// The file has changed under the head.
     #[error("{path} is damaged: {why}")]
     Corrupted {
@@ -122,8 +137,10 @@ impl Store {
     /// Opens the store in `folder`, which is made there when there is none.
     pub(crate) fn open(folder: &Path) -> Result<(Self, Kept), OpenError> {
         let path = folder.join(FILE);
+        let lock = lock(&folder.join(LOCK), &path)?;
         let medium = OnDisk::new(path.clone(), &builder()).map_err(|error| open_error(&path, error))?;
-        Self::open_on(Box::new(medium))
+        let (store, kept) = Self::open_on(Box::new(medium))?;
+        Ok((Self { _lock: Some(lock), ..store }, kept))
     }
 
     pub(crate) fn open_on(medium: Box<dyn Medium>) -> Result<(Self, Kept), OpenError> {
@@ -138,7 +155,7 @@ impl Store {
             let why = panic.downcast::<String>().map_or_else(|_| "it cannot be read".to_owned(), |text| *text);
             Err(OpenError::Corrupted { path: path.clone(), why })
         })?;
-        Ok((Self { medium, database: Some(database) }, kept))
+        Ok((Self { medium, database: Some(database), cluster: None, _lock: None }, kept))
     }
 
     /// Writes who the cluster and its head are.
@@ -147,7 +164,9 @@ impl Store {
         self.write(|transaction| {
             transaction.open_table(CLUSTER)?.insert(&[][..], &bytes[..])?;
             Ok(())
-        })
+        })?;
+        self.cluster = Some(cluster.clone());
+        Ok(())
     }
 
     /// Writes all of `changes` or none; returns when they are synced.
@@ -175,6 +194,23 @@ impl Store {
         })
     }
 
+    /// Opens the file after a write has failed. Whoever has taken it meanwhile has a later epoch, which nodes hear.
+    fn open_again(&self, path: &Path) -> Result<Database, WriteError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| -> Result<_, OpenError> {
+            let database = self.medium.open(&builder()).map_err(|error| open_error(path, error))?;
+            let cluster = read_cluster(&database, path)?;
+            Ok((database, cluster))
+        }));
+        let path = path.to_owned();
+        match opened {
+            Ok(Ok((_, cluster))) if cluster != self.cluster => Err(WriteError::Replaced { path }),
+            Ok(Ok((database, _))) => Ok(database),
+            Ok(Err(OpenError::Write(error))) => Err(error),
+            Ok(Err(error)) => Err(WriteError::Corrupted { path, why: error.to_string() }),
+            Err(_) => Err(WriteError::Corrupted { path, why: "redb gave up on it".to_owned() }),
+        }
+    }
+
     fn write(
         &mut self,
         fill: impl FnOnce(&redb::WriteTransaction) -> Result<(), redb::Error>,
@@ -182,7 +218,7 @@ impl Store {
         let path = self.medium.path().to_owned();
         let database = match self.database.take() {
             Some(database) => database,
-            None => self.medium.open(&builder()).map_err(|error| write_error(&path, error.into()))?,
+            None => self.open_again(&path)?,
         };
         let written = catch_unwind(AssertUnwindSafe(|| {
             let mut transaction = database.begin_write()?;
@@ -204,6 +240,17 @@ impl Store {
     }
 }
 
+/// Takes the folder's store for this process.
+fn lock(lock: &Path, path: &Path) -> Result<File, OpenError> {
+    let io = |source| OpenError::Write(WriteError::Io { path: lock.to_owned(), source });
+    let file = File::options().create(true).truncate(false).write(true).mode(0o600).open(lock).map_err(io)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
+        Err(TryLockError::Error(error)) => Err(io(error)),
+    }
+}
+
 fn builder() -> Builder {
     let mut builder = Builder::new();
     builder.set_cache_size(CACHE_BYTES).set_check_integrity_on_open(true);
@@ -214,23 +261,31 @@ fn definition(table: Table) -> Bytes<'static> {
     TableDefinition::new(table.name())
 }
 
+fn unreadable(path: &Path, error: &Unreadable) -> OpenError {
+    let (path, why) = (path.to_owned(), error.to_string());
+    match error {
+        Unreadable::Newer { .. } => OpenError::Newer { path, why },
+        _ => OpenError::Corrupted { path, why },
+    }
+}
+
+fn read_cluster(database: &Database, path: &Path) -> Result<Option<Cluster>, OpenError> {
+    let damaged = |error: redb::Error| open_error_of(path, error);
+    let transaction = database.begin_read().map_err(|error| damaged(error.into()))?;
+    let table = match transaction.open_table(CLUSTER) {
+        Ok(table) => table,
+        // No head has opened it yet.
+        Err(redb::TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(error) => return Err(damaged(error.into())),
+    };
+    let bytes = table.get(&[][..]).map_err(|error| damaged(error.into()))?;
+    bytes.map(|bytes| layout::of_bytes(bytes.value()).map_err(|error| unreadable(path, &error))).transpose()
+}
+
 fn read(database: &Database, path: &Path) -> Result<Kept, OpenError> {
     let damaged = |error: redb::Error| open_error_of(path, error);
-    let unreadable = |error: Unreadable| match error {
-        Unreadable::Newer { .. } => OpenError::Newer { path: path.to_owned(), why: error.to_string() },
-        _ => OpenError::Corrupted { path: path.to_owned(), why: error.to_string() },
-    };
+    let mut kept = Kept { cluster: read_cluster(database, path)?, records: Vec::new() };
     let transaction = database.begin_read().map_err(|error| damaged(error.into()))?;
-    let mut kept = Kept { cluster: None, records: Vec::new() };
-    match transaction.open_table(CLUSTER) {
-        Ok(table) => {
-            if let Some(bytes) = table.get(&[][..]).map_err(|error| damaged(error.into()))? {
-                kept.cluster = Some(layout::of_bytes(bytes.value()).map_err(unreadable)?);
-            }
-        }
-        Err(redb::TableError::TableDoesNotExist(_)) => {}
-        Err(error) => return Err(damaged(error.into())),
-    }
     for table in Table::ALL {
         let rows = match transaction.open_table(definition(table)) {
             Ok(rows) => rows,
@@ -239,7 +294,8 @@ fn read(database: &Database, path: &Path) -> Result<Kept, OpenError> {
         };
         for row in rows.iter().map_err(|error| damaged(error.into()))? {
             let (key, bytes) = row.map_err(|error| damaged(error.into()))?;
-            kept.records.push(layout::read(table, key.value(), bytes.value()).map_err(unreadable)?);
+            kept.records
+                .push(layout::read(table, key.value(), bytes.value()).map_err(|error| unreadable(path, &error))?);
         }
     }
     Ok(kept)

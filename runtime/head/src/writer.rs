@@ -2,13 +2,13 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
 use mobula_logic::record::Change;
 
-use crate::store::Store;
+use crate::store::{Store, WriteError};
 
 /// Between two tries of a batch that could not be written: G16 has 5 s for going on.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
@@ -22,8 +22,17 @@ struct Batch {
 /// What came of a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
-    Synced { batch: u64 },
-    Failed { batch: u64, cause: String },
+    Synced {
+        batch: u64,
+    },
+    Failed {
+        batch: u64,
+        cause: String,
+    },
+    /// Nothing will be written any more.
+    Ended {
+        cause: String,
+    },
 }
 
 /// The head's end of the thread. When it is dropped the thread ends by itself, after the write it is in.
@@ -33,6 +42,9 @@ pub(crate) struct Writer {
     ended: Receiver<()>,
 }
 
+/// The thread has ended although nobody wanted it.
+const LOST: &str = "the thread that writes the control store has ended";
+
 impl Writer {
     /// Starts the thread; `wake` is called after every report.
     pub(crate) fn start(store: Store, wake: Arc<dyn Fn() + Send + Sync>) -> io::Result<Self> {
@@ -40,20 +52,25 @@ impl Writer {
         let (outgoing, reports) = mpsc::channel();
         let (end, ended) = mpsc::channel();
         thread::Builder::new().name("mobula-store".to_owned()).spawn(move || {
-            run(store, &incoming, &outgoing, &*wake);
+            run(store, &incoming, outgoing, &*wake);
+            // Whoever waits for the disk looks once more, and finds that nothing comes.
+            wake();
             drop(end);
         })?;
         Ok(Self { batches, reports, ended })
     }
 
     pub(crate) fn write(&self, batch: u64, changes: Vec<Change>) {
-        if self.batches.send(Batch { batch, changes }).is_err() {
-            tracing::error!("the thread that writes the control store has ended");
-        }
+        // That the thread has ended is the next report.
+        drop(self.batches.send(Batch { batch, changes }));
     }
 
     pub(crate) fn report(&self) -> Option<Report> {
-        self.reports.try_recv().ok()
+        match self.reports.try_recv() {
+            Ok(report) => Some(report),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Report::Ended { cause: LOST.to_owned() }),
+        }
     }
 
     /// Ends the thread and closes the file; whether it did within `within`.
@@ -63,12 +80,16 @@ impl Writer {
     }
 }
 
-fn run(mut store: Store, incoming: &Receiver<Batch>, outgoing: &Sender<Report>, wake: &(dyn Fn() + Send + Sync)) {
+fn run(mut store: Store, incoming: &Receiver<Batch>, outgoing: Sender<Report>, wake: &(dyn Fn() + Send + Sync)) {
     while let Ok(Batch { batch, changes }) = incoming.recv() {
         let mut has_failed = false;
         while let Err(error) = store.commit(&changes) {
             if !std::mem::replace(&mut has_failed, true) {
                 tracing::error!(%error, "the control store is read-only");
+            }
+            if matches!(error, WriteError::Replaced { .. }) {
+                drop(outgoing.send(Report::Ended { cause: error.to_string() }));
+                return;
             }
             if outgoing.send(Report::Failed { batch, cause: error.to_string() }).is_err() {
                 return;

@@ -49,6 +49,17 @@ impl Ledger {
         Self { shelves: shelves.map(|(name, total)| (name, Shelf { total, in_use: Amount::ZERO })).collect() }
     }
 
+    /// There is so much from now on; what is in use stays in use.
+    pub fn resize(&mut self, resources: &Resources) {
+        let sized = Self::new(resources);
+        for (name, shelf) in &mut self.shelves {
+            shelf.total = sized.shelves.get(name).map_or(Amount::ZERO, |sized| sized.total);
+        }
+        for (name, shelf) in sized.shelves {
+            self.shelves.entry(name).or_insert(shelf);
+        }
+    }
+
     /// What of `request` can never be granted, in words; `None` when all of it can.
     pub fn never(&self, request: &Request) -> Option<String> {
         let missing =

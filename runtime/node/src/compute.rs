@@ -145,6 +145,17 @@ impl Pool {
         self.desk.lock().line.ledger().never(request)
     }
 
+    /// There is so much to run on from now on: the leases on a worker come and go. What runs goes on.
+    pub(crate) fn resize(self: &Arc<Self>, resources: &Resources) {
+        let mut desk = self.desk.lock();
+        desk.line.resize(resources);
+        let plain = self.idle(&desk).min(self.queue.len());
+        for _ in 0..plain {
+            self.call_thread(&mut desk);
+        }
+        self.dispatch(desk);
+    }
+
     /// Runs `job` as soon as it is its turn.
     pub(crate) fn push(self: &Arc<Self>, job: Arc<dyn Job>, request: Request) {
         if self.closed.load(Ordering::Acquire) {

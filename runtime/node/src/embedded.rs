@@ -10,6 +10,7 @@ use mobula_actor::{System, SystemConfig};
 use mobula_types::{NodeId, ProcessId};
 
 use crate::compute::Pool;
+use crate::encoded;
 use crate::host::{Host, QueueBounds};
 use crate::logic::{Amount, Resources};
 use crate::loopback;
@@ -86,7 +87,7 @@ impl Embedded {
         let worker = if *encode_all {
             let worker = system(*arbiters);
             loopback::join(&driver, &worker);
-            host.run_tasks_in(&worker);
+            host.run_tasks_at(encoded::beside(&worker));
             worker
         } else {
             driver.clone()

@@ -1,20 +1,21 @@
 //! Tasks through the codec: arguments to bytes, the function found by name and schema hash, the result back to a value.
 //!
-//! Today both ends are in one process (see [`loopback`](crate::loopback)); nothing here relies on it.
+//! Where a frame goes is the host's [`Road`]: to another system of this process, or to another process.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mobula_actor::deliver::Payload;
 use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
 use mobula_actor::{Arg, CallState, ObjectRef, System, arbiters, clock, current, registry, stream};
-use mobula_types::{CallError, Deadline, NotStarted, Outcome, Unknown};
+use mobula_types::{CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
 use mobula_wire::{codec, name_hash};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use crate::function::{FunctionEntry, RemoteFn, RemoteStream};
-use crate::host::Host;
+use crate::function::{Body, FunctionEntry, RemoteFn, RemoteStream};
+use crate::host::{Host, Road};
 use crate::linked::Linked;
 use crate::options::TaskOptions;
 use crate::stream::Owed;
@@ -22,24 +23,30 @@ use crate::task::{Inherited, Sink, Task, drop_quietly, resolved};
 
 /// A task on its way to where it runs.
 pub(crate) struct TaskFrame {
+    /// Its id over all its runs, once it has one.
+    pub(crate) id: Option<TaskId>,
     /// The function's registered name, as it travels.
-    function: u64,
+    pub(crate) function: u64,
     /// The hash of the types it takes and gives.
-    schema: u64,
-    options: TaskOptions,
-    /// The deadline as the time left, and as it was given.
-    left: Option<Duration>,
-    given: Option<Duration>,
-    args: Vec<u8>,
+    pub(crate) schema: u64,
+    pub(crate) options: TaskOptions,
+    /// Whether it takes a CPU unless it says otherwise.
+    pub(crate) is_sync: bool,
+    /// Whether it answers with a stream.
+    pub(crate) is_stream: bool,
+    /// When its outcome is of no use any more, and how that was given.
+    pub(crate) deadline: Deadline,
+    pub(crate) given: Option<Duration>,
+    pub(crate) args: Bytes,
     /// References in the arguments, held until it has arrived.
-    _pins: Pins,
+    pub(crate) pins: Pins,
 }
 
 /// Where the answer to a task goes, encoded.
 pub(crate) struct TaskReply {
-    answer: Box<dyn FnOnce(Result<Payload, GetError>) + Send>,
+    pub(crate) answer: Box<dyn FnOnce(Result<Payload, GetError>) + Send>,
     /// Lets the task see that its submitter has given up.
-    call: Arc<Linked>,
+    pub(crate) call: Arc<Linked>,
 }
 
 impl TaskReply {
@@ -48,21 +55,30 @@ impl TaskReply {
             let (bytes, pins) = pinning(|| codec::encode(&value));
             drop_quietly(value);
             match bytes {
-                Ok(bytes) => Ok(Payload::Value(bytes, pins)),
+                Ok(bytes) => Ok(Payload::Value(bytes.into(), pins)),
                 Err(error) => Err(CallError::MayHaveRun(Unknown::Codec { message: error.to_string() })),
             }
         }));
     }
 
-    fn refuse(self, cause: NotStarted) {
+    pub(crate) fn refuse(self, cause: NotStarted) {
         (self.answer)(Err(CallError::NotStarted(cause)));
     }
 }
 
-/// Encodes a task and gives it to `worker`.
+/// The way to another system of this process.
+pub(crate) fn beside(worker: &Arc<System>) -> Road {
+    let worker = Arc::downgrade(worker);
+    Box::new(move |frame, reply| match worker.upgrade() {
+        Some(worker) => receive(&worker, frame, reply),
+        None => reply.refuse(NotStarted::NoSession),
+    })
+}
+
+/// Encodes a task and sends it on the host's road.
 pub(crate) fn submit<F: RemoteFn>(
     system: &Arc<System>,
-    worker: Arc<System>,
+    host: &Arc<Host>,
     options: &TaskOptions,
     inherited: Inherited,
     args: Arg<F::Args>,
@@ -73,12 +89,13 @@ pub(crate) fn submit<F: RemoteFn>(
     let object = ObjectRef::pending(system, Some(owing.clone() as Arc<dyn Cancellable>));
     *owing.object.lock() = Some(object.clone());
     let owed = OwedValue(owing);
-    let options = options.clone();
+    let (options, host) = (options.clone(), host.clone());
     let waiting = call.clone();
     let gone = async move { waiting.cancelled().await };
     resolve(args, (deadline, given), gone, move |args| {
+        let kind = if matches!(F::BODY, Body::Sync(_)) { Kind::Sync } else { Kind::Async };
         let framed =
-            args.and_then(|args| frame(F::NAME, options, (deadline, given), args).map_err(CallError::NotStarted));
+            args.and_then(|args| frame(F::NAME, kind, options, (deadline, given), args).map_err(CallError::NotStarted));
         let frame = match framed {
             Ok(frame) => frame,
             Err(error) => return owed.0.settle(Err(error.widen())),
@@ -89,21 +106,21 @@ pub(crate) fn submit<F: RemoteFn>(
                 Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
             }));
         };
-        receive(&worker, frame, TaskReply { answer: Box::new(answer), call });
+        host.send(frame, TaskReply { answer: Box::new(answer), call });
     });
     object
 }
 
-/// Encodes a task that streams and gives it to `worker`.
+/// Encodes a task that streams and sends it on the host's road.
 pub(crate) fn submit_stream<F: RemoteStream>(
     system: &Arc<System>,
-    worker: Arc<System>,
+    host: &Arc<Host>,
     options: &TaskOptions,
     call: Arc<Linked>,
     owed: Owed<F::Item>,
     args: Arg<F::Args>,
 ) {
-    let (options, system, waiting) = (options.clone(), system.clone(), call.clone());
+    let (options, system, host, waiting) = (options.clone(), system.clone(), host.clone(), call.clone());
     let reader_gone = owed.gone();
     let gone = async move {
         tokio::select! {
@@ -114,7 +131,7 @@ pub(crate) fn submit_stream<F: RemoteStream>(
     resolve(args, (Deadline::NEVER, None), gone, move |args| {
         let framed = args.and_then(|args| {
             let deadline = (Deadline::NEVER, None);
-            frame(F::NAME, options, deadline, args).map_err(CallError::NotStarted)
+            frame(F::NAME, Kind::Stream, options, deadline, args).map_err(CallError::NotStarted)
         });
         let frame = match framed {
             Ok(frame) => frame,
@@ -129,7 +146,7 @@ pub(crate) fn submit_stream<F: RemoteStream>(
             Ok(Payload::Value(..)) => owed.fail(CallError::MayHaveRun(Unknown::NoReply)),
             Err(error) => owed.fail(CallError::NotStarted(NotStarted::Argument { cause: Box::new(error) })),
         };
-        receive(&worker, frame, TaskReply { answer: Box::new(answer), call });
+        host.send(frame, TaskReply { answer: Box::new(answer), call });
     });
 }
 
@@ -159,8 +176,17 @@ fn resolve<T: Send + 'static>(
     });
 }
 
+/// How a function runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Sync,
+    Async,
+    Stream,
+}
+
 fn frame<T: Serialize>(
     name: &'static str,
+    kind: Kind,
     options: TaskOptions,
     (deadline, given): (Deadline, Option<Duration>),
     args: T,
@@ -170,12 +196,22 @@ fn frame<T: Serialize>(
     let (encoded, pins) = pinning(|| codec::encode(&args));
     drop_quietly(args);
     let args = encoded.map_err(|error| NotStarted::Codec { message: error.to_string() })?;
-    let left = deadline.left(clock::now());
-    Ok(TaskFrame { function, schema: entry.schema(), options, left, given, args, _pins: pins })
+    Ok(TaskFrame {
+        id: None,
+        function,
+        schema: entry.schema(),
+        options,
+        is_sync: kind == Kind::Sync,
+        is_stream: kind == Kind::Stream,
+        deadline,
+        given,
+        args: args.into(),
+        pins,
+    })
 }
 
 /// Takes a task from outside: finds its function and starts it.
-fn receive(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
+pub(crate) fn receive(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
     match FunctionEntry::by_key(frame.function) {
         Some(entry) if entry.schema() == frame.schema => entry.receive(system, frame, reply),
         Some(entry) => reply.refuse(NotStarted::Unknown { name: entry.name().to_owned() }),
@@ -189,10 +225,9 @@ pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame,
         Ok(args) => args,
         Err(error) => return reply.refuse(NotStarted::Codec { message: error.to_string() }),
     };
-    let deadline = frame.left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left));
     let parent = Some(reply.call.clone() as Arc<dyn CallState>);
-    let inherited = Inherited { deadline, given: frame.given, parent };
-    let task = Task::<F>::new(system, inherited, &frame.options, Some(Sink::Encoded(reply)));
+    let inherited = Inherited { deadline: frame.deadline, given: frame.given, parent };
+    let task = Task::<F>::new(system, inherited, &frame.options, Some(Sink::Encoded(reply)), frame.id);
     task.start(&host, &frame.options, frame.args.len(), Arg::Value(args));
 }
 

@@ -1,14 +1,15 @@
 //! What a session keeps with its systems: the pool, the door in front of its queue, and the system that runs things.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 use mobula_actor::{System, current};
 use mobula_types::NotStarted;
 
 use crate::compute::Pool;
-use crate::logic::{Amount, Request};
+use crate::encoded::{TaskFrame, TaskReply};
+use crate::logic::Request;
 use crate::options::TaskOptions;
 
 /// Tasks that may wait, and what they may hold.
@@ -30,11 +31,16 @@ impl Default for QueueBounds {
 pub(crate) struct Host {
     pool: Arc<Pool>,
     bounds: QueueBounds,
-    /// Where tasks run when they go through the codec.
-    away: OnceLock<Weak<System>>,
+    /// Where tasks go when they go through the codec.
+    away: OnceLock<(fn(&TaskOptions) -> bool, Road)>,
+    /// Whether what comes has its place by a lease, so that only the node knows what can never be.
+    by_lease: bool,
     came: CachePadded<Tally>,
     left: CachePadded<Tally>,
 }
+
+/// Takes encoded tasks to where they run.
+pub(crate) type Road = Box<dyn Fn(TaskFrame, TaskReply) + Send + Sync>;
 
 #[derive(Default)]
 struct Tally {
@@ -51,9 +57,19 @@ impl Tally {
 
 impl Host {
     pub(crate) fn new(pool: Arc<Pool>, bounds: QueueBounds) -> Arc<Self> {
+        Self::with(pool, bounds, false)
+    }
+
+    /// The host of a worker: what it runs has its place by the leases on it.
+    pub(crate) fn of_worker(pool: Arc<Pool>, bounds: QueueBounds) -> Arc<Self> {
+        Self::with(pool, bounds, true)
+    }
+
+    fn with(pool: Arc<Pool>, bounds: QueueBounds, by_lease: bool) -> Arc<Self> {
         Arc::new(Self {
             pool,
             bounds,
+            by_lease,
             away: OnceLock::new(),
             came: CachePadded::default(),
             left: CachePadded::default(),
@@ -76,33 +92,34 @@ impl Host {
         &self.pool
     }
 
-    /// The system that runs tasks, when they go there through the codec.
-    pub(crate) fn away(&self) -> Option<Arc<System>> {
-        self.away.get().and_then(Weak::upgrade)
+    /// Whether a task with these options goes through the codec.
+    pub(crate) fn goes_away(&self, options: &TaskOptions) -> bool {
+        self.away.get().is_some_and(|(go, _)| go(options))
     }
 
-    pub(crate) fn run_tasks_in(&self, worker: &Arc<System>) {
-        self.away.set(Arc::downgrade(worker)).ok();
+    /// Sends tasks that way from now on.
+    pub(crate) fn run_tasks_at(&self, road: Road) {
+        self.run_some_at(|_| true, road);
+    }
+
+    /// Sends those tasks that way from now on whose options `go`.
+    pub(crate) fn run_some_at(&self, go: fn(&TaskOptions) -> bool, road: Road) {
+        self.away.set((go, road)).ok();
+    }
+
+    /// Sends a task on its way.
+    pub(crate) fn send(&self, frame: TaskFrame, reply: TaskReply) {
+        match self.away.get() {
+            Some((_, road)) => road(frame, reply),
+            None => reply.refuse(NotStarted::NoSession),
+        }
     }
 
     /// What a task takes while it runs.
     pub(crate) fn plan(&self, options: &TaskOptions, is_sync: bool) -> Result<Request, NotStarted> {
-        let plain = options.num_cpus.is_none() && options.num_gpus == 0.0 && options.resources.is_empty();
-        if plain {
-            return Ok(if is_sync { Request::ONE_CPU } else { Request::default() });
-        }
-        let amount = |name: &str, value: f64| {
-            let missing = || format!("{name} = {value} is no amount: use a number from 0 on");
-            Amount::new(value).ok_or_else(|| NotStarted::Unschedulable { missing: missing() })
-        };
-        let num_cpus = options.num_cpus.unwrap_or(if is_sync { 1.0 } else { 0.0 });
-        let mut request = Request {
-            cpus: amount("num_cpus", num_cpus)?,
-            gpus: amount("num_gpus", options.num_gpus)?,
-            others: Vec::new(),
-        };
-        for (name, value) in &options.resources {
-            request.add(name, amount(name, *value)?);
+        let request = options.request(is_sync)?;
+        if request == Request::ONE_CPU || request.is_nothing() || self.by_lease {
+            return Ok(request);
         }
         match self.pool.never(&request) {
             Some(missing) => Err(NotStarted::Unschedulable { missing }),

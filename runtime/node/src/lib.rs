@@ -24,6 +24,8 @@ pub mod logic;
 mod loopback;
 mod options;
 mod permit;
+
+mod running;
 mod stream;
 mod task;
 

@@ -6,9 +6,9 @@
 use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
-use mobula_actor::deliver::{Deliver, EncodedReply, Outgoing, Spawned, refuse};
+use mobula_actor::deliver::{Deliver, EncodedReply, Fetched, Outgoing, Spawned, refuse};
 use mobula_actor::object::GetError;
-use mobula_actor::{Control, SpawnError, SpawnFrame, SpawnOptions, System};
+use mobula_actor::{Control, SpawnError, SpawnFrame, SpawnOptions, System, arbiters};
 use mobula_types::{ActorId, CallError, ExitReason, Incarnation, NotStarted, ObjectId, ProcessId};
 
 /// Joins `driver` and `worker`: what `driver` spawns lives in `worker`.
@@ -18,6 +18,12 @@ pub(crate) fn join(driver: &Arc<System>, worker: &Arc<System>) {
         let joined = system.set_deliver(Arc::new(both)).is_ok();
         assert!(joined, "a system is joined once, when it is new");
     }
+}
+
+/// The process of the side that `side` is not.
+fn other(side: &System, both: [&Weak<System>; 2]) -> ProcessId {
+    let processes = both.into_iter().filter_map(Weak::upgrade).map(|system| system.process());
+    processes.into_iter().find(|process| *process != side.process()).unwrap_or_default()
 }
 
 struct Loopback {
@@ -67,6 +73,11 @@ impl Deliver for Loopback {
         })
     }
 
+    fn post(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
+        arbiters::runtime().spawn(self.call(call, reply));
+        Ok(())
+    }
+
     fn control(&self, to: ActorId, control: Control) {
         if let Some(side) = self.side(to.process) {
             side.control_local(to, control);
@@ -78,15 +89,23 @@ impl Deliver for Loopback {
         worker.receive_spawn(frame)
     }
 
-    fn named(&self, name: &str) -> Option<ActorId> {
-        [&self.driver, &self.worker].into_iter().filter_map(Weak::upgrade).find_map(|system| system.named(name))
+    fn named(&self, name: &str) -> BoxFuture<'static, Option<ActorId>> {
+        let sides = [&self.driver, &self.worker].into_iter().filter_map(Weak::upgrade);
+        let id = sides.into_iter().find_map(|system| system.named(name));
+        Box::pin(async move { id })
     }
+
+    fn claim_name(&self, _: &str, _: ActorId) {
+        // A name is found by asking both sides.
+    }
+
+    fn release_name(&self, _: &str, _: ActorId) {}
 
     fn is_alive(&self, actor: ActorId) -> bool {
         self.side(actor.process).is_some_and(|side| side.is_alive(actor))
     }
 
-    fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Arc<[u8]>, GetError>> {
+    fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>> {
         match self.side(object.owner) {
             Some(side) => side.encoded_object(object),
             None => Box::pin(async { Err(CallError::NotStarted(NotStarted::NoSession)) }),
@@ -95,13 +114,13 @@ impl Deliver for Loopback {
 
     fn hold(&self, object: ObjectId) {
         if let Some(side) = self.side(object.owner) {
-            side.hold_object(object);
+            side.hold_object(object, other(&side, [&self.driver, &self.worker]));
         }
     }
 
     fn release(&self, object: ObjectId) {
         if let Some(side) = self.side(object.owner) {
-            side.release_object(object);
+            side.release_object(object, other(&side, [&self.driver, &self.worker]));
         }
     }
 }

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use mobula_types::resources::{Amount, Request};
+use mobula_types::{NodeId, NotStarted, PlacementSpec, PlacementStrategy};
+
 /// Runs of a task beyond the first that failures of the system may cost (G2).
 const MAX_RETRIES: u32 = 3;
 
@@ -20,6 +23,10 @@ pub struct TaskOptions {
     pub(crate) max_retries: u32,
     pub(crate) timeout: Option<Duration>,
     pub(crate) name: Option<String>,
+    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) strategy: PlacementStrategy,
+    pub(crate) isolated: bool,
+    pub(crate) at_most_once: bool,
 }
 
 impl Default for TaskOptions {
@@ -38,6 +45,10 @@ impl TaskOptions {
             max_retries: MAX_RETRIES,
             timeout: None,
             name: None,
+            labels: Vec::new(),
+            strategy: PlacementStrategy::Hybrid,
+            isolated: false,
+            at_most_once: false,
         }
     }
 
@@ -76,10 +87,87 @@ impl TaskOptions {
         self
     }
 
+    /// Runs on a node that carries this label.
+    #[must_use]
+    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.labels.push((key.into(), value.into()));
+        self
+    }
+
+    /// Runs on this node, or not at all.
+    #[must_use]
+    pub const fn on_node(mut self, node: NodeId) -> Self {
+        self.strategy = PlacementStrategy::Node { node };
+        self
+    }
+
+    /// Which of the nodes that fit is taken.
+    #[must_use]
+    pub const fn strategy(mut self, strategy: PlacementStrategy) -> Self {
+        self.strategy = strategy;
+        self
+    }
+
+    /// Runs on the node that is used least.
+    #[must_use]
+    pub const fn spread_nodes(self) -> Self {
+        self.strategy(PlacementStrategy::Spread)
+    }
+
+    /// Runs in a process of its own: its end is nobody else's.
+    #[must_use]
+    pub const fn isolated(mut self) -> Self {
+        self.isolated = true;
+        self
+    }
+
+    /// Never runs again once it may have begun.
+    #[must_use]
+    pub const fn at_most_once(mut self) -> Self {
+        self.at_most_once = true;
+        self
+    }
+
     /// A name for it in lists and logs.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
+    }
+
+    /// What it takes while it runs; a function that is not async takes a CPU unless it says otherwise.
+    pub(crate) fn request(&self, is_sync: bool) -> Result<Request, NotStarted> {
+        if self.num_cpus.is_none() && self.num_gpus == 0.0 && self.resources.is_empty() {
+            return Ok(if is_sync { Request::ONE_CPU } else { Request::default() });
+        }
+        let amount = |name: &str, value: f64| {
+            let missing = || format!("{name} = {value} is no amount: use a number from 0 on");
+            Amount::new(value).ok_or_else(|| NotStarted::Unschedulable { missing: missing() })
+        };
+        let num_cpus = self.num_cpus.unwrap_or(if is_sync { 1.0 } else { 0.0 });
+        let mut request = Request {
+            cpus: amount("num_cpus", num_cpus)?,
+            gpus: amount("num_gpus", self.num_gpus)?,
+            others: Vec::new(),
+        };
+        for (name, value) in &self.resources {
+            request.add(name, amount(name, *value)?);
+        }
+        Ok(request)
+    }
+
+    /// What its place must have.
+    pub(crate) fn place(&self, is_sync: bool) -> Result<PlacementSpec, NotStarted> {
+        let labels = self.labels.iter().cloned().collect();
+        let request = self.request(is_sync)?;
+        Ok(PlacementSpec { request, labels, strategy: self.strategy, isolated: self.isolated })
+    }
+
+    /// The options of a task that came from elsewhere, which asks for `request`.
+    pub(crate) fn received(request: &Request, name: Option<String>) -> Self {
+        let wholes = |amount: Amount| amount.steps() as f64 / Amount::STEPS as f64;
+        let resources = request.others.iter().map(|(name, amount)| (name.clone(), wholes(*amount))).collect();
+        let (num_cpus, num_gpus) = (Some(wholes(request.cpus)), wholes(request.gpus));
+        Self { num_cpus, num_gpus, resources, name, ..Self::new() }
     }
 }

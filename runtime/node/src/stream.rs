@@ -36,9 +36,10 @@ pub fn submit_stream<F: RemoteStream>(options: &TaskOptions, args: Arg<F::Args>)
     system.counters().add_submitted();
     let owed = Owed { source: Some(source), counted: Some(system.clone()) };
     let call = Linked::to(current::with(|frame| frame.call.clone()));
-    match host.away() {
-        Some(worker) => encoded::submit_stream::<F>(&system, worker, options, call, owed, args),
-        None => start::<F>(&system, &host, options, call, owed, args),
+    if host.goes_away(options) {
+        encoded::submit_stream::<F>(&system, &host, options, call, owed, args);
+    } else {
+        start::<F>(&system, &host, options, call, owed, args);
     }
     reader.item_timeout(options.timeout)
 }

@@ -23,7 +23,7 @@ use mobula_actor::current::{self, Frame, SenderId};
 use mobula_actor::object::{Cancellable, GetError};
 use mobula_actor::patrol::{Ticket, patrol};
 use mobula_actor::{Arg, CallState, Count, ObjectRef, Placement, System, arbiters, clock, describe_panic};
-use mobula_types::{CallError, Deadline, NotStarted, Outcome, Unknown};
+use mobula_types::{CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
 use parking_lot::Mutex;
 
 use crate::compute::{Job, Permit};
@@ -32,6 +32,7 @@ use crate::function::{Body, RemoteFn, Returned};
 use crate::host::{Host, Room};
 use crate::logic::Request;
 use crate::options::TaskOptions;
+use crate::running;
 
 /// Runs a remote function: gives a reference to its result at once.
 ///
@@ -44,10 +45,10 @@ pub fn submit<F: RemoteFn>(options: &TaskOptions, args: Arg<F::Args>) -> ObjectR
     };
     let inherited = Inherited::now(options.timeout);
     system.counters().add_submitted();
-    if let Some(worker) = host.away() {
-        return encoded::submit::<F>(&system, worker, options, inherited, args);
+    if host.goes_away(options) {
+        return encoded::submit::<F>(&system, &host, options, inherited, args);
     }
-    let task = Task::<F>::new(&system, inherited, options, None);
+    let task = Task::<F>::new(&system, inherited, options, None, None);
     let object = ObjectRef::pending(&system, Some(task.clone() as Arc<dyn Cancellable>));
     task.stage.lock().sink = Some(Sink::Object(object.clone()));
     task.start(&host, options, 0, args);
@@ -96,6 +97,8 @@ pub(crate) struct Task<F: RemoteFn> {
     inherited: Inherited,
     /// What its submitter calls it.
     name: Option<Box<str>>,
+    /// Its id over all its runs, where it came from elsewhere.
+    id: Option<TaskId>,
     /// Set when the caller has given up, by itself or by its deadline.
     given_up: AtomicBool,
     stage: Mutex<Stage<F>>,
@@ -118,12 +121,14 @@ impl<F: RemoteFn> Task<F> {
         inherited: Inherited,
         options: &TaskOptions,
         sink: Option<Sink<F::Reply>>,
+        id: Option<TaskId>,
     ) -> Arc<Self> {
         let stage = Stage { args: None, sink, waiting: Vec::new(), ticket: None };
         Arc::new(Self {
             system: system.clone(),
             inherited,
             name: options.name.as_deref().map(Box::from),
+            id,
             given_up: AtomicBool::new(false),
             stage: Mutex::new(stage),
         })
@@ -286,7 +291,8 @@ impl<F: RemoteFn> Job for Task<F> {
             return drop_quietly(args);
         }
         let mut frame = self.frame();
-        let result = frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
+        let body = || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
+        let result = running::task(self.id, body);
         drop(permit);
         self.finish(outcome::<F>(result));
     }

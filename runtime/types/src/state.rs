@@ -98,6 +98,21 @@ pub struct TokenStatus {
     pub failures: u32,
 }
 
+/// What `mobula submit --json` prints: a program that the cluster runs as a driver.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SubmissionStatus {
+    /// Its job.
+    pub job_id: String,
+    /// The process that runs it; `mobula logs` takes it.
+    pub process_id: String,
+    /// `starting`, `running` or `ended`.
+    pub state: String,
+    /// As a shell would say it: its own code, or 128 and the signal's number; none before its end.
+    pub exit_code: Option<i32>,
+    /// Why it ended, if it has.
+    pub cause: Option<String>,
+}
+
 /// What `mobula logs --json` prints: a part of what a process wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogPart {

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use mobula_types::{ActorId, Attempt, Incarnation, ObjectId};
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +48,7 @@ pub struct CallHeader {
 ///     attempt: Attempt::FIRST, crash_count: 0, sender: 9, seq: 1,
 /// };
 /// let frame =
-///     CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: Vec::new(), payload: mobula_wire::encode(&2u64)? };
+///     CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: Vec::new(), payload: mobula_wire::encode(&2u64)?.into() };
 /// assert_eq!(CallFrame::decode(&frame.encode()?)?, frame);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -60,7 +61,7 @@ pub struct CallFrame {
     /// The objects that the payload refers to, in the open, so that a node counts holders without decoding.
     pub refs: Vec<ObjectId>,
     /// The message.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
 }
 
 /// A frame's head in the layout of [`codec`]; the payload's bytes follow it as they are, to the end of the frame.
@@ -93,7 +94,7 @@ impl CallFrame {
         }
         TooLarge::check("payload bytes", payload.len(), PAYLOAD_BYTES_MAX)?;
         TooLarge::check("references", refs.len(), REFS_MAX)?;
-        Ok(Self { header, codec, refs, payload: payload.to_vec() })
+        Ok(Self { header, codec, refs, payload: Bytes::copy_from_slice(payload) })
     }
 }
 
@@ -158,7 +159,7 @@ mod tests {
             },
             codec: CodecId::BINCODE_LEGACY,
             refs: vec![ObjectId { owner: ProcessId::new(NodeId(0), 14), seq: 15 }],
-            payload: b"payload".to_vec(),
+            payload: Bytes::from_static(b"payload"),
         }
     }
 

@@ -174,6 +174,22 @@ pub enum ToolQuestion {
     },
     /// End this node.
     Stop,
+    /// Run a program on this node as the driver of a job.
+    Submit {
+        /// The path of its file.
+        program: String,
+        /// Its arguments, after its name.
+        args: Vec<String>,
+        /// Where it starts.
+        working_dir: String,
+        /// Variables beside those that it inherits from the node.
+        env: BTreeMap<String, String>,
+    },
+    /// What has become of a program that was submitted to this node.
+    Submission {
+        /// The process, as it was answered to `Submit`.
+        process: String,
+    },
 }
 
 /// From a node to one of its processes.

@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_types::{
-    ActorId, Attempt, CallError, ExitReason, Incarnation, LeaseId, NotStarted, ObjectId, ProcessId, RestartPolicy,
-    TaskId,
+    ActorId, Attempt, CallError, ErrorChain, ExitReason, Incarnation, LeaseId, NotStarted, ObjectId, ProcessId,
+    RestartPolicy, TaskId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,17 +46,28 @@ pub enum Talk {
         exchange: ExchangeId,
         /// Whether an answer is awaited.
         wants_reply: bool,
+        /// Whether the sender waits for [`Entered`](Self::Entered).
+        wants_entered: bool,
         /// Whom it is for and what it claims.
         header: CallHeader,
         /// The references in the payload.
         refs: Vec<ObjectId>,
     },
-    /// The call has its place in the mailbox, or has none; its sender may send on (credit).
+    /// The call has its place in the mailbox, or has none.
     Entered {
         /// The exchange.
         exchange: ExchangeId,
         /// Why it has none.
         result: Result<(), NotStarted>,
+    },
+    /// So many calls to an actor have left the way to its mailbox: their sender may send as many more.
+    Credit {
+        /// Which actor.
+        actor: ActorId,
+        /// Calls.
+        calls: u32,
+        /// The bytes of their payloads.
+        bytes: u64,
     },
     /// A task; the payload is its arguments.
     Task {
@@ -83,8 +94,6 @@ pub enum Talk {
     },
     /// Start an actor; the payload is its arguments.
     Spawn {
-        /// The exchange.
-        exchange: ExchangeId,
         /// Its id, given by its home, which is the sender.
         actor: ActorId,
         /// Which life of it this is.
@@ -100,12 +109,21 @@ pub enum Talk {
         /// The references in the payload.
         refs: Vec<ObjectId>,
     },
-    /// The answer to a call, task, spawn or fetch; the payload is the value where `result` is one.
+    /// How the start of an actor went; told to its home.
+    Started {
+        /// Which actor.
+        actor: ActorId,
+        /// Which life of it.
+        incarnation: Incarnation,
+        /// Why it does not live.
+        result: Result<(), NotBegun>,
+    },
+    /// The answer to a call, task or fetch; the payload is the value where `result` is one.
     Reply {
         /// The exchange.
         exchange: ExchangeId,
-        /// What came of it.
-        result: Result<ReplyHead, CallError>,
+        /// What came of it; an actor's own errors are values, a function's travel as text.
+        result: Result<ReplyHead, CallError<ErrorChain>>,
     },
     /// The next item of a stream; the payload is the item.
     Item {
@@ -119,7 +137,7 @@ pub enum Talk {
         /// The exchange that opened it.
         exchange: ExchangeId,
         /// Why it did not come to its end.
-        error: Option<CallError>,
+        error: Option<CallError<ErrorChain>>,
     },
     /// The reader has room for so many more items.
     StreamCredit {
@@ -190,8 +208,15 @@ pub enum ReplyHead {
     },
     /// Items that follow.
     Stream,
-    /// Nothing but that it has been done: a spawn's constructor has returned.
-    Done,
+}
+
+/// Why an actor does not live where it was to be started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotBegun {
+    /// Its constructor returned an error or panicked.
+    Failed(ExitReason),
+    /// Nothing was tried.
+    Refused(NotStarted),
 }
 
 /// What a task asked for, as far as the place where it runs must know.

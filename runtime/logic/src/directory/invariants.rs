@@ -69,9 +69,9 @@ fn check_names(directory: &Directory) -> Result<(), Violation> {
             Hold::Over { at, lease_end } => {
                 ensure(!is_counted, "DIR-3", || format!("{key} counts as held on {}", entry.node))?;
                 let Some(end) = lease_end else { continue };
-                ensure(at >= end + GRANT_AFTER, "DIR-2", || format!("{key} is free at {at:?}, held until {end:?}"))?;
                 let first = names.started + LEASE;
                 ensure(end >= first, "DIR-5", || format!("{key} was held until {end:?}, at least until {first:?}"))?;
+                ensure(at >= end + GRANT_AFTER, "DIR-2", || format!("{key} is free at {at:?}, held until {end:?}"))?;
             }
         }
         let may_be = entry.is_ending || entry.job.is_none_or(|job| jobs.is_running(job));

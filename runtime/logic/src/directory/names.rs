@@ -123,6 +123,8 @@ pub(super) struct Entry {
     pub(super) node: NodeId,
     pub(super) job: Option<JobId>,
     pub(super) is_ending: bool,
+    /// An earlier head made the grant, and this one has said it to the node again: the word may be on its way.
+    is_repeated: bool,
     pub(super) hold: Hold,
     detached: Option<Box<Restarting>>,
     waiting: Vec<Waiting>,
@@ -210,6 +212,7 @@ impl Names {
             node,
             job,
             is_ending,
+            is_repeated: false,
             hold,
             detached: None,
             waiting: Vec::new(),
@@ -290,17 +293,16 @@ impl Names {
 
     pub(super) fn handle_node_up(&mut self, now: Time, node: NodeId, held: &[Held], outputs: &mut Outputs) {
         self.renew(now, node);
-        let is_held = |names: &Self, key: &NameKey| {
-            let entry = &names.entries[key];
-            held.iter().any(|held| (&held.key, held.actor, held.fencing) == (key, entry.actor, entry.fencing))
-        };
+        let grants: BTreeMap<&NameKey, (ActorId, Fencing)> =
+            held.iter().map(|held| (&held.key, (held.actor, held.fencing))).collect();
+        let is_held = |key: &NameKey, entry: &Entry| grants.get(key) == Some(&(entry.actor, entry.fencing));
         for key in self.on.get(&node).cloned().unwrap_or_default() {
             let entry = &self.entries[&key];
             if matches!(entry.hold, Hold::Stopping { .. }) {
                 self.revoke(now, &key, outputs);
-            } else if !is_held(self, &key) {
+            } else if !is_held(&key, entry) {
                 // What this head has granted may be on its way there; what an earlier one granted is not heard any more.
-                match entry.fencing.epoch() < self.epoch {
+                match entry.fencing.epoch() < self.epoch && !entry.is_repeated {
                     true => self.is_over(&key, now, None, None),
                     false => self.revoke(now, &key, outputs),
                 }
@@ -375,7 +377,11 @@ impl Names {
         match entry.hold {
             // What is said twice is answered twice.
             Hold::Held { .. } if (entry.node, entry.incarnation) == (node, claim.incarnation) => {
-                Some(Ok(entry.grant()))
+                let grant = entry.grant();
+                if let Some(entry) = self.entries.get_mut(&claim.key) {
+                    entry.is_repeated = true;
+                }
+                Some(Ok(grant))
             }
             Hold::Over { at, .. } if at <= now => Some(Ok(self.grant(now, node, claim, outputs))),
             Hold::Held { .. } if self.planted.is(Mutant::GrantWhileHeld) => {
@@ -436,6 +442,7 @@ impl Names {
             node,
             job: *job,
             is_ending: false,
+            is_repeated: false,
             hold: Hold::Over { at: now, lease_end: None },
             detached: restarting,
             waiting: Vec::new(),

@@ -40,7 +40,8 @@ fn tables() {
     let stop = Output::StopNamed;
     let old = Input::Answered { head: HeadId { epoch: Epoch(1), nonce: 99 }, number: 1, term: 1 };
     let begun = (0, registered(1, 0, true));
-    let tables: &[(&str, &[(u64, Input)], bool, &[Output])] = &[
+    type Row<'a> = (&'a str, &'a [(u64, Input)], bool, &'a [Output]);
+    let tables: &[Row<'_>] = &[
         ("a node without a head has no names", &[(5, Input::Tick)], false, &[]),
         ("LEASE-1: it ends a second early", &[begun, (9_000, Input::Tick)], false, &[stop]),
         ("not earlier", &[begun, (8_999, Input::Tick)], true, &[]),

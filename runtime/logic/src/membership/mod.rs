@@ -481,6 +481,10 @@ impl Membership {
             (None, living) => {
                 // MEM-2: the one before has ended, or it would still hold the folder.
                 if let Some((before, _)) = living {
+                    // That its member is here again is the evidence: a refusal before that is not.
+                    if let Some(node) = self.nodes.get_mut(&before) {
+                        node.refusals = 0;
+                    }
                     self.declare_dead(now, before, DeathCause::NodeKilled);
                 }
                 self.admit(now, ask, registration);
@@ -566,7 +570,7 @@ impl Membership {
     }
 
     fn say_admitted(&mut self, ask: u64, id: NodeId, stopped: Option<NodeId>) {
-        let view = self.change_since(id, None);
+        let view = self.change_since(id, None, view::ADMISSION_BYTES_MAX);
         let incarnation = self.nodes[&id].incarnation;
         self.outputs.push_back(Output::Admit { ask, node: id, incarnation, stopped, view });
     }
@@ -592,7 +596,7 @@ impl Membership {
                 self.touch(id);
             }
         }
-        let change = self.change_since(id, Some(beat.view));
+        let change = self.change_since(id, Some(beat.view), view::CHANGE_BYTES_MAX);
         self.outputs.push_back(Output::Spread { node: id, beat: beat.number, change });
     }
 
@@ -692,23 +696,25 @@ impl Membership {
     }
 
     /// What `to` must be told that has seen `since`; all when that is nothing, or too old to say what has changed.
-    fn change_since(&mut self, to: NodeId, since: Option<u64>) -> ViewChange {
+    fn change_since(&mut self, to: NodeId, since: Option<u64>, bytes_max: usize) -> ViewChange {
         let told_upto = self.nodes.get(&to).and_then(|node| node.told_upto);
         let known = since.filter(|since| {
             let is_current = self.floor <= *since && *since <= self.version;
             is_current || told_upto == Some(*since)
         });
         let from = known.unwrap_or(0);
-        let mut change = ViewChange { from, to: self.version, is_full: known.is_none(), ..ViewChange::default() };
-        let mut room = view::CHANGE_BYTES_MAX;
+        let mut change = ViewChange { from, to: from, is_full: known.is_none(), ..ViewChange::default() };
+        let mut room = bytes_max;
         for (version, id) in self.changed.range(from + 1..) {
             let node = &self.nodes[id];
             let bytes = view::bytes_of(&node.addr, &node.load);
-            if bytes > room {
+            // An answer to a beat brings something, whatever it takes.
+            let is_first = change.to == from && bytes_max == view::CHANGE_BYTES_MAX;
+            if bytes > room && !is_first {
                 change.has_more = true;
                 break;
             }
-            room -= bytes;
+            room = room.saturating_sub(bytes);
             change.to = *version;
             match &node.state {
                 State::Dead { death, .. } => change.dead.push(death.clone()),

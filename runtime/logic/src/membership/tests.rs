@@ -87,10 +87,12 @@ impl World {
 }
 
 fn died(said: &[Output]) -> Vec<(u64, &DeathCause)> {
-    let death = |output| match output {
-        &Output::DeclareDead { ref death } => Some((death.process.node().0, &death.cause)),
-        _ => None,
-    };
+    fn death(output: &Output) -> Option<(u64, &DeathCause)> {
+        match output {
+            Output::DeclareDead { death } => Some((death.process.node().0, &death.cause)),
+            _ => None,
+        }
+    }
     said.iter().filter_map(death).collect()
 }
 
@@ -267,6 +269,10 @@ fn a_view_too_large_for_a_frame_comes_in_parts() {
         world.run(0, Input::Register { ask: 0, registration });
     }
     let mut view = View::default();
+    let said = world.register(5, 1, 7, None);
+    let [Output::Admit { view: first, .. }] = &said[..] else { panic!("{said:?}") };
+    assert!(mobula_wire::encode(first).unwrap().len() < mobula_wire::frame::GREETING_BYTES_MAX && first.has_more);
+    view.apply(first.clone());
     let mut parts = 0;
     loop {
         let change = world.beat(10, 1, view.version());

@@ -7,6 +7,9 @@ use mobula_types::{Death, DeathCause, Member, NodeId, NodeLoad, ProcessId, ViewC
 /// What one [`ViewChange`] may take: half of a control frame (promises.md), the rest comes with the next answer.
 pub(super) const CHANGE_BYTES_MAX: usize = 512 << 10;
 
+/// What the change in an admission may take: it travels in the first words, which are shorter (promises.md).
+pub(super) const ADMISSION_BYTES_MAX: usize = 32 << 10;
+
 /// More than a member's numbers take, with the lengths of its texts.
 const MEMBER_BYTES: usize = 256;
 

@@ -72,6 +72,9 @@ const START_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A node that refused is not asked again for the same for so long: the view is corrected meanwhile.
 const REFUSED_WAIT: Duration = Duration::from_millis(200);
 
+/// What another node has granted counts as used until it says what it has, or for so long: five beats.
+const GRANTED_COUNTS: Duration = Duration::from_secs(1);
+
 /// Shapes looked at when something came free. Those beyond have their turn the next times.
 const LOOKS_MAX: usize = 256;
 
@@ -208,9 +211,13 @@ struct Failures {
 
 #[derive(Debug)]
 struct Peer {
-    /// As it said last; what it has been asked for since counts as used.
+    /// As it said last.
     load: NodeLoad,
+    /// What of it is free, less what it is being asked for and what it has granted since.
+    free: Resources,
     asked: BTreeSet<RequestKey>,
+    /// Granted since it said what it has, and until when that counts: it may come free again before it says anything.
+    granted: VecDeque<(Time, Arc<PlacementSpec>)>,
     /// Requests it was asked to serve: among equals, the one with the fewest is next.
     served: u64,
 }
@@ -380,6 +387,9 @@ impl Scheduler {
             && let Some(peer) = self.peers.get_mut(&node)
         {
             peer.asked.remove(&request);
+            if !self.shapes[ask.shape].spec.request.is_nothing() {
+                self.count_free(node);
+            }
         }
         let shape = &mut self.shapes[ask.shape];
         shape.asks -= 1;
@@ -459,7 +469,7 @@ impl Scheduler {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.asked.insert(request);
             peer.served += 1;
-            place::take_from(&mut peer.load.free, &shape.spec.request);
+            place::take_from(&mut peer.free, &shape.spec.request);
         }
         let wanted = Wanted { request, job: shape.job, spec: shape.spec.as_ref().clone(), avoid };
         self.outputs.push_back(Output::AskPeer { node, wanted });
@@ -471,9 +481,21 @@ impl Scheduler {
         self.asks.get(&request).is_some_and(|ask| ask.at == At::Peer(node) || is_any)
     }
 
-    fn handle_peer_granted(&mut self, node: NodeId, request: RequestKey, lease: LeaseId, process: ProcessId) {
+    fn handle_peer_granted(
+        &mut self,
+        now: Time,
+        node: NodeId,
+        request: RequestKey,
+        lease: LeaseId,
+        process: ProcessId,
+    ) {
         if !self.is_asked(request, node) {
             return self.outputs.push_back(Output::ReturnToPeer { node, lease });
+        }
+        if let (Some(ask), Some(peer)) = (self.asks.get(&request), self.peers.get_mut(&node)) {
+            let until = now + GRANTED_COUNTS;
+            peer.granted.push_back((until, self.shapes[ask.shape].spec.clone()));
+            self.alarms.insert(until);
         }
         self.forget(request);
         self.outputs.push_back(Output::Grant { request, lease, process });
@@ -485,6 +507,7 @@ impl Scheduler {
         }
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.asked.remove(&request);
+            self.count_free(node);
         }
         let Some(ask) = self.asks.get_mut(&request) else { return };
         ask.failures += u32::from(worker_failed);
@@ -505,16 +528,29 @@ impl Scheduler {
         }
         let peer = self.peers.entry(node).or_insert_with(|| Peer {
             load: NodeLoad::default(),
+            free: Resources::default(),
             asked: BTreeSet::new(),
+            granted: VecDeque::new(),
             served: 0,
         });
         peer.load = load;
+        peer.granted.clear();
+        self.count_free(node);
+        self.serve_all(now);
+    }
+
+    /// Counts anew what of another node is free, as far as can be known here.
+    fn count_free(&mut self, node: NodeId) {
+        let Some(peer) = self.peers.get_mut(&node) else { return };
+        peer.free.clone_from(&peer.load.free);
+        for (_, spec) in &peer.granted {
+            place::take_from(&mut peer.free, &spec.request);
+        }
         for request in &peer.asked {
             if let Some(ask) = self.asks.get(request) {
-                place::take_from(&mut peer.load.free, &self.shapes[ask.shape].spec.request);
+                place::take_from(&mut peer.free, &self.shapes[ask.shape].spec.request);
             }
         }
-        self.serve_all(now);
     }
 
     fn handle_node_died(&mut self, now: Time, node: NodeId) {
@@ -609,6 +645,15 @@ impl Scheduler {
             }
         }
         if is_due {
+            let is_over = |peer: &Peer| peer.granted.front().is_some_and(|(until, _)| *until <= now);
+            let over: Vec<NodeId> =
+                self.peers.iter().filter(|(_, peer)| is_over(peer)).map(|(node, _)| *node).collect();
+            for node in over {
+                if let Some(peer) = self.peers.get_mut(&node) {
+                    peer.granted.retain(|(until, _)| *until > now);
+                }
+                self.count_free(node);
+            }
             self.serve_all(now);
         }
     }
@@ -642,7 +687,7 @@ impl StateMachine for Scheduler {
             Input::WorkerFailed { start, why } => self.handle_failed(now, start, &why),
             Input::Waiting { process, cpus } => self.handle_waiting(now, process, cpus),
             Input::PeerGranted { node, request, lease, process } => {
-                self.handle_peer_granted(node, request, lease, process);
+                self.handle_peer_granted(now, node, request, lease, process);
             }
             Input::PeerRefused { node, request, load, why, worker_failed } => {
                 if let Some(load) = load {

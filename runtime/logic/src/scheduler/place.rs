@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use mobula_types::resources::{Amount, CPUS, GPUS, Request, Resources};
-use mobula_types::{NodeId, NodeLoad, PlacementSpec, PlacementStrategy, Time};
+use mobula_types::{NodeId, PlacementSpec, PlacementStrategy, Time};
 
 use super::devices::Share;
 use super::{At, Mutant, Peer, Refusal, RequestKey, STARTING_MAX, Scheduler, Shape};
@@ -93,7 +93,7 @@ impl Scheduler {
         !peer.load.is_draining
             && shape.refused.get(&node).is_none_or(|until| *until <= now)
             && missing_label(labels, &peer.load.labels).is_none()
-            && request.amounts().all(|(name, amount)| amount <= amount_in(&peer.load.free, name))
+            && request.amounts().all(|(name, amount)| amount <= amount_in(&peer.free, name))
     }
 
     pub(super) fn choose(&self, now: Time, request: RequestKey) -> Choice {
@@ -135,7 +135,7 @@ impl Scheduler {
             }
         };
         let there = self.peers.iter().filter(|(node, peer)| self.fits_there(now, shape, **node, peer));
-        let there = there.map(|(node, peer)| rank(*node, used(&peer.load, wanted), peer.served)).min();
+        let there = there.map(|(node, peer)| rank(*node, used(peer, wanted), peer.served)).min();
         let rank_here = here.is_ok().then(|| rank(self.node, used_here, self.granted));
         match there {
             Some(there) if rank_here.is_none_or(|rank_here| there < rank_here) => Choice::Peer(there.4),
@@ -157,9 +157,9 @@ impl Scheduler {
     }
 }
 
-fn used(load: &NodeLoad, request: &Request) -> u64 {
+fn used(peer: &Peer, request: &Request) -> u64 {
     let names = request.amounts().map(|(name, _)| name).chain([CPUS, GPUS]);
-    names.map(|name| part_used(amount_in(&load.total, name), amount_in(&load.free, name))).max().unwrap_or(0)
+    names.map(|name| part_used(amount_in(&peer.load.total, name), amount_in(&peer.free, name))).max().unwrap_or(0)
 }
 
 /// In thousandths: a difference that is smaller is none.

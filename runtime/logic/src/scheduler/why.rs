@@ -52,10 +52,10 @@ impl Scheduler {
         if let Some((name, value)) = missing_label(&shape.spec.labels, &load.labels) {
             return format!("{node} was asked for and does not carry the label {name}={value}");
         }
-        let lacks = shape.spec.request.amounts().find(|(name, amount)| *amount > amount_in(&load.free, name));
+        let lacks = shape.spec.request.amounts().find(|(name, amount)| *amount > amount_in(&peer.free, name));
         match lacks {
             Some((name, amount)) => {
-                let (free, total) = (amount_in(&load.free, name), amount_in(&load.total, name));
+                let (free, total) = (amount_in(&peer.free, name), amount_in(&load.total, name));
                 format!("{node} was asked for: {name} = {amount}, {free} of {total} are free there")
             }
             None if !self.fits_there(now, shape, node, peer) => format!("{node} had no room just now"),

@@ -1,1 +1,35 @@
-//! A driver or worker that is attached to a node.
+//! A driver or worker that is attached to a node: the same actors and functions, with the rest of the cluster behind
+//! [`Deliver`](mobula_actor::Deliver).
+//!
+//! ```text
+//! a program's calls ─► calls, homes, tasks ─► roads ─► processes of this host, directly
+//!                                                └──► the node ─► processes elsewhere
+//! parcels of others ─► post ─► mailboxes, functions, objects of this process
+//! ```
+//!
+//! | module | holds |
+//! |---|---|
+//! | `process` | one attached process from its first word to its end |
+//! | `link` | what it asks of its node |
+//! | `roads` | the ways of parcels to other processes |
+//! | `exchanges` | what was asked of other processes and is not answered yet |
+//! | `calls` | calls of actors that live elsewhere, with credit |
+//! | `homes` | the homes of actors that were spawned here and live elsewhere |
+//! | `tasks` | functions that run elsewhere |
+//! | `post` | what other processes ask of this one |
+//! | `driver`, `worker` | the two kinds of attached processes |
+
+mod calls;
+mod deliver;
+mod driver;
+mod exchanges;
+mod homes;
+mod link;
+mod post;
+mod process;
+mod roads;
+mod tasks;
+mod worker;
+
+pub use driver::{AttachError, Driver, DriverConfig};
+pub use worker::run_if_worker;

@@ -15,6 +15,9 @@ use super::state::{Purpose, State};
 impl State {
     /// A driver wants to begin: the head gives its job a number.
     pub(crate) fn driver_came(&mut self, came: DriverCame) {
+        if let Some(process) = self.submissions.attach(came.worker_token.as_deref()) {
+            return self.submitted_came(process, came);
+        }
         let Some(number) = self.roster.number() else {
             came.reply.send(Err("this node has no process numbers left: start it again".to_owned())).ok();
             return;
@@ -81,7 +84,7 @@ impl State {
         self.scheduler.handle(self.clock.now(), scheduler::Input::WorkerStarted { start, process });
     }
 
-    fn welcome(&self, process: ProcessId, job: JobId, connection: &Connection) {
+    pub(crate) fn welcome(&self, process: ProcessId, job: JobId, connection: &Connection) {
         let peer_secret = self.roster.job(job).map(|job| job.setup.peer_secret.clone()).unwrap_or_default();
         let welcome = Welcome {
             process,

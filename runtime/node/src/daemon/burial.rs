@@ -16,6 +16,13 @@ impl State {
         let job = resident.job;
         tracing::debug!(%process, why, "its connection is over");
         match resident.kind {
+            // The node runs it, and hears how it ends.
+            Kind::Driver if self.submissions.is_running(process) => {
+                self.routes.between(process);
+                if let Some(resident) = self.roster.get_mut(process) {
+                    resident.is_attached = false;
+                }
+            }
             Kind::Driver => self.bury(job, Death::of(process, DeathCause::Disconnected)),
             Kind::Worker { .. } => {
                 self.routes.between(process);

@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::input::{DriverCame, Input};
 use super::routes::{Forwarded, Routes, say};
-use super::workers::Programs;
+use super::workers::{Programs, descent, guard};
 
 /// The first words must come in this time: who does not say who it is takes a descriptor for nothing.
 const GREETING_MAX: Duration = Duration::from_secs(10);
@@ -124,16 +124,19 @@ impl Door {
         let (exe, cwd, programs) = (of_process("exe"), of_process("cwd"), self.programs.clone());
         let kept = tokio::task::spawn_blocking(move || {
             let hash = programs.keep(&exe)?;
-            Ok((programs.use_program(hash)?, std::fs::read_link(cwd).ok()))
+            let worker_token =
+                descent::variable(peer.pid, guard::TOKEN).and_then(|token| String::from_utf8(token).ok());
+            Ok((programs.use_program(hash)?, std::fs::read_link(cwd).ok(), worker_token))
         });
         let kept: Result<_, super::workers::programs::ProgramError> =
             kept.await.map_err(|error| format!("keeping its program failed: {error}"))?;
-        let (program, cwd) = kept.map_err(|error| error.to_string())?;
+        let (program, cwd, worker_token) = kept.map_err(|error| error.to_string())?;
         Ok(DriverCame {
             name,
             env,
             working_dir: cwd.and_then(|cwd| cwd.to_str().map(str::to_owned)),
             pid: peer.pid.unsigned_abs(),
+            worker_token,
             program,
             connection: connection.clone(),
             reply,

@@ -51,6 +51,8 @@ pub(crate) struct DriverCame {
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) working_dir: Option<String>,
     pub(crate) pid: u32,
+    /// What the node gave it, or what started it, when the node runs it.
+    pub(crate) worker_token: Option<String>,
     pub(crate) program: ProgramInUse,
     pub(crate) connection: Connection,
     pub(crate) reply: Reply,

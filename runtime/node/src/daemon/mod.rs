@@ -35,6 +35,7 @@ mod roster;
 mod routes;
 mod seat;
 mod state;
+mod submit;
 mod talk;
 mod tool;
 pub mod workers;

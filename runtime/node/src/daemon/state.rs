@@ -9,6 +9,7 @@
 //! | `placing` | the scheduler's wishes: workers, grants, other nodes |
 //! | `burial` | processes, jobs and nodes end |
 //! | `tool` | the command line's questions |
+//! | `submit` | programs that the node runs as drivers |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,6 +32,7 @@ use super::membership::Membership;
 use super::roster::Roster;
 use super::routes::Routes;
 use super::seat::ToSeat;
+use super::submit::{Submissions, Submitting};
 use super::workers::{Programs, WorkerEvent, WorkerEvents, Workers};
 
 /// The head must answer a request in this time; it is said again after every new registration until then.
@@ -92,6 +94,8 @@ pub(crate) struct State {
     pub(crate) is_ending: bool,
     /// What processes that have ended had submitted.
     pub(crate) past_counters: OutcomeCounters,
+    /// Programs that this node runs as drivers.
+    pub(crate) submissions: Submissions,
     asks: BTreeMap<AskId, Ask>,
     asked: AskId,
 }
@@ -106,6 +110,8 @@ struct Ask {
 pub(crate) enum Purpose {
     /// A driver that waits at the door.
     Driver(Box<DriverCame>, u32),
+    /// A program that is to be run as one.
+    Submit(Box<Submitting>),
     Name(ProcessId, RequestId),
     LookUp(ProcessId, RequestId),
     Value(ProcessId, RequestId),
@@ -146,6 +152,7 @@ impl State {
             leaves_at: None,
             is_ending: false,
             past_counters: OutcomeCounters::default(),
+            submissions: Submissions::default(),
             asks: BTreeMap::new(),
             asked: 0,
         }
@@ -198,9 +205,13 @@ impl State {
                 if let Some(resident) = self.roster.get_mut(process) {
                     resident.pid = Some(pid);
                 }
+                self.submissions.started(process);
             }
             WorkerEvent::Output { process, job, is_stderr, lines } => self.output(process, job, is_stderr, lines),
-            WorkerEvent::Died { job, death } => self.bury(job, death),
+            WorkerEvent::Died { job, death } => {
+                self.submissions.ended(&death);
+                self.bury(job, death);
+            }
         }
     }
 
@@ -275,9 +286,13 @@ impl State {
                 }
             }
             FromHead::JobStarted { ask, result } => {
-                if let Some(Ask { purpose: Purpose::Driver(came, number), said, .. }) = self.asks.remove(&ask) {
-                    let ToHead::JobStart { setup, .. } = said else { return };
-                    self.job_started(*came, number, setup, result);
+                let Some(Ask { purpose, said: ToHead::JobStart { setup, .. }, .. }) = self.asks.remove(&ask) else {
+                    return;
+                };
+                match purpose {
+                    Purpose::Driver(came, number) => self.job_started(*came, number, setup, result),
+                    Purpose::Submit(submitting) => self.submit_started(*submitting, setup, result),
+                    _ => {}
                 }
             }
             FromHead::Claimed { ask, result } => {
@@ -316,6 +331,7 @@ impl State {
             Purpose::Driver(came, _) => {
                 came.reply.send(Err(why)).ok();
             }
+            Purpose::Submit(submitting) => submitting.answer(Err(why)),
             Purpose::Name(process, request) => {
                 self.routes.tell(process, &FromNode::NameClaimed { request, owner: Err(why) });
             }

@@ -108,7 +108,9 @@ impl State {
     /// Lines of a worker, for its job's driver.
     pub(crate) fn output(&mut self, process: ProcessId, job: JobId, is_stderr: bool, lines: Vec<String>) {
         let Some(driver) = self.roster.job(job).map(|job| job.setup.driver) else { return };
-        if driver.node() == self.node {
+        if driver == process {
+            // The node runs it: its terminal is the log. Told to itself, it would print it again, and so on.
+        } else if driver.node() == self.node {
             self.routes.tell(driver, &FromNode::Output { process, is_stderr, lines });
         } else {
             self.tell_node(driver.node(), &ClusterTalk::Output { job, process, is_stderr, lines });

@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::gather::Want;
 use super::input::Input;
 use super::state::{Purpose, State};
+use super::submit::Submit;
 use super::workers::Logs;
 
 /// Bytes of an answer: what a frame takes, with room for its head. A longer list is cut, and says so.
@@ -54,6 +55,12 @@ impl State {
             ToolQuestion::Drain { node } => (Kind::Other, HeadQuestion::Drain { node }),
             ToolQuestion::StopJob { job } => (Kind::Other, HeadQuestion::StopJob { job }),
             ToolQuestion::Logs { id, offset } => return self.logs_asked(connection, request, id, offset),
+            ToolQuestion::Submit { program, args, working_dir, env } => {
+                return self.submit(connection, request, Submit { program, args, working_dir, env });
+            }
+            ToolQuestion::Submission { process } => {
+                return answer(&connection, request, self.submissions.status(&process));
+            }
             ToolQuestion::Stop => {
                 answer(&connection, request, Ok("{}".to_owned()));
                 return self.end_soon();

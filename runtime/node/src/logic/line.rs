@@ -44,6 +44,11 @@ impl<T> Line<T> {
         &self.ledger
     }
 
+    /// There is so much from now on.
+    pub fn resize(&mut self, resources: &Resources) {
+        self.ledger.resize(resources);
+    }
+
     /// Whether somebody waits for CPUs and for nothing else that is in use.
     pub fn wants_cpus(&self) -> bool {
         let wants =

@@ -8,12 +8,13 @@ use std::task::{Context, Poll};
 use futures_util::future::LocalBoxFuture;
 use mobula_actor::current::Frame;
 use mobula_actor::{Arg, CallState};
-use mobula_types::{CallError, Unknown};
+use mobula_types::{CallError, TaskId, Unknown};
 
 use super::{Task, drop_quietly, outcome, resolved};
 use crate::function::{RemoteFn, Returned};
 use crate::host::{Host, Room};
 use crate::logic::Request;
+use crate::running;
 
 /// A task on an arbiter: dropped with it, it still ends.
 pub(super) struct Owed<F: RemoteFn>(pub(super) Arc<Task<F>>);
@@ -50,11 +51,11 @@ pub(super) async fn run<F: RemoteFn>(
         Err(cause) => return task.finish(Err(CallError::NotStarted(cause))),
     };
     let mut frame = task.frame();
-    let made = frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
+    let made = running::task(task.id, || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args)))));
     let result = match made {
         Err(panic) => Some(Err(panic)),
         Ok(future) => {
-            let mut framed = Framed::<F> { frame, future: Some(future) };
+            let mut framed = Framed::<F> { id: task.id, frame, future: Some(future) };
             poll_fn(|cx| match task.poll_cancelled(cx) {
                 Poll::Ready(()) => Poll::Ready(None),
                 Poll::Pending => framed.poll(cx).map(Some),
@@ -70,15 +71,17 @@ pub(super) async fn run<F: RemoteFn>(
 
 /// The future of an async function, whose code and whose `Drop` run as the task's.
 struct Framed<F: RemoteFn> {
+    id: Option<TaskId>,
     frame: Frame,
     future: Option<BodyFuture<F>>,
 }
 
 impl<F: RemoteFn> Framed<F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<std::thread::Result<Returned<F>>> {
-        let Self { frame, future } = self;
+        let Self { id, frame, future } = self;
         let Some(future) = future else { return Poll::Pending };
-        match frame.enter(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))) {
+        let poll = || frame.enter(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))));
+        match running::task(*id, poll) {
             Ok(result) => result.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
         }

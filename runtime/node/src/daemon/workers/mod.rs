@@ -27,7 +27,7 @@
 //! | `logic` | the cause of a death, lines out of bytes, how much of them a terminal gets |
 //! | `descent` | who is whose child, as `/proc` tells it |
 
-mod descent;
+pub(crate) mod descent;
 pub mod guard;
 mod keeper;
 mod letter;

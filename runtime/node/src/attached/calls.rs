@@ -1,0 +1,373 @@
+//! Calls and control messages to actors that live elsewhere.
+//!
+//! ```text
+//!             first mail            its home says where
+//!  (unknown) ────────────► Asking ───────────────────────► At(process) ── its process died ──► Asking, or as its home says
+//!                            │ its home says that it has ended, or has ended itself
+//!                            ▼
+//!                          Ended
+//! ```
+//!
+//! Mail is held while it is not known where its actor is, and while the actor's process has not said that earlier mail
+//! has gone on its way to the mailbox (credit): never more than [`CALLS_MAX`] calls and [`BYTES_MAX`] bytes are on the way
+//! from this process to one actor. Watches are remembered here: whoever watches an actor is told of the death of its
+//! process by its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use mobula_actor::deliver::{EncodedReply, Outgoing, refuse};
+use mobula_actor::{Control, Down};
+use mobula_types::{ActorId, Death, ExitReason, Incarnation, NotStarted, ProcessId};
+use mobula_wire::{ExchangeId, Parcel, Talk};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::exchanges::Waiting;
+use super::process::Process;
+
+/// Calls on their way to one actor: what its mailbox holds by default.
+pub(crate) const CALLS_MAX: u32 = 1024;
+/// Bytes of calls on their way to one actor; a larger one goes alone.
+pub(crate) const BYTES_MAX: u64 = 16 << 20;
+/// Mail that may be held for one actor by senders that do not wait.
+const HELD_MAX: usize = 65_536;
+/// Actors whose place is remembered; beyond that, those with nothing under way are asked for again when they are used.
+const TARGETS_MAX: usize = 65_536;
+
+/// Where the actors are that live elsewhere, and what is on its way to them.
+#[derive(Default)]
+pub(crate) struct Targets {
+    table: Mutex<HashMap<ActorId, Target>>,
+}
+
+#[derive(Default)]
+struct Target {
+    place: Place,
+    held: VecDeque<Held>,
+    calls: u32,
+    bytes: u64,
+    watchers: Vec<ActorId>,
+    links: Vec<ActorId>,
+}
+
+#[derive(Clone, Debug, Default)]
+enum Place {
+    #[default]
+    Unknown,
+    /// Its home has been asked, or is this process.
+    Asking,
+    At(ProcessId),
+    Ended(ExitReason),
+}
+
+enum Held {
+    Mail(Mail),
+    Control(Control),
+}
+
+struct Mail {
+    call: Outgoing,
+    reply: Option<EncodedReply>,
+    entered: Option<oneshot::Sender<Result<(), NotStarted>>>,
+}
+
+impl Mail {
+    fn bytes(&self) -> u64 {
+        self.call.frame.payload.len() as u64
+    }
+
+    fn refuse(self, cause: &NotStarted) {
+        refuse(self.reply, cause.clone());
+        if let Some(entered) = self.entered {
+            entered.send(Err(cause.clone())).ok();
+        }
+    }
+}
+
+impl Target {
+    fn has_credit(&self, bytes: u64) -> bool {
+        self.calls == 0 || (self.calls < CALLS_MAX && self.bytes + bytes <= BYTES_MAX)
+    }
+
+    fn is_idle(&self) -> bool {
+        let is_known = matches!(self.place, Place::At(_) | Place::Ended(_));
+        is_known && self.held.is_empty() && self.calls == 0 && self.watchers.is_empty() && self.links.is_empty()
+    }
+}
+
+impl Process {
+    /// Sends a call if there is credit for it now.
+    pub(crate) fn try_call(self: &Arc<Self>, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
+        self.accept(Mail { call, reply, entered: None }, true)
+    }
+
+    /// Sends a call as soon as there is credit for it.
+    pub(crate) fn post_call(self: &Arc<Self>, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
+        self.accept(Mail { call, reply, entered: None }, false)
+    }
+
+    /// The same, and says when it has its place in the mailbox.
+    pub(crate) fn call_and_wait(
+        self: &Arc<Self>,
+        call: Outgoing,
+        reply: Option<EncodedReply>,
+    ) -> Result<oneshot::Receiver<Result<(), NotStarted>>, NotStarted> {
+        let (entered, receiver) = oneshot::channel();
+        self.accept(Mail { call, reply, entered: Some(entered) }, false)?;
+        Ok(receiver)
+    }
+
+    fn accept(self: &Arc<Self>, mail: Mail, now_or_never: bool) -> Result<(), NotStarted> {
+        let actor = mail.call.frame.header.target;
+        let mut table = self.targets.table.lock();
+        let target = table.entry(actor).or_default();
+        let cause = match &target.place {
+            Place::Ended(reason) => Some(NotStarted::ActorEnded { actor, reason: reason.clone() }),
+            _ if target.held.len() >= HELD_MAX => Some(NotStarted::MailboxFull { waiting: target.held.len() }),
+            Place::At(_) if now_or_never && !(target.held.is_empty() && target.has_credit(mail.bytes())) => {
+                Some(NotStarted::MailboxFull { waiting: target.held.len() + target.calls as usize })
+            }
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            drop(table);
+            mail.refuse(&cause);
+            return Err(cause);
+        }
+        if let Place::Unknown = target.place {
+            target.place = Place::Asking;
+            self.locate(actor);
+        }
+        target.held.push_back(Held::Mail(mail));
+        self.flush(actor, target);
+        if table.len() > TARGETS_MAX {
+            table.retain(|_, target| !target.is_idle());
+        }
+        Ok(())
+    }
+
+    /// Sends a control message, which always fits.
+    pub(crate) fn control_away(self: &Arc<Self>, actor: ActorId, control: Control) {
+        let mut table = self.targets.table.lock();
+        let target = table.entry(actor).or_default();
+        match &control {
+            Control::Watch { by } if !target.watchers.contains(by) => target.watchers.push(*by),
+            Control::Unwatch { by } => target.watchers.retain(|watcher| watcher != by),
+            Control::Link { peer } if !target.links.contains(peer) => target.links.push(*peer),
+            _ => {}
+        }
+        match &target.place {
+            Place::Ended(_) => {
+                drop(table);
+                if let Some(system) = self.system() {
+                    system.control_local(actor, control);
+                }
+                return;
+            }
+            Place::Unknown => {
+                target.place = Place::Asking;
+                self.locate(actor);
+            }
+            _ => {}
+        }
+        target.held.push_back(Held::Control(control));
+        self.flush(actor, target);
+    }
+
+    /// Asks an actor's home where it is; the home of one that was spawned here is here.
+    fn locate(self: &Arc<Self>, actor: ActorId) {
+        if actor.process != self.me {
+            self.say(actor.process, Talk::Locate { actor });
+        }
+    }
+
+    /// Sends what is held, as far as there is credit. Called with the table locked, so that order holds.
+    fn flush(self: &Arc<Self>, actor: ActorId, target: &mut Target) {
+        let Place::At(process) = target.place else { return };
+        while let Some(first) = target.held.front() {
+            if let Held::Mail(mail) = first
+                && !target.has_credit(mail.bytes())
+            {
+                break;
+            }
+            match target.held.pop_front() {
+                Some(Held::Mail(mail)) => {
+                    target.calls += 1;
+                    target.bytes += mail.bytes();
+                    self.send_call(process, mail);
+                }
+                Some(Held::Control(control)) => self.send_control(process, actor, &control),
+                None => break,
+            }
+        }
+    }
+
+    fn send_call(self: &Arc<Self>, to: ProcessId, mail: Mail) {
+        let Mail { call: Outgoing { frame, pins }, reply, entered } = mail;
+        let caller = reply.as_ref().and_then(|reply| reply.call.clone());
+        let (wants_reply, wants_entered) = (reply.is_some(), entered.is_some());
+        let exchange = if wants_reply || wants_entered {
+            self.exchanges.open(to, Waiting::Call { reply, entered })
+        } else {
+            self.exchanges.number()
+        };
+        self.keep_for_others(pins.hand_to(to));
+        let talk = Talk::Call { exchange, wants_reply, wants_entered, header: frame.header, refs: frame.refs };
+        let parcel = Parcel { to, from: self.me, talk, payload: frame.payload };
+        if let Err(cause) = self.roads.send(&parcel) {
+            if let Some(Waiting::Call { reply, entered }) = self.exchanges.close(exchange, to) {
+                refuse(reply, cause.clone());
+                if let Some(entered) = entered {
+                    entered.send(Err(cause)).ok();
+                }
+            }
+            return;
+        }
+        if let Some(caller) = caller {
+            let waker = Waker::from(Arc::new(GivenUp { process: self.clone(), to, exchange }));
+            if let Poll::Ready(()) = caller.poll_cancelled(&mut Context::from_waker(&waker)) {
+                waker.wake();
+            }
+        }
+    }
+
+    fn send_control(self: &Arc<Self>, to: ProcessId, actor: ActorId, control: &Control) {
+        match mobula_wire::encode(control) {
+            Ok(payload) => {
+                self.send(&Parcel { to, from: self.me, talk: Talk::Control { to: actor }, payload: payload.into() });
+            }
+            Err(error) => tracing::warn!(%actor, %error, "a control message cannot be encoded"),
+        }
+    }
+
+    /// So many calls have gone on their way to the mailbox.
+    pub(crate) fn credited(self: &Arc<Self>, actor: ActorId, from: ProcessId, calls: u32, bytes: u64) {
+        let mut table = self.targets.table.lock();
+        let Some(target) = table.get_mut(&actor) else { return };
+        if matches!(target.place, Place::At(process) if process == from) {
+            target.calls = target.calls.saturating_sub(calls);
+            target.bytes = target.bytes.saturating_sub(bytes);
+            self.flush(actor, target);
+        }
+    }
+
+    /// It is known where the actor is; watches go there anew when it has moved.
+    pub(crate) fn located(self: &Arc<Self>, actor: ActorId, process: ProcessId) {
+        let mut table = self.targets.table.lock();
+        let target = table.entry(actor).or_default();
+        if !matches!(target.place, Place::Unknown | Place::Asking) {
+            return;
+        }
+        target.place = Place::At(process);
+        for by in &target.watchers {
+            self.send_control(process, actor, &Control::Watch { by: *by });
+        }
+        for peer in &target.links {
+            self.send_control(process, actor, &Control::Link { peer: *peer });
+        }
+        self.flush(actor, target);
+    }
+
+    /// The actor has ended for good: what is held for it goes back, and those that watch are told.
+    pub(crate) fn actor_ended(
+        self: &Arc<Self>,
+        actor: ActorId,
+        incarnation: Incarnation,
+        reason: &ExitReason,
+        tell: bool,
+    ) {
+        let (held, watchers, links) = {
+            let mut table = self.targets.table.lock();
+            let target = table.entry(actor).or_default();
+            if matches!(target.place, Place::Ended(_)) {
+                return;
+            }
+            target.place = Place::Ended(reason.clone());
+            target.calls = 0;
+            target.bytes = 0;
+            let links = std::mem::take(&mut target.links);
+            (std::mem::take(&mut target.held), std::mem::take(&mut target.watchers), links)
+        };
+        let Some(system) = self.system() else { return };
+        let cause = NotStarted::ActorEnded { actor, reason: reason.clone() };
+        for held in held {
+            match held {
+                Held::Mail(mail) => {
+                    if mail.reply.is_none() && mail.entered.is_none() {
+                        system.dead_letter(actor, "a message to another process", reason);
+                    }
+                    mail.refuse(&cause);
+                }
+                Held::Control(control) => system.control_local(actor, control),
+            }
+        }
+        if tell {
+            let down = Down { actor, incarnation, reason: reason.clone(), ended: true };
+            watchers.iter().for_each(|by| system.control(*by, Control::Down(down.clone())));
+            links.iter().for_each(|peer| system.control(*peer, Control::LinkDown(down.clone())));
+        }
+    }
+
+    /// Processes have ended: their actors may come back elsewhere, which their homes decide.
+    pub(crate) fn targets_died(self: &Arc<Self>, death: &Death, is_gone: impl Fn(ProcessId) -> bool) {
+        let (mut orphans, mut downs) = (Vec::new(), Vec::new());
+        let reason = ExitReason::ProcessDied(Box::new(death.clone()));
+        {
+            let mut table = self.targets.table.lock();
+            for (actor, target) in table.iter_mut() {
+                let was_there = matches!(target.place, Place::At(process) if is_gone(process));
+                let home_is_gone = is_gone(actor.process) && !matches!(target.place, Place::Ended(_));
+                if !was_there && !home_is_gone {
+                    continue;
+                }
+                target.calls = 0;
+                target.bytes = 0;
+                if was_there {
+                    target.place = Place::Asking;
+                    downs.extend(target.watchers.iter().map(|by| (*actor, *by)));
+                }
+                if home_is_gone {
+                    orphans.push(*actor);
+                } else if was_there {
+                    self.locate(*actor);
+                }
+            }
+        }
+        let Some(system) = self.system() else { return };
+        for (actor, by) in downs {
+            let incarnation = Incarnation::default();
+            let down = Down { actor, incarnation, reason: reason.clone(), ended: false };
+            if !orphans.contains(&actor) {
+                system.control(by, Control::Down(down));
+            }
+        }
+        let orphaned = ExitReason::SupervisorDied(Box::new(death.clone()));
+        for actor in orphans {
+            self.actor_ended(actor, Incarnation::default(), &orphaned, true);
+        }
+    }
+
+    /// Whether the actor lives, as far as is known.
+    pub(crate) fn may_live(&self, actor: ActorId) -> bool {
+        let table = self.targets.table.lock();
+        !table.get(&actor).is_some_and(|target| matches!(target.place, Place::Ended(_)))
+    }
+}
+
+/// Tells the process that was asked when the caller has given the call up.
+struct GivenUp {
+    process: Arc<Process>,
+    to: ProcessId,
+    exchange: ExchangeId,
+}
+
+impl Wake for GivenUp {
+    fn wake(self: Arc<Self>) {
+        let given_up = self.process.exchanges.close(self.exchange, self.to);
+        if given_up.is_some() {
+            self.process.say(self.to, Talk::Cancel { exchange: self.exchange });
+        }
+    }
+}

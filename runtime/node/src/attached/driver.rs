@@ -1,0 +1,128 @@
+//! A user's program that is attached to a node: its actors and functions run in the cluster's workers.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_actor::{System, SystemConfig};
+use mobula_types::resources::Resources;
+use mobula_types::{DeathCause, JobId, ProcessId};
+use mobula_wire::PROTOCOL;
+use mobula_wire::local::Hello;
+
+use crate::compute::Pool;
+use crate::host::{Host, QueueBounds};
+
+use super::deliver::Attached;
+use super::process::{self, Hooks, JoinError, Process};
+
+/// How to attach a program.
+#[derive(Clone, Debug)]
+pub struct DriverConfig {
+    /// The socket of the node.
+    pub socket: PathBuf,
+    /// How the program is called in lists.
+    pub name: String,
+    /// Variables for the job's workers.
+    pub env: BTreeMap<String, String>,
+    /// Threads that the program's own actors share.
+    pub arbiters: usize,
+    /// How long what is here may take to end with the session.
+    pub patience: Duration,
+}
+
+/// Why a program is not attached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot attach to the node at {socket}: {message}", socket = socket.display())]
+pub struct AttachError {
+    /// The node's socket.
+    pub socket: PathBuf,
+    /// What went wrong.
+    pub message: String,
+}
+
+/// A program that is attached. Dropping it ends its job.
+pub struct Driver {
+    system: Arc<System>,
+    process: Arc<Process>,
+    pool: Arc<Pool>,
+    job: JobId,
+    patience: Duration,
+}
+
+impl Driver {
+    /// Attaches this program to a node.
+    ///
+    /// # Errors
+    ///
+    /// [`AttachError`].
+    pub async fn attach(config: &DriverConfig) -> Result<Self, AttachError> {
+        let DriverConfig { socket, name, env, arbiters, patience } = config;
+        let hello = Hello::Driver { protocol: PROTOCOL, name: name.clone(), env: env.clone() };
+        let joined = process::join(socket, &hello).await.map_err(|error| refused(socket, &error))?;
+        let (me, job) = (joined.welcome.process, joined.welcome.job);
+        let system = System::start(&SystemConfig { process: me, arbiters: *arbiters });
+        // Nothing of the job runs here: the pool serves code that waits.
+        let pool = Pool::new(1, &Resources { cpus: mobula_types::resources::Amount::ONE, ..Resources::default() });
+        let host = Host::new(pool.clone(), QueueBounds::default());
+        assert!(system.set_extension(host.clone()), "a new system has no extension");
+        let hooks = Hooks { capacity: Box::new(|_| {}), output: Box::new(print_lines) };
+        let process = joined.begin(&system, hooks);
+        let attached = Attached { process: process.clone(), spawns_roots_away: true };
+        assert!(system.set_deliver(Arc::new(attached)).is_ok(), "a new system delivers nothing");
+        let road = process.clone();
+        host.run_tasks_at(Box::new(move |frame, reply| road.submit_task(frame, reply)));
+        Ok(Self { system, process, pool, job, patience: *patience })
+    }
+
+    /// The system of the program's own code.
+    pub fn system(&self) -> &Arc<System> {
+        &self.system
+    }
+
+    /// Which process of the cluster this is.
+    pub fn process(&self) -> ProcessId {
+        self.process.me
+    }
+
+    /// The program's job.
+    pub fn job(&self) -> JobId {
+        self.job
+    }
+
+    /// Waits until the node says that the job is over, or is gone itself.
+    pub async fn ended(&self) -> DeathCause {
+        self.process.ended().await
+    }
+
+    /// Ends the session, and with it the job.
+    pub async fn stop(&self) {
+        let (pool, patience) = (self.pool.clone(), self.patience);
+        self.system.stop(patience).await;
+        tokio::task::spawn_blocking(move || pool.close(patience)).await.ok();
+        self.process.link.connection.close("the session has ended");
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.process.link.connection.close("the session has ended");
+    }
+}
+
+fn refused(socket: &Path, error: &JoinError) -> AttachError {
+    AttachError { socket: socket.to_owned(), message: error.to_string() }
+}
+
+/// Lines of workers on the program's terminal, each with who wrote it.
+fn print_lines(process: ProcessId, is_stderr: bool, lines: Vec<String>) {
+    let text: String = lines.iter().map(|line| format!("({process}) {line}\n")).collect();
+    // A terminal that is gone hears nothing.
+    if is_stderr {
+        std::io::stderr().write_all(text.as_bytes()).ok();
+    } else {
+        std::io::stdout().write_all(text.as_bytes()).ok();
+    }
+}

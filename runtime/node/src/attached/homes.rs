@@ -1,0 +1,336 @@
+//! The homes of actors that were spawned by this process and live in others: drives [`mobula_logic::home`].
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mobula_actor::deliver::Spawned;
+use mobula_actor::object::Pins;
+use mobula_actor::{ChildEvent, ChildState, Control, Placement, SpawnError, SpawnFrame, clock};
+use mobula_logic::home::{self, Decides, Home, Input, Output};
+use mobula_types::{
+    ActorId, Culprit, Death, ErrorChain, ExitReason, Incarnation, LeaseId, NodeId, NotStarted, ProcessId, StateMachine,
+    Time,
+};
+use mobula_wire::local::{RequestId, ToNode};
+use mobula_wire::parcel::{NotBegun, SpawnWire};
+use mobula_wire::{Parcel, Talk};
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use super::link::Wanted;
+use super::process::Process;
+
+/// The actors whose home this process is and that live elsewhere.
+#[derive(Default)]
+pub(crate) struct Homes {
+    table: Mutex<HashMap<ActorId, Entry>>,
+}
+
+struct Entry {
+    machine: Home,
+    type_name: u64,
+    schema: u64,
+    args: Bytes,
+    /// References in the arguments, held as long as it may be started again.
+    pins: Pins,
+    options: mobula_actor::SpawnOptions,
+    started: Option<oneshot::Sender<Result<(), SpawnError>>>,
+    /// The request for a place that is not answered.
+    request: Option<RequestId>,
+    /// Where it died last.
+    avoid: Vec<NodeId>,
+    /// Who asked where it is while it was nowhere.
+    asking: Vec<ProcessId>,
+}
+
+/// Names of nodes that an actor would rather not go back to.
+const AVOIDED_MAX: usize = 4;
+
+impl Process {
+    /// Starts an actor elsewhere; its id is good at once.
+    pub(crate) fn spawn_away(self: &Arc<Self>, frame: SpawnFrame) -> Result<Spawned, SpawnError> {
+        let no_session = || SpawnError::NotStarted(NotStarted::NoSession);
+        let system = self.system().filter(|_| !self.link.is_cut()).ok_or_else(no_session)?;
+        let SpawnFrame { actor: type_name, schema, args, pins, options, guest: _ } = frame;
+        let id = system.reserve();
+        if let Some(parent) = options.parent {
+            system.control(parent, Control::Adopt { child: id });
+        }
+        let decides = match options.supervised_by_parent {
+            true => Decides::Supervisor,
+            // The policy of its type is not known here: the process where it lives knows it, and restarts it after
+            // panics; after the death of a process one chosen at the spawn holds, else the default one.
+            false => Decides::Policy(options.policy.unwrap_or_default()),
+        };
+        let (sender, started) = oneshot::channel();
+        let name = options.name.clone();
+        let entry = Entry {
+            machine: Home::new(decides),
+            type_name,
+            schema,
+            args,
+            pins,
+            options,
+            started: Some(sender),
+            request: None,
+            avoid: Vec::new(),
+            asking: Vec::new(),
+        };
+        self.homes.table.lock().insert(id, entry);
+        match name {
+            None => self.drive_home(id, None),
+            Some(name) => {
+                let process = self.clone();
+                mobula_actor::arbiters::runtime().spawn(async move { process.claim_then_start(id, name).await });
+            }
+        }
+        let ended = || Err(SpawnError::StartFailed(ExitReason::Shutdown));
+        Ok(Spawned { id, started: Box::pin(async move { started.await.unwrap_or_else(|_| ended()) }) })
+    }
+
+    async fn claim_then_start(self: Arc<Self>, id: ActorId, name: String) {
+        let error = match self.claim(&name, id).await {
+            Ok(owner) if owner == id => return self.drive_home(id, None),
+            Ok(by) => SpawnError::NameTaken { name, by },
+            Err(why) => SpawnError::NotStarted(NotStarted::NoPlace { why }),
+        };
+        let started = self.homes.table.lock().get_mut(&id).and_then(|entry| entry.started.take());
+        if let Some(started) = started {
+            started.send(Err(error)).ok();
+        }
+        self.drive_home(id, Some(Input::Stop { reason: ExitReason::Shutdown }));
+    }
+
+    /// Gives a home's machine an input, and does what it says.
+    pub(crate) fn drive_home(self: &Arc<Self>, id: ActorId, input: Option<Input>) {
+        let mut after = After::default();
+        {
+            let mut homes = self.homes.table.lock();
+            let Some(entry) = homes.get_mut(&id) else {
+                if let Some(Input::Granted { lease, .. }) = input {
+                    self.link.tell(&ToNode::Return { lease });
+                }
+                return;
+            };
+            if let Some(input) = input {
+                entry.machine.handle(clock::now(), input);
+            }
+            while let Some(output) = entry.machine.poll_output() {
+                self.perform_home(id, entry, output, &mut after);
+            }
+            if let Some(at) = entry.machine.next_timeout() {
+                self.wake_home(id, at);
+            }
+            if entry.machine.has_ended() {
+                let gone = homes.remove(&id);
+                after.gone = gone;
+            }
+        }
+        self.follow_up(id, after);
+    }
+
+    fn perform_home(self: &Arc<Self>, id: ActorId, entry: &mut Entry, output: Output, after: &mut After) {
+        match output {
+            Output::AskPlace => {
+                let (spec, avoid) = (entry.options.place.clone(), entry.avoid.clone());
+                let ask = move |request| ToNode::Lease { request, spec, avoid };
+                entry.request = Some(self.link.ask(Wanted::Home(id), ask));
+            }
+            Output::TakeBackPlace => {
+                if let Some(request) = entry.request.take() {
+                    self.link.answered(request);
+                    self.link.tell(&ToNode::TakeBack { request });
+                }
+            }
+            Output::ReturnLease { lease } => self.link.tell(&ToNode::Return { lease }),
+            Output::Spawn { lease, process, incarnation } => {
+                entry.request = None;
+                self.send_spawn(id, entry, lease, process, incarnation);
+                after.placed = Some(process);
+                after.told.append(&mut entry.asking);
+            }
+            Output::Hold { reason, asks_supervisor, .. } => {
+                if asks_supervisor && let Some(parent) = entry.options.parent {
+                    after.parent = Some((parent, ChildState::Parked(reason)));
+                }
+            }
+            Output::End { reason, gave_up } => {
+                if let Some(parent) = entry.options.parent {
+                    let what = if gave_up { ChildState::GaveUp } else { ChildState::Ended };
+                    after.parent = Some((parent, what(reason.clone())));
+                }
+                after.told.append(&mut entry.asking);
+                after.ended = Some(reason);
+            }
+        }
+    }
+
+    fn send_spawn(
+        self: &Arc<Self>,
+        id: ActorId,
+        entry: &Entry,
+        lease: LeaseId,
+        process: ProcessId,
+        incarnation: Incarnation,
+    ) {
+        let options = &entry.options;
+        let wire = SpawnWire {
+            name: options.name.clone(),
+            parent: options.parent,
+            supervised_by_parent: options.supervised_by_parent,
+            policy: options.policy,
+            mailbox_items_max: options.mailbox.items_max as u64,
+            mailbox_bytes_max: options.mailbox.bytes_max as u64,
+            dedicated: options.placement == Placement::Dedicated,
+        };
+        let refs = entry.pins.ids();
+        self.keep_for_others(entry.pins.again().hand_to(process));
+        let talk = Talk::Spawn {
+            actor: id,
+            incarnation,
+            lease,
+            type_name: entry.type_name,
+            schema: entry.schema,
+            options: wire,
+            refs,
+        };
+        self.send(&Parcel { to: process, from: self.me, talk, payload: entry.args.clone() });
+    }
+
+    /// What is done without the table: others' tables are taken meanwhile.
+    fn follow_up(self: &Arc<Self>, id: ActorId, after: After) {
+        let After { placed, told, parent, ended, gone } = after;
+        if let Some(process) = placed {
+            self.located(id, process);
+        }
+        let place = self.homes.table.lock().get(&id).and_then(|entry| entry.machine.place());
+        for asker in told {
+            self.say(asker, Talk::Located { actor: id, at: place, reason: ended.clone() });
+        }
+        let Some(system) = self.system() else { return };
+        if let Some((parent, what)) = parent {
+            system.control(parent, Control::Child(ChildEvent { child: id, what }));
+        }
+        if let Some(reason) = ended {
+            self.actor_ended(id, Incarnation::default(), &reason, true);
+            if let Some(Entry { started, options, .. }) = gone {
+                if let Some(started) = started {
+                    started.send(Err(SpawnError::StartFailed(reason))).ok();
+                }
+                if let Some(name) = options.name {
+                    self.link.tell(&ToNode::ReleaseName { namespace: None, name, actor: id });
+                }
+            }
+            system.release(id);
+        }
+    }
+
+    fn wake_home(self: &Arc<Self>, id: ActorId, at: Time) {
+        let process = self.clone();
+        mobula_actor::arbiters::runtime().spawn(async move {
+            tokio::time::sleep(at.since(clock::now())).await;
+            process.drive_home(id, Some(Input::Tick));
+        });
+    }
+
+    /// How a start went, as the process says where it was to begin.
+    pub(crate) fn home_started(self: &Arc<Self>, id: ActorId, incarnation: Incarnation, result: Result<(), NotBegun>) {
+        let started = || self.homes.table.lock().get_mut(&id).and_then(|entry| entry.started.take());
+        let input = match result {
+            Ok(()) => {
+                if let Some(started) = started() {
+                    started.send(Ok(())).ok();
+                }
+                Input::Started { incarnation }
+            }
+            Err(NotBegun::Failed(reason)) => {
+                if let Some(started) = started() {
+                    started.send(Err(SpawnError::StartFailed(reason.clone()))).ok();
+                }
+                Input::Ended { incarnation, reason }
+            }
+            Err(NotBegun::Refused(cause)) => {
+                let reason = ExitReason::Failed(ErrorChain::message(&cause));
+                if let Some(started) = started() {
+                    started.send(Err(SpawnError::NotStarted(cause))).ok();
+                }
+                Input::Ended { incarnation, reason }
+            }
+        };
+        self.drive_home(id, Some(input));
+    }
+
+    /// Who asks where an actor is whose home this is.
+    pub(crate) fn home_asked(self: &Arc<Self>, actor: ActorId, from: ProcessId) {
+        let at = {
+            let mut homes = self.homes.table.lock();
+            match homes.get_mut(&actor) {
+                Some(entry) => match entry.machine.place() {
+                    None => {
+                        if !entry.asking.contains(&from) {
+                            entry.asking.push(from);
+                        }
+                        return;
+                    }
+                    place => place,
+                },
+                None => None,
+            }
+        };
+        let lives_here = self.system().is_some_and(|system| system.hosts(actor));
+        let at = at.or(lives_here.then_some((self.me, Incarnation::default())));
+        let reason = at.is_none().then_some(ExitReason::Gone);
+        self.say(from, Talk::Located { actor, at, reason });
+    }
+
+    /// Processes have ended that may have been where actors of ours lived.
+    pub(crate) fn homes_died(self: &Arc<Self>, death: &Death) {
+        let there: Vec<ActorId> = {
+            let mut homes = self.homes.table.lock();
+            let there =
+                |entry: &Entry| entry.machine.place().is_some_and(|(process, _)| home::concerns(death, process));
+            let dead = homes.iter_mut().filter(|(_, entry)| there(entry));
+            dead.map(|(id, entry)| {
+                if death.process.number() == 0 && entry.avoid.len() < AVOIDED_MAX {
+                    entry.avoid.push(death.process.node());
+                }
+                *id
+            })
+            .collect()
+        };
+        for id in there {
+            let culprit = death.culprits.contains(&Culprit::Actor(id));
+            self.drive_home(id, Some(Input::ProcessDied { death: Box::new(death.clone()), culprit }));
+        }
+    }
+
+    /// A verdict or an end for an actor that is nowhere now is for its home; true when it was.
+    pub(crate) fn home_control(self: &Arc<Self>, actor: ActorId, control: &Control) -> bool {
+        let input = match control {
+            Control::Start => Input::Start,
+            Control::Stop { reason, park: false } => Input::Stop { reason: reason.clone() },
+            Control::Stop { park: true, .. } | Control::Kill => Input::Stop { reason: ExitReason::Shutdown },
+            _ => return false,
+        };
+        let is_nowhere = self.homes.table.lock().get(&actor).is_some_and(|entry| entry.machine.place().is_none());
+        if is_nowhere {
+            self.drive_home(actor, Some(input));
+        }
+        is_nowhere
+    }
+
+    /// All actors whose home this is: for the list of a driver.
+    pub(crate) fn homes_count(&self) -> usize {
+        self.homes.table.lock().len()
+    }
+}
+
+#[derive(Default)]
+struct After {
+    placed: Option<ProcessId>,
+    told: Vec<ProcessId>,
+    parent: Option<(ActorId, ChildState)>,
+    ended: Option<ExitReason>,
+    gone: Option<Entry>,
+}

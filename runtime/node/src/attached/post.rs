@@ -1,0 +1,457 @@
+//! What other processes ask of this one: calls, tasks, actors to start, values of objects.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Payload};
+use mobula_actor::object::{GetError, Pins};
+use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, NotStarted, ProcessId, Unknown};
+use mobula_wire::call::CallHeader;
+use mobula_wire::parcel::{NotBegun, ReplyHead, SpawnWire};
+use mobula_wire::{CallFrame, CodecId, ExchangeId, Parcel, Talk};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::encoded::{self, TaskFrame, TaskReply};
+use crate::linked::Linked;
+use crate::options::TaskOptions;
+
+use super::calls::{BYTES_MAX, CALLS_MAX};
+use super::exchanges::Waiting;
+use super::process::Process;
+
+/// Items of a stream on their way, as in one process.
+const STREAM_ITEMS_MAX: usize = mobula_actor::stream::ITEMS_MAX;
+/// Credit is given back in pieces of this many items.
+const STREAM_CREDIT_ITEMS: u32 = STREAM_ITEMS_MAX as u32 / 4;
+
+/// Credit for calls is given back when a quarter of it is used: a word for each would cost as much as the call.
+const CREDIT_CALLS: u32 = CALLS_MAX / 4;
+const CREDIT_BYTES: u64 = BYTES_MAX / 4;
+
+/// References in a message that belong to others are held so much longer than its receiver needs to tell their owners.
+const OTHERS_HELD: Duration = Duration::from_millis(500);
+
+/// What this process does for others now.
+#[derive(Default)]
+pub(crate) struct Serving {
+    /// Calls, tasks and streams under way: who gives them up is heard.
+    open: Mutex<HashMap<(ProcessId, ExchangeId), Served>>,
+    /// Calls and bytes that have gone to mailboxes and are not credited yet.
+    credit: Mutex<HashMap<(ProcessId, ActorId), (u32, u64)>>,
+}
+
+struct Served {
+    call: Arc<Linked>,
+    /// Room for items, of a stream.
+    room: Option<Arc<Semaphore>>,
+}
+
+impl Process {
+    /// Acts on a parcel of another process.
+    pub(crate) fn received(self: &Arc<Self>, parcel: Parcel) {
+        let Parcel { to, from, talk, payload } = parcel;
+        if to != self.me {
+            return tracing::warn!(%to, %from, "a parcel for another process came here");
+        }
+        match talk {
+            Talk::Call { exchange, wants_reply, wants_entered, header, refs } => {
+                let wants = Wants { exchange, reply: wants_reply, entered: wants_entered };
+                let refs = self.received_pins(from, &refs);
+                self.serve_call(from, &wants, header, refs, payload);
+            }
+            Talk::Entered { exchange, result } => {
+                if let Some(entered) = self.exchanges.entered(exchange, from) {
+                    entered.send(result).ok();
+                }
+            }
+            Talk::Credit { actor, calls, bytes } => self.credited(actor, from, calls, bytes),
+            Talk::Task { exchange, task, function, schema, options, left, given, refs, .. } => {
+                let frame = TaskFrame {
+                    id: Some(task),
+                    function,
+                    schema,
+                    options: TaskOptions::received(&options.request, options.name),
+                    is_sync: false,
+                    is_stream: false,
+                    deadline: left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left)),
+                    given,
+                    args: payload,
+                    pins: self.received_pins(from, &refs),
+                };
+                self.serve_task(from, exchange, frame);
+            }
+            Talk::Spawn { actor, incarnation, type_name, schema, options, refs, .. } => {
+                let frame = SpawnFrame {
+                    actor: type_name,
+                    schema,
+                    args: payload,
+                    pins: self.received_pins(from, &refs),
+                    options: spawn_options(options),
+                    guest: Some((actor, incarnation)),
+                };
+                self.serve_spawn(from, frame);
+            }
+            Talk::Started { actor, incarnation, result } if actor.process == self.me => {
+                self.home_started(actor, incarnation, result);
+            }
+            Talk::Reply { exchange, result } => self.replied(from, exchange, result, payload),
+            Talk::Item { exchange, refs } => {
+                if let Some(items) = self.exchanges.items(exchange, from) {
+                    items.send(EncodedItem::Item(payload, self.received_pins(from, &refs))).ok();
+                }
+            }
+            Talk::StreamEnd { exchange, error } => {
+                if let Some(Waiting::Stream { items }) = self.exchanges.close(exchange, from) {
+                    let end = error.map_or(EncodedItem::End, |error| EncodedItem::Failed(narrow(error)));
+                    items.send(end).ok();
+                }
+            }
+            Talk::StreamCredit { exchange, items } => {
+                let room = self.serving.open.lock().get(&(from, exchange)).and_then(|served| served.room.clone());
+                if let Some(room) = room {
+                    room.add_permits((items as usize).min(STREAM_ITEMS_MAX));
+                }
+            }
+            Talk::Cancel { exchange } => {
+                let served = self.serving.open.lock().remove(&(from, exchange));
+                if let Some(Served { call, room }) = served {
+                    mobula_actor::object::Cancellable::cancel(&*call);
+                    if let Some(room) = room {
+                        room.close();
+                    }
+                }
+            }
+            Talk::Control { to } => match mobula_wire::decode::<Control>(&payload) {
+                Ok(control) => self.controlled(to, control),
+                Err(error) => tracing::warn!(%from, %error, "a control message cannot be read"),
+            },
+            Talk::Locate { actor } => self.home_asked(actor, from),
+            Talk::Located { actor, at, reason } => match (at, reason) {
+                (Some((process, _)), _) => self.located(actor, process),
+                (None, reason) => {
+                    self.actor_ended(actor, Default::default(), &reason.unwrap_or(ExitReason::Gone), true);
+                }
+            },
+            Talk::ActorEnded { actor, incarnation, reason } => {
+                let input = mobula_logic::home::Input::Ended { incarnation, reason };
+                self.drive_home(actor, Some(input));
+            }
+            Talk::Fetch { exchange, object } => self.serve_fetch(from, exchange, object),
+            Talk::Hold { objects } => {
+                if let Some(system) = self.system() {
+                    objects.iter().for_each(|object| system.hold_object(*object, from));
+                }
+            }
+            Talk::Release { objects } => {
+                if let Some(system) = self.system() {
+                    objects.iter().for_each(|object| system.release_object(*object, from));
+                }
+            }
+            _ => tracing::warn!(%from, "a process says what this one does not know"),
+        }
+    }
+
+    fn received_pins(&self, from: ProcessId, refs: &[mobula_types::ObjectId]) -> Pins {
+        match self.system() {
+            Some(system) if !refs.is_empty() => Pins::received(&system, from, refs),
+            _ => Pins::default(),
+        }
+    }
+
+    fn serve_call(self: &Arc<Self>, from: ProcessId, wants: &Wants, header: CallHeader, pins: Pins, payload: Bytes) {
+        let Some(system) = self.system() else { return };
+        let (actor, bytes) = (header.target, payload.len() as u64);
+        let exchange = wants.exchange;
+        let reply = wants.reply.then(|| {
+            let call = self.serve(from, exchange, None);
+            let process = self.clone();
+            let answer = Box::new(move |answer: Result<Payload, CallError>| {
+                process.answer(from, exchange, answer.map_err(CallError::widen));
+            });
+            EncodedReply { answer, call: Some(call as Arc<dyn CallState>) }
+        });
+        let frame = CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: Vec::new(), payload };
+        let entering = system.receive(&frame, reply).map(|incoming| incoming.enter());
+        // What was decoded holds its references by itself.
+        drop(pins);
+        let (process, wants_entered) = (self.clone(), wants.entered);
+        let entered = move |result: Result<(), NotStarted>| {
+            if wants_entered {
+                process.say(from, Talk::Entered { exchange, result });
+            }
+            process.credit(from, actor, bytes);
+        };
+        match entering {
+            Err(cause) => entered(Err(cause)),
+            Ok(mut entering) => match (&mut entering).now_or_never() {
+                Some(result) => entered(result),
+                None => drop(mobula_actor::arbiters::runtime().spawn(async move { entered(entering.await) })),
+            },
+        }
+    }
+
+    /// Notes that a call has gone to its mailbox, and tells its sender of many at once.
+    fn credit(self: &Arc<Self>, to: ProcessId, actor: ActorId, bytes: u64) {
+        let due = {
+            let mut credit = self.serving.credit.lock();
+            let owed = credit.entry((to, actor)).or_default();
+            owed.0 += 1;
+            owed.1 += bytes;
+            let is_due = owed.0 >= CREDIT_CALLS || owed.1 >= CREDIT_BYTES;
+            if is_due { credit.remove(&(to, actor)) } else { None }
+        };
+        if let Some((calls, bytes)) = due {
+            self.say(to, Talk::Credit { actor, calls, bytes });
+        }
+    }
+
+    fn serve(&self, from: ProcessId, exchange: ExchangeId, room: Option<Arc<Semaphore>>) -> Arc<Linked> {
+        let call = Linked::to(None);
+        self.serving.open.lock().insert((from, exchange), Served { call: call.clone(), room });
+        call
+    }
+
+    fn serve_task(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId, frame: TaskFrame) {
+        let call = self.serve(from, exchange, None);
+        let process = self.clone();
+        let answer = Box::new(move |answer: Result<Payload, GetError>| process.answer(from, exchange, answer));
+        let reply = TaskReply { answer, call };
+        match self.system() {
+            Some(system) => encoded::receive(&system, frame, reply),
+            None => reply.refuse(NotStarted::NoSession),
+        }
+    }
+
+    fn serve_spawn(self: &Arc<Self>, from: ProcessId, frame: SpawnFrame) {
+        let Some((actor, incarnation)) = frame.guest else { return };
+        let spawned = match self.system() {
+            Some(system) => system.receive_spawn(frame),
+            None => Err(SpawnError::NotStarted(NotStarted::NoSession)),
+        };
+        let started = match spawned {
+            Ok(spawned) => spawned.started,
+            Err(error) => Box::pin(async { Err(error) }),
+        };
+        let process = self.clone();
+        mobula_actor::arbiters::runtime().spawn(async move {
+            let result = started.await.map_err(|error| match error {
+                SpawnError::StartFailed(reason) => NotBegun::Failed(reason),
+                SpawnError::NotStarted(cause) => NotBegun::Refused(cause),
+                other => NotBegun::Refused(NotStarted::NoPlace { why: other.to_string() }),
+            });
+            process.say(from, Talk::Started { actor, incarnation, result });
+        });
+    }
+
+    fn serve_fetch(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId, object: mobula_types::ObjectId) {
+        let Some(system) = self.system() else { return };
+        let mut value = system.encoded_object(object);
+        let answer = move |process: &Arc<Self>, value: Result<Fetched, GetError>| {
+            process.answer(from, exchange, value.map(|Fetched { bytes, pins }| Payload::Value(bytes, pins)));
+        };
+        match (&mut value).now_or_never() {
+            Some(value) => answer(self, value),
+            None => {
+                let process = self.clone();
+                mobula_actor::arbiters::runtime().spawn(async move { answer(&process, value.await) });
+            }
+        }
+    }
+
+    fn controlled(self: &Arc<Self>, to: ActorId, control: Control) {
+        let Some(system) = self.system() else { return };
+        if !system.hosts(to) && to.process == self.me && self.home_control(to, &control) {
+            return;
+        }
+        system.control(to, control);
+    }
+
+    /// Sends what came of something that another process asked for.
+    fn answer(self: &Arc<Self>, to: ProcessId, exchange: ExchangeId, answer: Result<Payload, GetError>) {
+        let (result, payload) = match answer {
+            Ok(Payload::Value(bytes, pins)) => {
+                let refs = pins.ids();
+                self.keep_for_others(pins.hand_to(to));
+                (Ok(ReplyHead::Value { refs }), bytes)
+            }
+            Ok(Payload::Stream(items)) => {
+                let room = Arc::new(Semaphore::new(STREAM_ITEMS_MAX));
+                if let Some(served) = self.serving.open.lock().get_mut(&(to, exchange)) {
+                    served.room = Some(room.clone());
+                }
+                self.say(to, Talk::Reply { exchange, result: Ok(ReplyHead::Stream) });
+                let process = self.clone();
+                mobula_actor::arbiters::runtime().spawn(async move {
+                    process.send_items(to, exchange, items, &room).await;
+                });
+                return;
+            }
+            Err(error) => (Err(error), Bytes::new()),
+        };
+        self.serving.open.lock().remove(&(to, exchange));
+        let reply = Parcel { to, from: self.me, talk: Talk::Reply { exchange, result }, payload };
+        if let Err(cause) = self.roads.send(&reply) {
+            // Too large, most likely: whoever waits is told so instead.
+            let result = Err(CallError::MayHaveRun(Unknown::Codec { message: cause.to_string() }));
+            self.say(to, Talk::Reply { exchange, result });
+        }
+    }
+
+    async fn send_items(
+        self: Arc<Self>,
+        to: ProcessId,
+        exchange: ExchangeId,
+        mut items: mpsc::Receiver<EncodedItem>,
+        room: &Semaphore,
+    ) {
+        let error = loop {
+            // Closed when the reader has gone; dropping `items` ends the source.
+            let Ok(permit) = room.acquire().await else { return };
+            permit.forget();
+            match items.recv().await {
+                Some(EncodedItem::Item(payload, pins)) => {
+                    let refs = pins.ids();
+                    self.keep_for_others(pins.hand_to(to));
+                    self.send(&Parcel { to, from: self.me, talk: Talk::Item { exchange, refs }, payload });
+                }
+                Some(EncodedItem::Failed(error)) => break Some(error.widen()),
+                Some(EncodedItem::End) => break None,
+                None => break Some(CallError::MayHaveRun(Unknown::NoReply)),
+            }
+        };
+        self.serving.open.lock().remove(&(to, exchange));
+        self.say(to, Talk::StreamEnd { exchange, error });
+    }
+
+    fn replied(
+        self: &Arc<Self>,
+        from: ProcessId,
+        exchange: ExchangeId,
+        result: Result<ReplyHead, GetError>,
+        payload: Bytes,
+    ) {
+        let Some(waiting) = self.exchanges.close(exchange, from) else {
+            // Given up meanwhile; what it names is released.
+            if let Ok(ReplyHead::Value { refs }) = result {
+                drop(self.received_pins(from, &refs));
+            }
+            return;
+        };
+        let answer = match result {
+            Ok(ReplyHead::Value { refs }) => Ok(Payload::Value(payload, self.received_pins(from, &refs))),
+            Ok(ReplyHead::Stream) => Ok(Payload::Stream(self.read_items(from, exchange))),
+            Err(error) => Err(error),
+        };
+        match waiting {
+            Waiting::Call { reply, entered } => {
+                if let Some(entered) = entered {
+                    entered.send(Ok(())).ok();
+                }
+                if let Some(reply) = reply {
+                    (reply.answer)(answer.map_err(narrow));
+                }
+            }
+            Waiting::Task { key, attempt } => self.task_answered(key, attempt, answer),
+            Waiting::Fetch { sender, .. } => {
+                let fetched = answer.and_then(|payload| match payload {
+                    Payload::Value(bytes, pins) => Ok(Fetched { bytes, pins }),
+                    Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
+                });
+                sender.send(fetched).ok();
+            }
+            Waiting::Stream { .. } => {}
+        }
+    }
+
+    /// The end at which the items of a stream from another process are read; room is given back as they are taken.
+    fn read_items(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId) -> mpsc::Receiver<EncodedItem> {
+        // The sender keeps to its credit, so this holds no more than that.
+        let (items, mut come) = mpsc::unbounded_channel();
+        self.exchanges.stream(exchange, from, items);
+        let (sender, receiver) = mpsc::channel(1);
+        let process = self.clone();
+        mobula_actor::arbiters::runtime().spawn(async move {
+            let mut taken = 0;
+            loop {
+                let item = tokio::select! {
+                    item = come.recv() => item,
+                    () = sender.closed() => None,
+                };
+                let Some(item) = item else { break };
+                if sender.send(item).await.is_err() {
+                    break;
+                }
+                taken += 1;
+                if taken == STREAM_CREDIT_ITEMS {
+                    process.say(from, Talk::StreamCredit { exchange, items: taken });
+                    taken = 0;
+                }
+            }
+            if process.exchanges.close(exchange, from).is_some() {
+                process.say(from, Talk::Cancel { exchange });
+            }
+        });
+        receiver
+    }
+
+    /// Holds references that belong to neither end of a message until its receiver has told their owners of itself.
+    pub(crate) fn keep_for_others(&self, pins: Pins) {
+        if !pins.is_empty() {
+            mobula_actor::arbiters::runtime().spawn(async move {
+                tokio::time::sleep(OTHERS_HELD).await;
+                drop(pins);
+            });
+        }
+    }
+
+    /// Processes have ended: nobody wants what they asked for.
+    pub(crate) fn serving_died(&self, is_gone: impl Fn(ProcessId) -> bool) {
+        let gone: Vec<Served> = {
+            let mut open = self.serving.open.lock();
+            let keys: Vec<_> = open.keys().filter(|(from, _)| is_gone(*from)).copied().collect();
+            keys.iter().filter_map(|key| open.remove(key)).collect()
+        };
+        for Served { call, room } in gone {
+            mobula_actor::object::Cancellable::cancel(&*call);
+            if let Some(room) = room {
+                room.close();
+            }
+        }
+        self.serving.credit.lock().retain(|(to, _), _| !is_gone(*to));
+    }
+}
+
+struct Wants {
+    exchange: ExchangeId,
+    reply: bool,
+    entered: bool,
+}
+
+fn spawn_options(wire: SpawnWire) -> SpawnOptions {
+    let bounded = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    SpawnOptions {
+        name: wire.name,
+        parent: wire.parent,
+        supervised_by_parent: wire.supervised_by_parent,
+        policy: wire.policy,
+        mailbox: MailboxBounds {
+            items_max: bounded(wire.mailbox_items_max),
+            bytes_max: bounded(wire.mailbox_bytes_max),
+        },
+        placement: if wire.dedicated { Placement::Dedicated } else { Placement::Spread },
+        ..SpawnOptions::default()
+    }
+}
+
+/// The error of a call, whose own errors travel as values.
+fn narrow(error: GetError) -> CallError {
+    match error {
+        CallError::Returned(chain) => CallError::MayHaveRun(Unknown::Codec { message: chain.to_string() }),
+        other => other.map_returned(|_| unreachable!("what is returned was taken above")),
+    }
+}

@@ -1,0 +1,403 @@
+//! One attached process from its first word to its end: what its node and other processes say, and who acts on it.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use mobula_actor::{Count, System, arbiters};
+use mobula_logic::home::{self, Input as HomeInput};
+use mobula_net::unix::{self, Listener, UnixError};
+use mobula_net::{Connection, Frame, Incoming};
+use mobula_types::state::{Listed, OutcomeCounters};
+use mobula_types::{
+    CallError, Death, DeathCause, ErrorChain, ExitReason, NodeId, NotStarted, Outcome, ProcessId, Unknown,
+};
+use mobula_wire::frame::CONTROL_BYTES_MAX;
+use mobula_wire::local::{FromNode, Hello, ToNode, Welcome};
+use mobula_wire::{FrameKind, Parcel, Talk};
+use tokio::sync::{oneshot, watch};
+
+use super::calls::Targets;
+use super::exchanges::{SharedExchanges, Waiting};
+use super::homes::Homes;
+use super::link::{Link, Wanted};
+use super::post::Serving;
+use super::roads::Roads;
+use super::tasks::Tasks;
+
+/// The node answers in this time, or the process does not attach.
+const WELCOME_MAX: Duration = Duration::from_secs(10);
+
+/// How often a node is told what was submitted, while that changes.
+const COUNTERS_EVERY: Duration = Duration::from_millis(200);
+
+/// A name or value is asked for no longer than this.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// An attached process.
+pub(crate) struct Process {
+    pub(crate) me: ProcessId,
+    system: OnceLock<Weak<System>>,
+    pub(crate) link: Link,
+    pub(crate) roads: Arc<Roads>,
+    pub(crate) exchanges: SharedExchanges,
+    pub(crate) targets: Targets,
+    pub(crate) homes: Homes,
+    pub(crate) tasks: Tasks,
+    pub(crate) serving: Serving,
+    /// Why the process is to end, once its node says so or is gone.
+    ended: watch::Sender<Option<DeathCause>>,
+    hooks: OnceLock<Hooks>,
+}
+
+/// What differs between drivers and workers.
+pub(crate) struct Hooks {
+    /// What may run at once here changed.
+    pub(crate) capacity: Box<dyn Fn(mobula_types::resources::Resources) + Send + Sync>,
+    /// A worker wrote something.
+    pub(crate) output: Box<dyn Fn(ProcessId, bool, Vec<String>) + Send + Sync>,
+}
+
+/// Why a process could not attach to a node.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum JoinError {
+    #[error(transparent)]
+    Unix(#[from] UnixError),
+    /// The node said no.
+    #[error("{message}")]
+    Refused { message: String },
+    /// The node said nothing, or nonsense.
+    #[error("the node at {path} does not answer as one: {message}", path = path.display())]
+    Silent { path: PathBuf, message: String },
+}
+
+/// What is made when a node has taken a process in.
+pub(crate) struct Joined {
+    pub(crate) process: Arc<Process>,
+    pub(crate) welcome: Welcome,
+    incoming: Incoming,
+    listener: Listener,
+}
+
+/// Attaches to the node that listens at `socket`.
+pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinError> {
+    let silent = |message: String| JoinError::Silent { path: socket.to_owned(), message };
+    let (connection, mut incoming) = unix::connect(socket, WELCOME_MAX).await?;
+    let words = mobula_wire::encode(hello).map_err(|error| silent(error.to_string()))?;
+    connection.send(FrameKind::Greeting, words.into()).map_err(|error| silent(error.to_string()))?;
+    let answer = match tokio::time::timeout(WELCOME_MAX, incoming.next()).await {
+        Ok(Ok(frame)) => frame,
+        Ok(Err(closed)) => return Err(silent(closed.to_string())),
+        Err(_) => return Err(silent(format!("nothing came within {WELCOME_MAX:?}"))),
+    };
+    let welcome = match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(&answer.body) {
+        Ok(FromNode::Welcome(welcome)) => welcome,
+        Ok(FromNode::Refused { message }) => return Err(JoinError::Refused { message }),
+        Ok(_) => return Err(silent("its first word is no welcome".into())),
+        Err(error) => return Err(silent(error.to_string())),
+    };
+    let me = welcome.process;
+    let roads = Roads::new(me, connection.clone(), Path::new(&welcome.folder), welcome.peer_secret.clone());
+    let listener = roads.listen().await?;
+    let process = Arc::new(Process {
+        me,
+        system: OnceLock::new(),
+        link: Link::new(connection),
+        roads: Arc::new(roads),
+        exchanges: Arc::default(),
+        targets: Targets::default(),
+        homes: Homes::default(),
+        tasks: Tasks::default(),
+        serving: Serving::default(),
+        ended: watch::Sender::new(None),
+        hooks: OnceLock::new(),
+    });
+    Ok(Joined { process, welcome, incoming, listener })
+}
+
+impl Joined {
+    /// Begins to listen, in the name of `system`.
+    pub(crate) fn begin(self, system: &Arc<System>, hooks: Hooks) -> Arc<Process> {
+        let Self { process, incoming, listener, .. } = self;
+        process.system.set(Arc::downgrade(system)).ok();
+        process.hooks.set(hooks).ok();
+        let runtime = arbiters::runtime();
+        runtime.spawn(process.clone().read_node(incoming));
+        runtime.spawn(process.clone().take_peers(listener));
+        runtime.spawn(process.clone().count());
+        process
+    }
+}
+
+impl Process {
+    /// The system of actors of this process, while its session lasts.
+    pub(crate) fn system(&self) -> Option<Arc<System>> {
+        self.system.get().and_then(Weak::upgrade)
+    }
+
+    /// Waits until this process is to end.
+    pub(crate) async fn ended(&self) -> DeathCause {
+        let mut ended = self.ended.subscribe();
+        match ended.wait_for(Option::is_some).await.map(|cause| cause.clone()) {
+            Ok(Some(cause)) => cause,
+            _ => DeathCause::Disconnected,
+        }
+    }
+
+    /// Says something that has no payload and no answer.
+    pub(crate) fn say(self: &Arc<Self>, to: ProcessId, talk: Talk) {
+        self.send(&Parcel { to, from: self.me, talk, payload: bytes::Bytes::new() });
+    }
+
+    /// Sends a parcel whose loss is found out by its receiver or at its receiver's death. A parcel for this process itself
+    /// is acted on at once.
+    pub(crate) fn send(self: &Arc<Self>, parcel: &Parcel) {
+        if let Err(cause) = self.roads.send(parcel) {
+            tracing::debug!(to = %parcel.to, %cause, "a word was not sent");
+            if let Some(system) = self.system() {
+                system.counters().add(Count::Refused);
+            }
+        }
+    }
+
+    async fn read_node(self: Arc<Self>, mut incoming: Incoming) {
+        while let Ok(Frame { kind, body }) = incoming.next().await {
+            match kind {
+                FrameKind::Parcel => self.take_parcel(&body),
+                FrameKind::Local => match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(&body) {
+                    Ok(said) => self.node_said(said),
+                    Err(error) => tracing::warn!(%error, "the node says what cannot be read"),
+                },
+                _ => {}
+            }
+        }
+        self.node_gone();
+    }
+
+    async fn take_peers(self: Arc<Self>, listener: Listener) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = self.ended() => return,
+            };
+            match accepted {
+                Ok((connection, incoming, _)) => {
+                    let process = self.clone();
+                    tokio::spawn(async move { process.read_peer(connection, incoming).await });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "no connection of another process can be taken");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    async fn read_peer(self: Arc<Self>, connection: Connection, mut incoming: Incoming) {
+        let Some(from) = self.roads.greeted(&connection, &mut incoming).await else { return };
+        while let Ok(Frame { kind, body }) = incoming.next().await {
+            match Parcel::decode(&body) {
+                Ok(parcel) if kind == FrameKind::Parcel && parcel.from == from => self.received(parcel),
+                Ok(_) => break,
+                Err(error) => tracing::warn!(%from, %error, "a parcel cannot be read"),
+            }
+        }
+        drop(connection);
+    }
+
+    fn take_parcel(self: &Arc<Self>, body: &bytes::Bytes) {
+        match Parcel::decode(body) {
+            Ok(parcel) => self.received(parcel),
+            Err(error) => tracing::warn!(%error, "a parcel cannot be read"),
+        }
+    }
+
+    fn node_said(self: &Arc<Self>, said: FromNode) {
+        match said {
+            FromNode::Granted { request, lease, process } => match self.link.answered(request) {
+                Some(Wanted::Home(actor)) => {
+                    self.drive_home(actor, Some(HomeInput::Granted { lease, process }));
+                }
+                Some(Wanted::Tasks(request)) => {
+                    let input = mobula_logic::dispatch::Input::Granted { request, lease, process };
+                    self.drive_tasks(Some(input));
+                }
+                _ => self.link.tell(&ToNode::Return { lease }),
+            },
+            FromNode::NoPlace { request, missing, for_ever } => match self.link.answered(request) {
+                Some(Wanted::Home(actor)) => {
+                    let reason = ExitReason::Failed(ErrorChain::message(format!("no place: {missing}")));
+                    self.drive_home(actor, Some(HomeInput::NoPlace { reason }));
+                }
+                Some(Wanted::Tasks(request)) => self.task_place_refused(request, &missing, for_ever),
+                _ => {}
+            },
+            FromNode::NameClaimed { request, owner } => {
+                if let Some(Wanted::Claim(sender)) = self.link.answered(request) {
+                    sender.send(owner).ok();
+                }
+            }
+            FromNode::NameFound { request, owner } => {
+                if let Some(Wanted::LookUp(sender)) = self.link.answered(request) {
+                    sender.send(owner).ok();
+                }
+            }
+            FromNode::KvValue { request, value } => {
+                if let Some(Wanted::Value(sender)) = self.link.answered(request) {
+                    sender.send(value).ok();
+                }
+            }
+            FromNode::Died(death) => self.died(&death),
+            FromNode::Capacity(resources) => {
+                if let Some(hooks) = self.hooks.get() {
+                    (hooks.capacity)(resources);
+                }
+            }
+            FromNode::List { request } => self.link.tell(&ToNode::Listing { request, items: self.listed() }),
+            FromNode::Output { process, is_stderr, lines } => {
+                if let Some(hooks) = self.hooks.get() {
+                    (hooks.output)(process, is_stderr, lines);
+                }
+            }
+            FromNode::Stop { cause } => {
+                self.ended.send_replace(Some(cause));
+            }
+            _ => tracing::debug!("the node says what this process does not know"),
+        }
+    }
+
+    /// A process or a whole node has ended: all that was with it is over, or goes on elsewhere.
+    pub(crate) fn died(self: &Arc<Self>, death: &Death) {
+        let is_gone = |process: ProcessId| home::concerns(death, process);
+        self.roads.forget(is_gone);
+        let boxed = || Box::new(death.clone());
+        let mut lost_tasks = Vec::new();
+        for waiting in self.exchanges.gone(is_gone) {
+            match waiting {
+                Waiting::Call { reply, entered } => {
+                    if let Some(entered) = entered {
+                        entered.send(Err(NotStarted::ProcessDied { death: boxed() })).ok();
+                    }
+                    if let Some(reply) = reply {
+                        (reply.answer)(Err(CallError::MayHaveRun(Unknown::ProcessDied { death: boxed() })));
+                    }
+                }
+                Waiting::Task { key, .. } => lost_tasks.push(key),
+                Waiting::Fetch { object, sender } => {
+                    sender.send(Err(CallError::ObjectLost { object, cause: boxed() })).ok();
+                }
+                Waiting::Stream { items } => {
+                    let error = CallError::MayHaveRun(Unknown::ProcessDied { death: boxed() });
+                    items.send(mobula_actor::deliver::EncodedItem::Failed(error)).ok();
+                }
+            }
+        }
+        self.tasks_died(death, &lost_tasks);
+        self.targets_died(death, is_gone);
+        self.homes_died(death);
+        self.serving_died(is_gone);
+        if let Some(system) = self.system() {
+            system.holders_gone(is_gone);
+            let reason = ExitReason::SupervisorDied(boxed());
+            for guest in system.guests().into_iter().filter(|guest| is_gone(guest.process)) {
+                let control = mobula_actor::Control::Stop { reason: reason.clone(), park: false };
+                system.control_local(guest, control);
+            }
+        }
+    }
+
+    /// The node is gone, and with it everything that is not in this process.
+    fn node_gone(self: &Arc<Self>) {
+        self.link.cut();
+        let node: NodeId = self.me.node();
+        let mut death = Death::of(node.into(), DeathCause::NodeKilled);
+        if self.ended.borrow().is_some() {
+            death.cause = DeathCause::JobStopped;
+        }
+        // Other nodes cannot be reached any more either.
+        let everybody = |process: ProcessId| process != self.me;
+        let mut nodes: Vec<NodeId> = self.exchanges.nodes();
+        nodes.push(node);
+        nodes.sort_unstable();
+        nodes.dedup();
+        for node in nodes {
+            self.died(&Death { process: node.into(), ..death.clone() });
+        }
+        self.targets_died(&death, everybody);
+        self.ended.send_if_modified(|ended| {
+            let is_new = ended.is_none();
+            ended.get_or_insert(DeathCause::NodeKilled);
+            is_new
+        });
+    }
+
+    /// Tells the node what was submitted here and how it ended, while that changes.
+    async fn count(self: Arc<Self>) {
+        let mut told = OutcomeCounters::default();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(COUNTERS_EVERY) => {}
+                _ = self.ended() => return,
+            }
+            let Some(system) = self.system() else { return };
+            let counters = system.counters();
+            let outcomes = Outcome::ALL.map(|outcome| (outcome.name().to_owned(), counters.outcomes(outcome)));
+            let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0).collect();
+            let now = OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes };
+            if now != told {
+                self.link.tell(&ToNode::Counters(now.clone()));
+                told = now;
+            }
+        }
+    }
+
+    /// What lives and waits here, for lists.
+    fn listed(&self) -> Vec<Listed> {
+        let Some(system) = self.system() else { return Vec::new() };
+        let actors = system.actors().into_iter().map(|actor| Listed {
+            id: actor.id.to_string(),
+            kind: "actor".into(),
+            name: actor.name.clone().unwrap_or_else(|| actor.type_name.to_owned()),
+            node_id: Some(self.me.node().to_string()),
+            state: format!("{:?}", actor.state).to_lowercase(),
+            incarnation: Some(actor.incarnation.0),
+            ..Listed::default()
+        });
+        actors.take(LISTED_MAX).collect()
+    }
+
+    /// Takes a name for an actor.
+    pub(crate) async fn claim(
+        &self,
+        name: &str,
+        actor: mobula_types::ActorId,
+    ) -> Result<mobula_types::ActorId, String> {
+        let (sender, owner) = oneshot::channel();
+        let name = name.to_owned();
+        let ask = |request| ToNode::ClaimName { request, namespace: None, name, actor };
+        self.link.ask(Wanted::Claim(sender), ask);
+        answer(owner).await.unwrap_or_else(|| Err("the node does not answer".into()))
+    }
+
+    /// Who has a name.
+    pub(crate) async fn look_up(&self, name: String) -> Option<mobula_types::ActorId> {
+        let (sender, owner) = oneshot::channel();
+        self.link.ask(Wanted::LookUp(sender), |request| ToNode::LookUpName { request, namespace: None, name });
+        answer(owner).await.flatten()
+    }
+
+    /// Reads, stores or removes a value of the job.
+    pub(crate) async fn value(&self, said: impl FnOnce(u64) -> ToNode) -> Result<Option<Vec<u8>>, String> {
+        let (sender, value) = oneshot::channel();
+        self.link.ask(Wanted::Value(sender), said);
+        answer(value).await.unwrap_or_else(|| Err("the node does not answer".into()))
+    }
+}
+
+/// Actors that one process lists at most: what fits in one word to its node.
+const LISTED_MAX: usize = 4_096;
+
+async fn answer<T>(receiver: oneshot::Receiver<T>) -> Option<T> {
+    tokio::time::timeout(ANSWER_MAX, receiver).await.ok()?.ok()
+}

@@ -1,0 +1,149 @@
+//! The ways of parcels: to processes of this host over a socket of their own, to all others through the node.
+//!
+//! All parcels of a pair of processes take one way, so their order holds. A direct way that cannot be made, or that has
+//! broken, leads through the node from then on: it knows who is dead, and says so.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use mobula_net::unix::{self, Listener};
+use mobula_net::{Connection, Incoming, SendError};
+use mobula_types::{NotStarted, ProcessId};
+use mobula_wire::local::{PeerHello, peer_socket};
+use mobula_wire::{FrameKind, PROTOCOL, Parcel};
+use parking_lot::Mutex;
+
+/// A process of this host answers in this time, or is spoken with through the node.
+const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// Parcels that wait for a direct way to be made; more go nowhere, and their senders are told that it is full.
+const WAITING_MAX: usize = 1 << 18;
+
+/// The ways of one process.
+pub(crate) struct Roads {
+    me: ProcessId,
+    node: Connection,
+    folder: PathBuf,
+    hello: Bytes,
+    secret: String,
+    ways: Mutex<HashMap<ProcessId, Way>>,
+}
+
+enum Way {
+    /// Parcels wait until it is made.
+    Making(Vec<Bytes>),
+    Direct(Connection),
+    ByNode,
+}
+
+impl Roads {
+    pub(crate) fn new(me: ProcessId, node: Connection, folder: &Path, secret: String) -> Self {
+        let hello = PeerHello { protocol: PROTOCOL, from: me, secret: secret.clone() };
+        let hello = mobula_wire::encode(&hello).map(Bytes::from).unwrap_or_default();
+        Self { me, node, folder: folder.to_owned(), hello, secret, ways: Mutex::default() }
+    }
+
+    /// Sends a parcel, behind all that were sent to the same process before.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not taken.
+    pub(crate) fn send(self: &Arc<Self>, parcel: &Parcel) -> Result<(), NotStarted> {
+        let body = parcel.encode().map_err(|error| NotStarted::TooLarge { bytes: error.count, max: error.max })?.into();
+        let to = parcel.to;
+        if to.node() != self.me.node() || to.number() == 0 {
+            return sent(self.node.send(FrameKind::Parcel, body));
+        }
+        let mut ways = self.ways.lock();
+        match ways.get_mut(&to) {
+            Some(Way::Direct(connection)) => match connection.send(FrameKind::Parcel, body) {
+                Err(SendError::Closed(_)) => {
+                    ways.insert(to, Way::ByNode);
+                    let body = parcel.encode().expect("it was encoded before").into();
+                    sent(self.node.send(FrameKind::Parcel, body))
+                }
+                done => sent(done),
+            },
+            Some(Way::ByNode) => sent(self.node.send(FrameKind::Parcel, body)),
+            Some(Way::Making(waiting)) if waiting.len() >= WAITING_MAX => {
+                Err(NotStarted::MailboxFull { waiting: waiting.len() })
+            }
+            Some(Way::Making(waiting)) => {
+                waiting.push(body);
+                Ok(())
+            }
+            None => {
+                ways.insert(to, Way::Making(vec![body]));
+                let roads = self.clone();
+                mobula_actor::arbiters::runtime().spawn(async move { roads.make(to).await });
+                Ok(())
+            }
+        }
+    }
+
+    /// A process has ended: what follows to it is answered by the node.
+    pub(crate) fn forget(&self, is_gone: impl Fn(ProcessId) -> bool) {
+        self.ways.lock().retain(|process, way| !is_gone(*process) || matches!(way, Way::Making(_)));
+    }
+
+    async fn make(self: Arc<Self>, to: ProcessId) {
+        let made = tokio::time::timeout(CONNECT_MAX, self.connect(to)).await.ok().flatten();
+        let mut ways = self.ways.lock();
+        let Some(Way::Making(waiting)) = ways.remove(&to) else { return };
+        let (way, connection) = match made {
+            Some(connection) => (Way::Direct(connection.clone()), connection),
+            None => (Way::ByNode, self.node.clone()),
+        };
+        for body in waiting {
+            if let Err(error) = connection.send(FrameKind::Parcel, body) {
+                tracing::debug!(%to, %error, "a parcel was not taken");
+            }
+        }
+        ways.insert(to, way);
+    }
+
+    async fn connect(&self, to: ProcessId) -> Option<Connection> {
+        let (connection, mut incoming) = unix::connect(&self.folder.join(peer_socket(to)), CONNECT_MAX).await.ok()?;
+        connection.send(FrameKind::Greeting, self.hello.clone()).ok()?;
+        let answer = incoming.next().await.ok()?;
+        if answer.kind != FrameKind::Greeting {
+            return None;
+        }
+        // Nothing more comes this way; its end must be seen, though.
+        mobula_actor::arbiters::runtime().spawn(async move { while incoming.next().await.is_ok() {} });
+        Some(connection)
+    }
+
+    /// Where others of this host reach this process.
+    pub(crate) async fn listen(&self) -> Result<Listener, unix::UnixError> {
+        Listener::bind(&self.folder.join(peer_socket(self.me))).await
+    }
+
+    /// Who is at the other end of a connection that was made to us; `None` when it is not of our job.
+    pub(crate) async fn greeted(&self, connection: &Connection, incoming: &mut Incoming) -> Option<ProcessId> {
+        let first = tokio::time::timeout(CONNECT_MAX, incoming.next()).await.ok()?.ok()?;
+        if first.kind != FrameKind::Greeting {
+            return None;
+        }
+        let hello: PeerHello = mobula_wire::decode(&first.body).ok()?;
+        let PeerHello { protocol, from, secret } = hello;
+        let is_ours = protocol == PROTOCOL && secret == self.secret && from.node() == self.me.node();
+        if !is_ours {
+            tracing::warn!(%from, "a process of another job was turned away");
+            return None;
+        }
+        connection.send(FrameKind::Greeting, Bytes::new()).ok()?;
+        Some(from)
+    }
+}
+
+fn sent(result: Result<(), SendError>) -> Result<(), NotStarted> {
+    result.map_err(|error| match error {
+        SendError::Full { frames, .. } => NotStarted::MailboxFull { waiting: frames },
+        SendError::TooLarge { bytes, max } => NotStarted::TooLarge { bytes, max },
+        SendError::Closed(_) => NotStarted::NoSession,
+    })
+}

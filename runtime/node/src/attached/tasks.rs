@@ -1,0 +1,304 @@
+//! Functions that run elsewhere: drives [`mobula_logic::dispatch`] for all tasks of this process.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+
+use mobula_actor::deliver::Payload;
+use mobula_actor::object::GetError;
+use mobula_actor::{CallState, clock};
+use mobula_logic::dispatch::{Dispatch, Input, Key, Output, Shape};
+use mobula_logic::task::{End, TaskSpec};
+use mobula_types::{
+    Attempt, CallError, Culprit, Death, LeaseId, NodeId, NotStarted, Outcome, PlacementSpec, ProcessId, StateMachine,
+    TaskId, Time, Unknown,
+};
+use mobula_wire::local::{RequestId, ToNode};
+use mobula_wire::parcel::TaskSpecWire;
+use mobula_wire::{ExchangeId, Parcel, Talk};
+use parking_lot::Mutex;
+
+use crate::encoded::{TaskFrame, TaskReply};
+
+use super::exchanges::Waiting;
+use super::link::Wanted;
+use super::process::Process;
+
+/// The tasks that this process has sent elsewhere, or is about to.
+#[derive(Default)]
+pub(crate) struct Tasks {
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    dispatch: Dispatch,
+    entries: HashMap<Key, Entry>,
+    shapes: HashMap<PlacementSpec, Shape>,
+    specs: Vec<PlacementSpec>,
+    requests: HashMap<u64, RequestId>,
+    /// Nodes where tasks were lost: others are preferred.
+    avoid: Vec<NodeId>,
+    /// The time for which a wake-up is under way.
+    alarm: Option<Time>,
+}
+
+struct Entry {
+    id: TaskId,
+    frame: TaskFrame,
+    reply: TaskReply,
+    /// What came of the last run.
+    last: Option<Result<Payload, GetError>>,
+    exchange: Option<ExchangeId>,
+}
+
+/// Nodes that are avoided at once.
+const AVOIDED_MAX: usize = 4;
+
+impl Process {
+    /// Takes a task whose arguments are encoded.
+    pub(crate) fn submit_task(self: &Arc<Self>, frame: TaskFrame, reply: TaskReply) {
+        let Some(system) = self.system().filter(|_| !self.link.is_cut()) else {
+            return reply.refuse(NotStarted::NoSession);
+        };
+        let place = match frame.options.place(frame.is_sync) {
+            Ok(place) => place,
+            Err(cause) => return reply.refuse(cause),
+        };
+        let id = system.next_task_id();
+        let call = reply.call.clone();
+        let key = {
+            let mut table = self.tasks.table.lock();
+            let shape = table.shape(place);
+            let spec = TaskSpec {
+                system_max: frame.options.max_retries,
+                application_max: 0,
+                at_most_once: frame.options.at_most_once,
+                deadline: frame.deadline,
+                seed: id.seq,
+            };
+            let key = table.dispatch.submit(clock::now(), id, shape, spec);
+            table.entries.insert(key, Entry { id, frame, reply, last: None, exchange: None });
+            key
+        };
+        self.drive_tasks(None);
+        let waker = Waker::from(Arc::new(GivenUp { process: self.clone(), key, id }));
+        if let Poll::Ready(()) = call.poll_cancelled(&mut Context::from_waker(&waker)) {
+            waker.wake();
+        }
+    }
+
+    /// Gives the dispatch an input, and does what it says.
+    pub(crate) fn drive_tasks(self: &Arc<Self>, input: Option<Input>) {
+        let mut resolved = Vec::new();
+        {
+            let mut table = self.tasks.table.lock();
+            if let Some(input) = input {
+                table.dispatch.handle(clock::now(), input);
+            }
+            while let Some(output) = table.dispatch.poll_output() {
+                self.perform_task(&mut table, output, &mut resolved);
+            }
+            self.set_alarm(&mut table);
+        }
+        for (entry, outcome) in resolved {
+            resolve(entry, outcome);
+        }
+    }
+
+    fn perform_task(self: &Arc<Self>, table: &mut Table, output: Output, resolved: &mut Vec<(Entry, Outcome)>) {
+        match output {
+            Output::AskLease { request, shape } => {
+                let (spec, avoid) = (table.specs[shape].clone(), table.avoid.clone());
+                let asked = self.link.ask(Wanted::Tasks(request), |request| ToNode::Lease { request, spec, avoid });
+                table.requests.insert(request, asked);
+            }
+            Output::TakeBack { request } => {
+                if let Some(request) = table.requests.remove(&request) {
+                    self.link.answered(request);
+                    self.link.tell(&ToNode::TakeBack { request });
+                }
+            }
+            Output::ReturnLease { lease } => self.link.tell(&ToNode::Return { lease }),
+            Output::Send { key, attempt, lease, process } => self.send_task(table, key, attempt, lease, process),
+            Output::CancelAttempt { key, process, .. } => {
+                let exchange = table.entries.get_mut(&key).and_then(|entry| entry.exchange.take());
+                if let Some(exchange) = exchange
+                    && self.exchanges.close(exchange, process).is_some()
+                {
+                    self.say(process, Talk::Cancel { exchange });
+                }
+            }
+            Output::Resolve { key, outcome, .. } => {
+                if let Some(entry) = table.entries.remove(&key) {
+                    resolved.push((entry, outcome));
+                }
+            }
+        }
+    }
+
+    fn send_task(self: &Arc<Self>, table: &mut Table, key: Key, attempt: Attempt, lease: LeaseId, process: ProcessId) {
+        let Some(entry) = table.entries.get_mut(&key) else { return };
+        let exchange = self.exchanges.open(process, Waiting::Task { key, attempt });
+        entry.exchange = Some(exchange);
+        let frame = &entry.frame;
+        let options = TaskSpecWire {
+            request: frame.options.request(frame.is_sync).unwrap_or_default(),
+            name: frame.options.name.clone(),
+        };
+        let refs = frame.pins.ids();
+        if !refs.is_empty() {
+            // Held once more for each run: the first may be lost.
+            self.keep_for_others(frame.pins.again().hand_to(process));
+        }
+        let talk = Talk::Task {
+            exchange,
+            task: entry.id,
+            attempt,
+            lease,
+            function: frame.function,
+            schema: frame.schema,
+            options,
+            left: frame.deadline.left(clock::now()),
+            given: frame.given,
+            refs,
+        };
+        let parcel = Parcel { to: process, from: self.me, talk, payload: frame.args.clone() };
+        if let Err(cause) = self.roads.send(&parcel) {
+            self.exchanges.close(exchange, process);
+            entry.last = Some(Err(CallError::NotStarted(cause)));
+            table.dispatch.handle(clock::now(), Input::TurnedAway { key, attempt });
+        }
+    }
+
+    /// What a run came to, as the process says where it ran.
+    pub(crate) fn task_answered(self: &Arc<Self>, key: Key, attempt: Attempt, answer: Result<Payload, GetError>) {
+        let end = match &answer {
+            Ok(_) => Input::Finished { key, attempt, end: End::Ok },
+            Err(CallError::Panicked(_)) => Input::Finished { key, attempt, end: End::Panicked },
+            // What its process could not even begin is not better elsewhere: types, bytes, arguments.
+            Err(CallError::NotStarted(NotStarted::NoSession | NotStarted::QueueFull { .. })) => {
+                Input::TurnedAway { key, attempt }
+            }
+            Err(_) => Input::Finished { key, attempt, end: End::ApplicationError },
+        };
+        if let Some(entry) = self.tasks.table.lock().entries.get_mut(&key) {
+            entry.last = Some(answer);
+            entry.exchange = None;
+        }
+        self.drive_tasks(Some(end));
+    }
+
+    /// Processes have ended, and with them what ran there.
+    pub(crate) fn tasks_died(self: &Arc<Self>, death: &Death, lost: &[Key]) {
+        let culprits: Vec<TaskId> = death
+            .culprits
+            .iter()
+            .filter_map(|culprit| match culprit {
+                Culprit::Task(task) => Some(*task),
+                Culprit::Actor(_) => None,
+            })
+            .collect();
+        {
+            let mut table = self.tasks.table.lock();
+            for key in lost {
+                if let Some(entry) = table.entries.get_mut(key) {
+                    let death = Box::new(death.clone());
+                    entry.last = Some(Err(CallError::MayHaveRun(Unknown::ProcessDied { death })));
+                    entry.exchange = None;
+                }
+            }
+            if death.process.number() == 0 {
+                let node = death.process.node();
+                table.avoid.retain(|avoided| *avoided != node);
+                table.avoid.push(node);
+                let surplus = table.avoid.len().saturating_sub(AVOIDED_MAX);
+                table.avoid.drain(..surplus);
+            }
+        }
+        // A whole node's death accuses nobody in particular: it is a failure of the system for all that ran there.
+        let culprits = (!death.culprits.is_empty() || death.process.number() != 0).then_some(culprits);
+        self.drive_tasks(Some(Input::ProcessDied { process: death.process, culprits }));
+    }
+
+    pub(crate) fn task_place_refused(self: &Arc<Self>, request: u64, missing: &str, for_ever: bool) {
+        if for_ever {
+            let mut table = self.tasks.table.lock();
+            table.requests.remove(&request);
+            for entry in table.entries.values_mut().filter(|entry| entry.exchange.is_none()) {
+                let cause = NotStarted::Unschedulable { missing: missing.to_owned() };
+                entry.last.get_or_insert(Err(CallError::NotStarted(cause)));
+            }
+        }
+        self.drive_tasks(Some(Input::NoPlace { request, for_ever }));
+    }
+
+    fn set_alarm(self: &Arc<Self>, table: &mut Table) {
+        let Some(at) = table.dispatch.next_timeout() else { return };
+        if table.alarm.is_some_and(|alarm| alarm <= at) {
+            return;
+        }
+        table.alarm = Some(at);
+        let process = Arc::downgrade(self);
+        mobula_actor::arbiters::runtime().spawn(async move {
+            tokio::time::sleep(at.since(clock::now())).await;
+            let Some(process) = process.upgrade() else { return };
+            {
+                let mut table = process.tasks.table.lock();
+                if table.alarm == Some(at) {
+                    table.alarm = None;
+                }
+            }
+            process.drive_tasks(Some(Input::Tick));
+        });
+    }
+}
+
+impl Table {
+    fn shape(&mut self, place: PlacementSpec) -> Shape {
+        match self.shapes.get(&place) {
+            Some(shape) => *shape,
+            None => {
+                let shape = self.specs.len();
+                self.specs.push(place.clone());
+                self.shapes.insert(place, shape);
+                shape
+            }
+        }
+    }
+}
+
+/// Tells whoever waits for a task how it ended.
+fn resolve(entry: Entry, outcome: Outcome) {
+    let Entry { frame, reply, last, .. } = entry;
+    let answer = match (outcome, last) {
+        (Outcome::Ok, Some(Ok(payload))) => Ok(payload),
+        (Outcome::Cancelled, _) => Err(CallError::Cancelled),
+        (Outcome::DeadlineExceeded, _) => Err(CallError::DeadlineExceeded { given: frame.given }),
+        (_, Some(Err(error))) => Err(error),
+        (Outcome::NotStarted, _) => {
+            let missing = "no place for it came".to_owned();
+            Err(CallError::NotStarted(NotStarted::Unschedulable { missing }))
+        }
+        _ => Err(CallError::MayHaveRun(Unknown::NoReply)),
+    };
+    (reply.answer)(answer);
+}
+
+/// Gives a task up when its submitter does.
+struct GivenUp {
+    process: Arc<Process>,
+    key: Key,
+    id: TaskId,
+}
+
+impl Wake for GivenUp {
+    fn wake(self: Arc<Self>) {
+        let Self { process, key, id } = &*self;
+        // Keys are given out again: it may be another task's by now.
+        let is_it = process.tasks.table.lock().entries.get(key).is_some_and(|entry| entry.id == *id);
+        if is_it {
+            process.drive_tasks(Some(Input::Cancel { key: *key }));
+        }
+    }
+}
