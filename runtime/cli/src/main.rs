@@ -57,6 +57,8 @@ fn main() -> ExitCode {
     if let Some(code) = mobula_node::daemon::workers::warden::run_if_warden() {
         return code;
     }
+    // A program like any other: what measures a cluster is started by its nodes as their worker.
+    mobula_node::attached::run_if_worker();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| "warn".into()))
