@@ -462,7 +462,7 @@ impl World {
             (9, _) if !moves(name) => {
                 if let Some((actor, _)) = node.held.remove(&key) {
                     self.saw("name is released");
-                    self.tell(host, Up::Directory(directory::Input::Release { key, actor }));
+                    self.tell(host, Up::Directory(directory::Input::Release { node: id, key, actor }));
                 }
             }
             (10 | 11, Some(job)) => {
