@@ -129,9 +129,13 @@ impl Routes {
         self.members.read().get(&node).copied()
     }
 
-    /// Nothing of this node's processes is known any more.
+    /// Nothing of this node's processes is known any more; what was said to them last still leaves.
     pub(crate) fn clear_local(&self) {
-        self.local.write().clear();
+        for (_, route) in self.local.write().drain() {
+            if let Route::Socket(connection) = route {
+                connection.close("this node was given up by its cluster");
+            }
+        }
     }
 
     /// Says something to one of this node's processes.
