@@ -49,6 +49,7 @@ enum Verb {
     Logs(cluster::logs::Args),
     Token(cluster::token::Args),
     Drain(cluster::drain::Args),
+    Submit(cluster::submit::Args),
     StopJob(cluster::stop_job::Args),
 }
 
@@ -57,6 +58,8 @@ fn main() -> ExitCode {
     if let Some(code) = mobula_node::daemon::workers::warden::run_if_warden() {
         return code;
     }
+    // A program like any other: what measures a cluster is started by its nodes as their worker.
+    mobula_node::attached::run_if_worker();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| "warn".into()))
@@ -74,6 +77,7 @@ fn main() -> ExitCode {
         Verb::Logs(args) => cluster::logs::run(&args),
         Verb::Token(args) => cluster::token::run(&args),
         Verb::Drain(args) => cluster::drain::run(&args),
+        Verb::Submit(args) => cluster::submit::run(&args),
         Verb::StopJob(args) => cluster::stop_job::run(&args),
     };
     exit::code(done)

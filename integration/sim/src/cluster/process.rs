@@ -549,7 +549,8 @@ impl World {
             0 => Decides::Supervisor,
             1 => Decides::Policy(RestartPolicy::temporary()),
             _ => {
-                let intensity = Intensity { restarts_max: 3, ..Intensity::default() };
+                let restarts_max = self.rng.below(4) as u32;
+                let intensity = Intensity { restarts_max, ..Intensity::default() };
                 Decides::Policy(RestartPolicy { intensity, ..RestartPolicy::default() })
             }
         };

@@ -101,8 +101,11 @@ pub enum Input {
         /// What it wants.
         claim: Claim,
     },
-    /// An actor has ended for good, and its name is free.
+    /// An actor has ended for good, says its home or the place where it lived. Its name is free, or is as soon as
+    /// nobody acts under it elsewhere.
     Release {
+        /// Which node says so.
+        node: NodeId,
         /// The name.
         key: NameKey,
         /// Who had it.
@@ -381,7 +384,7 @@ impl StateMachine for Directory {
             Input::NodeDied { node, cause } => self.handle_ended(now, &cause, |process| process.node() == node),
             Input::ProcessDied { process, cause } => self.handle_ended(now, &cause, |other| other == process),
             Input::Claim { ask, node, claim } => self.handle_claim(now, ask, node, claim),
-            Input::Release { key, actor } => self.names.release(now, &key, actor, &mut self.outputs),
+            Input::Release { node, key, actor } => self.names.release(now, node, &key, actor, &mut self.outputs),
             Input::Stopped { node, key, fencing, culprit } => {
                 self.names.handle_stopped(now, node, &key, fencing, culprit, &mut self.outputs);
             }

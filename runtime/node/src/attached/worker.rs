@@ -64,6 +64,7 @@ async fn run(role: Role) -> i32 {
     let process = joined.begin(&system, hooks);
     let attached = Attached { process: process.clone(), spawns_roots_away: false };
     assert!(system.set_deliver(Arc::new(attached)).is_ok(), "a new system delivers nothing");
+    host.seat.set(process.clone()).ok();
     let road = process.clone();
     // What a function or actor starts in turn runs beside it, unless it asks for a place of its own.
     host.run_some_at(

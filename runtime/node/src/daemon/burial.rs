@@ -3,7 +3,7 @@
 use mobula_logic::scheduler;
 use mobula_types::{Death, DeathCause, JobId, ProcessId, StateMachine};
 use mobula_wire::cluster::{ClusterTalk, ToHead};
-use mobula_wire::local::FromNode;
+use mobula_wire::local::{FromNode, peer_socket};
 
 use super::roster::Kind;
 use super::state::{END_GRACE, State};
@@ -37,6 +37,8 @@ impl State {
         let process = death.process;
         let Some(resident) = self.roster.leave(process) else { return };
         let now = self.clock.now();
+        // One that was killed leaves the socket at which others reached it.
+        std::fs::remove_file(self.config.folder.join(peer_socket(process))).ok();
         match &resident.kind {
             Kind::Worker { start, .. } if !resident.is_attached => {
                 let why = death.to_string();
