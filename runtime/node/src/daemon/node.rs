@@ -69,8 +69,15 @@ impl Node {
         let joined = Joined::join(&config, &routes, &inputs, clock).await?;
         let Joined { id, addr, membership, admission, sent, seat, events: mesh_events, pin, credentials } = joined;
         let head_of = seat.clone();
-        let mut state =
-            State::new(config, (membership, Renewal::new(credentials)), clock, routes.clone(), (workers, programs.clone()), seat, inputs.clone());
+        let mut state = State::new(
+            config,
+            (membership, Renewal::new(credentials)),
+            clock,
+            routes.clone(),
+            (workers, programs.clone()),
+            seat,
+            inputs.clone(),
+        );
         state.begin(admission, sent);
         state.set_hello();
         let reader = tokio::spawn(gate::read(mesh_events, routes.clone(), inputs.clone(), head_of));
