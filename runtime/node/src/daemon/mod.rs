@@ -31,6 +31,7 @@ mod membership;
 mod node;
 mod peers;
 mod placing;
+mod renewal;
 mod roster;
 mod routes;
 mod seat;
