@@ -27,6 +27,9 @@ pub const DASHBOARD_PORT: u16 = 8265;
 /// with little to spare.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
+/// The longest until a driver's work has begun: its program, which is large when it is not optimised, goes to all nodes.
+const BEGUN_WITHIN: Duration = Duration::from_secs(60);
+
 /// The longest that a command line may take.
 const TOOL_WITHIN: Duration = Duration::from_secs(20);
 
@@ -299,7 +302,7 @@ impl Cluster {
     /// It did not join.
     pub fn drive(&self, node: usize, name: &str, words: &[&str]) -> Result<Driver> {
         let mut process = self.start_program(node, name, "mobula-workload", words)?;
-        process.line(READY, READY_WITHIN)?;
+        process.line(READY, BEGUN_WITHIN)?;
         Ok(Driver { process })
     }
 }
