@@ -35,6 +35,9 @@ Examples:
   mobula start --head                     begin a cluster on this host
 ";
 
+/// What is logged unless `MOBULA_LOG` says otherwise. Bytes of anybody that are no HTTP are no error of ours.
+const USUAL_LOG: &str = "warn,actix_http::h1::dispatcher=off";
+
 #[derive(Subcommand)]
 enum Verb {
     Serve(serve::Args),
@@ -62,7 +65,7 @@ fn main() -> ExitCode {
     mobula_node::attached::run_if_worker();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| USUAL_LOG.into()))
         .init();
     let done = match Command::parse().verb {
         Verb::Serve(args) => serve::run(&args),

@@ -41,7 +41,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     exit::until_signal(async {
         let mut asked = Node::of(&args.which).await?;
         let is_asked = asked.id() == args.node;
-        asked.ask(ToolQuestion::Drain { node: args.node }).await?;
+        let told = asked.ask(ToolQuestion::Drain { node: args.node }).await;
+        told.with_context(|| format!("drain {}", args.node))?;
         if args.no_wait {
             anstream::println!("{} takes nothing new, and ends in 30 s at most", args.node);
             return Ok(());

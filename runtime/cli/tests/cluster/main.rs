@@ -134,7 +134,7 @@ fn a_stopped_node_is_gone() {
     let mut head = Node::head();
     head.told(&["stop"]);
     assert!(head.wait().success());
-    assert!(!head.base().join("0/node.sock").exists());
+    assert!(!head.base().join(head.port.to_string()).join("node.sock").exists());
     let said = head.ask(&["status"]);
     assert!(said.err.contains("no node runs on this host"), "{said:?}");
 }

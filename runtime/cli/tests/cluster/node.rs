@@ -1,17 +1,17 @@
 //! A node in a folder of its own, and the command line beside it.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// The longest that a test waits for anything: ten times what takes longest, a node that waits for its head.
-pub const PATIENCE: Duration = Duration::from_secs(100);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(100);
 
 /// The command, in an environment that names no cluster but the one in `base`.
-pub fn mobula(base: &Path, words: &[&str]) -> Command {
+pub(crate) fn mobula(base: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mobula"));
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("MOBULA_") {
@@ -24,14 +24,14 @@ pub fn mobula(base: &Path, words: &[&str]) -> Command {
 
 /// What a command said, and how it ended.
 #[derive(Debug)]
-pub struct Said {
-    pub code: i32,
-    pub out: String,
-    pub err: String,
+pub(crate) struct Said {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 /// Runs a command to its end.
-pub fn run(mut command: Command) -> Said {
+pub(crate) fn run(mut command: Command) -> Said {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let pid = child.id();
     let (done, ended) = mpsc::channel();
@@ -43,54 +43,52 @@ pub fn run(mut command: Command) -> Said {
 }
 
 /// A head in the foreground. When it is dropped it is killed.
-pub struct Node {
+pub(crate) struct Node {
     base: tempfile::TempDir,
     child: Child,
-    /// What it said when it was ready.
-    pub said: Vec<String>,
+    /// Where it is for other nodes, and which folder it has.
+    pub(crate) port: u16,
     /// Where its state is over HTTP.
-    pub http: u16,
+    pub(crate) http: u16,
 }
 
 impl Node {
-    pub fn head() -> Self {
+    pub(crate) fn head() -> Self {
         let base = tempfile::tempdir().unwrap();
-        let http = free_port();
-        let port = http.to_string();
-        let (child, said) = start(base.path(), &["--head", "--port", "0", "--dashboard-port", &port]);
-        Self { base, child, said, http }
+        let (port, http) = (free_port(), free_port());
+        let words = ["--head", "--port", &port.to_string(), "--dashboard-port", &http.to_string()];
+        let child = start(base.path(), &words);
+        Self { base, child, port, http }
     }
 
-    pub fn base(&self) -> &Path {
+    pub(crate) fn base(&self) -> &Path {
         self.base.path()
     }
 
     /// Another node of its cluster, on a port of its own.
-    pub fn member(&self, port: u16) -> Member {
-        let head = self.said[0].rsplit(' ').next().unwrap().to_owned();
-        let address = format!("--address={}", head.replace("0.0.0.0", "127.0.0.1"));
-        let (child, _) = start(self.base(), &[&address, "--port", &port.to_string()]);
-        Member(child)
+    pub(crate) fn member(&self, port: u16) -> Member {
+        let address = format!("--address=127.0.0.1:{}", self.port);
+        Member(start(self.base(), &[&address, "--port", &port.to_string()]))
     }
 
     /// Runs the command line to its end.
-    pub fn ask(&self, words: &[&str]) -> Said {
+    pub(crate) fn ask(&self, words: &[&str]) -> Said {
         run(mobula(self.base(), words))
     }
 
     /// The same, and it must end well.
-    pub fn told(&self, words: &[&str]) -> String {
+    pub(crate) fn told(&self, words: &[&str]) -> String {
         let said = self.ask(words);
         assert_eq!(said.code, 0, "mobula {words:?}: {said:?}");
         said.out
     }
 
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         wait(&mut self.child)
     }
 
     /// What comes back for some bytes over HTTP, until the other end closes.
-    pub fn http(&self, request: &str) -> String {
+    pub(crate) fn http(&self, request: &str) -> String {
         let mut stream = TcpStream::connect(("127.0.0.1", self.http)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
@@ -108,10 +106,10 @@ impl Drop for Node {
 }
 
 /// Another node of a cluster. When it is dropped it is killed.
-pub struct Member(Child);
+pub(crate) struct Member(Child);
 
 impl Member {
-    pub fn wait(&mut self) -> ExitStatus {
+    pub(crate) fn wait(&mut self) -> ExitStatus {
         wait(&mut self.0)
     }
 }
@@ -123,12 +121,19 @@ impl Drop for Member {
     }
 }
 
-/// A port that was free a moment ago.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// A port that was free a moment ago, for datagrams and for streams.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let udp = UdpSocket::bind("0.0.0.0:0").unwrap();
+        let port = udp.local_addr().unwrap().port();
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
-fn start(base: &Path, words: &[&str]) -> (Child, Vec<String>) {
+/// Starts a node, and waits until it says that it is ready.
+fn start(base: &Path, words: &[&str]) -> Child {
     let mut command = mobula(base, &["start", "--block"]);
     let mut child = command.args(words).stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
@@ -143,7 +148,7 @@ fn start(base: &Path, words: &[&str]) -> (Child, Vec<String>) {
         panic!("{command:?} is not ready")
     });
     assert!(!lines.is_empty(), "{command:?} ended: {:?}", child.wait());
-    (child, lines)
+    child
 }
 
 fn wait(child: &mut Child) -> ExitStatus {

@@ -34,7 +34,7 @@ fn a_program_starts_where_and_with_what_it_was_told() {
     let words = ["submit", "--working-dir", folder, "--env", "SEED=7", "--", "sh", "-c"];
     let script = "pwd; echo $SEED $MOBULA_ADDRESS; cat";
     let said = head.told(&[&words[..], &[script]].concat());
-    let node = head.base().join("0");
+    let node = head.base().join(head.port.to_string());
     assert_eq!(said, format!("{folder}\n7 {}\n", node.display()), "and its standard input is empty");
 }
 
