@@ -101,7 +101,8 @@ pub mod __private {
     };
     pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
     pub use mobula_types::{
-        CallError, Error, ErrorChain, ExitReason, Intensity, NoError, NotStarted, Restart, RestartPolicy,
+        CallError, Error, ErrorChain, ExitReason, Intensity, NoError, NodeId, NotStarted, PlacementStrategy, Restart,
+        RestartPolicy,
     };
     pub use serde;
 
