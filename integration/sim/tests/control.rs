@@ -6,7 +6,7 @@ use mobula_sim::{campaign, control};
 
 #[test]
 fn one_head_one_holder_and_nothing_forgotten() {
-    campaign::run(control::run, KEPT, 300, FLOORS);
+    campaign::run(control::run, KEPT, 2_500, FLOORS);
 }
 
 const PLANTED: &[(Mutant, &str)] = &[

@@ -61,6 +61,14 @@ impl Chief {
         self.full_until.is_some() || self.read_only().is_some()
     }
 
+    /// Whether the disk knows of these deaths.
+    pub(super) fn has_kept(&self, dead: &BTreeSet<NodeId>) -> bool {
+        dead.iter().all(|node| match self.disk.get(&RecordKey::Node(*node)) {
+            Some(Record::Node(record)) => record.death.is_some(),
+            _ => true,
+        })
+    }
+
     pub(super) fn runs_at(&self, now: Time) -> bool {
         self.is_up() && self.paused_until.is_none_or(|until| until <= now)
     }

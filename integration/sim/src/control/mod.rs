@@ -247,7 +247,8 @@ impl World {
         let index = self.rng.below(self.nodes.len() as u64) as usize;
         let span = Duration::from_millis(self.rng.below(14_000));
         match self.rng.below(12) {
-            0 | 1 if self.chief.is_up() && !self.chief.is_full() => {
+            // What is told while the disk is full may be lost with the head: a death is not held back for a disk.
+            0 | 1 if self.chief.is_up() && !self.chief.is_full() && self.chief.has_kept(self.witness.dead()) => {
                 self.coverage.saw("head crashes");
                 self.crash_head();
                 let delay = self.rng.span(3_000);

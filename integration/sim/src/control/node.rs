@@ -87,7 +87,7 @@ impl Node {
             lease,
             is_cut,
             cut_until,
-            trouble: now,
+            trouble: cut_until.max(now),
             heard: now,
             ..Self::new(index, rate, mutant)
         };
@@ -107,7 +107,7 @@ impl Node {
 
     pub(super) fn pause(&mut self, now: Time, until: Time) {
         self.paused_until = Some(until);
-        self.trouble = until.max(now);
+        self.trouble = self.trouble.max(until).max(now);
     }
 
     pub(super) fn cut(&mut self, now: Time, until: Time, up: bool, down: bool) {
@@ -191,7 +191,7 @@ impl World {
         let ticks = node.ticks;
         self.obey_lease(index);
         match self.nodes[index].id.filter(|_| self.nodes[index].is_connected) {
-            Some(id) if ticks % 2 == 0 => {
+            Some(id) if ticks.is_multiple_of(2) => {
                 let node = &mut self.nodes[index];
                 node.beat += 1;
                 node.lease.handle(local, lease::Input::Sent { number: node.beat });

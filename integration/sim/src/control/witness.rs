@@ -32,6 +32,11 @@ impl Witness {
         self.dead.insert(node);
     }
 
+    /// Whose death was told.
+    pub(super) fn dead(&self) -> &BTreeSet<NodeId> {
+        &self.dead
+    }
+
     /// Who has this id.
     pub(super) fn host(&self, node: NodeId) -> Option<(Index, u64)> {
         self.given.get(&node).copied()

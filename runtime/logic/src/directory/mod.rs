@@ -508,6 +508,21 @@ impl Directory {
         self.names.term(node)
     }
 
+    /// What was to be said and had to wait, as it is by now: a name may have ended meanwhile, and then nobody is told that
+    /// it is his.
+    pub fn as_it_stands(&self, said: Output) -> Output {
+        match said {
+            Output::Claimed { ask, key, result: Ok(grant) } if !self.names.stands(&key, grant.fencing) => {
+                Output::Claimed { ask, key, result: Err(NameRefusal::Ended) }
+            }
+            Output::Found { ask, key, .. } => {
+                let grant = self.names.look_up(&key);
+                Output::Found { ask, key, grant }
+            }
+            other => other,
+        }
+    }
+
     /// Every job that is known, those that have ended among them.
     pub fn jobs(&self) -> impl Iterator<Item = &JobRecord> {
         self.jobs.all()

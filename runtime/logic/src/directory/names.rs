@@ -81,6 +81,9 @@ pub enum NameRefusal {
     /// The actor's home has ended, and with it the actor.
     #[error("the process that spawned the actor has ended")]
     HomeEnded,
+    /// The name was granted and has ended before that could be said.
+    #[error("the name has ended meanwhile: claim it again")]
+    Ended,
     /// The job has ended.
     #[error("{job} has ended")]
     JobEnded {
@@ -234,6 +237,12 @@ impl Names {
 
     pub(super) fn look_up(&self, key: &NameKey) -> Option<Grant> {
         self.entries.get(key).filter(|entry| !entry.is_ending).map(Entry::grant)
+    }
+
+    /// Whether a grant is the newest of its name, and somebody may act under it.
+    pub(super) fn stands(&self, key: &NameKey, fencing: Fencing) -> bool {
+        let is_it = |entry: &Entry| entry.fencing == fencing && !matches!(entry.hold, Hold::Over { .. });
+        self.entries.get(key).is_some_and(is_it)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (&NameKey, Grant)> {
@@ -473,11 +482,9 @@ impl Names {
         let (is_there, is_home) = (entry.node == node, actor.process.node() == node);
         match entry.hold {
             // DIR-1: a later life of it may act elsewhere.
-            Hold::Held { .. } | Hold::Stopping { .. } if !is_there => {
-                if is_home && !entry.is_ending {
-                    self.end(now, key, outputs);
-                }
-            }
+            Hold::Held { .. } if !is_there && is_home => self.end(now, key, outputs),
+            Hold::Stopping { .. } if !is_there && is_home && !entry.is_ending => self.end(now, key, outputs),
+            Hold::Held { .. } | Hold::Stopping { .. } if !is_there => {}
             _ if is_there || is_home => self.remove(now, key, outputs),
             _ => {}
         }
