@@ -101,7 +101,7 @@ async fn main() -> Result<()> {
     let server = Server::spawn(TRUTH.len()).name("weights").await?;
     let mut trainers = Vec::new();
     for part in 0..TRAINERS {
-        trainers.push(Trainer::spawn(part, server.clone()).spread().await?);
+        trainers.push(Trainer::spawn(part, server.clone()).spread_nodes().await?);
     }
     let runs: Vec<ObjectRef<usize>> = trainers.iter().map(|trainer| trainer.train(STEPS).submit()).collect();
     for (part, late) in mobula::get(runs).await?.iter().enumerate() {

@@ -27,6 +27,9 @@ pub const DASHBOARD_PORT: u16 = 8265;
 /// with little to spare.
 const READY_WITHIN: Duration = Duration::from_secs(10);
 
+/// The longest until a driver's work has begun: its program, which is large when it is not optimised, goes to all nodes.
+const BEGUN_WITHIN: Duration = Duration::from_secs(60);
+
 /// The longest that a command line may take.
 const TOOL_WITHIN: Duration = Duration::from_secs(20);
 
@@ -144,6 +147,8 @@ impl Cluster {
         command.args(["--port", &PORT.to_string()]);
         if node == 0 {
             command.args(["--head", "--num-cpus", &self.plan.head_cpus.to_string()]);
+            // These hosts have no way out, by which a head would know its address.
+            command.args(["--host", &self.host(0).ip().to_string()]);
             command.args(["--dashboard-port", &DASHBOARD_PORT.to_string()]);
         } else {
             command.args(["--address", &self.address(), "--num-cpus", &self.plan.cpus.to_string()]);
@@ -297,7 +302,7 @@ impl Cluster {
     /// It did not join.
     pub fn drive(&self, node: usize, name: &str, words: &[&str]) -> Result<Driver> {
         let mut process = self.start_program(node, name, "mobula-workload", words)?;
-        process.line(READY, READY_WITHIN)?;
+        process.line(READY, BEGUN_WITHIN)?;
         Ok(Driver { process })
     }
 }

@@ -14,7 +14,7 @@ use crate::traces;
 pub const SETTLED: Duration = Duration::from_secs(10);
 
 /// What a node may hold more than before, when all work is done: buffers that grew once and stay, pages of its allocator.
-const RSS_SLACK_BYTES: u64 = 48 << 20;
+const MEMORY_SLACK_BYTES: u64 = 32 << 20;
 
 /// Descriptors that a node may hold more than before: connections that the work was the first to need.
 const DESCRIPTORS_SLACK: usize = 4;
@@ -47,15 +47,18 @@ pub fn findings(report: &Report) -> Vec<String> {
 pub struct Holdings(BTreeMap<u32, Held>);
 
 struct Held {
-    rss_bytes: u64,
+    /// Memory that is no file's: pages of its program come as its code is used, and stay.
+    bytes: u64,
     descriptors: usize,
 }
 
 impl Holdings {
     /// What the nodes hold now.
     pub fn of(cluster: &Cluster) -> Self {
-        let held =
-            |pid| Held { rss_bytes: traces::rss_bytes(pid).unwrap_or(0), descriptors: traces::descriptors(pid).len() };
+        let held = |pid| Held {
+            bytes: traces::anonymous_bytes(pid).unwrap_or(0),
+            descriptors: traces::descriptors(pid).len(),
+        };
         Self(cluster.node_pids().map(|pid| (pid, held(pid))).collect())
     }
 
@@ -85,19 +88,19 @@ impl Holdings {
                 findings.push(format!("on host {}: {pid} `{}`", host.number(), traces::command_line(pid)));
             }
         }
-        let rss_bytes_most = self.0.values().map(|held| held.rss_bytes).max().unwrap_or(0);
+        let bytes_most = self.0.values().map(|held| held.bytes).max().unwrap_or(0);
         let descriptors_most = self.0.values().map(|held| held.descriptors).max().unwrap_or(0);
         for pid in nodes {
-            let (rss_bytes_before, descriptors_before) =
-                self.0.get(&pid).map_or((rss_bytes_most, descriptors_most), |held| (held.rss_bytes, held.descriptors));
+            let (bytes_before, descriptors_before) =
+                self.0.get(&pid).map_or((bytes_most, descriptors_most), |held| (held.bytes, held.descriptors));
             let descriptors = traces::descriptors(pid);
             if descriptors.len() > descriptors_before + DESCRIPTORS_SLACK {
                 findings
                     .push(format!("node {pid} holds {} descriptors, before {descriptors_before}", descriptors.len()));
             }
-            let rss_bytes = traces::rss_bytes(pid).unwrap_or(0);
-            if rss_bytes > rss_bytes_before + RSS_SLACK_BYTES {
-                findings.push(format!("node {pid} holds {rss_bytes} bytes, before {rss_bytes_before}"));
+            let bytes = traces::anonymous_bytes(pid).unwrap_or(0);
+            if bytes > bytes_before + MEMORY_SLACK_BYTES {
+                findings.push(format!("node {pid} holds {bytes} bytes, before {bytes_before}"));
             }
         }
         findings

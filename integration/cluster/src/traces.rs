@@ -32,6 +32,12 @@ pub fn parent(pid: u32) -> Option<u32> {
     status_field(pid, "PPid:")?.parse().ok()
 }
 
+/// Its resident memory in bytes that is no file's: what it has taken for its data.
+pub fn anonymous_bytes(pid: u32) -> Option<u64> {
+    let kilobytes: u64 = status_field(pid, "RssAnon:")?.strip_suffix(" kB")?.trim().parse().ok()?;
+    Some(kilobytes * 1024)
+}
+
 /// Its resident memory in bytes.
 pub fn rss_bytes(pid: u32) -> Option<u64> {
     let kilobytes: u64 = status_field(pid, "VmRSS:")?.strip_suffix(" kB")?.trim().parse().ok()?;

@@ -69,7 +69,7 @@ pub(crate) async fn run(load: &Load, finish: Finish) -> Done {
 
 async fn keep(number: usize, record: PathBuf, finish: Finish) -> Done {
     let mut done = Done::default();
-    let ledger = match Ledger::spawn(number, record.clone()).spread().await {
+    let ledger = match Ledger::spawn(number, record.clone()).spread_nodes().num_cpus(0.01).await {
         Ok(ledger) => ledger,
         Err(error) => {
             done.disorder.push(format!("ledger {number} did not start: {error}"));

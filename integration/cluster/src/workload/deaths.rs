@@ -73,7 +73,7 @@ fn fill_memory() -> u64 {
 }
 
 pub(crate) async fn show(Args { how }: Args) -> Result<()> {
-    let mortal = Mortal::spawn().spread().await?;
+    let mortal = Mortal::spawn().num_cpus(1.0).await?;
     println!("{READY}{}", std::process::id());
     let error = mortal.die(how).no_timeout().await.map_or_else(|error| error, |_| unreachable!("nobody returns"));
     println!("{REPORT}{}", serde_json::json!({ "outcome": error.outcome().name(), "text": error.to_string() }));

@@ -33,7 +33,7 @@ impl Careless {
 pub(crate) async fn stand(args: Args) -> Result<()> {
     let mut actors = Vec::new();
     for _ in 0..args.actors {
-        actors.push(Careless::spawn().spread().await?);
+        actors.push(Careless::spawn().spread_nodes().num_cpus(0.1).await?);
     }
     for actor in &actors {
         let (worker, child) = actor.pids().await?;

@@ -46,9 +46,12 @@ fn the_caller_is_told_how_a_worker_died() -> Result<()> {
 
 #[test]
 fn the_caller_is_told_that_memory_was_used_up() -> Result<()> {
-    let Some((mut cluster, _turn)) = cluster(Plan::of(2).head_apart())? else { return Ok(()) };
+    let Some((cluster, _turn)) = cluster(Plan::of(2).head_apart())? else { return Ok(()) };
     let Some(group) = MemoryGroup::make("mobula-cluster-test", 192 << 20)? else { return Ok(()) };
-    group.add(cluster.node(1)?.pid())?;
+    // The node and what it has started already; what they start from now on is in it, too.
+    for pid in cluster.host(1).pids() {
+        group.add(pid)?;
+    }
     check(death(&cluster, "memory")?, "may_have_run", &["memory was used up"])
 }
 
@@ -58,9 +61,7 @@ fn the_caller_is_told_what_became_of_the_node() -> Result<()> {
     let driver = death(&cluster, "wait")?;
     let job = cluster.list(0, "jobs")?.pop().context("the driver has a job")?;
     cluster.ask(0, &["stop-job", &job.id])?;
-    let mut ended = driver.process;
-    ensure!(!ended.wait(TOLD)?.success(), "a driver whose job was stopped does not end well");
-    ensure!(ended.errors().contains("job"), "it does not say why it ended{}", ended.last_words());
+    check(driver, "may_have_run", &["ended with its job"])?;
 
     let driver = death(&cluster, "wait")?;
     cluster.kill_node(1)?;
@@ -102,7 +103,7 @@ impl MemoryGroup {
         }
     }
 
-    /// Takes in a process; what it starts from now on is in it, too.
+    /// Takes in a process.
     fn add(&self, pid: u32) -> Result<()> {
         std::fs::write(self.folder.join("cgroup.procs"), pid.to_string()).context("add to the memory group")
     }

@@ -1,5 +1,7 @@
 //! Starting: how soon a node is there, what it costs, where it listens; and programs that run on what was started.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +32,17 @@ fn light(cluster: &mut Cluster, nodes: usize) -> Result<()> {
     let status = cluster.status(nodes - 1)?;
     assert_eq!(status.nodes.len(), nodes);
     assert!(!status.cluster_id.is_empty() && status.protocol > 0 && status.epoch > 0, "{status:?}");
+    for (path, text) in [("/health", "ok\n"), ("/api/v0/status", status.cluster_id.as_str())] {
+        let answer = cluster.host(0).run(|| {
+            let mut stream = TcpStream::connect(("127.0.0.1", DASHBOARD_PORT))?;
+            write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost:{DASHBOARD_PORT}\r\n\r\n")?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })?;
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.contains(text), "{path}: {answer}");
+    }
+
     let begun: Vec<f64> = cluster.node_pids().filter_map(traces::cpu_s).collect();
     let window = Duration::from_secs(2);
     thread::sleep(window);

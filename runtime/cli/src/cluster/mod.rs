@@ -4,6 +4,7 @@
 
 pub(crate) mod ask;
 pub(crate) mod drain;
+pub(crate) mod http;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod resources;
@@ -11,5 +12,6 @@ pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod stop_job;
+pub(crate) mod submit;
 pub(crate) mod token;
 pub(crate) mod why;

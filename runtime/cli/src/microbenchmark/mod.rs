@@ -9,11 +9,12 @@ mod calls;
 mod neighbours;
 mod objects;
 mod process;
+mod processes;
 mod row;
 mod tasks;
 mod within;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 pub(crate) use row::{Better, Row};
 
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Measure each figure for a moment only, to see that all of them work
     #[arg(long)]
     quick: bool,
+    /// Measure only this part
+    #[arg(long, value_name = "PART")]
+    only: Option<String>,
     /// What this process does when it was started by a section that needs one of its own
     #[arg(long, hide = true)]
     alone: Option<alone::Alone>,
@@ -61,6 +65,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("neighbours", neighbours::rows),
     ("tasks", tasks::rows),
     ("objects", objects::rows),
+    ("processes", processes::rows),
 ];
 
 /// Prints each section's rows as soon as they are measured.
@@ -71,7 +76,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.json {
         anstream::println!("{}", row::table_head());
     }
-    for (name, section) in SECTIONS {
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| only == name);
+    if !SECTIONS.iter().any(|(name, _)| wanted(name)) {
+        let parts: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+        bail!("--only {}: expected one of {}", args.only.as_deref().unwrap_or_default(), parts.join(", "));
+    }
+    for (name, section) in SECTIONS.iter().filter(|(name, _)| wanted(name)) {
         let rows = section(Effort { quick: args.quick }).with_context(|| format!("measure {name}"))?;
         for row in rows {
             let line =

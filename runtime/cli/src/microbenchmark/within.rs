@@ -9,7 +9,8 @@ use mobula::Session;
 pub(super) fn a_session<T>(work: impl AsyncFnOnce(&Session) -> Result<T>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the driver")?;
     runtime.block_on(async {
-        let session = mobula::init().await.context("begin a session")?;
+        let config = mobula::Config::default().address("embedded");
+        let session = mobula::init_with(config).await.context("begin a session")?;
         let result = work(&session).await;
         session.stop().await;
         result

@@ -3,7 +3,7 @@
 use mobula_logic::scheduler;
 use mobula_types::{Death, DeathCause, JobId, ProcessId, StateMachine};
 use mobula_wire::cluster::{ClusterTalk, ToHead};
-use mobula_wire::local::FromNode;
+use mobula_wire::local::{FromNode, peer_socket};
 
 use super::roster::Kind;
 use super::state::{END_GRACE, State};
@@ -23,7 +23,8 @@ impl State {
                     resident.is_attached = false;
                 }
             }
-            Kind::Driver => self.bury(job, Death::of(process, DeathCause::Disconnected)),
+            // A session on this host is over when its program closes it or ends.
+            Kind::Driver => self.bury(job, Death::of(process, DeathCause::JobStopped)),
             Kind::Worker { .. } => {
                 self.routes.between(process);
                 // It closes its socket when it exits, so it may be ending by itself.
@@ -37,6 +38,8 @@ impl State {
         let process = death.process;
         let Some(resident) = self.roster.leave(process) else { return };
         let now = self.clock.now();
+        // One that was killed leaves the socket at which others reached it.
+        std::fs::remove_file(self.config.folder.join(peer_socket(process))).ok();
         match &resident.kind {
             Kind::Worker { start, .. } if !resident.is_attached => {
                 let why = death.to_string();

@@ -11,7 +11,7 @@ use mobula_net::unix::{Listener, PeerProcess};
 use mobula_net::{Connection, Frame, Incoming};
 use mobula_types::ProcessId;
 use mobula_wire::frame::{CONTROL_BYTES_MAX, GREETING_BYTES_MAX};
-use mobula_wire::local::{FromNode, Hello, ToNode};
+use mobula_wire::local::{FromNode, Hello, ToNode, Welcome};
 use mobula_wire::{FrameKind, PROTOCOL};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -105,7 +105,8 @@ impl Door {
             }
             Hello::Tool { .. } => {
                 drop(place);
-                say_greeting(connection, &FromNode::Welcome(Default::default()));
+                let process = self.routes.node().into();
+                say_greeting(connection, &FromNode::Welcome(Welcome { process, ..Welcome::default() }));
                 self.read_tool(connection, incoming).await;
                 return Ok(());
             }

@@ -277,7 +277,10 @@ impl Keeper {
                 timeout_at(patience, reader).await.ok();
             }
             let stderr = worker.tail.lines();
-            let seen = Evidence { how, out_of_memory, expected: worker.expected.as_ref(), stderr: &stderr };
+            // Its socket closes before its end is seen: one that ended within its grace did so by itself.
+            let by_itself = worker.expected == Some(DeathCause::Disconnected) && worker.kill_at.is_some();
+            let expected = worker.expected.as_ref().filter(|_| !by_itself);
+            let seen = Evidence { how, out_of_memory, expected, stderr: &stderr };
             let death = Death { process, cause: cause(&seen), culprits, stderr, seen_unix_ms };
             alive.fetch_sub(1, Ordering::AcqRel);
             events.send(WorkerEvent::Died { job, death }).await.ok();

@@ -1,0 +1,193 @@
+//! Calls and functions between processes: those of one host, and those of two nodes on this host over loopback.
+//!
+//! Starts a cluster of two nodes in a folder of its own; this program is driver and worker, like a user's.
+
+use std::future::IntoFuture;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use mobula::prelude::*;
+use mobula::{Config, NodeId};
+
+use super::within::{micros, per_second};
+use super::{Better, Effort, Row};
+
+/// Calls on the way at once; a mailbox takes 1,024.
+const PIPELINED: usize = 500;
+/// Calls of one run that pipelines them.
+const BURST: usize = 40 * PIPELINED;
+/// Tasks submitted at once.
+const BATCH: usize = 10_000;
+
+/// Two nodes must be there in this time; 200 ms are promised of each.
+const READY: Duration = Duration::from_secs(10);
+
+struct Adder {
+    total: u64,
+}
+
+#[actor]
+impl Adder {
+    fn new() -> Self {
+        Adder { total: 0 }
+    }
+
+    fn add(&mut self, n: u64) -> u64 {
+        self.total += n;
+        self.total
+    }
+}
+
+#[remote]
+fn nothing(n: u64) -> u64 {
+    n
+}
+
+pub(crate) fn rows(effort: Effort) -> Result<Vec<Row>> {
+    let cluster = Cluster::start()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the driver")?;
+    let joined: Vec<f64> =
+        (0..effort.runs(10)).map(|_| runtime.block_on(cluster.joined())).collect::<Result<_>>().context("join")?;
+    let mut rows = vec![Row::of("joined to a running cluster, to first result", "ms", Better::Lower, joined)];
+    runtime.block_on(async {
+        let session = cluster.session().await?;
+        let beside = Adder::spawn().on_node(NodeId(1)).await.context("spawn in another process")?;
+        rows.extend(calls("between processes", &beside, effort).await?);
+        let elsewhere = Adder::spawn().on_node(NodeId(2)).await.context("spawn on another node")?;
+        rows.extend(calls("between nodes", &elsewhere, effort).await?);
+        rows.extend(tasks(effort).await?);
+        session.stop().await;
+        anyhow::Ok(())
+    })?;
+    Ok(rows)
+}
+
+async fn calls(between: &str, adder: &ActorRef<Adder>, effort: Effort) -> Result<Vec<Row>> {
+    for _ in 0..1_000 {
+        adder.add(1).await?;
+    }
+    let mut latencies = Vec::new();
+    for _ in 0..effort.runs(20_000) {
+        let start = Instant::now();
+        adder.add(1).await?;
+        latencies.push(micros(start));
+    }
+    let mut rates = Vec::new();
+    for _ in 0..effort.runs(20) {
+        let start = Instant::now();
+        let mut under_way = FuturesUnordered::new();
+        for _ in 0..BURST {
+            if under_way.len() >= PIPELINED
+                && let Some(reply) = under_way.next().await
+            {
+                let _: u64 = reply?;
+            }
+            under_way.push(adder.add(1).into_future());
+        }
+        while let Some(reply) = under_way.next().await {
+            reply?;
+        }
+        rates.push(per_second(BURST, start));
+    }
+    Ok(vec![
+        Row::of(format!("actor call {between}, one at a time"), "us", Better::Lower, latencies),
+        Row::of(format!("actor calls {between}, pipelined"), "1/s", Better::Higher, rates),
+    ])
+}
+
+async fn tasks(effort: Effort) -> Result<Vec<Row>> {
+    mobula::get(nothing::remote(0)).await?;
+    let mut latencies = Vec::new();
+    for n in 0..effort.runs(10_000) {
+        let start = Instant::now();
+        mobula::get(nothing::remote(n as u64)).await?;
+        latencies.push(micros(start));
+    }
+    let mut rates = Vec::new();
+    for _ in 0..effort.runs(20) {
+        let start = Instant::now();
+        mobula::get((0..BATCH as u64).map(nothing::remote).collect::<Vec<_>>()).await?;
+        rates.push(per_second(BATCH, start));
+    }
+    Ok(vec![
+        Row::of("task in a worker process, one at a time", "us", Better::Lower, latencies),
+        Row::of("tasks in worker processes, pipelined", "1/s", Better::Higher, rates),
+    ])
+}
+
+/// Two nodes that end with it.
+struct Cluster {
+    folder: PathBuf,
+    nodes: Vec<Child>,
+}
+
+impl Cluster {
+    fn start() -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("mobula-figures-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+        let mut cluster = Self { folder, nodes: Vec::new() };
+        let (port, other) = (free_port()?, free_port()?);
+        let address = format!("127.0.0.1:{port}");
+        cluster.node(port, &["--head", "--host", "127.0.0.1", "--dashboard-port", "0"])?;
+        cluster.node(other, &["--address", &address, "--host", "127.0.0.1"])?;
+        Ok(cluster)
+    }
+
+    fn node(&mut self, port: u16, words: &[&str]) -> Result<()> {
+        let program = std::env::current_exe().context("find this program")?;
+        let mut command = Command::new(program);
+        command.args(["start", "--block", "--port", &port.to_string(), "--dir"]).arg(&self.folder).args(words);
+        command.env_remove("MOBULA_ADDRESS").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.nodes.push(command.spawn().context("start a node")?);
+        let socket = self.folder.join(port.to_string()).join("node.sock");
+        let begun = Instant::now();
+        while !socket.exists() {
+            if begun.elapsed() > READY {
+                bail!("a node was not ready in {READY:?}");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        Ok(())
+    }
+
+    /// A session on the first node.
+    async fn session(&self) -> Result<Session> {
+        let head = std::fs::read_dir(&self.folder)?.flatten().map(|entry| entry.path()).find(|path| is_head(path));
+        let head = head.context("the head has a folder")?;
+        Ok(mobula::init_with(Config::default().address(head.display().to_string())).await?)
+    }
+
+    /// Milliseconds from nothing to the first result of a function.
+    async fn joined(&self) -> Result<f64> {
+        let start = Instant::now();
+        let session = self.session().await?;
+        mobula::get(nothing::remote(1)).await?;
+        let taken = micros(start) / 1e3;
+        session.stop().await;
+        Ok(taken)
+    }
+}
+
+fn is_head(folder: &Path) -> bool {
+    folder.join("head.redb").exists()
+}
+
+/// A port that was free a moment ago.
+fn free_port() -> Result<u16> {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").context("find a free port")?;
+    Ok(socket.local_addr()?.port())
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            // Gone already, or ended by this.
+            node.kill().ok();
+            node.wait().ok();
+        }
+        std::fs::remove_dir_all(&self.folder).ok();
+    }
+}
