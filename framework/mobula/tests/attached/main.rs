@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("there are threads");
     let passed = runtime.block_on(async {
         let (head, other) = nodes(&folder).await;
-        let address = folder.join("head").display().to_string();
+        let address = head.socket().display().to_string();
         let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(values::TESTS);
         let mut passed = 0;
         for (name, test) in
@@ -58,8 +58,12 @@ fn main() -> ExitCode {
 
 /// Two nodes: a head, and one with a label.
 async fn nodes(folder: &std::path::Path) -> (Node, Node) {
-    let mut head = NodeConfig::head(folder.join("head"));
-    head.bind.set_port(0);
+    // A folder named by the head's port is where others of this host look for a token.
+    let probe = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
+    let port = probe.local_addr().expect("it has an address").port();
+    drop(probe);
+    let mut head = NodeConfig::head(folder.join(port.to_string()));
+    head.bind.set_port(port);
     head.resources.cpus = mobula_types::resources::Amount::whole(2);
     let head = Node::start(head).await.expect("a head starts");
     let mut other = NodeConfig::member(folder.join("other"), head.addr(), None);
