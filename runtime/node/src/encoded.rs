@@ -92,8 +92,8 @@ pub(crate) fn submit<F: RemoteFn>(
     let gone = async move { waiting.cancelled().await };
     resolve(args, (deadline, given), gone, move |args| {
         let is_sync = matches!(F::BODY, Body::Sync(_));
-        let framed =
-            args.and_then(|args| frame(F::NAME, is_sync, options, (deadline, given), args).map_err(CallError::NotStarted));
+        let framed = args
+            .and_then(|args| frame(F::NAME, is_sync, options, (deadline, given), args).map_err(CallError::NotStarted));
         let frame = match framed {
             Ok(frame) => frame,
             Err(error) => return owed.0.settle(Err(error.widen())),
