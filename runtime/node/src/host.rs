@@ -35,7 +35,7 @@ pub(crate) struct Host {
     pool: Arc<Pool>,
     bounds: QueueBounds,
     /// Where tasks go when they go through the codec.
-    away: OnceLock<(fn(&TaskOptions) -> bool, Road)>,
+    away: OnceLock<(Goes, Road)>,
     /// The process as its node knows it, where it is attached to one.
     pub(crate) seat: OnceLock<Arc<Process>>,
     /// The job's values, where no head keeps them.
@@ -45,6 +45,9 @@ pub(crate) struct Host {
     came: CachePadded<Tally>,
     left: CachePadded<Tally>,
 }
+
+/// Whether a task with these options takes the road.
+type Goes = fn(&TaskOptions) -> bool;
 
 /// Takes encoded tasks to where they run.
 pub(crate) type Road = Box<dyn Fn(TaskFrame, TaskReply) + Send + Sync>;
@@ -112,7 +115,7 @@ impl Host {
     }
 
     /// Sends those tasks that way from now on whose options `go`.
-    pub(crate) fn run_some_at(&self, go: fn(&TaskOptions) -> bool, road: Road) {
+    pub(crate) fn run_some_at(&self, go: Goes, road: Road) {
         self.away.set((go, road)).ok();
     }
 

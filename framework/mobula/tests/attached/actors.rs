@@ -1,6 +1,5 @@
 //! Actors and functions that live in other processes.
 
-use futures_util::StreamExt;
 use mobula::prelude::*;
 use mobula::{NodeInfo, SpawnError};
 

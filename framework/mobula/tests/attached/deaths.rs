@@ -99,7 +99,7 @@ async fn bystanders_come_back() -> Result<()> {
 
 async fn one_for_all() -> Result<()> {
     let child = |id: &str| {
-        mobula::ChildSpec::with::<Fragile>(id, <Fragile as Actor>::Args::default(), |spawn| spawn.isolated())
+        mobula::ChildSpec::with::<Fragile>(id, (), |spawn| spawn.isolated())
             .permanent()
     };
     let group = Supervisor::new(Strategy::OneForAll).child(child("a")).child(child("b")).spawn().await?;
