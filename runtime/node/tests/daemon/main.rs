@@ -7,6 +7,7 @@ mod clusters;
 mod one_node;
 mod refusals;
 mod stage;
+mod submitted;
 mod two_nodes;
 
 use std::process::ExitCode;
@@ -29,6 +30,7 @@ const TESTS: &[Test] = &[
     ("a_drained_node_takes_nothing_and_ends", clusters::drained),
     ("a_token_is_good_once", clusters::tokens),
     ("the_state_shows_every_node", clusters::state),
+    ("a_submitted_driver_gets_the_job_that_was_made_for_it", submitted::first_driver),
 ];
 
 fn main() -> ExitCode {
@@ -44,6 +46,9 @@ fn main() -> ExitCode {
         }
     }
     let words: Vec<String> = std::env::args().skip(1).collect();
+    if words.first().is_some_and(|word| word == submitted::DRIVE) {
+        return submitted::drive();
+    }
     let filter = words.iter().find(|word| !word.starts_with('-'));
     let chosen = TESTS.iter().filter(|(name, _)| filter.is_none_or(|filter| name.contains(filter.as_str())));
     if words.iter().any(|word| word == "--list") {

@@ -104,8 +104,12 @@ pub(crate) struct Driver {
 
 impl Driver {
     pub(crate) async fn attach(node: &Node) -> Self {
+        Self::attach_at(node.socket()).await
+    }
+
+    pub(crate) async fn attach_at(socket: &Path) -> Self {
         let hello = Hello::Driver { protocol: PROTOCOL, name: "a test".into(), env: BTreeMap::new() };
-        let (connection, mut incoming) = greet(node.socket(), &hello).await;
+        let (connection, mut incoming) = greet(socket, &hello).await;
         match read(&mut incoming).await {
             Said::Node(FromNode::Welcome(welcome)) => Self { connection, incoming, welcome },
             other => panic!("{other:?}"),
