@@ -197,6 +197,16 @@ impl Host {
         })
     }
 
+    /// Answers every datagram to a closed port from now on. Else a host does so six times at once and then once a second,
+    /// which is enough for one killed process, and not for one after the other.
+    ///
+    /// # Errors
+    ///
+    /// The kernel did not do it.
+    pub fn answer_always(&self) -> Result<()> {
+        self.run(|| Ok(std::fs::write("/proc/sys/net/ipv4/icmp_ratelimit", "0")?))
+    }
+
     /// Processes on this host, but the one that holds it.
     pub fn pids(&self) -> Vec<u32> {
         let mut pids = traces::pids_in(&self.namespace);

@@ -43,6 +43,8 @@ pub struct Process {
     child: Child,
     out: PathBuf,
     err: PathBuf,
+    /// Where in them its own words begin: an earlier process of this name wrote there, too.
+    begin: [usize; 2],
     /// Set once it has been waited for: its number may be another's then.
     ended: Option<ExitStatus>,
 }
@@ -56,9 +58,11 @@ impl Process {
     pub fn start(name: &str, folder: &Path, command: &mut Command) -> Result<Self> {
         let (out, err) = (folder.join(format!("{name}.out")), folder.join(format!("{name}.err")));
         let append = |path: &Path| File::options().create(true).append(true).open(path);
+        let length = |path: &Path| fs::metadata(path).ok().and_then(|about| usize::try_from(about.len()).ok());
+        let begin = [length(&out).unwrap_or(0), length(&err).unwrap_or(0)];
         command.stdin(Stdio::piped()).stdout(append(&out)?).stderr(append(&err)?);
         let child = command.spawn().with_context(|| format!("start {name}"))?;
-        Ok(Self { name: name.to_owned(), child, out, err, ended: None })
+        Ok(Self { name: name.to_owned(), child, out, err, begin, ended: None })
     }
 
     /// Its number.
@@ -142,12 +146,12 @@ impl Process {
 
     /// All it wrote to standard output.
     pub fn output(&self) -> String {
-        fs::read_to_string(&self.out).unwrap_or_default()
+        words(&self.out, self.begin[0])
     }
 
     /// All it wrote to standard error.
     pub fn errors(&self) -> String {
-        fs::read_to_string(&self.err).unwrap_or_default()
+        words(&self.err, self.begin[1])
     }
 
     /// Waits for a line of its standard output that begins so, and gives the rest of that line.
@@ -184,6 +188,11 @@ impl Process {
         }
         words
     }
+}
+
+fn words(path: &Path, begin: usize) -> String {
+    let all = fs::read(path).unwrap_or_default();
+    String::from_utf8_lossy(all.get(begin..).unwrap_or_default()).into_owned()
 }
 
 impl Drop for Process {

@@ -20,7 +20,7 @@ pub(crate) struct Done {
 }
 
 /// Takes numbers that only grow.
-struct Ledger {
+pub(crate) struct Ledger {
     number: usize,
     record: PathBuf,
     life: String,
@@ -49,8 +49,18 @@ const WINDOW: usize = 8;
 /// Between two calls of one actor: the tests look at faults, not at speed.
 const PAUSE: Duration = Duration::from_millis(2);
 
-pub(crate) async fn run(load: &Load, finish: Finish) -> Done {
-    let ledgers = (0..load.actors).map(|number| keep(number, load.record.clone(), finish.clone()));
+/// Starts the actors, before tasks have taken all the room there is.
+pub(crate) async fn start(load: &Load) -> Result<Vec<ActorRef<Ledger>>> {
+    let mut ledgers = Vec::new();
+    for number in 0..load.actors {
+        ledgers.push(Ledger::spawn(number, load.record.clone()).spread_nodes().num_cpus(0.01).await?);
+    }
+    Ok(ledgers)
+}
+
+pub(crate) async fn run(load: &Load, ledgers: Vec<ActorRef<Ledger>>, finish: Finish) -> Done {
+    let ledgers = ledgers.into_iter().enumerate();
+    let ledgers = ledgers.map(|(number, ledger)| keep(number, ledger, load.record.clone(), finish.clone()));
     let mut all = Done::default();
     for done in join_all(ledgers).await {
         all.account.submitted += done.account.submitted;
@@ -67,15 +77,8 @@ pub(crate) async fn run(load: &Load, finish: Finish) -> Done {
     all
 }
 
-async fn keep(number: usize, record: PathBuf, finish: Finish) -> Done {
+async fn keep(number: usize, ledger: ActorRef<Ledger>, record: PathBuf, finish: Finish) -> Done {
     let mut done = Done::default();
-    let ledger = match Ledger::spawn(number, record.clone()).spread_nodes().num_cpus(0.01).await {
-        Ok(ledger) => ledger,
-        Err(error) => {
-            done.disorder.push(format!("ledger {number} did not start: {error}"));
-            return done;
-        }
-    };
     let mut under_way = FuturesUnordered::new();
     let mut over = Box::pin(finish.clone().settle_time());
     let mut pace = tokio::time::interval(PAUSE);

@@ -76,6 +76,7 @@ const SETTLE: Duration = mobula_cluster::oracle::SETTLED;
 async fn report(load: Load, session: Session) -> Result<()> {
     std::fs::create_dir_all(&load.record)?;
     let (order, finish) = watch::channel(None);
+    let ledgers = calls::start(&load).await?;
     println!("{READY}{}", std::process::id());
     // On a thread of its own, which blocks in the read; it ends with the process.
     std::thread::spawn(move || {
@@ -87,7 +88,7 @@ async fn report(load: Load, session: Session) -> Result<()> {
     });
     let (tasks, calls, names) = tokio::join!(
         tasks::run(&load, Finish(finish.clone())),
-        calls::run(&load, Finish(finish.clone())),
+        calls::run(&load, ledgers, Finish(finish.clone())),
         names::run(&load, Finish(finish.clone())),
     );
     let settled = Finish(finish).ordered_at().await.elapsed();

@@ -54,6 +54,9 @@ fn kill_a_worker(cluster: &Cluster, chance: &mut Chance) -> Result<u32> {
 #[test]
 fn nodes_are_killed_and_come_back() -> Result<()> {
     let Some((mut cluster, _turn)) = cluster(Plan::of(4).head_apart())? else { return Ok(()) };
+    for host in cluster.network().hosts() {
+        host.answer_always()?;
+    }
     let before = Holdings::of(&cluster);
     let record = cluster.folder().join("r").display().to_string();
     // The driver is on the head, which is not killed here.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -59,6 +59,8 @@ impl Node {
             UnixError::InUse { .. } => StartError::Running { folder: config.folder.clone() },
             other => other.into(),
         })?;
+        // No other node is in this folder: what was attached to one that was killed here has nobody to answer.
+        remove_peer_sockets(&config.folder);
         let programs = Programs::open(&config.folder.join("programs"));
         let programs = programs.map_err(|error| StartError::Kept(error.to_string()))?;
         let workers = Workers::start(WorkersConfig::new(&config.folder, &socket));
@@ -142,6 +144,17 @@ impl Drop for Node {
 fn make_folder(folder: &Path) -> Result<(), StartError> {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.map_err(|source| StartError::Folder { folder: folder.to_owned(), source })
+}
+
+fn remove_peer_sockets(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number = name.to_str().and_then(|name| name.strip_prefix('p'));
+        let is_of_a_peer = number.is_some_and(|number| number.parse::<u64>().is_ok());
+        if is_of_a_peer && entry.file_type().is_ok_and(|kind| kind.is_socket()) {
+            fs::remove_file(entry.path()).ok();
+        }
+    }
 }
 
 /// How long a node tries to reach its head when it starts.
