@@ -10,6 +10,7 @@ mod neighbours;
 mod objects;
 mod process;
 mod row;
+mod shapes;
 mod tasks;
 mod within;
 
@@ -60,6 +61,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("calls", calls::rows),
     ("neighbours", neighbours::rows),
     ("tasks", tasks::rows),
+    ("shapes of tasks", shapes::rows),
     ("objects", objects::rows),
 ];
 
