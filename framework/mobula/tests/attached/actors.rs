@@ -2,7 +2,6 @@
 
 use std::future::IntoFuture;
 
-use futures_util::StreamExt;
 use mobula::prelude::*;
 use mobula::{NodeInfo, SpawnError};
 

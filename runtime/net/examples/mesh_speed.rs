@@ -1,7 +1,7 @@
 //! How fast two meshes on loopback are: round trips of small frames, and frames and bytes a second.
 //!
 //! ```text
-//! cargo run --release -p mobula-net --example speed [threads of each side]
+//! cargo run --release -p mobula-net --example mesh_speed [threads of each side]
 //! ```
 
 use std::net::SocketAddr;
