@@ -138,6 +138,13 @@ impl Seat {
                 () = self.written.notified() => self.head.turn(self.clock.now()),
                 () = super::state::until(due) => self.head.turn(self.clock.now()),
             }
+            if let Some(why) = self.head.ended() {
+                // Another head has the store, or nothing can ever be written: two heads never act (G13).
+                tracing::error!(why, "this head ends, and its node with it");
+                let (done, _) = oneshot::channel();
+                self.inputs.send(Input::Stop { done }).await.ok();
+                break;
+            }
             if !self.perform().await {
                 break;
             }
