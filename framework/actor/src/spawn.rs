@@ -241,6 +241,9 @@ impl<A: Actor> Spawn<A> {
         {
             let (args, pins) = pinning(|| entry.encode_args(&args));
             let args = args.map_err(|message| SpawnError::NotStarted(NotStarted::Codec { message }))?;
+            let mut options = options;
+            // Its home decides after the death of its process and does not know the type.
+            options.policy.get_or_insert_with(A::restart_policy);
             let (actor, schema) = (entry.key(), entry.schema());
             let frame = SpawnFrame { actor, schema, args: args.into(), pins, options, guest: None };
             let Spawned { id, started } = deliver.spawn(frame)?;

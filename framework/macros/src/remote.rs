@@ -238,19 +238,29 @@ fn calls(function: &Function) -> TokenStream {
 }
 
 fn setters(vis: &Visibility) -> TokenStream {
+    let text = || quote!(impl ::core::convert::Into<::std::string::String>);
     let setters = [
-        ("num_cpus", quote!(f64), "CPUs it takes while it runs."),
-        ("num_gpus", quote!(f64), "GPUs it takes while it runs."),
-        ("max_retries", quote!(u32), "Runs after failures of the system."),
-        ("timeout", quote!(::core::time::Duration), "When it is of no use any more."),
-        ("name", quote!(impl ::core::convert::Into<::std::string::String>), "What lists and logs call it."),
+        ("num_cpus", vec![("amount", quote!(f64))], "CPUs it takes while it runs."),
+        ("num_gpus", vec![("amount", quote!(f64))], "GPUs it takes while it runs."),
+        ("resource", vec![("name", text()), ("amount", quote!(f64))], "How much it takes of a resource of this name."),
+        ("label", vec![("key", text()), ("value", text())], "Runs on a node that carries this label."),
+        ("on_node", vec![("node", quote!(__mobula::NodeId))], "Runs on this node, or not at all."),
+        ("strategy", vec![("strategy", quote!(__mobula::PlacementStrategy))], "Which of the nodes that fit is taken."),
+        ("spread_nodes", vec![], "Runs on the node that is used least."),
+        ("isolated", vec![], "Runs in a process of its own."),
+        ("at_most_once", vec![], "Never runs again once it may have begun."),
+        ("max_retries", vec![("count", quote!(u32))], "Runs after failures of the system."),
+        ("timeout", vec![("timeout", quote!(::core::time::Duration))], "When it is of no use any more."),
+        ("name", vec![("name", text())], "What lists and logs call it."),
     ];
-    let written = setters.map(|(name, ty, doc)| {
-        let name = format_ident!("{name}");
+    let written = setters.map(|(setter, parameters, doc)| {
+        let setter = format_ident!("{setter}");
+        let names: Vec<_> = parameters.iter().map(|(name, _)| format_ident!("{name}")).collect();
+        let types = parameters.iter().map(|(_, ty)| ty);
         quote! {
             #[doc = #doc]
-            #vis fn #name(self, #name: #ty) -> Self {
-                Self(self.0.#name(#name))
+            #vis fn #setter(self, #(#names: #types),*) -> Self {
+                Self(self.0.#setter(#(#names),*))
             }
         }
     });

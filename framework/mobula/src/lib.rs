@@ -45,7 +45,9 @@ pub mod guide;
 
 mod expansion;
 mod group;
+pub mod kv;
 mod lookup;
+mod nodes;
 mod objects;
 mod pool;
 pub mod remote;
@@ -63,8 +65,9 @@ pub use mobula_actor::{
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
     ActorId, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, NoError, NodeId, NotStarted,
-    ObjectId, Outcome, Panic, ProcessId, Restart, RestartPolicy, Strategy, Unknown,
+    ObjectId, Outcome, Panic, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, Unknown,
 };
+pub use nodes::{NodeInfo, nodes};
 pub use objects::{Gettable, Wait, WaitError, get, millis, put, secs, wait};
 pub use pool::{ActorPool, Mapped, MappedUnordered};
 pub use session::{Config, InitError, Session, init, init_with};
@@ -98,7 +101,8 @@ pub mod __private {
     };
     pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
     pub use mobula_types::{
-        CallError, Error, ErrorChain, ExitReason, Intensity, NoError, NotStarted, Restart, RestartPolicy,
+        CallError, Error, ErrorChain, ExitReason, Intensity, NoError, NodeId, NotStarted, PlacementStrategy, Restart,
+        RestartPolicy,
     };
     pub use serde;
 

@@ -101,3 +101,4 @@ pub use engine::{
 pub use limits::Limits;
 pub use server::{BindError, Config, RunningServer, Server};
 pub use stream::{QUEUE_BYTES_MAX, QUEUE_EVENTS_MAX, SendError, TokenSender, TokenStream};
+pub use trust::{Misnamed, check_names};

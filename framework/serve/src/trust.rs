@@ -27,23 +27,13 @@ impl Trust {
 
     /// Whether the request came to the right name from the right page.
     pub(crate) fn check_names(&self, headers: &HeaderMap, target: Option<&str>) -> Result<(), ApiError> {
-        let host = only(headers, HOST)?.ok_or_else(|| bad("the Host header is missing; expected one"))?;
-        let name = host_name(host)
-            .ok_or_else(|| bad(format!("Host is {host:.80?}; expected a name or address, and a port")))?;
-        if target.is_some_and(|target| !target.eq_ignore_ascii_case(host)) {
-            return Err(bad("the request's target names another host than its Host header"));
-        }
-        if is_loopback_only(self.bound.ip()) && !is_loopback(name) {
-            let message = format!("Host is {host:.80?}; this server listens on {}: call it by localhost", self.bound);
-            return Err(ApiError::new(StatusCode::MISDIRECTED_REQUEST, message).code("wrong_host"));
-        }
-        match only(headers, ORIGIN)? {
-            Some(origin) if !is_same(origin, host) => {
-                let message = format!("Origin is {origin:.80?}; only pages of {host:.80?} may call this server");
-                Err(ApiError::new(StatusCode::FORBIDDEN, message).code("wrong_origin"))
+        check_names(self.bound, headers, target).map_err(|Misnamed { status, code, message }| {
+            let error = ApiError::new(status, message);
+            match code {
+                Some(code) => error.code(code),
+                None => error,
             }
-            _ => Ok(()),
-        }
+        })
     }
 
     /// Whether the request has a key, if there are any.
@@ -69,17 +59,54 @@ impl Trust {
     }
 }
 
+/// A request that came by another name than this server's, or from a page of another origin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misnamed {
+    /// What to answer: 400, 403 or 421.
+    pub status: StatusCode,
+    /// What a program switches on, where there is something to switch on.
+    pub code: Option<&'static str>,
+    /// What would be right.
+    pub message: String,
+}
+
+/// Whether a request to the server at `bound` came to the right name from the right page. `target`: the authority that
+/// the request line names, if it does.
+///
+/// # Errors
+///
+/// [`Misnamed`].
+pub fn check_names(bound: SocketAddr, headers: &HeaderMap, target: Option<&str>) -> Result<(), Misnamed> {
+    let host = only(headers, HOST)?.ok_or_else(|| bad("the Host header is missing; expected one"))?;
+    let name =
+        host_name(host).ok_or_else(|| bad(format!("Host is {host:.80?}; expected a name or address, and a port")))?;
+    if target.is_some_and(|target| !target.eq_ignore_ascii_case(host)) {
+        return Err(bad("the request's target names another host than its Host header"));
+    }
+    if is_loopback_only(bound.ip()) && !is_loopback(name) {
+        let message = format!("Host is {host:.80?}; this server listens on {bound}: call it by localhost");
+        return Err(Misnamed { status: StatusCode::MISDIRECTED_REQUEST, code: Some("wrong_host"), message });
+    }
+    match only(headers, ORIGIN)? {
+        Some(origin) if !is_same(origin, host) => {
+            let message = format!("Origin is {origin:.80?}; only pages of {host:.80?} may call this server");
+            Err(Misnamed { status: StatusCode::FORBIDDEN, code: Some("wrong_origin"), message })
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Whether `ip` can be reached from this machine alone.
 pub(crate) fn is_loopback_only(ip: IpAddr) -> bool {
     ip.to_canonical().is_loopback()
 }
 
-fn bad(message: impl Into<String>) -> ApiError {
-    ApiError::new(StatusCode::BAD_REQUEST, message)
+fn bad(message: impl Into<String>) -> Misnamed {
+    Misnamed { status: StatusCode::BAD_REQUEST, code: None, message: message.into() }
 }
 
 /// The value of a header that may be there once.
-fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, ApiError> {
+fn only(headers: &HeaderMap, name: HeaderName) -> Result<Option<&str>, Misnamed> {
     let mut values = headers.get_all(&name);
     let Some(value) = values.next() else { return Ok(None) };
     if values.next().is_some() {

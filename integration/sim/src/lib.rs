@@ -11,6 +11,7 @@
 //! | [`tasks`] | tasks on workers that die or are cut off, with lost, repeated and reordered messages |
 //! | [`cluster`] | a head, nodes, workers and drivers on hosts that crash, stop and are cut off |
 //! | [`names`] | a head and its nodes: members, leases and names, over crashes and cuts |
+//! | [`control`] | a head that crashes, and nodes that hold names under its leases |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
 //! | [`coverage`] | how often each misfortune and each transition happened: a run that never crashed proves nothing |
 //! | [`failure`] | what a failing seed prints |
@@ -20,6 +21,7 @@
 pub mod agenda;
 pub mod campaign;
 pub mod cluster;
+pub mod control;
 pub mod coverage;
 pub mod failure;
 pub mod names;

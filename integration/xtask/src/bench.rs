@@ -14,29 +14,51 @@ use serde_json::Value;
 
 use crate::cargo;
 use crate::child::Child;
+use crate::llama_cpp;
 
 /// Rounds of both programs in turn: the median of three survives one round that something disturbed.
 const ROUNDS: usize = 3;
 /// The longest that one program may take in one round.
 const ROUND_LIMIT: Duration = Duration::from_secs(20 * 60);
 
+/// How much measuring is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// [`ROUNDS`] rounds: figures to be quoted.
+    Thorough,
+    /// One round of a moment per row: all of it works.
+    Quick,
+}
+
 /// Builds both programs in the release profile, measures, and prints the table.
-pub(crate) fn run() -> Result<()> {
+pub(crate) fn run(effort: Effort) -> Result<()> {
     cargo::run(&["build", "--release", "--locked", "--package", "mobula-cli", "--package", "mobula-bench", "--bins"])?;
+    let llama_python = llama_cpp::python()?;
     let programs = cargo::target().join("release");
+    let (ours, peers) = (programs.join("mobula"), programs.join("mobula-bench"));
+    let rounds = if effort == Effort::Quick { 1 } else { ROUNDS };
     let mut table = Table::default();
-    for round in 1..=ROUNDS {
-        println!("round {round} of {ROUNDS}");
-        measure(&programs.join("mobula"), &["microbenchmark", "--json"], &mut table)?;
-        measure(&programs.join("mobula-bench"), &["--json"], &mut table)?;
+    for round in 1..=rounds {
+        println!("round {round} of {rounds}");
+        for (program, words) in [(&ours, &["microbenchmark", "--json"][..]), (&peers, &["--json"])] {
+            let mut command = Command::new(program);
+            command.args(words);
+            if effort == Effort::Quick {
+                command.arg("--quick");
+            }
+            if let (true, Some(python)) = (program == &peers, &llama_python) {
+                command.arg("--llama-python").arg(python);
+            }
+            measure(program, &mut command, &mut table)?;
+        }
     }
     print!("\n{}", table.render());
     Ok(())
 }
 
-fn measure(program: &Path, words: &[&str], table: &mut Table) -> Result<()> {
+fn measure(program: &Path, command: &mut Command, table: &mut Table) -> Result<()> {
     let name = program.display().to_string();
-    let mut child = Child::watch(&name, Command::new(program).args(words))?;
+    let mut child = Child::watch(&name, command)?;
     let deadline = Instant::now() + ROUND_LIMIT;
     while let Some(line) = child.next_line(deadline)? {
         table.add(&line).with_context(|| format!("{name} said `{line}`"))?;

@@ -15,6 +15,7 @@ mod fix;
 mod floors;
 mod http;
 mod laws;
+mod llama_cpp;
 mod stages;
 mod tally;
 mod test;
@@ -29,7 +30,8 @@ usage: cargo xtask <verb>
   test                  check, every test and example, and the demo once
   demo [--once] [--profile dev|release]
                         build, fetch the model, serve it with two shards and ask it; goes on serving until Ctrl-C
-  bench                 Mobula's own figures beside its peers', in one table
+  bench [--quick]       Mobula's own figures beside its peers', in one table; quick: one round of a moment each, to see
+                        that all of it works
 ";
 
 /// The exit code of a command line that was not understood.
@@ -47,7 +49,8 @@ fn main() -> ExitCode {
             Ok(options) => demo::run(&options),
             Err(error) => return usage(&error.to_string()),
         },
-        ["bench"] => bench::run(),
+        ["bench"] => bench::run(bench::Effort::Thorough),
+        ["bench", "--quick"] => bench::run(bench::Effort::Quick),
         ["help" | "--help" | "-h"] => {
             print!("{USAGE}");
             Ok(())

@@ -35,6 +35,26 @@ impl std::fmt::Display for Interrupted {
 
 impl std::error::Error for Interrupted {}
 
+/// The end of a program that was run for the user: its code is ours.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) message: String,
+}
+
+impl std::fmt::Display for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Ended {}
+
+/// Whether a signal ended it.
+pub(crate) fn is_signal(error: &Error) -> bool {
+    error.is::<Interrupted>()
+}
+
 /// Prints the error, if there is one, and says which code it ends with.
 pub(crate) fn code(done: Result<()>) -> ExitCode {
     let Err(error) = done else { return ExitCode::SUCCESS };
@@ -45,6 +65,9 @@ pub(crate) fn code(done: Result<()>) -> ExitCode {
 fn code_of(error: &Error) -> u8 {
     if error.is::<Usage>() {
         return 2;
+    }
+    if let Some(ended) = error.downcast_ref::<Ended>() {
+        return u8::try_from(ended.code & 0xff).unwrap_or(1);
     }
     let number = error.downcast_ref::<Interrupted>().map(|interrupted| interrupted.signal.as_raw_value());
     number.and_then(|number| u8::try_from(128 + number).ok()).unwrap_or(1)
@@ -88,6 +111,7 @@ mod tests {
         assert_eq!(code_of(&anyhow!("no")), 1);
         assert_eq!(code_of(&Interrupted { signal: SignalKind::interrupt() }.into()), 130);
         assert_eq!(code_of(&Interrupted { signal: SignalKind::terminate() }.into()), 143);
+        assert_eq!(code_of(&Ended { code: 3, message: "no".to_owned() }.into()), 3);
         assert_eq!(code(Ok(())), ExitCode::SUCCESS);
     }
 

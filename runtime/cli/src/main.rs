@@ -35,6 +35,9 @@ Examples:
   mobula start --head                     begin a cluster on this host
 ";
 
+/// What is logged unless `MOBULA_LOG` says otherwise. Bytes of anybody that are no HTTP are no error of ours.
+const USUAL_LOG: &str = "warn,actix_http::h1::dispatcher=off";
+
 #[derive(Subcommand)]
 enum Verb {
     Serve(serve::Args),
@@ -49,6 +52,7 @@ enum Verb {
     Logs(cluster::logs::Args),
     Token(cluster::token::Args),
     Drain(cluster::drain::Args),
+    Submit(cluster::submit::Args),
     StopJob(cluster::stop_job::Args),
 }
 
@@ -61,7 +65,7 @@ fn main() -> ExitCode {
     mobula_node::attached::run_if_worker();
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| "warn".into()))
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("MOBULA_LOG").unwrap_or_else(|_| USUAL_LOG.into()))
         .init();
     let done = match Command::parse().verb {
         Verb::Serve(args) => serve::run(&args),
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         Verb::Logs(args) => cluster::logs::run(&args),
         Verb::Token(args) => cluster::token::run(&args),
         Verb::Drain(args) => cluster::drain::run(&args),
+        Verb::Submit(args) => cluster::submit::run(&args),
         Verb::StopJob(args) => cluster::stop_job::run(&args),
     };
     exit::code(done)

@@ -180,6 +180,11 @@ impl Home {
         }
     }
 
+    /// Whether it waits for a verdict of its supervisor.
+    pub fn is_parked(&self) -> bool {
+        self.state == State::Parked
+    }
+
     /// Whether it has ended for good.
     pub fn has_ended(&self) -> bool {
         self.state == State::Ended

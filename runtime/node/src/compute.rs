@@ -140,6 +140,11 @@ impl Pool {
         })
     }
 
+    /// CPUs that functions share.
+    pub(crate) fn cpus(&self) -> usize {
+        self.cpus
+    }
+
     /// What of `request` can never be granted, in words.
     pub(crate) fn never(&self, request: &Request) -> Option<String> {
         self.desk.lock().line.ledger().never(request)

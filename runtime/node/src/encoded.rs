@@ -32,8 +32,6 @@ pub(crate) struct TaskFrame {
     pub(crate) options: TaskOptions,
     /// Whether it takes a CPU unless it says otherwise.
     pub(crate) is_sync: bool,
-    /// Whether it answers with a stream.
-    pub(crate) is_stream: bool,
     /// When its outcome is of no use any more, and how that was given.
     pub(crate) deadline: Deadline,
     pub(crate) given: Option<Duration>,
@@ -93,9 +91,9 @@ pub(crate) fn submit<F: RemoteFn>(
     let waiting = call.clone();
     let gone = async move { waiting.cancelled().await };
     resolve(args, (deadline, given), gone, move |args| {
-        let kind = if matches!(F::BODY, Body::Sync(_)) { Kind::Sync } else { Kind::Async };
-        let framed =
-            args.and_then(|args| frame(F::NAME, kind, options, (deadline, given), args).map_err(CallError::NotStarted));
+        let is_sync = matches!(F::BODY, Body::Sync(_));
+        let framed = args
+            .and_then(|args| frame(F::NAME, is_sync, options, (deadline, given), args).map_err(CallError::NotStarted));
         let frame = match framed {
             Ok(frame) => frame,
             Err(error) => return owed.0.settle(Err(error.widen())),
@@ -131,7 +129,7 @@ pub(crate) fn submit_stream<F: RemoteStream>(
     resolve(args, (Deadline::NEVER, None), gone, move |args| {
         let framed = args.and_then(|args| {
             let deadline = (Deadline::NEVER, None);
-            frame(F::NAME, Kind::Stream, options, deadline, args).map_err(CallError::NotStarted)
+            frame(F::NAME, false, options, deadline, args).map_err(CallError::NotStarted)
         });
         let frame = match framed {
             Ok(frame) => frame,
@@ -176,17 +174,9 @@ fn resolve<T: Send + 'static>(
     });
 }
 
-/// How a function runs.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Sync,
-    Async,
-    Stream,
-}
-
 fn frame<T: Serialize>(
     name: &'static str,
-    kind: Kind,
+    is_sync: bool,
     options: TaskOptions,
     (deadline, given): (Deadline, Option<Duration>),
     args: T,
@@ -201,8 +191,7 @@ fn frame<T: Serialize>(
         function,
         schema: entry.schema(),
         options,
-        is_sync: kind == Kind::Sync,
-        is_stream: kind == Kind::Stream,
+        is_sync,
         deadline,
         given,
         args: args.into(),

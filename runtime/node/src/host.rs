@@ -1,12 +1,15 @@
 //! What a session keeps with its systems: the pool, the door in front of its queue, and the system that runs things.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crossbeam::utils::CachePadded;
 use mobula_actor::{System, current};
 use mobula_types::NotStarted;
+use parking_lot::Mutex;
 
+use crate::attached::Process;
 use crate::compute::Pool;
 use crate::encoded::{TaskFrame, TaskReply};
 use crate::logic::Request;
@@ -32,12 +35,19 @@ pub(crate) struct Host {
     pool: Arc<Pool>,
     bounds: QueueBounds,
     /// Where tasks go when they go through the codec.
-    away: OnceLock<(fn(&TaskOptions) -> bool, Road)>,
+    away: OnceLock<(Goes, Road)>,
+    /// The process as its node knows it, where it is attached to one.
+    pub(crate) seat: OnceLock<Arc<Process>>,
+    /// The job's values, where no head keeps them.
+    pub(crate) values: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Whether what comes has its place by a lease, so that only the node knows what can never be.
     by_lease: bool,
     came: CachePadded<Tally>,
     left: CachePadded<Tally>,
 }
+
+/// Whether a task with these options takes the road.
+type Goes = fn(&TaskOptions) -> bool;
 
 /// Takes encoded tasks to where they run.
 pub(crate) type Road = Box<dyn Fn(TaskFrame, TaskReply) + Send + Sync>;
@@ -71,6 +81,8 @@ impl Host {
             bounds,
             by_lease,
             away: OnceLock::new(),
+            seat: OnceLock::new(),
+            values: Mutex::default(),
             came: CachePadded::default(),
             left: CachePadded::default(),
         })
@@ -103,7 +115,7 @@ impl Host {
     }
 
     /// Sends those tasks that way from now on whose options `go`.
-    pub(crate) fn run_some_at(&self, go: fn(&TaskOptions) -> bool, road: Road) {
+    pub(crate) fn run_some_at(&self, go: Goes, road: Road) {
         self.away.set((go, road)).ok();
     }
 

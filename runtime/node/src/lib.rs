@@ -1,4 +1,4 @@
-//! One process in the cluster. Today that is the embedded one: node, worker and driver in one process.
+//! One process in the cluster: a node, a driver or worker attached to one, or all three in one process.
 //!
 //! Runs remote functions, starts and stops the systems of actors, and joins two of them for tests so that everything
 //! passes through the codec. It holds no API of its own: programs name the crate `mobula`.
@@ -24,10 +24,10 @@ pub mod logic;
 mod loopback;
 mod options;
 mod permit;
-
 mod running;
 mod stream;
 mod task;
+mod values;
 
 pub use embedded::{Embedded, EmbeddedConfig};
 pub use function::{Body, FunctionEntry, RemoteFn, RemoteStream, Returned};
@@ -35,3 +35,4 @@ pub use host::QueueBounds;
 pub use options::TaskOptions;
 pub use stream::submit_stream;
 pub use task::submit;
+pub use values::{VALUE_BYTES_MAX, ValueError, delete_value, get_value, nodes, put_value};

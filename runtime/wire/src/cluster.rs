@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use mobula_types::state::{ClusterStatus, Listed, OutcomeCounters};
 use mobula_types::{
     ActorId, Beat, BeatAnswer, Death, DeathCause, Fencing, HeadId, Incarnation, JobId, LeaseId, NameKey, NodeId,
@@ -192,7 +193,7 @@ pub enum ClusterTalk {
         /// From which byte on.
         offset: u64,
         /// At most [`PROGRAM_PART_BYTES`].
-        bytes: Vec<u8>,
+        bytes: Bytes,
     },
     /// What do you hold?
     ListAsk {

@@ -37,7 +37,7 @@ const CAUSE_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long a group may take to start again before the engine itself fails.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Between two questions whether a shard has started, or started again.
+/// Between two questions whether a shard has started again.
 const START_PAUSE: Duration = Duration::from_millis(2);
 
 /// Pieces that wait for one slow reader at most: a whole context of SmolLM2, twice.
@@ -169,11 +169,8 @@ impl Actor for Llm {
             spec = spec.child(child.permanent());
         }
         let group = ctx.spawn::<Supervisor>(spec).await?;
-        // A supervisor starts each child once the one before it has loaded. One that cannot load fails the supervisor in
-        // the end, and this question with it.
-        while group.children().await?.len() < args.shards {
-            tokio::time::sleep(START_PAUSE).await;
-        }
+        // A supervisor starts each child once the one before it has loaded, and the question waits for that. One that
+        // cannot load fails the supervisor in the end, and the question with it.
         let mut shards = Vec::with_capacity(args.shards);
         for rank in 0..args.shards {
             shards.push(group.child::<ShardActor>(&shard_name(rank)).await?);

@@ -32,7 +32,7 @@ fn light(cluster: &mut Cluster, nodes: usize) -> Result<()> {
     let status = cluster.status(nodes - 1)?;
     assert_eq!(status.nodes.len(), nodes);
     assert!(!status.cluster_id.is_empty() && status.protocol > 0 && status.epoch > 0, "{status:?}");
-    for (path, text) in [("/health", "ok\n"), ("/api/v0/status", status.cluster_id.as_str())] {
+    for (path, text) in [("/health", r#"{"status":"ok"}"#), ("/api/v0/status", status.cluster_id.as_str())] {
         let answer = cluster.host(0).run(|| {
             let mut stream = TcpStream::connect(("127.0.0.1", DASHBOARD_PORT))?;
             write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost:{DASHBOARD_PORT}\r\n\r\n")?;

@@ -141,6 +141,15 @@ impl World {
     /// Everything must have ended by now, but the actors: those are stopped.
     pub(super) fn stop_all(&mut self) -> Result<(), Violation> {
         self.phase = Phase::Stopping;
+        let now = self.agenda.now();
+        for (process, life) in &self.processes {
+            let Some(node) = self.nodes.get(&process.node()) else { continue };
+            for number in life.requests.keys().copied() {
+                let request = mobula_logic::scheduler::RequestKey { holder: *process, number };
+                let why = node.scheduler.why(self.local(process.node()), request);
+                self.steps.note(now, || format!("  {process} waits for its request {number}: {why:?}"));
+            }
+        }
         self.witness.judge_tasks()?;
         let actors: Vec<_> = self
             .processes

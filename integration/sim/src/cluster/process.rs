@@ -109,7 +109,7 @@ impl World {
         self.agenda.at(at, Event::Word { from, to, word });
     }
 
-    fn to_node(&mut self, process: ProcessId, word: Word) {
+    fn tell_node(&mut self, process: ProcessId, word: Word) {
         self.word(process, ProcessId::from(process.node()), word);
     }
 
@@ -117,7 +117,7 @@ impl World {
         let word = Word::Parcel(Parcel { from, to, body });
         match from.node() == to.node() {
             true => self.word(from, to, word),
-            false => self.to_node(from, word),
+            false => self.tell_node(from, word),
         }
     }
 
@@ -143,7 +143,7 @@ impl World {
                     Some(Purpose::Actor(actor)) => self.tell_home((to, actor), home::Input::Granted { lease, process }),
                     None if life.taken_back.remove(&number) => {
                         self.saw("grant crosses its taking back");
-                        self.to_node(to, Word::Return { lease });
+                        self.tell_node(to, Word::Return { lease });
                         Ok(())
                     }
                     None => Err(Violation {
@@ -210,7 +210,7 @@ impl World {
                 let is_slow = self.rng.chance(10);
                 if is_slow && self.lends && self.rng.chance(30) && !self.processes[&process].is_waiting {
                     self.saw("worker waits");
-                    self.to_node(process, Word::Waiting { halves: 2 });
+                    self.tell_node(process, Word::Waiting { halves: 2 });
                     self.processes.entry(process).and_modify(|life| life.is_waiting = true);
                 }
                 self.witness.begins(task, attempt, process)?;
@@ -283,7 +283,7 @@ impl World {
     pub(super) fn run_ends(&mut self, process: ProcessId, task: TaskId, attempt: Attempt) {
         let Some(life) = self.processes.get_mut(&process) else { return };
         if std::mem::take(&mut life.is_waiting) {
-            self.to_node(process, Word::Waiting { halves: 0 });
+            self.tell_node(process, Word::Waiting { halves: 0 });
         }
         let Some(life) = self.processes.get_mut(&process) else { return };
         if !life.running.remove(&(task, attempt)) {
@@ -338,7 +338,7 @@ impl World {
                     self.ask_place(process, Purpose::Tasks(request), spec);
                 }
                 dispatch::Output::TakeBack { request } => self.take_back(process, Purpose::Tasks(request)),
-                dispatch::Output::ReturnLease { lease } => self.to_node(process, Word::Return { lease }),
+                dispatch::Output::ReturnLease { lease } => self.tell_node(process, Word::Return { lease }),
                 dispatch::Output::Send { key, attempt, lease, process: to } => {
                     let Some(task) = life.dispatch.task(key) else { continue };
                     self.witness.sent_run(task, attempt, lease)?;
@@ -388,7 +388,7 @@ impl World {
         let avoid = life.avoid.clone();
         let is_for_actor = matches!(purpose, Purpose::Actor(_));
         self.witness.asked(RequestKey { holder: process, number }, &spec, is_for_actor);
-        self.to_node(process, Word::Lease { number, spec, avoid });
+        self.tell_node(process, Word::Lease { number, spec, avoid });
     }
 
     fn take_back(&mut self, process: ProcessId, purpose: Purpose) {
@@ -398,7 +398,7 @@ impl World {
         life.requests.remove(&number);
         life.taken_back.insert(number);
         self.saw("request is taken back");
-        self.to_node(process, Word::TakeBack { number });
+        self.tell_node(process, Word::TakeBack { number });
     }
 
     pub(super) fn tell_home(&mut self, actor: ActorKey, input: home::Input) -> Result<(), Violation> {
@@ -436,7 +436,7 @@ impl World {
                     self.ask_place(process, Purpose::Actor(index), spec);
                 }
                 home::Output::TakeBackPlace => self.take_back(process, Purpose::Actor(index)),
-                home::Output::ReturnLease { lease } => self.to_node(process, Word::Return { lease }),
+                home::Output::ReturnLease { lease } => self.tell_node(process, Word::Return { lease }),
                 home::Output::Spawn { process: to, incarnation, .. } => {
                     let held = std::mem::take(&mut entry.held);
                     self.witness.home_spawns(actor, incarnation)?;
@@ -549,7 +549,8 @@ impl World {
             0 => Decides::Supervisor,
             1 => Decides::Policy(RestartPolicy::temporary()),
             _ => {
-                let intensity = Intensity { restarts_max: 3, ..Intensity::default() };
+                let restarts_max = self.rng.below(4) as u32;
+                let intensity = Intensity { restarts_max, ..Intensity::default() };
                 Decides::Policy(RestartPolicy { intensity, ..RestartPolicy::default() })
             }
         };

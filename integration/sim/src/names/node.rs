@@ -450,7 +450,7 @@ impl World {
                 let claim = Claim { key, actor, incarnation: Incarnation(1), job, detached };
                 self.claim(host, claim, now);
             }
-            (6..=8, Some(_)) => {
+            (6..=8, Some(_)) if moves(name) => {
                 // The home of an actor starts its next life on this node.
                 if let Some(mut claim) = self.witness.last_claim(&key) {
                     self.saw("actor moves");
@@ -458,10 +458,11 @@ impl World {
                     self.claim(host, claim, now);
                 }
             }
-            (9, _) => {
+            // Only where an actor has ended for good: it is not started elsewhere meanwhile.
+            (9, _) if !moves(name) => {
                 if let Some((actor, _)) = node.held.remove(&key) {
                     self.saw("name is released");
-                    self.tell(host, Up::Directory(directory::Input::Release { key, actor }));
+                    self.tell(host, Up::Directory(directory::Input::Release { node: id, key, actor }));
                 }
             }
             (10 | 11, Some(job)) => {
@@ -518,3 +519,8 @@ pub(super) const STRAGGLER: u64 = u64::MAX;
 
 /// Names that are fought for.
 const NAMES: u64 = 4;
+
+/// Actors under these names are started again on other nodes; those under the others end where they began.
+fn moves(name: u32) -> bool {
+    name < 2
+}

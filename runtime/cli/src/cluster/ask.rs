@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use mobula_net::unix::UnixError;
 use mobula_net::{Connection, Incoming, unix};
-use mobula_node::daemon::{SOCKET, config};
-use mobula_wire::local::{FromNode, Hello, ToNode, ToolQuestion};
+use mobula_node::daemon::SOCKET;
+use mobula_types::NodeId;
+use mobula_wire::local::{FromNode, Hello, ToNode, ToolQuestion, Welcome};
 use mobula_wire::{FrameKind, PROTOCOL};
 
 use crate::exit::{self, Usage};
@@ -19,16 +20,20 @@ pub(crate) struct Which {
     #[arg(long, value_name = "DIR", env = "MOBULA_DIR", global = true)]
     dir: Option<PathBuf>,
 
-    /// The port of the node; needed when several run here
-    #[arg(long, value_name = "PORT")]
+    /// The node to ask: the folder of one, or host:port of one that runs on this host
+    #[arg(long, value_name = "ADDRESS", env = "MOBULA_ADDRESS", global = true)]
+    address: Option<String>,
+
+    /// The port of the node, when several run here
+    #[arg(long, value_name = "PORT", global = true, conflicts_with = "address")]
     port: Option<u16>,
 }
 
 /// A node takes the connection of a tool in microseconds, even with a full CPU.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
-/// A node asks its head, and all nodes their processes: each has some seconds, then it answers with what there is.
-const ANSWER_MAX: Duration = Duration::from_secs(35);
+/// A node gathers what it is asked for 2 s at most, and its head answers in milliseconds or is away.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// The folder that holds the folders of this host's nodes.
 pub(crate) fn base(dir: Option<&Path>) -> Result<PathBuf> {
@@ -40,62 +45,120 @@ pub(crate) fn base(dir: Option<&Path>) -> Result<PathBuf> {
     std::path::absolute(&base).with_context(|| format!("find {}", base.display()))
 }
 
+/// What is said to whoever asks where nothing runs.
+const NONE: &str = "no node runs on this host: start one with `mobula start --head`";
+
 impl Which {
-    /// The sockets of the nodes that may be meant.
-    fn socket(&self) -> Result<PathBuf> {
-        let base = base(self.dir.as_deref())?;
+    /// The folder of the node that was named, if one was.
+    fn named(&self) -> Result<Option<PathBuf>> {
+        let base = || base(self.dir.as_deref());
         if let Some(port) = self.port {
-            return Ok(base.join(port.to_string()).join(SOCKET));
+            return Ok(Some(base()?.join(port.to_string())));
         }
-        let folders = std::fs::read_dir(&base).into_iter().flatten().flatten().map(|entry| entry.path());
-        let mut sockets: Vec<PathBuf> =
-            folders.map(|folder| folder.join(SOCKET)).filter(|socket| socket.exists()).collect();
-        sockets.sort();
-        match &sockets[..] {
-            [only] => Ok(only.clone()),
-            [] => bail!("no node runs here: start one with `mobula start --head` (looked in {})", base.display()),
-            several => {
-                let usual = base.join(config::PORT.to_string()).join(SOCKET);
-                if several.contains(&usual) {
-                    return Ok(usual);
-                }
-                let ports = several.iter().filter_map(|socket| socket.parent()?.file_name()?.to_str());
-                let ports: Vec<&str> = ports.collect();
-                Err(Usage(format!("several nodes run here: say which with --port, one of {}", ports.join(", "))).into())
+        let Some(address) = self.address.as_deref() else { return Ok(None) };
+        match address {
+            // What programs are told with the same variable.
+            "" | "local" | "auto" | "embedded" => Ok(None),
+            path if path.starts_with(['/', '.']) => {
+                let path = Path::new(path);
+                let folder = if path.ends_with(SOCKET) { path.parent().unwrap_or(path) } else { path };
+                Ok(Some(folder.to_owned()))
             }
+            _ => match address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()) {
+                Some(port) => Ok(Some(base()?.join(port.to_string()))),
+                None => {
+                    let why = format!("--address {address}: expected the folder of a node, or host:port of one");
+                    Err(Usage(why).into())
+                }
+            },
         }
     }
+}
+
+/// The folders of this host's nodes, those that have ended too.
+fn folders(base: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(base).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut folders: Vec<PathBuf> = entries.filter(|folder| folder.join(SOCKET).exists()).collect();
+    folders.sort();
+    folders
 }
 
 /// A connection to a node.
 pub(crate) struct Node {
     connection: Connection,
     incoming: Incoming,
+    socket: PathBuf,
+    id: NodeId,
     asked: u64,
 }
 
 impl Node {
-    /// Goes to the node that is meant.
+    /// Goes to the node that is meant: the one that was named, else the only one that answers, else the head.
     pub(crate) async fn of(which: &Which) -> Result<Self> {
-        Self::at(&which.socket()?).await
+        if let Some(folder) = which.named()? {
+            return Self::at(&folder.join(SOCKET)).await;
+        }
+        let base = base(which.dir.as_deref())?;
+        let mut nodes = Vec::new();
+        for folder in folders(&base) {
+            match Self::reach(&folder.join(SOCKET)).await {
+                Ok(node) => nodes.push((folder, node?)),
+                // It was killed, and could not remove its socket.
+                Err(UnixError::Nobody { .. }) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let is_head = |folder: &Path| folder.join(mobula_node::daemon::HEAD_FILE).exists();
+        let heads = nodes.iter().filter(|(folder, _)| is_head(folder)).count();
+        let ports: Vec<String> =
+            nodes.iter().filter_map(|(folder, _)| Some(folder.file_name()?.to_str()?.to_owned())).collect();
+        let only = nodes.len() == 1;
+        match nodes.into_iter().find(|(folder, _)| only || (heads == 1 && is_head(folder))) {
+            Some((_, node)) => Ok(node),
+            None if ports.is_empty() => bail!("{NONE} (looked in {})", base.display()),
+            None => {
+                let why = format!("several nodes run here: say which with --port, one of {}", ports.join(", "));
+                Err(Usage(why).into())
+            }
+        }
     }
 
     /// Goes to the node at a socket.
     pub(crate) async fn at(socket: &Path) -> Result<Self> {
-        let (connection, mut incoming) = match unix::connect(socket, CONNECT_MAX).await {
-            Ok(connected) => connected,
+        match Self::reach(socket).await {
+            Ok(node) => node,
             Err(UnixError::Nobody { path }) => {
                 bail!("no node listens at {}: start it with `mobula start`", path.display())
             }
-            Err(error) => return Err(error.into()),
-        };
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn reach(socket: &Path) -> Result<Result<Self>, UnixError> {
+        let (connection, incoming) = unix::connect(socket, CONNECT_MAX).await?;
+        Ok(Self::greet(socket, connection, incoming).await)
+    }
+
+    async fn greet(socket: &Path, connection: Connection, mut incoming: Incoming) -> Result<Self> {
         let hello = mobula_wire::encode(&Hello::Tool { protocol: PROTOCOL })?;
         connection.send(FrameKind::Greeting, hello.into())?;
         match tokio::time::timeout(CONNECT_MAX, next(&mut incoming)).await.context("wait for the node")?? {
-            FromNode::Welcome(_) => Ok(Self { connection, incoming, asked: 0 }),
+            FromNode::Welcome(Welcome { process, .. }) => {
+                Ok(Self { connection, incoming, socket: socket.to_owned(), id: process.node(), asked: 0 })
+            }
             FromNode::Refused { message } => Err(anyhow!(message)),
             other => bail!("the node answered {other:?} to the greeting"),
         }
+    }
+
+    /// Which node it is.
+    pub(crate) fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Asks, and waits for the answer.
@@ -114,7 +177,12 @@ impl Node {
             }
         };
         let waited = tokio::time::timeout(ANSWER_MAX, answered).await;
-        waited.map_err(|_| anyhow!("the node did not answer within {} s", ANSWER_MAX.as_secs()))?
+        waited.map_err(|_| {
+            let (id, seconds) = (self.id, ANSWER_MAX.as_secs());
+            anyhow!(
+                "{id} of this host did not answer within {seconds} s: its head may be away, and it tries to reach it"
+            )
+        })?
     }
 
     /// Waits until the node has closed the connection.
@@ -153,5 +221,31 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
     anstream::println!("{}", line(head.to_vec()));
     for row in rows {
         anstream::println!("{}", line(row.iter().map(String::as_str).collect()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn named(address: &str) -> Result<Option<PathBuf>> {
+        Which { dir: Some("/base".into()), address: Some(address.to_owned()), port: None }.named()
+    }
+
+    #[test]
+    fn a_node_is_named_by_folder_socket_or_port() {
+        for (address, folder) in [
+            ("local", None),
+            ("/n/1", Some("/n/1")),
+            ("/n/1/node.sock", Some("/n/1")),
+            ("127.0.0.1:6380", Some("/base/6380")),
+            ("[::1]:6380", Some("/base/6380")),
+        ] {
+            assert_eq!(named(address).unwrap(), folder.map(PathBuf::from), "{address}");
+        }
+        for wrong in ["somewhere", "host:port", "host:70000"] {
+            let error = named(wrong).unwrap_err();
+            assert!(error.is::<Usage>() && error.to_string().contains("host:port"), "{error}");
+        }
     }
 }

@@ -4,13 +4,14 @@
 
 pub(crate) mod ask;
 pub(crate) mod drain;
+pub(crate) mod http;
 pub(crate) mod list;
 pub(crate) mod logs;
 pub(crate) mod resources;
 pub(crate) mod start;
-pub(crate) mod state_http;
 pub(crate) mod status;
 pub(crate) mod stop;
 pub(crate) mod stop_job;
+pub(crate) mod submit;
 pub(crate) mod token;
 pub(crate) mod why;

@@ -16,7 +16,7 @@ use mobula_node::daemon::{self, Node, NodeConfig, Part, config};
 use mobula_wire::local::ToolQuestion;
 
 use super::ask::base;
-use super::resources;
+use super::{http, resources};
 use crate::exit::{self, Usage};
 
 /// Start a node of a cluster on this host.
@@ -46,9 +46,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "ADDRESS")]
     host: Option<IpAddr>,
 
-    /// The port of the state over HTTP, on loopback; head only, 0 for none
-    #[arg(long, value_name = "PORT", default_value_t = 8265)]
-    dashboard_port: u16,
+    /// The port of the state over HTTP, on loopback; head only, 0 for none. Unless set 8265, if it is free
+    #[arg(long, value_name = "PORT", requires = "head")]
+    dashboard_port: Option<u16>,
 
     /// The folder that holds the folders of this host's nodes
     #[arg(long, value_name = "DIR", env = "MOBULA_DIR")]
@@ -75,6 +75,9 @@ Examples:
 
 /// A node is ready in less than 200 ms, on a busy machine in a second; whoever joins waits for the head.
 const READY_MAX: Duration = Duration::from_secs(30);
+
+/// Where the state is over HTTP, unless another port is given.
+const DASHBOARD_PORT: u16 = 8265;
 
 /// Threads of a node: readers of sockets share them. The head's store, the mesh and the doors are tasks.
 const THREADS_MAX: usize = 4;
@@ -200,16 +203,18 @@ fn stay(args: &Args, config: NodeConfig) -> Result<()> {
         .build()
         .context("start the runtime")?;
     runtime.block_on(async {
+        let port = if args.head { dashboard_port(args.dashboard_port)? } else { None };
         let mut node = exit::unless_signal(async { Ok(Node::start(config).await?) }).await?;
-        if args.head && args.dashboard_port != 0 {
-            let listener = super::state_http::open(args.dashboard_port).await?;
-            tokio::spawn(super::state_http::serve(listener, node.socket().to_owned()));
-        }
-        announce(&node, args.head).await?;
+        let http_addr = port.as_ref().map(http::Port::addr);
+        let http = port.map(|port| http::serve(node.socket(), port)).transpose()?;
+        announce(&node, args.head, http_addr).await?;
         let stopped = tokio::select! {
             signal = exit::stop_signal() => Some(signal?),
             () = node.ended() => None,
         };
+        if let Some(http) = http {
+            http.stop(false).await;
+        }
         if stopped.is_some() {
             node.stop().await;
         }
@@ -217,8 +222,23 @@ fn stay(args: &Args, config: NodeConfig) -> Result<()> {
     })
 }
 
+/// The port of the state over HTTP, taken before the node starts: one that was asked for must be had.
+fn dashboard_port(asked: Option<u16>) -> Result<Option<http::Port>> {
+    match (asked, http::Port::take(asked.unwrap_or(DASHBOARD_PORT))) {
+        (Some(0), _) => Ok(None),
+        (_, Ok(port)) => Ok(Some(port)),
+        (None, Err(error)) => {
+            tracing::warn!(port = DASHBOARD_PORT, %error, "no state over HTTP: choose a port with --dashboard-port");
+            Ok(None)
+        }
+        (Some(port), Err(error)) => {
+            bail!("--dashboard-port {port} cannot be had: {error}; choose another, or 0 for none")
+        }
+    }
+}
+
 /// Says that the node is ready: what a person wants to know, and an empty line.
-async fn announce(node: &Node, is_head: bool) -> Result<()> {
+async fn announce(node: &Node, is_head: bool, http: Option<SocketAddr>) -> Result<()> {
     let mut text = format!("node {} is ready at {}\n", node.id().0, node.addr());
     if is_head {
         let question = ToolQuestion::TokenCreate { ttl_s: 0, role: "node".to_owned() };
@@ -227,6 +247,9 @@ async fn announce(node: &Node, is_head: bool) -> Result<()> {
         let token = made["token"].as_str().context("read the token")?;
         text.push_str(&format!("join from another host:  mobula start --address={} --token={token}\n", node.addr()));
         text.push_str("run a program in it:     MOBULA_ADDRESS=local ./program\n");
+    }
+    if let Some(addr) = http {
+        text.push_str(&format!("see its state:           curl http://{addr}/api/v0/status\n"));
     }
     text.push('\n');
     // Nobody reads any more when whoever started us has gone; the node goes on.

@@ -11,6 +11,7 @@ mod objects;
 mod process;
 mod processes;
 mod row;
+mod shapes;
 mod tasks;
 mod within;
 
@@ -64,6 +65,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("calls", calls::rows),
     ("neighbours", neighbours::rows),
     ("tasks", tasks::rows),
+    ("shapes of tasks", shapes::rows),
     ("objects", objects::rows),
     ("processes", processes::rows),
 ];

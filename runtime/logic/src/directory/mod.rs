@@ -101,8 +101,11 @@ pub enum Input {
         /// What it wants.
         claim: Claim,
     },
-    /// An actor has ended for good, and its name is free.
+    /// An actor has ended for good, says its home or the place where it lived. Its name is free, or is as soon as
+    /// nobody acts under it elsewhere.
     Release {
+        /// Which node says so.
+        node: NodeId,
         /// The name.
         key: NameKey,
         /// Who had it.
@@ -381,7 +384,7 @@ impl StateMachine for Directory {
             Input::NodeDied { node, cause } => self.handle_ended(now, &cause, |process| process.node() == node),
             Input::ProcessDied { process, cause } => self.handle_ended(now, &cause, |other| other == process),
             Input::Claim { ask, node, claim } => self.handle_claim(now, ask, node, claim),
-            Input::Release { key, actor } => self.names.release(now, &key, actor, &mut self.outputs),
+            Input::Release { node, key, actor } => self.names.release(now, node, &key, actor, &mut self.outputs),
             Input::Stopped { node, key, fencing, culprit } => {
                 self.names.handle_stopped(now, node, &key, fencing, culprit, &mut self.outputs);
             }
@@ -503,6 +506,21 @@ impl Directory {
     /// The term of a node's lease; none when it has none.
     pub fn term(&self, node: NodeId) -> Option<u64> {
         self.names.term(node)
+    }
+
+    /// What was to be said and had to wait, as it is by now: a name may have ended meanwhile, and then nobody is told that
+    /// it is his.
+    pub fn as_it_stands(&self, said: Output) -> Output {
+        match said {
+            Output::Claimed { ask, key, result: Ok(grant) } if !self.names.stands(&key, grant.fencing) => {
+                Output::Claimed { ask, key, result: Err(NameRefusal::Ended) }
+            }
+            Output::Found { ask, key, .. } => {
+                let grant = self.names.look_up(&key);
+                Output::Found { ask, key, grant }
+            }
+            other => other,
+        }
     }
 
     /// Every job that is known, those that have ended among them.

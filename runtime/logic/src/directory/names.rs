@@ -81,6 +81,9 @@ pub enum NameRefusal {
     /// The actor's home has ended, and with it the actor.
     #[error("the process that spawned the actor has ended")]
     HomeEnded,
+    /// The name was granted and has ended before that could be said.
+    #[error("the name has ended meanwhile: claim it again")]
+    Ended,
     /// The job has ended.
     #[error("{job} has ended")]
     JobEnded {
@@ -123,8 +126,6 @@ pub(super) struct Entry {
     pub(super) node: NodeId,
     pub(super) job: Option<JobId>,
     pub(super) is_ending: bool,
-    /// An earlier head made the grant, and this one has said it to the node again: the word may be on its way.
-    is_repeated: bool,
     pub(super) hold: Hold,
     detached: Option<Box<Restarting>>,
     waiting: Vec<Waiting>,
@@ -212,7 +213,6 @@ impl Names {
             node,
             job,
             is_ending,
-            is_repeated: false,
             hold,
             detached: None,
             waiting: Vec::new(),
@@ -237,6 +237,12 @@ impl Names {
 
     pub(super) fn look_up(&self, key: &NameKey) -> Option<Grant> {
         self.entries.get(key).filter(|entry| !entry.is_ending).map(Entry::grant)
+    }
+
+    /// Whether a grant is the newest of its name, and somebody may act under it.
+    pub(super) fn stands(&self, key: &NameKey, fencing: Fencing) -> bool {
+        let is_it = |entry: &Entry| entry.fencing == fencing && !matches!(entry.hold, Hold::Over { .. });
+        self.entries.get(key).is_some_and(is_it)
     }
 
     pub(super) fn all(&self) -> impl Iterator<Item = (&NameKey, Grant)> {
@@ -298,14 +304,10 @@ impl Names {
         let is_held = |key: &NameKey, entry: &Entry| grants.get(key) == Some(&(entry.actor, entry.fencing));
         for key in self.on.get(&node).cloned().unwrap_or_default() {
             let entry = &self.entries[&key];
-            if matches!(entry.hold, Hold::Stopping { .. }) {
+            // A grant may be on its way there, also one of an earlier head, which the node hears until it hears this one.
+            // So a name that it does not hold is not free before it has said so.
+            if matches!(entry.hold, Hold::Stopping { .. }) || !is_held(&key, entry) {
                 self.revoke(now, &key, outputs);
-            } else if !is_held(&key, entry) {
-                // What this head has granted may be on its way there; what an earlier one granted is not heard any more.
-                match entry.fencing.epoch() < self.epoch && !entry.is_repeated {
-                    true => self.is_over(&key, now, None, None),
-                    false => self.revoke(now, &key, outputs),
-                }
             }
         }
         for held in held {
@@ -377,11 +379,7 @@ impl Names {
         match entry.hold {
             // What is said twice is answered twice.
             Hold::Held { .. } if (entry.node, entry.incarnation) == (node, claim.incarnation) => {
-                let grant = entry.grant();
-                if let Some(entry) = self.entries.get_mut(&claim.key) {
-                    entry.is_repeated = true;
-                }
-                Some(Ok(grant))
+                Some(Ok(entry.grant()))
             }
             Hold::Over { at, .. } if at <= now => Some(Ok(self.grant(now, node, claim, outputs))),
             Hold::Held { .. } if self.planted.is(Mutant::GrantWhileHeld) => {
@@ -442,7 +440,6 @@ impl Names {
             node,
             job: *job,
             is_ending: false,
-            is_repeated: false,
             hold: Hold::Over { at: now, lease_end: None },
             detached: restarting,
             waiting: Vec::new(),
@@ -480,9 +477,16 @@ impl Names {
         grant
     }
 
-    pub(super) fn release(&mut self, now: Time, key: &NameKey, actor: ActorId, outputs: &mut Outputs) {
-        if self.entries.get(key).is_some_and(|entry| entry.actor == actor) {
-            self.remove(now, key, outputs);
+    pub(super) fn release(&mut self, now: Time, node: NodeId, key: &NameKey, actor: ActorId, outputs: &mut Outputs) {
+        let Some(entry) = self.entries.get(key).filter(|entry| entry.actor == actor) else { return };
+        let (is_there, is_home) = (entry.node == node, actor.process.node() == node);
+        match entry.hold {
+            // DIR-1: a later life of it may act elsewhere.
+            Hold::Held { .. } if !is_there && is_home => self.end(now, key, outputs),
+            Hold::Stopping { .. } if !is_there && is_home && !entry.is_ending => self.end(now, key, outputs),
+            Hold::Held { .. } | Hold::Stopping { .. } if !is_there => {}
+            _ if is_there || is_home => self.remove(now, key, outputs),
+            _ => {}
         }
     }
 

@@ -470,7 +470,10 @@ impl Head {
         for (key, output) in std::mem::take(&mut self.held) {
             match self.must_wait(&key, &output) {
                 true => self.hold(key, output),
-                false => self.say(output),
+                false => {
+                    let output = self.directory.as_it_stands(output);
+                    self.say(output);
+                }
             }
         }
     }

@@ -167,6 +167,22 @@ fn a_full_disk_stops_what_is_new_and_nothing_else() {
 }
 
 #[test]
+fn a_grant_that_has_ended_before_it_could_be_said_is_not_said() {
+    let mut world = World::new();
+    world.done(0, register(1, 1, None));
+    world.done(0, register(2, 2, None));
+    world.run(1, directory::Input::JobStart { ask: 3, spec: JobSpec::default() });
+    assert_eq!(world.run(1, claim(4, 1, 1)), [], "waits for the next batch");
+    assert_eq!(world.run(1, look_up(5)), []);
+    world.run(2, directory::Input::Release { node: NodeId(1), key: key(), actor: actor(1) });
+    let mut said = world.sync(3);
+    said.extend(world.sync(4));
+    let [.., Output::Directory(claimed), Output::Directory(found)] = &said[..] else { panic!("{said:?}") };
+    assert!(matches!(claimed, directory::Output::Claimed { ask: 4, result: Err(directory::NameRefusal::Ended), .. }));
+    assert!(matches!(found, directory::Output::Found { ask: 5, grant: None, .. }));
+}
+
+#[test]
 fn a_node_that_was_fenced_and_has_stopped_frees_its_names_at_once() {
     let mut world = World::new();
     world.done(0, register(1, 1, None));

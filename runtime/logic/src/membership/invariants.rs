@@ -31,7 +31,7 @@ pub fn check(membership: &Membership) -> Result<(), Violation> {
         }
         if let State::Dying { death, seen } = &node.state {
             let is_seen = match death.cause {
-                DeathCause::NodeKilled if seen.refusals > 0 => seen.refusals >= REFUSALS && seen.silent >= PROBE_AFTER,
+                DeathCause::NodeKilled => seen.is_replaced || seen.refusals >= REFUSALS && seen.silent >= PROBE_AFTER,
                 DeathCause::NodeSilent { .. } => seen.silent >= SILENT_MAX.min(GRACE),
                 _ => true,
             };

@@ -280,6 +280,8 @@ enum State {
 struct Evidence {
     silent: Duration,
     refusals: u32,
+    /// Its member had started again, and was about to be admitted.
+    is_replaced: bool,
 }
 
 /// A registration that is sent again while the record is written is answered with the others; more than these are not.
@@ -481,11 +483,7 @@ impl Membership {
             (None, living) => {
                 // MEM-2: the one before has ended, or it would still hold the folder.
                 if let Some((before, _)) = living {
-                    // That its member is here again is the evidence: a refusal before that is not.
-                    if let Some(node) = self.nodes.get_mut(&before) {
-                        node.refusals = 0;
-                    }
-                    self.declare_dead(now, before, DeathCause::NodeKilled);
+                    self.bury(now, before, DeathCause::NodeKilled, true);
                 }
                 self.admit(now, ask, registration);
             }
@@ -637,9 +635,13 @@ impl Membership {
     }
 
     fn declare_dead(&mut self, now: Time, id: NodeId, cause: DeathCause) {
+        self.bury(now, id, cause, false);
+    }
+
+    fn bury(&mut self, now: Time, id: NodeId, cause: DeathCause, is_replaced: bool) {
         let seen_unix_ms = self.calendar.unix_ms(now);
         let node = self.nodes.get_mut(&id).expect("the caller has found it");
-        let seen = Evidence { silent: now.since(node.heard), refusals: node.refusals };
+        let seen = Evidence { silent: now.since(node.heard), refusals: node.refusals, is_replaced };
         let death = Death { seen_unix_ms, ..Death::of(ProcessId::from(id), cause) };
         let asks = match std::mem::replace(&mut node.state, State::Dying { death, seen }) {
             State::Joining { asks, .. } => asks,

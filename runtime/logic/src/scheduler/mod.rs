@@ -72,7 +72,7 @@ const START_WAIT_MAX: Duration = Duration::from_secs(5);
 /// A node that refused is not asked again for the same for so long: the view is corrected meanwhile.
 const REFUSED_WAIT: Duration = Duration::from_millis(200);
 
-/// What another node has granted counts as used until it says what it has, or for so long: five beats.
+/// What another node has granted or refused counts until it says what it has, or for so long: five beats.
 const GRANTED_COUNTS: Duration = Duration::from_secs(1);
 
 /// Shapes looked at when something came free. Those beyond have their turn the next times.
@@ -218,6 +218,9 @@ struct Peer {
     asked: BTreeSet<RequestKey>,
     /// Granted since it said what it has, and until when that counts: it may come free again before it says anything.
     granted: VecDeque<(Time, Arc<PlacementSpec>)>,
+    /// What was free there when it refused last, and until when that counts: it may come free, and be as it was when the
+    /// view last changed.
+    refused: Option<(Time, Resources)>,
     /// Requests it was asked to serve: among equals, the one with the fewest is next.
     served: u64,
 }
@@ -531,10 +534,12 @@ impl Scheduler {
             free: Resources::default(),
             asked: BTreeSet::new(),
             granted: VecDeque::new(),
+            refused: None,
             served: 0,
         });
         peer.load = load;
         peer.granted.clear();
+        peer.refused = None;
         self.count_free(node);
         self.serve_all(now);
     }
@@ -542,7 +547,7 @@ impl Scheduler {
     /// Counts anew what of another node is free, as far as can be known here.
     fn count_free(&mut self, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        peer.free.clone_from(&peer.load.free);
+        peer.free.clone_from(peer.refused.as_ref().map_or(&peer.load.free, |(_, free)| free));
         for (_, spec) in &peer.granted {
             place::take_from(&mut peer.free, &spec.request);
         }
@@ -645,12 +650,17 @@ impl Scheduler {
             }
         }
         if is_due {
-            let is_over = |peer: &Peer| peer.granted.front().is_some_and(|(until, _)| *until <= now);
+            let is_over = |peer: &Peer| {
+                let granted = peer.granted.front().map(|(until, _)| *until);
+                let refused = peer.refused.as_ref().map(|(until, _)| *until);
+                granted.into_iter().chain(refused).any(|until| until <= now)
+            };
             let over: Vec<NodeId> =
                 self.peers.iter().filter(|(_, peer)| is_over(peer)).map(|(node, _)| *node).collect();
             for node in over {
                 if let Some(peer) = self.peers.get_mut(&node) {
                     peer.granted.retain(|(until, _)| *until > now);
+                    peer.refused.take_if(|(until, _)| *until <= now);
                 }
                 self.count_free(node);
             }
@@ -690,8 +700,10 @@ impl StateMachine for Scheduler {
                 self.handle_peer_granted(now, node, request, lease, process);
             }
             Input::PeerRefused { node, request, load, why, worker_failed } => {
-                if let Some(load) = load {
-                    self.handle_seen(now, node, load);
+                if let Some((load, peer)) = load.zip(self.peers.get_mut(&node)) {
+                    peer.refused = Some((now + GRANTED_COUNTS, load.free));
+                    self.alarms.insert(now + GRANTED_COUNTS);
+                    self.count_free(node);
                 }
                 self.handle_peer_refused(now, node, request, why, worker_failed);
             }

@@ -175,6 +175,24 @@ fn a_refusal_corrects_the_view_and_a_dead_node_gives_its_requests_back() {
 }
 
 #[test]
+fn what_a_refusal_says_counts_for_a_while_only() {
+    let mut scheduler = Scheduler::new(HERE, &has(0, 0), BTreeMap::new());
+    scheduler.handle(at(0), seen(THERE, 4, 4));
+    scheduler.handle(at(0), asked(1, cpus(1)));
+    outputs(&mut scheduler);
+    let load = Some(NodeLoad { total: has(4, 0), ..NodeLoad::default() });
+    let refused = Input::PeerRefused { node: THERE, request: key(1), load, why: "full".into(), worker_failed: false };
+    scheduler.handle(at(1), refused);
+    scheduler.handle(at(500), Input::Tick);
+    assert_eq!(outputs(&mut scheduler), [], "it had nothing free");
+    let why = scheduler.why(at(500), key(1)).unwrap();
+    assert_eq!(why, "num_cpus = 1, node-1 has 0; no other node has room now");
+    // The view does not change when all is as it was before.
+    scheduler.handle(at(1) + GRANTED_COUNTS, Input::Tick);
+    assert!(matches!(outputs(&mut scheduler)[..], [Output::AskPeer { node: THERE, .. }]));
+}
+
+#[test]
 fn another_nodes_request_is_answered_at_once() {
     let mut scheduler = with_worker(1);
     let far = |number| RequestKey { holder: ProcessId::new(THERE, 4), number };

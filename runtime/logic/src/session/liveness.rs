@@ -16,7 +16,7 @@ pub const SILENCE_MIN: Duration = Duration::from_millis(300);
 pub const SILENCE_STEP: Duration = Duration::from_secs(1);
 
 /// The same when the port refuses: two reports mean that the process was killed, which is to be known in a second (G11).
-pub const REFUSED_STEP: Duration = Duration::from_millis(100);
+pub(super) const REFUSED_STEP: Duration = Duration::from_millis(100);
 
 /// A connection on which nothing has come for so long is given up for a new one. QUIC alone would wait as long again as a
 /// cut has lasted before it tries, because its retries double their distance.

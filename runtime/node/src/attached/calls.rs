@@ -16,6 +16,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 
 use mobula_actor::deliver::{EncodedReply, Outgoing, refuse};
 use mobula_actor::{Control, Down};
@@ -33,6 +34,8 @@ pub(crate) const CALLS_MAX: u32 = 1024;
 pub(crate) const BYTES_MAX: u64 = 16 << 20;
 /// Mail that may be held for one actor by senders that do not wait.
 const HELD_MAX: usize = 65_536;
+/// A home that names a place which is gone is asked again after this time; nodes hear of deaths within milliseconds.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// Actors whose place is remembered; beyond that, those with nothing under way are asked for again when they are used.
 const TARGETS_MAX: usize = 65_536;
 
@@ -258,6 +261,17 @@ impl Process {
         let mut table = self.targets.table.lock();
         let target = table.entry(actor).or_default();
         if !matches!(target.place, Place::Unknown | Place::Asking) {
+            return;
+        }
+        if actor.process != self.me && self.is_dead(process) {
+            // Its home has not heard of that death yet: it is asked until it has, or has ended itself.
+            target.place = Place::Asking;
+            drop(table);
+            let process = self.clone();
+            mobula_actor::arbiters::runtime().spawn(async move {
+                tokio::time::sleep(ASK_AGAIN).await;
+                process.locate(actor);
+            });
             return;
         }
         target.place = Place::At(process);

@@ -72,6 +72,7 @@ impl Driver {
         let process = joined.begin(&system, hooks);
         let attached = Attached { process: process.clone(), spawns_roots_away: true };
         assert!(system.set_deliver(Arc::new(attached)).is_ok(), "a new system delivers nothing");
+        host.seat.set(process.clone()).ok();
         let road = process.clone();
         host.run_tasks_at(Box::new(move |frame, reply| road.submit_task(frame, reply)));
         Ok(Self { system, process, pool, job, patience: *patience })

@@ -59,8 +59,7 @@ impl Process {
         }
         let decides = match options.supervised_by_parent {
             true => Decides::Supervisor,
-            // The policy of its type is not known here: the process where it lives knows it, and restarts it after
-            // panics; after the death of a process one chosen at the spawn holds, else the default one.
+            // After panics its own cell restarts it, where it lives; here it is decided after the death of that process.
             false => Decides::Policy(options.policy.unwrap_or_default()),
         };
         let (sender, started) = oneshot::channel();
@@ -292,6 +291,8 @@ impl Process {
                 |entry: &Entry| entry.machine.place().is_some_and(|(process, _)| home::concerns(death, process));
             let dead = homes.iter_mut().filter(|(_, entry)| there(entry));
             dead.map(|(id, entry)| {
+                // What has taken a process down with it starts again in one of its own (design.md §2).
+                entry.options.place.isolated |= death.culprits.contains(&Culprit::Actor(*id));
                 if death.process.number() == 0 && entry.avoid.len() < AVOIDED_MAX {
                     entry.avoid.push(death.process.node());
                 }
@@ -307,22 +308,31 @@ impl Process {
 
     /// A verdict or an end for an actor that is nowhere now is for its home; true when it was.
     pub(crate) fn home_control(self: &Arc<Self>, actor: ActorId, control: &Control) -> bool {
+        let (parent, is_parked) = {
+            let homes = self.homes.table.lock();
+            match homes.get(&actor) {
+                Some(entry) if entry.machine.place().is_none() => (entry.options.parent, entry.machine.is_parked()),
+                _ => return false,
+            }
+        };
         let input = match control {
             Control::Start => Input::Start,
             Control::Stop { reason, park: false } => Input::Stop { reason: reason.clone() },
-            Control::Stop { park: true, .. } | Control::Kill => Input::Stop { reason: ExitReason::Shutdown },
+            // It died with its process and waits already: its supervisor may start it again.
+            Control::Stop { reason, park: true } if is_parked => {
+                if let (Some(parent), Some(system)) = (parent, self.system()) {
+                    let what = ChildState::Parked(reason.clone());
+                    system.control(parent, Control::Child(ChildEvent { child: actor, what }));
+                }
+                return true;
+            }
+            // Nothing of it runs.
+            Control::Kill => return true,
+            // On its way to a place: it is told there.
             _ => return false,
         };
-        let is_nowhere = self.homes.table.lock().get(&actor).is_some_and(|entry| entry.machine.place().is_none());
-        if is_nowhere {
-            self.drive_home(actor, Some(input));
-        }
-        is_nowhere
-    }
-
-    /// All actors whose home this is: for the list of a driver.
-    pub(crate) fn homes_count(&self) -> usize {
-        self.homes.table.lock().len()
+        self.drive_home(actor, Some(input));
+        true
     }
 }
 

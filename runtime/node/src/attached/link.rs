@@ -1,13 +1,16 @@
 //! What a process asks of its node: requests with numbers, and who waits for the answers.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
-use mobula_net::Connection;
+use mobula_net::{Connection, unix};
 use mobula_types::ActorId;
-use mobula_wire::FrameKind;
-use mobula_wire::local::{RequestId, ToNode};
+use mobula_wire::frame::CONTROL_BYTES_MAX;
+use mobula_wire::local::{FromNode, Hello, RequestId, ToNode, ToolQuestion};
+use mobula_wire::{FrameKind, PROTOCOL};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -87,4 +90,31 @@ impl Link {
     pub(crate) fn is_cut(&self) -> bool {
         self.is_cut.load(Ordering::Acquire)
     }
+}
+
+/// A node answers a question of its own in this time: it may have to ask its head.
+const QUESTION_MAX: Duration = Duration::from_secs(10);
+
+/// Asks the node at `socket` what the command line asks.
+pub(crate) async fn ask_node(socket: &Path, question: ToolQuestion) -> Result<String, String> {
+    let asked = async {
+        let (connection, mut incoming) =
+            unix::connect(socket, QUESTION_MAX).await.map_err(|error| error.to_string())?;
+        let hello = mobula_wire::encode(&Hello::Tool { protocol: PROTOCOL }).map_err(|error| error.to_string())?;
+        let said = ToNode::Tool { request: 1, question };
+        let said = mobula_wire::encode(&said).map_err(|error| error.to_string())?;
+        connection.send(FrameKind::Greeting, hello.into()).map_err(|error| error.to_string())?;
+        connection.send(FrameKind::Local, said.into()).map_err(|error| error.to_string())?;
+        loop {
+            let frame = incoming.next().await.map_err(|error| error.to_string())?;
+            match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(&frame.body) {
+                Ok(FromNode::Answer { answer, .. }) => return answer,
+                Ok(FromNode::Refused { message }) => return Err(message),
+                Ok(_) => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    };
+    let late = || Err(format!("the node did not answer within {QUESTION_MAX:?}"));
+    tokio::time::timeout(QUESTION_MAX, asked).await.unwrap_or_else(|_| late())
 }

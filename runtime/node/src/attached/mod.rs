@@ -31,5 +31,8 @@ mod roads;
 mod tasks;
 mod worker;
 
+pub(crate) use link::ask_node;
+pub(crate) use process::Process;
+
 pub use driver::{AttachError, Driver, DriverConfig};
 pub use worker::run_if_worker;

@@ -77,7 +77,6 @@ impl Process {
                     schema,
                     options: TaskOptions::received(&options.request, options.name),
                     is_sync: false,
-                    is_stream: false,
                     deadline: left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left)),
                     given,
                     args: payload,

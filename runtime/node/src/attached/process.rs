@@ -1,5 +1,6 @@
 //! One attached process from its first word to its end: what its node and other processes say, and who acts on it.
 
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -15,7 +16,8 @@ use mobula_types::{
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use mobula_wire::local::{FromNode, Hello, ToNode, Welcome};
 use mobula_wire::{FrameKind, Parcel, Talk};
-use tokio::sync::{oneshot, watch};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot, watch};
 
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
@@ -45,6 +47,10 @@ pub(crate) struct Process {
     pub(crate) homes: Homes,
     pub(crate) tasks: Tasks,
     pub(crate) serving: Serving,
+    graves: Mutex<Graves>,
+    readers: Readers,
+    /// Where its node listens.
+    pub(crate) socket: PathBuf,
     /// Why the process is to end, once its node says so or is gone.
     ended: watch::Sender<Option<DeathCause>>,
     hooks: OnceLock<Hooks>,
@@ -110,6 +116,9 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
         homes: Homes::default(),
         tasks: Tasks::default(),
         serving: Serving::default(),
+        graves: Mutex::default(),
+        readers: Readers::default(),
+        socket: socket.to_owned(),
         ended: watch::Sender::new(None),
         hooks: OnceLock::new(),
     });
@@ -196,6 +205,7 @@ impl Process {
 
     async fn read_peer(self: Arc<Self>, connection: Connection, mut incoming: Incoming) {
         let Some(from) = self.roads.greeted(&connection, &mut incoming).await else { return };
+        let _reading = self.readers.enter(&self, from);
         while let Ok(Frame { kind, body }) = incoming.next().await {
             match Parcel::decode(&body) {
                 Ok(parcel) if kind == FrameKind::Parcel && parcel.from == from => self.received(parcel),
@@ -248,7 +258,7 @@ impl Process {
                     sender.send(value).ok();
                 }
             }
-            FromNode::Died(death) => self.died(&death),
+            FromNode::Died(death) => self.heard_of_death(death),
             FromNode::Capacity(resources) => {
                 if let Some(hooks) = self.hooks.get() {
                     (hooks.capacity)(resources);
@@ -260,6 +270,13 @@ impl Process {
                     (hooks.output)(process, is_stderr, lines);
                 }
             }
+            FromNode::NameLost { name, actor, .. } => {
+                // G7: another one may act under the name soon.
+                let reason = ExitReason::Failed(ErrorChain::message(format!("it lost its name `{name}`")));
+                if let Some(system) = self.system() {
+                    system.control(actor, mobula_actor::Control::Stop { reason, park: false });
+                }
+            }
             FromNode::Stop { cause } => {
                 self.ended.send_replace(Some(cause));
             }
@@ -267,9 +284,29 @@ impl Process {
         }
     }
 
+    /// A process has ended. What it had written before is read first: an answer that came is no loss.
+    fn heard_of_death(self: &Arc<Self>, death: Death) {
+        let process = death.process;
+        if !self.readers.reads(process) {
+            return self.died(&death);
+        }
+        let this = self.clone();
+        arbiters::runtime().spawn(async move {
+            tokio::time::timeout(LAST_WORDS_MAX, this.readers.done(process)).await.ok();
+            this.died(&death);
+        });
+    }
+
+    /// Whether the end of a process, or of its node, is known.
+    pub(crate) fn is_dead(&self, process: ProcessId) -> bool {
+        let graves = self.graves.lock();
+        graves.dead.contains(&process) || graves.dead.contains(&process.node().into())
+    }
+
     /// A process or a whole node has ended: all that was with it is over, or goes on elsewhere.
     pub(crate) fn died(self: &Arc<Self>, death: &Death) {
         let is_gone = |process: ProcessId| home::concerns(death, process);
+        self.graves.lock().bury(death.process);
         self.roads.forget(is_gone);
         let boxed = || Box::new(death.clone());
         let mut lost_tasks = Vec::new();
@@ -392,6 +429,84 @@ impl Process {
         let (sender, value) = oneshot::channel();
         self.link.ask(Wanted::Value(sender), said);
         answer(value).await.unwrap_or_else(|| Err("the node does not answer".into()))
+    }
+}
+
+/// The ends of processes that are remembered: as many as their nodes remember.
+const GRAVES_MAX: usize = 4_096;
+
+/// What a process has written before its end is read within this time.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(100);
+
+/// Which processes have ended.
+#[derive(Default)]
+struct Graves {
+    dead: HashSet<ProcessId>,
+    order: VecDeque<ProcessId>,
+}
+
+impl Graves {
+    fn bury(&mut self, process: ProcessId) {
+        if self.dead.insert(process) {
+            self.order.push_back(process);
+            if self.order.len() > GRAVES_MAX
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.dead.remove(&oldest);
+            }
+        }
+    }
+}
+
+/// Which processes of this host are being read from directly.
+#[derive(Default)]
+struct Readers {
+    counts: Mutex<HashMap<ProcessId, usize>>,
+    changed: Notify,
+}
+
+impl Readers {
+    fn enter(&self, process: &Arc<Process>, from: ProcessId) -> Reading {
+        *self.counts.lock().entry(from).or_default() += 1;
+        Reading { process: process.clone(), from }
+    }
+
+    fn reads(&self, from: ProcessId) -> bool {
+        self.counts.lock().contains_key(&from)
+    }
+
+    async fn done(&self, from: ProcessId) {
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Before the look: a change in between would wake nobody.
+            changed.as_mut().enable();
+            if !self.reads(from) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// One connection that is read; dropped when it has come to its end.
+struct Reading {
+    process: Arc<Process>,
+    from: ProcessId,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let readers = &self.process.readers;
+        {
+            let mut counts = readers.counts.lock();
+            if let Some(count) = counts.get_mut(&self.from) {
+                *count -= 1;
+                if *count == 0 {
+                    counts.remove(&self.from);
+                }
+            }
+        }
+        readers.changed.notify_waiters();
     }
 }
 

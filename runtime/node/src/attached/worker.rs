@@ -26,6 +26,10 @@ const PATIENCE: Duration = Duration::from_millis(800);
 const NOT_BEGUN: i32 = 70;
 
 /// Runs the worker and ends the process with it, when this process was started as one; else comes back at once.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a worker ends here, with nothing left to drop: its program's main never began"
+)]
 pub fn run_if_worker() {
     match guard::enter() {
         Ok(None) => {}
@@ -64,6 +68,7 @@ async fn run(role: Role) -> i32 {
     let process = joined.begin(&system, hooks);
     let attached = Attached { process: process.clone(), spawns_roots_away: false };
     assert!(system.set_deliver(Arc::new(attached)).is_ok(), "a new system delivers nothing");
+    host.seat.set(process.clone()).ok();
     let road = process.clone();
     // What a function or actor starts in turn runs beside it, unless it asks for a place of its own.
     host.run_some_at(

@@ -23,7 +23,8 @@ impl State {
                     resident.is_attached = false;
                 }
             }
-            Kind::Driver => self.bury(job, Death::of(process, DeathCause::Disconnected)),
+            // A session on this host is over when its program closes it or ends.
+            Kind::Driver => self.bury(job, Death::of(process, DeathCause::JobStopped)),
             Kind::Worker { .. } => {
                 self.routes.between(process);
                 // It closes its socket when it exits, so it may be ending by itself.

@@ -11,7 +11,7 @@ use mobula_net::unix::{Listener, PeerProcess};
 use mobula_net::{Connection, Frame, Incoming};
 use mobula_types::ProcessId;
 use mobula_wire::frame::{CONTROL_BYTES_MAX, GREETING_BYTES_MAX};
-use mobula_wire::local::{FromNode, Hello, ToNode};
+use mobula_wire::local::{FromNode, Hello, ToNode, Welcome};
 use mobula_wire::{FrameKind, PROTOCOL};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
@@ -21,6 +21,9 @@ use super::workers::{Programs, descent, guard};
 
 /// The first words must come in this time: who does not say who it is takes a descriptor for nothing.
 const GREETING_MAX: Duration = Duration::from_secs(10);
+
+/// A refusal is a few bytes; who does not read them goes without.
+const REFUSAL_MAX: Duration = Duration::from_secs(1);
 
 /// Connections that have not said who they are, at once; more wait in the socket's backlog.
 const GREETINGS_MAX: usize = 64;
@@ -62,53 +65,58 @@ impl Door {
         peer: PeerProcess,
         place: tokio::sync::OwnedSemaphorePermit,
     ) {
-        let refuse = |message: String| {
+        if let Err(message) = self.clone().admit(&connection, &mut incoming, peer, place).await {
             say_greeting(&connection, &FromNode::Refused { message });
             connection.close("it was refused");
-        };
-        let Ok(Ok(first)) = tokio::time::timeout(GREETING_MAX, incoming.next()).await else { return };
+            // The words leave before the reader is dropped, or never.
+            tokio::time::timeout(REFUSAL_MAX, connection.closed()).await.ok();
+        }
+    }
+
+    /// Hears who comes, and reads what it says until it goes.
+    async fn admit(
+        self,
+        connection: &Connection,
+        incoming: &mut Incoming,
+        peer: PeerProcess,
+        place: tokio::sync::OwnedSemaphorePermit,
+    ) -> Result<(), String> {
+        let Ok(Ok(first)) = tokio::time::timeout(GREETING_MAX, incoming.next()).await else { return Ok(()) };
         let hello = match first.kind {
             FrameKind::Greeting => mobula_wire::decode_limited::<Hello, GREETING_BYTES_MAX>(&first.body),
-            _ => return refuse("the first words are a greeting".to_owned()),
+            _ => return Err("the first words are a greeting".to_owned()),
         };
-        let hello = match hello {
-            Ok(hello) => hello,
-            Err(error) => return refuse(format!("the greeting cannot be read: {error}")),
-        };
+        let hello = hello.map_err(|error| format!("the greeting cannot be read: {error}"))?;
         let protocol = match &hello {
             Hello::Driver { protocol, .. } | Hello::Worker { protocol, .. } | Hello::Tool { protocol } => *protocol,
         };
         if protocol != PROTOCOL {
-            return refuse(format!(
+            return Err(format!(
                 "this node speaks protocol {PROTOCOL}, the program {protocol}: build both with one version of mobula"
             ));
         }
         let (reply, admitted) = oneshot::channel();
         let input = match hello {
-            Hello::Driver { name, env, .. } => match self.driver(name, env, &connection, peer, reply).await {
-                Ok(came) => Input::DriverCame(came),
-                Err(why) => return refuse(why),
-            },
+            Hello::Driver { name, env, .. } => {
+                Input::DriverCame(self.driver(name, env, connection, peer, reply).await?)
+            }
             Hello::Worker { token, .. } => {
                 Input::WorkerCame { token, pid: peer.pid.unsigned_abs(), connection: connection.clone(), reply }
             }
             Hello::Tool { .. } => {
                 drop(place);
-                say_greeting(&connection, &FromNode::Welcome(Default::default()));
-                return self.read_tool(connection, incoming).await;
+                let process = self.routes.node().into();
+                say_greeting(connection, &FromNode::Welcome(Welcome { process, ..Welcome::default() }));
+                self.read_tool(connection, incoming).await;
+                return Ok(());
             }
         };
-        if self.inputs.send(input).await.is_err() {
-            return;
-        }
-        match admitted.await {
-            Ok(Ok(process)) => {
-                drop(place);
-                self.read(process, connection, incoming).await;
-            }
-            Ok(Err(why)) => refuse(why),
-            Err(_) => refuse("this node is stopping".to_owned()),
-        }
+        let stopping = |_| "this node is stopping".to_owned();
+        self.inputs.send(input).await.map_err(|_| stopping(()))?;
+        let process = admitted.await.map_err(|_| stopping(()))??;
+        drop(place);
+        self.read(process, connection, incoming).await;
+        Ok(())
     }
 
     /// Keeps the program that the driver runs.
@@ -143,7 +151,7 @@ impl Door {
         })
     }
 
-    async fn read(self, process: ProcessId, connection: Connection, mut incoming: Incoming) {
+    async fn read(self, process: ProcessId, connection: &Connection, incoming: &mut Incoming) {
         let why = loop {
             let Frame { kind, body } = match incoming.next().await {
                 Ok(frame) => frame,
@@ -152,7 +160,7 @@ impl Door {
             match kind {
                 FrameKind::Parcel => match self.routes.forward_from(process, body).await {
                     Forwarded::Done => {}
-                    Forwarded::Dead(death) => say(&connection, &FromNode::Died(death)),
+                    Forwarded::Dead(death) => say(connection, &FromNode::Died(death)),
                     Forwarded::Wrong => break "it spoke in the name of another".to_owned(),
                 },
                 FrameKind::Local => match mobula_wire::decode_limited::<ToNode, CONTROL_BYTES_MAX>(&body) {
@@ -171,7 +179,7 @@ impl Door {
         self.inputs.send(Input::Gone { process, why }).await.ok();
     }
 
-    async fn read_tool(self, connection: Connection, mut incoming: Incoming) {
+    async fn read_tool(self, connection: &Connection, incoming: &mut Incoming) {
         while let Ok(Frame { kind, body }) = incoming.next().await {
             let said = match kind {
                 FrameKind::Local => mobula_wire::decode_limited::<ToNode, CONTROL_BYTES_MAX>(&body),

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mobula_net::{Lane, Mesh};
 use mobula_types::{JobId, NodeId};
 use mobula_wire::FrameKind;
@@ -37,7 +38,7 @@ pub(crate) struct Part {
     from: NodeId,
     total_bytes: u64,
     offset: u64,
-    bytes: Vec<u8>,
+    bytes: Bytes,
 }
 
 impl State {
@@ -68,7 +69,7 @@ impl State {
         program: [u8; 32],
         total_bytes: u64,
         offset: u64,
-        bytes: Vec<u8>,
+        bytes: Bytes,
     ) {
         if let Some(parts) = self.fetches.parts.get(&program) {
             // No more are asked for than fit; what comes unasked is dropped.
@@ -104,7 +105,7 @@ impl State {
         let programs = self.programs.clone();
         tokio::task::spawn_blocking(move || {
             let read = programs.open_chunk(ProgramHash(program), offset, PROGRAM_PART_BYTES);
-            let (total_bytes, bytes) = read.map_or((0, Vec::new()), |chunk| (chunk.total_bytes, chunk.bytes));
+            let (total_bytes, bytes) = read.map_or((0, Bytes::new()), |chunk| (chunk.total_bytes, chunk.bytes.into()));
             let talk = ClusterTalk::ProgramPart { program, total_bytes, offset, bytes };
             // Without room it is asked for again.
             if let Ok(body) = mobula_wire::encode(&talk) {
@@ -150,7 +151,7 @@ async fn fetch_from(
     };
     let (mut next, mut asked, mut total) = (0, 1, u64::MAX);
     // Parts are read by several threads of the other node, and so may overtake one another.
-    let mut early: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+    let mut early: BTreeMap<u64, Bytes> = BTreeMap::new();
     ask(next);
     loop {
         let part = tokio::time::timeout(PART_MAX, heard.recv()).await;

@@ -6,7 +6,7 @@
 //! |---|---|---|
 //! | `Register` | node | the head |
 //! | `Node` | node | a node whose view has that node |
-//! | `Driver` | driver, admin | every node |
+//! | `Driver` | driver, admin | nowhere yet: it is told so |
 
 use std::sync::Arc;
 

@@ -84,7 +84,9 @@ impl State {
             }
         }
         let (items, counters) = (self.own_items(), self.own_counters());
-        let until = self.clock.now() + GATHER_MAX;
+        // Another node's answer comes before whoever asked it gives up.
+        let within = if matches!(want, Want::Node { .. }) { GATHER_MAX / 2 } else { GATHER_MAX };
+        let until = self.clock.now() + within;
         self.gathers.open.insert(id, Gather { want, waits, items, counters, until });
         self.settle_gather(id, false);
     }
@@ -93,7 +95,7 @@ impl State {
     pub(crate) fn listed(&mut self, process: ProcessId, request: RequestId, mut items: Vec<Listed>) {
         let waits_for = self.place_reason(process);
         for item in &mut items {
-            item.node_id.get_or_insert_with(|| self.node.0.to_string());
+            item.node_id.get_or_insert_with(|| self.node.to_string());
             if item.why.is_none() && item.state == "waiting" {
                 item.why.clone_from(&waits_for);
             }
@@ -204,7 +206,7 @@ impl State {
                 .to_owned(),
                 name: job_name,
                 job_id: Some(resident.job.to_string()),
-                node_id: Some(self.node.0.to_string()),
+                node_id: Some(self.node.to_string()),
                 state: if resident.is_attached { "running" } else { "starting" }.to_owned(),
                 since_s: now.since(resident.since).as_secs_f64(),
                 ..Listed::default()

@@ -31,6 +31,7 @@ mod membership;
 mod node;
 mod peers;
 mod placing;
+mod renewal;
 mod roster;
 mod routes;
 mod seat;
@@ -41,4 +42,5 @@ mod tool;
 pub mod workers;
 
 pub use config::{NodeConfig, Part, StartError};
+pub use mobula_head::store::FILE as HEAD_FILE;
 pub use node::{Node, SOCKET};

@@ -22,6 +22,7 @@ use super::gate::{self, MeshGate, Tokens};
 use super::identity;
 use super::input::{INPUTS_MAX, Input};
 use super::membership::{self, Membership, Registered};
+use super::renewal::Renewal;
 use super::routes::Routes;
 use super::seat::{SEAT_MAX, Seat, ToSeat};
 use super::state::{Clock, State};
@@ -68,10 +69,17 @@ impl Node {
         let (inputs, heard) = mpsc::channel(INPUTS_MAX);
         let clock = Clock::start();
         let joined = Joined::join(&config, &routes, &inputs, clock).await?;
-        let Joined { id, addr, membership, admission, sent, seat, events: mesh_events, pin } = joined;
+        let Joined { id, addr, membership, admission, sent, seat, events: mesh_events, pin, credentials } = joined;
         let head_of = seat.clone();
-        let mut state =
-            State::new(config, membership, clock, routes.clone(), (workers, programs.clone()), seat, inputs.clone());
+        let mut state = State::new(
+            config,
+            (membership, Renewal::new(credentials)),
+            clock,
+            routes.clone(),
+            (workers, programs.clone()),
+            seat,
+            inputs.clone(),
+        );
         state.begin(admission, sent);
         state.set_hello();
         let reader = tokio::spawn(gate::read(mesh_events, routes.clone(), inputs.clone(), head_of));
@@ -118,6 +126,11 @@ impl Node {
         if let Some(mesh) = self.routes.mesh() {
             mesh.close().await;
         }
+        // The socket is gone when this returns, so that a node may start in the folder at once.
+        for task in self.tasks.drain(..) {
+            task.abort();
+            task.await.ok();
+        }
     }
 }
 
@@ -157,6 +170,7 @@ struct Joined {
     seat: Option<mpsc::Sender<ToSeat>>,
     events: MeshEvents,
     pin: Pin,
+    credentials: Arc<Credentials>,
 }
 
 impl Joined {
@@ -172,7 +186,8 @@ impl Joined {
                 let identity = identity::of_member(config, head, token.as_ref()).await?;
                 let pin = Pin::of(identity.authority());
                 let member = identity.peer().member;
-                let mesh_config = MeshConfig::new(config.bind, Credentials::new(&identity)?);
+                let credentials = Credentials::new(&identity)?;
+                let mesh_config = MeshConfig::new(config.bind, credentials.clone());
                 let gate = MeshGate { routes: routes.clone(), seat: None };
                 let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
                 let addr = advertised(config, mesh.local_addr()?, Some(head));
@@ -185,7 +200,7 @@ impl Joined {
                         routes.set_node(id);
                         mesh.set_process(id.into());
                         let (admission, seat) = (*admission, None);
-                        Ok(Self { id, addr, membership, admission, sent, seat, events, pin })
+                        Ok(Self { id, addr, membership, admission, sent, seat, events, pin, credentials })
                     }
                     Registered::Fenced => Err(StartError::Kept("the head takes this node for dead".to_owned())),
                     Registered::Refused { why } => Err(StartError::Kept(why)),
@@ -207,7 +222,8 @@ impl Joined {
         let (seat, seat_heard) = mpsc::channel(SEAT_MAX);
         let head = Seat::open(&config.folder, clock, member, authority.clone(), routes.clone(), inputs.clone());
         let head = head.map_err(|error| StartError::Store(error.to_string()))?;
-        let mut mesh_config = MeshConfig::new(config.bind, Credentials::new(&identity)?);
+        let credentials = Credentials::new(&identity)?;
+        let mut mesh_config = MeshConfig::new(config.bind, credentials.clone());
         mesh_config.registrar = Some(Arc::new(Tokens { seat: seat.clone() }));
         let gate = MeshGate { routes: routes.clone(), seat: Some(seat.clone()) };
         let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
@@ -226,7 +242,7 @@ impl Joined {
         routes.set_node(id);
         mesh.set_process(id.into());
         let (pin, seat) = (authority.pin(), Some(seat));
-        Ok(Self { id, addr, membership, admission, sent, seat, events, pin })
+        Ok(Self { id, addr, membership, admission, sent, seat, events, pin, credentials })
     }
 }
 

@@ -16,7 +16,7 @@ impl State {
         let Some(mesh) = self.routes.mesh() else { return };
         match mobula_wire::encode(said) {
             Ok(body) => {
-                if let Err(error) = mesh.send(node.into(), Lane::Control, FrameKind::Cluster, body.into()) {
+                if let Err(error) = mesh.send(node.into(), lane(said), FrameKind::Cluster, body.into()) {
                     tracing::debug!(%node, %error, "not said to another node");
                 }
             }
@@ -153,3 +153,11 @@ impl State {
 
 /// Logs that were asked of other nodes and have not come: whoever asked gives up by itself.
 const LOGS_ASKED_MAX: usize = 256;
+
+/// Deaths go behind the last words of the dead; all else is never behind calls.
+const fn lane(said: &ClusterTalk) -> Lane {
+    match said {
+        ClusterTalk::Died { .. } => Lane::Calls,
+        _ => Lane::Control,
+    }
+}

@@ -51,8 +51,6 @@ enum Route {
     Between,
     /// On this host.
     Socket(Connection),
-    /// A driver on another host.
-    Far,
 }
 
 #[derive(Debug, Default)]
@@ -98,10 +96,6 @@ impl Routes {
         self.local.write().insert(process.number(), Route::Socket(connection));
     }
 
-    pub(crate) fn connect_far(&self, process: ProcessId) {
-        self.local.write().insert(process.number(), Route::Far);
-    }
-
     /// A process or node is dead from now on.
     pub(crate) fn bury(&self, death: &Death) {
         self.graves.lock().bury(death);
@@ -129,9 +123,13 @@ impl Routes {
         self.members.read().get(&node).copied()
     }
 
-    /// Nothing of this node's processes is known any more.
+    /// Nothing of this node's processes is known any more; what was said to them last still leaves.
     pub(crate) fn clear_local(&self) {
-        self.local.write().clear();
+        for (_, route) in self.local.write().drain() {
+            if let Route::Socket(connection) = route {
+                connection.close("this node was given up by its cluster");
+            }
+        }
     }
 
     /// Says something to one of this node's processes.
@@ -139,12 +137,6 @@ impl Routes {
         let route = self.local.read().get(&process.number()).cloned();
         match route {
             Some(Route::Socket(connection)) => say(&connection, said),
-            Some(Route::Far) => {
-                let talk = mobula_wire::cluster::ClusterTalk::FromNode(said.clone());
-                if let (Some(mesh), Ok(body)) = (self.mesh(), mobula_wire::encode(&talk)) {
-                    mesh.send(process, Lane::Control, FrameKind::Cluster, body.into()).ok();
-                }
-            }
             Some(Route::Between) | None => {}
         }
     }
@@ -175,22 +167,14 @@ impl Routes {
     /// Hands on a parcel that came from another node, and tells the sender's node when it is for a dead process.
     pub(crate) fn forward_of_mesh(&self, peer: ProcessId, body: Bytes) -> Forwarded {
         let Ok((to, from)) = Parcel::address(&body) else { return Forwarded::Wrong };
-        // A far driver is its own peer and speaks for itself only.
-        if from.node() != peer.node() || (peer.number() != 0 && peer != from) {
+        if from.node() != peer.node() {
             return Forwarded::Wrong;
         }
         if to.node() == self.node() {
             return self.deliver(to, body);
         }
-        // Only for a driver of this node that is elsewhere; nodes send to one another directly.
-        let sent = self
-            .mesh()
-            .filter(|_| peer.number() != 0)
-            .map(|mesh| mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body));
-        match sent {
-            Some(Ok(())) => Forwarded::Done,
-            _ => self.nowhere(to),
-        }
+        // Nodes send to one another directly.
+        self.nowhere(to)
     }
 
     fn deliver(&self, to: ProcessId, body: Bytes) -> Forwarded {
@@ -203,13 +187,6 @@ impl Routes {
                     // for ever, so the connection ends, and with it the process.
                     Err(mobula_net::SendError::Full { .. }) => connection.close("it does not read"),
                     Err(_) => self.lose(),
-                }
-                Forwarded::Done
-            }
-            Some(Route::Far) => {
-                let sent = self.mesh().map(|mesh| mesh.send(to, Lane::Calls, FrameKind::Parcel, body));
-                if !matches!(sent, Some(Ok(()))) {
-                    self.lose();
                 }
                 Forwarded::Done
             }

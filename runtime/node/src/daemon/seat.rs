@@ -232,7 +232,7 @@ impl Seat {
                 let Some(ask) = ask_of(self, ask, Kind::Name) else { return };
                 Input::Claim { ask, node, claim: Claim { key, actor, incarnation, job, detached: None } }
             }
-            ToHead::Release { key, actor } => Input::Release { key, actor },
+            ToHead::Release { key, actor } => Input::Release { node, key, actor },
             ToHead::Stopped { key, fencing } => Input::Stopped { node, key, fencing, culprit: false },
             ToHead::LookUp { ask, key } => {
                 let Some(ask) = ask_of(self, ask, Kind::LookUp) else { return };

@@ -29,6 +29,7 @@ use super::fetch::Fetches;
 use super::gather::Gathers;
 use super::input::{DriverCame, Input};
 use super::membership::Membership;
+use super::renewal::Renewal;
 use super::roster::Roster;
 use super::routes::Routes;
 use super::seat::ToSeat;
@@ -79,6 +80,7 @@ pub(crate) struct State {
     pub(crate) cluster: Membership,
     pub(crate) programs: Programs,
     pub(crate) fetches: Fetches,
+    pub(crate) renewal: Renewal,
     /// Which jobs which nodes were told of.
     pub(crate) told_jobs: BTreeSet<(NodeId, JobId)>,
     pub(crate) inputs: mpsc::Sender<Input>,
@@ -121,7 +123,7 @@ pub(crate) enum Purpose {
 impl State {
     pub(crate) fn new(
         config: NodeConfig,
-        cluster: Membership,
+        (cluster, renewal): (Membership, Renewal),
         clock: Clock,
         routes: Arc<Routes>,
         (workers, programs): (Workers, Programs),
@@ -143,6 +145,7 @@ impl State {
             cluster,
             programs,
             fetches: Fetches::default(),
+            renewal,
             told_jobs: BTreeSet::new(),
             inputs,
             gathers: Gathers::default(),
@@ -218,7 +221,7 @@ impl State {
     fn next_timeout(&self) -> Option<Time> {
         let asks = self.asks.values().map(|ask| ask.until).min();
         let gathers = self.gathers.next_timeout();
-        let membership = self.cluster.next_timeout();
+        let membership = self.cluster.next_timeout().into_iter().chain([self.renewal.next_timeout()]);
         self.scheduler
             .next_timeout()
             .into_iter()
@@ -234,6 +237,7 @@ impl State {
         self.scheduler.handle(now, scheduler::Input::Tick);
         self.tick_gathers(now);
         self.tick_membership(now);
+        self.tick_renewal(now);
         let late: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.until <= now).map(|(id, _)| *id).collect();
         for ask in late {
             if let Some(ask) = self.asks.remove(&ask) {
@@ -277,6 +281,7 @@ impl State {
             FromHead::Beat(answer) => self.beat_answered(head, answer),
             FromHead::Died(death) => self.node_died(death),
             FromHead::Fenced => self.fence(),
+            FromHead::Renewed { ask, certificate } => self.renewed(ask, certificate),
             FromHead::Drain => self.drain(),
             FromHead::Revoke { key, fencing } => {
                 if self.cluster.held.get(&key).is_some_and(|held| held.fencing == fencing) {

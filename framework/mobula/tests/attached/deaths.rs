@@ -1,0 +1,165 @@
+//! What becomes of work whose process ends.
+
+use std::time::Duration;
+
+use mobula::prelude::*;
+use mobula::{Restart, RestartPolicy, Unknown};
+
+use super::Test;
+use super::actors::Counter;
+
+pub(crate) const TESTS: &[Test] = &[
+    ("a task that kills its worker is tried again, then told", || Box::pin(a_task_that_kills())),
+    ("a task runs once where it may", || Box::pin(at_most_once())),
+    ("an actor comes back", || Box::pin(an_actor_comes_back())),
+    ("bystanders come back", || Box::pin(bystanders_come_back())),
+    ("one for all", || Box::pin(one_for_all())),
+    ("a death is told to those that watch", || Box::pin(watchers_are_told())),
+];
+
+/// Ends its process, and counts how often it did.
+#[remote(max_retries = 2)]
+async fn abort(key: String) -> Result<u32> {
+    let runs = mobula::kv::get::<u32>(&key).await?.unwrap_or(0) + 1;
+    mobula::kv::put(&key, &runs).await?;
+    std::process::abort()
+}
+
+pub(crate) struct Fragile {
+    starts: u32,
+}
+
+#[actor(max_restarts = 3)]
+impl Fragile {
+    fn new() -> Self {
+        Fragile { starts: 0 }
+    }
+
+    fn ping(&mut self) -> (u32, u32) {
+        self.starts += 1;
+        (std::process::id(), self.starts)
+    }
+
+    fn abort(&mut self) {
+        std::process::abort()
+    }
+}
+
+/// Asks until the actor has come back.
+async fn ping_again(actor: &ActorRef<Fragile>) -> Result<(u32, u32)> {
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match actor.ping().await {
+            Err(CallError::MayHaveRun(_)) if tokio::time::Instant::now() < end => {}
+            answer => return Ok(answer?),
+        }
+    }
+}
+
+async fn a_task_that_kills() -> Result<()> {
+    let error = mobula::get(abort::remote("runs")).await.err();
+    let Some(CallError::MayHaveRun(Unknown::ProcessDied { death })) = error else { panic!("{error:?}") };
+    assert!(death.to_string().contains("abort"), "{death}");
+    assert_eq!(mobula::kv::get::<u32>("runs").await?, Some(3), "a first run and two more");
+    Ok(())
+}
+
+async fn at_most_once() -> Result<()> {
+    let error = mobula::get(abort::options().at_most_once().remote("once")).await.err();
+    assert!(matches!(error, Some(CallError::MayHaveRun(_))), "{error:?}");
+    assert_eq!(mobula::kv::get::<u32>("once").await?, Some(1));
+    Ok(())
+}
+
+async fn an_actor_comes_back() -> Result<()> {
+    let actor = Fragile::spawn().await?;
+    let (before, _) = actor.ping().await?;
+    let error = actor.abort().await.err();
+    assert!(matches!(error, Some(CallError::MayHaveRun(Unknown::ProcessDied { .. }))), "{error:?}");
+    let (after, starts) = ping_again(&actor).await?;
+    assert_ne!(before, after);
+    assert_eq!(starts, 1, "its state is gone with its process");
+    Ok(())
+}
+
+async fn bystanders_come_back() -> Result<()> {
+    let culprit = Fragile::spawn().restart(RestartPolicy::temporary()).await?;
+    let bystander = Counter::spawn().await?;
+    bystander.add(1).await?;
+    let error = culprit.abort().await.err();
+    assert!(error.is_some());
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    while bystander.add(1).await.is_err() {
+        assert!(tokio::time::Instant::now() < end, "the bystander does not come back");
+    }
+    let error = culprit.ping().await.err();
+    assert!(matches!(error, Some(CallError::NotStarted(NotStarted::ActorEnded { .. }))), "{error:?}");
+    Ok(())
+}
+
+async fn one_for_all() -> Result<()> {
+    let child = |id: &str| {
+        mobula::ChildSpec::with::<Fragile>(id, (), |spawn| spawn.isolated())
+            .permanent()
+    };
+    let group = Supervisor::new(Strategy::OneForAll).child(child("a")).child(child("b")).spawn().await?;
+    let (a, b) = (group.child::<Fragile>("a").await?, group.child::<Fragile>("b").await?);
+    let (first, second) = (a.ping().await?, b.ping().await?);
+    assert_ne!(first.0, second.0);
+    let error = a.abort().await.err();
+    assert!(error.is_some());
+    assert_ne!(ping_again(&a).await?.0, first.0);
+    // Until it is stopped `b` counts on; started again it counts anew.
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    let mut counted = second.1;
+    loop {
+        let now = ping_again(&b).await?.1;
+        if now <= counted {
+            return Ok(());
+        }
+        counted = now;
+        assert!(tokio::time::Instant::now() < end, "the neighbour was not started again");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+struct Watcher {
+    downs: Vec<String>,
+}
+
+#[actor]
+impl Watcher {
+    async fn new(other: ActorRef<Fragile>, ctx: &Context<Self>) -> Self {
+        ctx.watch(&other);
+        Watcher { downs: Vec::new() }
+    }
+
+    fn downs(&mut self) -> Vec<String> {
+        self.downs.clone()
+    }
+}
+
+#[handler]
+impl Handler<Down> for Watcher {
+    async fn handle(&mut self, down: Down, _: &Context<Self>) {
+        self.downs.push(down.reason.to_string());
+    }
+}
+
+async fn watchers_are_told() -> Result<()> {
+    let policy = RestartPolicy { restart: Restart::Temporary, ..RestartPolicy::temporary() };
+    let fragile = Fragile::spawn().isolated().restart(policy).await?;
+    let watcher = Watcher::spawn(fragile.clone()).await?;
+    watcher.downs().await?;
+    let error = fragile.abort().await.err();
+    assert!(error.is_some());
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        let downs = watcher.downs().await?;
+        if downs.iter().any(|down| down.contains("abort")) {
+            return Ok(());
+        }
+        assert!(tokio::time::Instant::now() < end, "nobody told of the death: {downs:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}

@@ -1,0 +1,141 @@
+//! What one node does for its processes.
+
+use std::collections::BTreeMap;
+
+use mobula_types::{ActorId, DeathCause};
+use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
+use rustix::process::test_kill_process;
+
+use crate::stage::{ABORT, Driver, ECHO, Said, ask, head, play};
+
+pub(crate) fn task() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let node = head(folder.path(), 2).await;
+        let mut driver = Driver::attach(&node).await;
+        assert_eq!((driver.welcome.process.node(), driver.welcome.nodes), (node.id(), 1));
+        let (lease, worker) = driver.lease(1, 1).await;
+        assert_eq!(worker.node(), node.id());
+        driver.task(5, ECHO, lease, worker, b"ray");
+        assert_eq!(driver.reply(5).await, "ray");
+        let (_, second) = driver.lease(2, 1).await;
+        assert_eq!(second, worker, "one worker for the job");
+        let workers = ask(&node, ToolQuestion::List { kind: "workers".into() }).await.unwrap();
+        assert_eq!(workers.lines().count(), 1, "{workers}");
+        node.stop().await;
+    });
+}
+
+pub(crate) fn killed() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let node = head(folder.path(), 2).await;
+        let mut driver = Driver::attach(&node).await;
+        let (lease, worker) = driver.lease(1, 1).await;
+        driver.task(1, ABORT, lease, worker, b"");
+        let death = driver.death(worker).await;
+        assert_eq!(death.cause, DeathCause::Aborted);
+        assert_eq!(death.stderr, ["about to abort"]);
+        // Whoever writes to the dead is told again.
+        driver.task(2, ECHO, lease, worker, b"");
+        assert_eq!(driver.death(worker).await.cause, DeathCause::Aborted);
+        // What it held is free again.
+        let (_, next) = driver.lease(2, 2).await;
+        assert_ne!(next, worker);
+        node.stop().await;
+    });
+}
+
+pub(crate) fn driver_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let node = head(folder.path(), 2).await;
+        let mut driver = Driver::attach(&node).await;
+        driver.lease(1, 1).await;
+        let job = driver.welcome.job.to_string();
+        let pids = worker_pids();
+        assert_eq!(pids.len(), 1, "{pids:?}");
+        drop(driver);
+        while pids.iter().any(|pid| test_kill_process(*pid).is_ok()) {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+        let jobs = ask(&node, ToolQuestion::List { kind: "jobs".into() }).await.unwrap();
+        assert!(jobs.contains(&format!("\"id\":\"{job}\"")) && jobs.contains("\"state\":\"ended\""), "{jobs}");
+        node.stop().await;
+    });
+}
+
+/// The workers that this process's wardens have started.
+fn worker_pids() -> Vec<rustix::process::Pid> {
+    let own = std::process::id().to_string();
+    let parent = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().find_map(|line| line.strip_prefix("PPid:").map(|pid| pid.trim().to_owned()))
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().into_string().ok());
+    let pids = pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_grandchild = |pid: &String| parent(pid).and_then(|pid| parent(&pid)).is_some_and(|pid| pid == own);
+    let number = |pid: String| rustix::process::Pid::from_raw(pid.parse().unwrap());
+    pids.filter(is_grandchild).filter_map(number).collect()
+}
+
+pub(crate) fn waits() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let node = head(folder.path(), 2).await;
+        let mut driver = Driver::attach(&node).await;
+        let (lease, _) = driver.lease(1, 2).await;
+        driver.wish(2, 1);
+        // A list is answered after the wish was heard.
+        ask(&node, ToolQuestion::List { kind: "jobs".into() }).await.unwrap();
+        driver.say(&ToNode::Return { lease });
+        driver.granted(2).await;
+        node.stop().await;
+    });
+}
+
+pub(crate) fn names_and_values() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let node = head(folder.path(), 2).await;
+        let mut driver = Driver::attach(&node).await;
+        let actor = |slot| ActorId { process: driver.welcome.process, slot, generation: 0 };
+        let (first, second) = (actor(1), actor(2));
+        for (request, actor) in [(1, first), (2, second)] {
+            driver.say(&ToNode::ClaimName { request, namespace: None, name: "counter".into(), actor });
+            let owner = driver
+                .until(|said| match said {
+                    Said::Node(FromNode::NameClaimed { request: of, owner }) if of == request => Some(owner),
+                    _ => None,
+                })
+                .await;
+            assert_eq!(owner, Ok(first), "who came first has it");
+        }
+        driver.say(&ToNode::ReleaseName { namespace: None, name: "counter".into(), actor: first });
+        driver.say(&ToNode::LookUpName { request: 3, namespace: None, name: "counter".into() });
+        let owner = driver
+            .until(|said| match said {
+                Said::Node(FromNode::NameFound { request: 3, owner }) => Some(owner),
+                _ => None,
+            })
+            .await;
+        assert_eq!(owner, None);
+        driver.say(&ToNode::KvPut { request: 4, key: "k".into(), value: Some(vec![7]) });
+        driver.say(&ToNode::KvGet { request: 5, key: "k".into() });
+        driver.say(&ToNode::KvGet { request: 6, key: "other".into() });
+        // What rests on no new record may be answered first.
+        let mut values = BTreeMap::new();
+        while values.len() < 3 {
+            let value = |said| match said {
+                Said::Node(FromNode::KvValue { request, value }) => Some((request, value)),
+                _ => None,
+            };
+            let (request, value) = driver.until(value).await;
+            values.insert(request, value);
+        }
+        let expect = [(4, Ok(Some(vec![7]))), (5, Ok(Some(vec![7]))), (6, Ok(None))];
+        assert_eq!(values, BTreeMap::from(expect));
+        node.stop().await;
+    });
+}

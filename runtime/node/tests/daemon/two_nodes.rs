@@ -1,0 +1,94 @@
+//! What two nodes do for one another's processes.
+
+use mobula_types::{ActorId, DeathCause};
+use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
+
+use crate::stage::{ABORT, Driver, ECHO, Said, ask, head, member, play};
+
+pub(crate) fn elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let head = head(folder.path(), 1).await;
+        let node = member(folder.path(), "2", &head, 4).await;
+        let mut driver = Driver::attach(&head).await;
+        let (lease, worker) = driver.lease(1, 3).await;
+        assert_eq!(worker.node(), node.id(), "only that node has three CPUs");
+        for exchange in 1..=200 {
+            driver.task(exchange, ECHO, lease, worker, b"ray");
+        }
+        for exchange in 1..=200 {
+            assert_eq!(driver.reply(exchange).await, "ray", "in the order in which they were sent");
+        }
+        driver.say(&ToNode::Return { lease });
+        let (_, again) = driver.lease(2, 4).await;
+        assert_eq!(again, worker, "what was given back is free on the other node");
+        for asked in [&head, &node] {
+            let workers = ask(asked, ToolQuestion::List { kind: "workers".into() }).await.unwrap();
+            assert!(workers.contains(&format!("\"id\":\"{worker}\"")), "{workers}");
+        }
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+pub(crate) fn far_death() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let head = head(folder.path(), 1).await;
+        let node = member(folder.path(), "2", &head, 4).await;
+        let mut driver = Driver::attach(&head).await;
+        let (lease, worker) = driver.lease(1, 3).await;
+        driver.task(1, ABORT, lease, worker, b"");
+        let death = driver.death(worker).await;
+        assert_eq!((death.cause, &death.stderr[..]), (DeathCause::Aborted, &["about to abort".to_owned()][..]));
+        driver.task(2, ECHO, lease, worker, b"");
+        assert_eq!(driver.death(worker).await.cause, DeathCause::Aborted, "the other node says so once more");
+        let logs = ask(&head, ToolQuestion::Logs { id: format!("{worker}.err"), offset: 0 }).await.unwrap();
+        assert!(logs.contains("about to abort"), "{logs}");
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+pub(crate) fn names() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let head = head(folder.path(), 1).await;
+        let node = member(folder.path(), "2", &head, 1).await;
+        let mut driver = Driver::attach(&node).await;
+        let actor = ActorId { process: driver.welcome.process, slot: 1, generation: 0 };
+        let namespace = Some("shared".to_owned());
+        driver.say(&ToNode::ClaimName { request: 1, namespace: namespace.clone(), name: "n".into(), actor });
+        let claimed = |said| match said {
+            Said::Node(FromNode::NameClaimed { owner, .. }) => Some(owner),
+            _ => None,
+        };
+        assert_eq!(driver.until(claimed).await, Ok(actor));
+        let mut other = Driver::attach(&head).await;
+        other.say(&ToNode::LookUpName { request: 2, namespace, name: "n".into() });
+        let found = |said| match said {
+            Said::Node(FromNode::NameFound { owner, .. }) => Some(owner),
+            _ => None,
+        };
+        assert_eq!(other.until(found).await, Some(actor));
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+pub(crate) fn node_stops() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let head = head(folder.path(), 1).await;
+        let node = member(folder.path(), "2", &head, 4).await;
+        let mut driver = Driver::attach(&head).await;
+        let (lease, worker) = driver.lease(1, 3).await;
+        let id = node.id();
+        node.stop().await;
+        let death = driver.death(id.into()).await;
+        assert_eq!(death.cause, DeathCause::Drained);
+        driver.task(1, ECHO, lease, worker, b"");
+        driver.until(|said| matches!(said, Said::Node(FromNode::Died(_))).then_some(())).await;
+        head.stop().await;
+    });
+}
