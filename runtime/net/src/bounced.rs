@@ -19,9 +19,8 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 use tokio::task::JoinHandle;
 
-/// For so long a datagram that came back says something of its port: longer than the silence after which anybody asks, and
-/// shorter than it takes to start a process there and to stop it.
-const FRESH: Duration = Duration::from_secs(1);
+/// What came back longer ago is forgotten when room is needed: silence is a death before.
+const FRESH: Duration = Duration::from_secs(10);
 
 /// Addresses of which is known when datagrams came back; the oldest make room. As many peers may die at once.
 const ADDRS_MAX: usize = 1_024;
@@ -61,10 +60,11 @@ impl Bounced {
         Ok(())
     }
 
-    /// How many of the last two datagrams to `addr` came back lately.
-    pub(crate) fn lately(&self, addr: SocketAddr) -> usize {
+    /// How many of the last two datagrams to `addr` came back in the time given: since its process was heard. Before that
+    /// another one may have had the port, and been killed.
+    pub(crate) fn lately(&self, addr: SocketAddr, within: Duration) -> usize {
         let seen = self.seen.lock().get(&addr).copied().unwrap_or_default();
-        seen.iter().flatten().filter(|at| at.elapsed() < FRESH).count()
+        seen.iter().flatten().filter(|at| at.elapsed() < within).count()
     }
 
     /// Listens no more, and gives the port up.
@@ -143,12 +143,13 @@ mod tests {
             while socket.send_to(b"ray", gone).is_err() {}
             while socket.send_to(b"ray", there.local_addr().unwrap()).is_err() {}
             let begun = Instant::now();
-            while bounced.lately(gone) < expected {
+            while bounced.lately(gone, FRESH) < expected {
                 assert!(begun.elapsed() < Duration::from_secs(10), "it comes back");
                 tokio::task::yield_now().await;
             }
         }
-        assert_eq!(bounced.lately(there.local_addr().unwrap()), 0);
+        assert_eq!(bounced.lately(there.local_addr().unwrap(), FRESH), 0);
+        assert_eq!(bounced.lately(gone, Duration::ZERO), 0, "before it was heard");
         bounced.close().await;
         let addr = socket.local_addr().unwrap();
         drop(socket);

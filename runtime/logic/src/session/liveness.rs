@@ -54,6 +54,10 @@ impl Liveness {
         self.probe_at = now + SILENCE_MIN;
     }
 
+    pub(super) fn silent(&self, now: Time) -> Duration {
+        now.since(self.heard)
+    }
+
     pub(super) fn said(&mut self, now: Time) {
         self.said = now;
     }

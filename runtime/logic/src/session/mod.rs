@@ -351,6 +351,11 @@ impl<F: Clone> Session<F> {
         self.link(link).current.is_some()
     }
 
+    /// How long nothing has been heard of the other side.
+    pub fn silent(&self, now: Time) -> Duration {
+        self.liveness.silent(now)
+    }
+
     /// Frames and bytes of a lane that are not known to have arrived.
     pub fn held(&self, lane: Lane) -> (usize, usize) {
         self.lanes[lane as usize].held()

@@ -261,7 +261,8 @@ impl Peer {
                     inner.events.push(Event::Down { peer: self.id, why });
                 }
                 Output::Probe => {
-                    inner.runtime.spawn(probe::probe(inner.clone(), self.clone(), state.addr));
+                    let silent = state.session.silent(inner.now());
+                    inner.runtime.spawn(probe::probe(inner.clone(), self.clone(), state.addr, silent));
                 }
                 Output::Silent { silent, refused } => {
                     inner.events.push(Event::Silent { peer: self.id, silent, refused });

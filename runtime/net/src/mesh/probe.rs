@@ -23,12 +23,12 @@ const REFUSALS: usize = 2;
 /// A host that says anything says it within this: ten round trips of a slow network.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 
-/// Probes a peer and tells its session.
-pub(super) async fn probe(inner: Arc<Inner>, peer: Arc<Peer>, addr: Option<SocketAddr>) {
+/// Probes a peer that has been silent for so long, and tells its session.
+pub(super) async fn probe(inner: Arc<Inner>, peer: Arc<Peer>, addr: Option<SocketAddr>, silent: Duration) {
     let refused = match addr.filter(|_| inner.probes) {
         Some(addr) => {
             // Mostly the host has said so already, of what the session had sent.
-            let mut refusals = inner.bounced.lately(addr);
+            let mut refusals = inner.bounced.lately(addr, silent);
             while refusals < REFUSALS && is_refused(addr).await.unwrap_or(false) {
                 refusals += 1;
             }
