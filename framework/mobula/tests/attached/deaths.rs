@@ -98,10 +98,7 @@ async fn bystanders_come_back() -> Result<()> {
 }
 
 async fn one_for_all() -> Result<()> {
-    let child = |id: &str| {
-        mobula::ChildSpec::with::<Fragile>(id, (), |spawn| spawn.isolated())
-            .permanent()
-    };
+    let child = |id: &str| mobula::ChildSpec::with::<Fragile>(id, (), |spawn| spawn.isolated()).permanent();
     let group = Supervisor::new(Strategy::OneForAll).child(child("a")).child(child("b")).spawn().await?;
     let (a, b) = (group.child::<Fragile>("a").await?, group.child::<Fragile>("b").await?);
     let (first, second) = (a.ping().await?, b.ping().await?);
