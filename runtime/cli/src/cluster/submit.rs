@@ -139,8 +139,9 @@ fn find(name: &str, working_dir: &Path, path: Option<std::ffi::OsString>) -> Res
         };
     }
     let path = path.unwrap_or_default();
-    let found =
-        std::env::split_paths(&path).map(|folder| working_dir.join(folder).join(name)).find(|file| is_program(file));
+    // An empty entry stands for no folder, not for this one: `PATH=` finds nothing.
+    let folders = std::env::split_paths(&path).filter(|folder| !folder.as_os_str().is_empty());
+    let found = folders.map(|folder| working_dir.join(folder).join(name)).find(|file| is_program(file));
     found.ok_or_else(|| {
         Usage(format!("there is no program {name} in PATH: one of a folder is named as ./{name}")).into()
     })
