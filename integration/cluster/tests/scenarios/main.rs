@@ -5,7 +5,6 @@
 
 mod cuts;
 mod deaths;
-mod drains;
 mod heads;
 mod kills;
 mod left_behind;

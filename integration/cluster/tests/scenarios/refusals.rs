@@ -54,7 +54,7 @@ fn a_join_without_a_good_token_is_refused() -> Result<()> {
     refused(&cluster, &["--token", &nobodys.to_string()], &["no such token", "mobula token create"])?;
     let viewer = cluster.token("viewer")?;
     refused(&cluster, &["--token", &viewer], &["role"])?;
-    let expired = cluster.ask(0, &["token", "create", "--role", "node", "--ttl-s", "1"])?;
+    let expired = cluster.ask(0, &["token", "create", "--role", "node", "--ttl", "1"])?;
     std::thread::sleep(Duration::from_millis(1_200));
     let expired = expired.lines().next_back().unwrap_or_default().trim();
     refused(&cluster, &["--token", expired], &["time is over", "mobula token create"])?;
@@ -100,20 +100,23 @@ fn guessing_does_not_help() -> Result<()> {
     let token: Token = cluster.token("node")?.parse()?;
     // 10,000 in a long run: each is a handshake.
     let guesses = times(1_000);
-    let mut burned = 0;
+    let (mut burned, mut unheard) = (0, 0);
     cluster.host(1).run(|| {
         for _ in 0..guesses {
             let guess = Token { secret: Token::new(token.pin)?.secret, ..token.clone() };
             match join(&cluster, &guess) {
                 Err(NetError::Refused(refusal)) if refusal.cause == Cause::TokenUnknown => {}
                 Err(NetError::Refused(refusal)) if refusal.cause == Cause::TokenBurned => burned += 1,
+                // The connection may end before its last word was read; the guess was one all the same.
+                Err(NetError::Unreachable { .. }) => unheard += 1,
                 other => bail!("a guess was answered with {other:?}"),
             }
         }
         Ok(())
     })?;
     // Five tries at most; and then the right secret is worth nothing either.
-    ensure!(burned >= guesses - 5, "only {burned} of {guesses} guesses met a burned token");
+    ensure!(unheard <= guesses / 100, "{unheard} of {guesses} guesses were not answered");
+    ensure!(burned + unheard >= guesses - 5, "only {burned} of {guesses} guesses met a burned token");
     refused(&cluster, &["--token", &token.to_string()], &["void", "mobula token create"])
 }
 

@@ -272,6 +272,10 @@ impl Process {
 
     /// Sends what came of something that another process asked for.
     fn answer(self: &Arc<Self>, to: ProcessId, exchange: ExchangeId, answer: Result<Payload, GetError>) {
+        if self.is_ending() && matches!(answer, Err(CallError::Cancelled)) {
+            // Nobody has cancelled it: it ends with this process, whose death tells the caller why.
+            return;
+        }
         let (result, payload) = match answer {
             Ok(Payload::Value(bytes, pins)) => {
                 let refs = pins.ids();

@@ -145,6 +145,11 @@ impl Process {
         self.system.get().and_then(Weak::upgrade)
     }
 
+    /// Whether this process is to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.ended.borrow().is_some()
+    }
+
     /// Waits until this process is to end.
     pub(crate) async fn ended(&self) -> DeathCause {
         let mut ended = self.ended.subscribe();
