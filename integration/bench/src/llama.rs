@@ -53,7 +53,8 @@ pub(crate) fn rows(effort: Effort, python: Option<&Path>) -> Result<Vec<Row>> {
 fn ours(model: &Path, threads: usize, runs: usize) -> Result<Vec<f64>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     runtime.block_on(async {
-        let session = mobula::init().await.context("begin a session")?;
+        let config = mobula::Config::default().address("embedded");
+        let session = mobula::init_with(config).await.context("begin a session")?;
         let llm = Llm::spawn(model).shards(threads).await.map_err(|error| anyhow!("load the model: {error}"))?;
         let mut rates = Vec::new();
         for run in 0..=runs {

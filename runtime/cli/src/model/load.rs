@@ -53,7 +53,9 @@ pub(crate) async fn load(model: Model, shards: u16, fault: Option<Fault>) -> Res
     // The actors open it again, but what is wrong with a file is told in its own words, before there are any.
     let opened = mobula_llm::model::Model::open(&path).and_then(|model| model.split(usize::from(shards)).map(drop));
     opened.with_context(|| format!("cannot load {}", path.display()))?;
-    let session = mobula::init_with(mobula::Config::default().patience(SHARDS_PATIENCE)).await?;
+    // The shards share the memory of this process, also where a node runs on this host.
+    let config = mobula::Config::default().address("embedded").patience(SHARDS_PATIENCE);
+    let session = mobula::init_with(config).await?;
     let args = LlmArgs { shards: usize::from(shards), fault, ..LlmArgs::new(&path) };
     let llm = told(start, Llm::spawn_with(args).name(&name)).await;
     let llm = llm.map_err(|error| anyhow::anyhow!("cannot load {}: {error}", path.display()))?;
