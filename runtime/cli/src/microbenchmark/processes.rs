@@ -3,7 +3,7 @@
 //! Starts a cluster of two nodes in a folder of its own; this program is driver and worker, like a user's.
 
 use std::future::IntoFuture;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -121,6 +121,8 @@ async fn tasks(effort: Effort) -> Result<Vec<Row>> {
 /// Two nodes that end with it.
 struct Cluster {
     folder: PathBuf,
+    /// The head's own folder in it.
+    head: PathBuf,
     nodes: Vec<Child>,
 }
 
@@ -128,8 +130,8 @@ impl Cluster {
     fn start() -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("mobula-figures-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let mut cluster = Self { folder, nodes: Vec::new() };
         let (port, other) = (free_port()?, free_port()?);
+        let mut cluster = Self { head: folder.join(port.to_string()), folder, nodes: Vec::new() };
         let address = format!("127.0.0.1:{port}");
         cluster.node(port, &["--head", "--host", "127.0.0.1", "--dashboard-port", "0"])?;
         cluster.node(other, &["--address", &address, "--host", "127.0.0.1"])?;
@@ -155,9 +157,7 @@ impl Cluster {
 
     /// A session on the first node.
     async fn session(&self) -> Result<Session> {
-        let head = std::fs::read_dir(&self.folder)?.flatten().map(|entry| entry.path()).find(|path| is_head(path));
-        let head = head.context("the head has a folder")?;
-        Ok(mobula::init_with(Config::default().address(head.display().to_string())).await?)
+        Ok(mobula::init_with(Config::default().address(self.head.display().to_string())).await?)
     }
 
     /// Milliseconds from nothing to the first result of a function.
@@ -169,10 +169,6 @@ impl Cluster {
         session.stop().await;
         Ok(taken)
     }
-}
-
-fn is_head(folder: &Path) -> bool {
-    folder.join("head.redb").exists()
 }
 
 /// A port that was free a moment ago.
