@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, ErrorKind, context};
+use mobula_serve::ChatMessage;
 
 use crate::gguf::{self, Gguf, optional};
 use crate::tokenizer::{Guard, Rendered, Tokenizer};
@@ -28,7 +29,8 @@ const NAME: &str = "chat_template";
 /// A model's chat template, compiled.
 ///
 /// ```
-/// use mobula_llm::template::{ChatMessage, Role, Template};
+/// use mobula_llm::template::Template;
+/// use mobula_serve::{ChatMessage, Role};
 /// use mobula_llm::{gguf::Gguf, tiny, tokenizer::Tokenizer};
 ///
 /// let file = Gguf::from_bytes(tiny::model(7))?;
@@ -44,28 +46,6 @@ pub struct Template {
     guard: Guard,
     bos: String,
     eos: String,
-}
-
-/// One message of a chat.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChatMessage {
-    /// Who speaks.
-    pub role: Role,
-    /// What is said.
-    pub content: String,
-}
-
-/// Who speaks. A closed set, because templates build control tokens from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The operator's instructions.
-    System,
-    /// The person.
-    User,
-    /// The model.
-    Assistant,
-    /// The result of a tool the model called.
-    Tool,
 }
 
 /// Why there is no text to continue.
@@ -90,25 +70,6 @@ pub enum Error {
     /// The template failed.
     #[error("the model's chat template fails: {0}")]
     Failed(String),
-}
-
-impl Role {
-    /// The word that templates compare with.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Role::System => "system",
-            Role::User => "user",
-            Role::Assistant => "assistant",
-            Role::Tool => "tool",
-        }
-    }
-}
-
-impl ChatMessage {
-    /// A message.
-    pub fn new(role: Role, content: impl Into<String>) -> Self {
-        ChatMessage { role, content: content.into() }
-    }
 }
 
 impl Template {
@@ -298,6 +259,8 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 
 #[cfg(test)]
 mod tests {
+    use mobula_serve::Role;
+
     use super::*;
     use crate::tiny;
     use std::time::Duration;

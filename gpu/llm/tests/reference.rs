@@ -28,7 +28,7 @@ use mobula_kernels::Path;
 use mobula_llm::catalogue;
 use mobula_llm::logic::{BLOCK_TOKENS, BlockId, Rows, SequenceId, SequencePlan, StepPlan};
 use mobula_llm::model::{Logits, Model};
-use mobula_llm::template::{ChatMessage, Role};
+use mobula_serve::{ChatMessage, Role};
 use serde::Deserialize;
 
 /// Where the two best logits are closer than this, nothing is compared.

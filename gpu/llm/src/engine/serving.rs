@@ -12,13 +12,12 @@ use futures_util::{Stream, StreamExt, stream};
 use mobula::{ActorRef, CallError};
 use mobula_serve::{
     ChatMessage, Chunk, Engine, EngineError, EngineLoad, Event, Finish, FinishReason, GenerateRequest, ModelInfo,
-    Prompt as ServePrompt, Role, ScoredToken, TokenLogprob, TokenStream, Usage,
+    Prompt as ServePrompt, ScoredToken, TokenLogprob, TokenStream, Usage,
 };
 
 use super::llm::{Description, Llm};
 use super::request::{Piece, Prompt, Request, RequestError, Scored};
 use crate::sampler::Sampling;
-use crate::template;
 
 /// What a client is told to wait when the queue is full: about one answer's time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -59,9 +58,7 @@ impl Engine for LlmEngine {
         self.described.check_bytes(bytes).map_err(engine_error)?;
         let refused = |message: String| EngineError::BadRequest { param: "messages", message };
         let template = self.described.template.as_ref().map_err(|why| refused(why.clone()))?;
-        let messages: Vec<_> =
-            messages.iter().map(|message| template::ChatMessage::new(role(message.role), &*message.content)).collect();
-        let rendered = template.render(&messages, SystemTime::now()).map_err(|error| refused(error.to_string()))?;
+        let rendered = template.render(messages, SystemTime::now()).map_err(|error| refused(error.to_string()))?;
         // Tokens, not text: only here is it known which control tokens the template wrote and which a user.
         Ok(ServePrompt::Tokens(self.described.tokenizer.encode_rendered(&rendered).into()))
     }
@@ -112,15 +109,6 @@ where
     S: Stream + Send,
 {
     streams.flatten()
-}
-
-fn role(role: Role) -> template::Role {
-    match role {
-        Role::System => template::Role::System,
-        Role::User => template::Role::User,
-        Role::Assistant => template::Role::Assistant,
-        Role::Tool => template::Role::Tool,
-    }
 }
 
 fn event(piece: Result<Result<Piece, RequestError>, CallError>) -> Result<Event, EngineError> {

@@ -3,8 +3,9 @@
 use super::*;
 use crate::gguf::{Value, Writer};
 use crate::random::SplitMix64;
-use crate::template::{ChatMessage, Role, Template};
+use crate::template::Template;
 use crate::tiny;
+use mobula_serve::{ChatMessage, Role};
 use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
