@@ -57,28 +57,8 @@ impl<T: Send + 'static> Source<T> {
     ///
     /// What the reader was told when `items` panicked, or [`CallError::Cancelled`] when it went away.
     pub async fn run(self, items: impl Stream<Item = T>) -> Result<(), CallError> {
-        let mut items = pin!(AssertUnwindSafe(items).catch_unwind());
-        loop {
-            let item = tokio::select! {
-                biased;
-                item = items.next() => item,
-                () = self.sender.closed() => return Err(CallError::Cancelled),
-            };
-            let (item, end) = match item {
-                Some(Ok(item)) => (StreamItem::Item(item), None),
-                Some(Err(payload)) => {
-                    let error = CallError::Panicked(panics::describe(payload));
-                    (StreamItem::Failed(error.clone()), Some(Err(error)))
-                }
-                None => (StreamItem::End, Some(Ok(()))),
-            };
-            if self.sender.send(item).await.is_err() {
-                return Err(CallError::Cancelled);
-            }
-            if let Some(end) = end {
-                return end;
-            }
-        }
+        let caught = |payload| CallError::Panicked(panics::describe(payload));
+        self.forward(AssertUnwindSafe(items).catch_unwind().map(move |item| item.map_err(caught))).await
     }
 
     /// Gives the reader what another stream gives, its failure too.
@@ -86,7 +66,8 @@ impl<T: Send + 'static> Source<T> {
     /// # Errors
     ///
     /// That failure, or [`CallError::Cancelled`] when the reader went away.
-    pub async fn forward(self, mut items: ReplyStream<T>) -> Result<(), CallError> {
+    pub async fn forward(self, items: impl Stream<Item = Result<T, CallError>>) -> Result<(), CallError> {
+        let mut items = pin!(items);
         loop {
             let item = tokio::select! {
                 biased;
