@@ -115,5 +115,10 @@ fn a_load_on_four_nodes_is_accounted_for() -> Result<()> {
         assert!(account.submitted > 0 && account.of("ok") == account.submitted, "{report:#?}");
     }
     assert_eq!(report.runs_max, 1);
-    before.restored(&cluster)
+    before.restored(&cluster)?;
+    // G21: what the driver submitted is in the cluster's books after its end, with what its functions submitted in turn.
+    let counters = cluster.status(0)?.counters;
+    assert!(counters.submitted >= report.session.submitted, "{counters:?} {report:#?}");
+    assert_eq!(counters.outcomes.values().sum::<u64>(), counters.submitted, "{counters:?}");
+    Ok(())
 }

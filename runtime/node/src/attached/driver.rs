@@ -103,13 +103,13 @@ impl Driver {
         let (pool, patience) = (self.pool.clone(), self.patience);
         self.system.stop(patience).await;
         tokio::task::spawn_blocking(move || pool.close(patience)).await.ok();
-        self.process.link.connection.close("the session has ended");
+        self.process.leave();
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        self.process.link.connection.close("the session has ended");
+        self.process.leave();
     }
 }
 

@@ -382,16 +382,29 @@ impl Process {
                 () = tokio::time::sleep(COUNTERS_EVERY) => {}
                 _ = self.ended() => return,
             }
-            let Some(system) = self.system() else { return };
-            let counters = system.counters();
-            let outcomes = Outcome::ALL.map(|outcome| (outcome.name().to_owned(), counters.outcomes(outcome)));
-            let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0).collect();
-            let now = OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes };
+            let Some(now) = self.counted() else { return };
             if now != told {
                 self.link.tell(&ToNode::Counters(now.clone()));
                 told = now;
             }
         }
+    }
+
+    /// What was submitted here, and how it ended.
+    fn counted(&self) -> Option<OutcomeCounters> {
+        let system = self.system()?;
+        let counters = system.counters();
+        let outcomes = Outcome::ALL.map(|outcome| (outcome.name().to_owned(), counters.outcomes(outcome)));
+        let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0).collect();
+        Some(OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes })
+    }
+
+    /// Leaves the node, which learns first what was submitted since it was told.
+    pub(crate) fn leave(&self) {
+        if let Some(counted) = self.counted() {
+            self.link.tell(&ToNode::Counters(counted));
+        }
+        self.link.connection.close("the session has ended");
     }
 
     /// What lives and waits here, for lists.

@@ -80,6 +80,7 @@ async fn run(role: Role) -> i32 {
     let closing = pool.clone();
     tokio::task::spawn_blocking(move || closing.close(PATIENCE)).await.ok();
     system.stop(PATIENCE).await;
+    process.leave();
     0
 }
 
