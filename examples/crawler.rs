@@ -110,10 +110,13 @@ async fn main() -> Result<()> {
         let site = tree.child::<Site>(&format!("site-{site}")).await?;
         reports.push((site.crawl().submit(), site));
     }
-    for (report, site) in reports {
+    for (n, (report, site)) in reports.into_iter().enumerate() {
         let report = report.await?;
         let starts = site.starts().await?;
-        println!("{} pages read, {:?} lost, {starts} starts of {FETCHERS} fetchers", report.read, report.lost);
+        println!(
+            "site {n}: {} pages read, {:?} lost, {starts} starts of {FETCHERS} fetchers",
+            report.read, report.lost
+        );
         assert_eq!(report.lost, [BROKEN]);
         assert_eq!(starts, FETCHERS + 1);
         // What page 13 links to is found from elsewhere, too.
