@@ -6,6 +6,8 @@
 
 mod alone;
 mod calls;
+mod cluster;
+mod crowds;
 mod neighbours;
 mod objects;
 mod process;
@@ -68,6 +70,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("shapes of tasks", shapes::rows),
     ("objects", objects::rows),
     ("processes", processes::rows),
+    ("crowds", crowds::rows),
 ];
 
 /// Prints each section's rows as soon as they are measured.

@@ -1,17 +1,14 @@
 //! Calls and functions between processes: those of one host, and those of two nodes on this host over loopback.
-//!
-//! Starts a cluster of two nodes in a folder of its own; this program is driver and worker, like a user's.
 
 use std::future::IntoFuture;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use mobula::NodeId;
 use mobula::prelude::*;
-use mobula::{Config, NodeId};
 
+use super::cluster::Cluster;
 use super::within::{micros, per_second};
 use super::{Better, Effort, Row};
 
@@ -21,9 +18,6 @@ const PIPELINED: usize = 500;
 const BURST: usize = 40 * PIPELINED;
 /// Tasks submitted at once.
 const BATCH: usize = 10_000;
-
-/// Two nodes must be there in this time; 200 ms are promised of each.
-const READY: Duration = Duration::from_secs(10);
 
 struct Adder {
     total: u64,
@@ -50,7 +44,7 @@ pub(crate) fn rows(effort: Effort) -> Result<Vec<Row>> {
     let cluster = Cluster::start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the driver")?;
     let joined: Vec<f64> =
-        (0..effort.runs(10)).map(|_| runtime.block_on(cluster.joined())).collect::<Result<_>>().context("join")?;
+        (0..effort.runs(10)).map(|_| runtime.block_on(joined(&cluster))).collect::<Result<_>>().context("join")?;
     let mut rows = vec![Row::of("joined to a running cluster, to first result", "ms", Better::Lower, joined)];
     runtime.block_on(async {
         let session = cluster.session().await?;
@@ -118,72 +112,12 @@ async fn tasks(effort: Effort) -> Result<Vec<Row>> {
     ])
 }
 
-/// Two nodes that end with it.
-struct Cluster {
-    folder: PathBuf,
-    /// The head's own folder in it.
-    head: PathBuf,
-    nodes: Vec<Child>,
-}
-
-impl Cluster {
-    fn start() -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("mobula-figures-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
-        let (port, other) = (free_port()?, free_port()?);
-        let mut cluster = Self { head: folder.join(port.to_string()), folder, nodes: Vec::new() };
-        let address = format!("127.0.0.1:{port}");
-        cluster.node(port, &["--head", "--host", "127.0.0.1", "--dashboard-port", "0"])?;
-        cluster.node(other, &["--address", &address, "--host", "127.0.0.1"])?;
-        Ok(cluster)
-    }
-
-    fn node(&mut self, port: u16, words: &[&str]) -> Result<()> {
-        let program = std::env::current_exe().context("find this program")?;
-        let mut command = Command::new(program);
-        command.args(["start", "--block", "--port", &port.to_string(), "--dir"]).arg(&self.folder).args(words);
-        command.env_remove("MOBULA_ADDRESS").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        self.nodes.push(command.spawn().context("start a node")?);
-        let socket = self.folder.join(port.to_string()).join("node.sock");
-        let begun = Instant::now();
-        while !socket.exists() {
-            if begun.elapsed() > READY {
-                bail!("a node was not ready in {READY:?}");
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        Ok(())
-    }
-
-    /// A session on the first node.
-    async fn session(&self) -> Result<Session> {
-        Ok(mobula::init_with(Config::default().address(self.head.display().to_string())).await?)
-    }
-
-    /// Milliseconds from nothing to the first result of a function.
-    async fn joined(&self) -> Result<f64> {
-        let start = Instant::now();
-        let session = self.session().await?;
-        mobula::get(nothing::remote(1)).await?;
-        let taken = micros(start) / 1e3;
-        session.stop().await;
-        Ok(taken)
-    }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> Result<u16> {
-    let socket = std::net::UdpSocket::bind("127.0.0.1:0").context("find a free port")?;
-    Ok(socket.local_addr()?.port())
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for node in &mut self.nodes {
-            // Gone already, or ended by this.
-            node.kill().ok();
-            node.wait().ok();
-        }
-        std::fs::remove_dir_all(&self.folder).ok();
-    }
+/// Milliseconds from nothing to the first result of a function.
+async fn joined(cluster: &Cluster) -> Result<f64> {
+    let start = Instant::now();
+    let session = cluster.session().await?;
+    mobula::get(nothing::remote(1)).await?;
+    let taken = micros(start) / 1e3;
+    session.stop().await;
+    Ok(taken)
 }

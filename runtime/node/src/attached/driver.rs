@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use mobula_actor::{System, SystemConfig};
+use mobula_actor::{System, SystemConfig, arbiters};
 use mobula_types::resources::Resources;
 use mobula_types::{DeathCause, JobId, ProcessId};
 use mobula_wire::PROTOCOL;
@@ -61,7 +61,10 @@ impl Driver {
     pub async fn attach(config: &DriverConfig) -> Result<Self, AttachError> {
         let DriverConfig { socket, name, env, arbiters, patience } = config;
         let hello = Hello::Driver { protocol: PROTOCOL, name: name.clone(), env: env.clone() };
-        let joined = process::join(socket, &hello).await.map_err(|error| refused(socket, &error))?;
+        // On our own runtime: what is read and written for the session must not wait for the program's.
+        let at = socket.clone();
+        let joining = arbiters::runtime().spawn(async move { process::join(&at, &hello).await });
+        let joined = joining.await.expect("joining does not panic").map_err(|error| refused(socket, &error))?;
         let (me, job) = (joined.welcome.process, joined.welcome.job);
         let system = System::start(&SystemConfig { process: me, arbiters: *arbiters });
         // Nothing of the job runs here: the pool serves code that waits.
