@@ -45,15 +45,21 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 node.addr.clone(),
                 node.state.clone(),
                 amounts(&node.resources_free, &node.resources_total),
-                format!("{:.0} MiB", node.rss_bytes as f64 / f64::from(1 << 20)),
+                mebibytes(node.rss_bytes),
             ]
         })
         .collect();
     ask::table(&["node", "address", "state", "free", "memory"], &rows);
     let outcomes: Vec<String> =
         status.counters.outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
-    anstream::println!("{} submitted: {}", status.counters.submitted, outcomes.join(", "));
+    let outcomes = if outcomes.is_empty() { "nothing has ended".to_owned() } else { outcomes.join(", ") };
+    anstream::println!("{} submitted: {outcomes}", status.counters.submitted);
     Ok(())
+}
+
+/// A node says how large it is with its first beat.
+fn mebibytes(bytes: u64) -> String {
+    if bytes == 0 { "-".to_owned() } else { format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)) }
 }
 
 fn amounts(free: &BTreeMap<String, f64>, total: &BTreeMap<String, f64>) -> String {
