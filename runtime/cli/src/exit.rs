@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Error, Result};
 use owo_colors::OwoColorize;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// A command line that cannot be: exit code 2, as clap's own errors.
 #[derive(Debug)]
@@ -76,27 +76,40 @@ fn code_of(error: &Error) -> u8 {
 /// Runs `work` on this thread until it is done or SIGINT or SIGTERM comes; `work` is dropped then.
 pub(crate) fn until_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
-    runtime.block_on(unless_signal(work))
+    runtime.block_on(async { Signals::listen()?.unless(work).await })
 }
 
-/// Waits for `work` until it is done or SIGINT or SIGTERM comes; `work` is dropped then.
-pub(crate) async fn unless_signal<T>(work: impl Future<Output = Result<T>>) -> Result<T> {
-    tokio::select! {
-        biased;
-        signal = stop_signal() => Err(Interrupted { signal: signal? }.into()),
-        done = work => done,
+/// SIGINT and SIGTERM, from the moment this is made: none is lost between two waits.
+pub(crate) struct Signals {
+    int: Signal,
+    term: Signal,
+}
+
+impl Signals {
+    /// Listens from now on, in place of what the system would do.
+    pub(crate) fn listen() -> Result<Self> {
+        Ok(Self {
+            int: signal(SignalKind::interrupt()).context("listen for SIGINT")?,
+            term: signal(SignalKind::terminate()).context("listen for SIGTERM")?,
+        })
     }
-}
 
-/// Waits for SIGINT or SIGTERM.
-pub(crate) async fn stop_signal() -> Result<SignalKind> {
-    let (int, term) = (SignalKind::interrupt(), SignalKind::terminate());
-    let mut on_int = signal(int).context("listen for SIGINT")?;
-    let mut on_term = signal(term).context("listen for SIGTERM")?;
-    Ok(tokio::select! {
-        _ = on_int.recv() => int,
-        _ = on_term.recv() => term,
-    })
+    /// Waits for the next one, or takes the one that came meanwhile.
+    pub(crate) async fn next(&mut self) -> SignalKind {
+        tokio::select! {
+            _ = self.int.recv() => SignalKind::interrupt(),
+            _ = self.term.recv() => SignalKind::terminate(),
+        }
+    }
+
+    /// Waits for `work` until it is done or a signal comes; `work` is dropped then.
+    pub(crate) async fn unless<T>(&mut self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            signal = self.next() => Err(Interrupted { signal }.into()),
+            done = work => done,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -119,5 +132,17 @@ mod tests {
     fn work_that_ends_is_not_disturbed() {
         assert_eq!(until_signal(async { Ok(7) }).unwrap(), 7);
         assert!(until_signal::<()>(async { Err(anyhow!("no")) }).is_err());
+    }
+
+    #[test]
+    fn a_signal_between_two_waits_is_not_lost() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut signals = Signals::listen().unwrap();
+            signals.unless(async { Ok(()) }).await.unwrap();
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TERM).unwrap();
+            let next = tokio::time::timeout(std::time::Duration::from_secs(10), signals.next()).await;
+            assert_eq!(next.expect("it came"), SignalKind::terminate());
+        });
     }
 }

@@ -71,18 +71,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Server::check(&config).map_err(refused)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
     runtime.block_on(async {
-        let started = exit::unless_signal(start(args, model, config)).await?;
-        let Started { server, session } = started;
-        exit::stop_signal().await?;
+        let mut signals = exit::Signals::listen()?;
+        let Started { server, session } = signals.unless(start(args, model, config)).await?;
+        signals.next().await;
         anstream::eprintln!("stopping; a second Ctrl-C stops at once");
-        exit::unless_signal(async {
-            let stop = async {
-                server.stop(REQUESTS_GRACE).await;
-                session.stop().await;
-            };
-            tokio::time::timeout(STOP_MAX, stop).await.context("stop in time: a request or a shard hangs")
-        })
-        .await
+        let stop = async {
+            server.stop(REQUESTS_GRACE).await;
+            session.stop().await;
+        };
+        let stop = tokio::time::timeout(STOP_MAX, stop);
+        signals.unless(async { stop.await.context("stop in time: a request or a shard hangs") }).await
     })
 }
 

@@ -204,12 +204,13 @@ fn stay(args: &Args, config: NodeConfig) -> Result<()> {
         .context("start the runtime")?;
     runtime.block_on(async {
         let port = if args.head { dashboard_port(args.dashboard_port)? } else { None };
-        let mut node = exit::unless_signal(async { Ok(Node::start(config).await?) }).await?;
+        let mut signals = exit::Signals::listen()?;
+        let mut node = signals.unless(async { Ok(Node::start(config).await?) }).await?;
         let http_addr = port.as_ref().map(http::Port::addr);
         let http = port.map(|port| http::serve(node.socket(), port)).transpose()?;
         announce(&node, args.head, http_addr).await?;
         let stopped = tokio::select! {
-            signal = exit::stop_signal() => Some(signal?),
+            signal = signals.next() => Some(signal),
             () = node.ended() => None,
         };
         if let Some(http) = http {
