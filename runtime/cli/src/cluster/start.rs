@@ -3,6 +3,7 @@
 //! In the background means: this command starts itself again as a session of its own, whose standard error is a file,
 //! waits until that node says that it is ready, prints what it says and ends.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -87,7 +88,28 @@ const BLOCKING_THREADS_MAX: usize = 5;
 /// Starts the node.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let config = config(args)?;
-    if args.block || args.in_background { stay(args, config) } else { leave(&config.folder) }
+    if args.block || args.in_background {
+        return stay(args, config);
+    }
+    let token = match &config.part {
+        Part::Member { token, .. } => token.as_ref().map(Token::to_string),
+        Part::Head => None,
+    };
+    leave(&config.folder, token)
+}
+
+/// The words of this command without the token: what stands there, everyone on the host can read.
+fn words_without_token() -> Vec<OsString> {
+    let mut words: Vec<OsString> = Vec::new();
+    let mut is_value = false;
+    for word in std::env::args_os().skip(1) {
+        let is_token = std::mem::take(&mut is_value) || word.as_encoded_bytes().starts_with(b"--token=");
+        is_value = word == "--token";
+        if !is_token && !is_value {
+            words.push(word);
+        }
+    }
+    words
 }
 
 fn config(args: &Args) -> Result<NodeConfig> {
@@ -141,7 +163,7 @@ fn read_token(text: &str) -> Result<Token> {
 }
 
 /// Starts this command again in the background, and waits until it is ready.
-fn leave(folder: &Path) -> Result<()> {
+fn leave(folder: &Path, token: Option<String>) -> Result<()> {
     let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder);
     made.with_context(|| format!("make {}", folder.display()))?;
     let log_path = folder.join("node.log");
@@ -149,14 +171,18 @@ fn leave(folder: &Path) -> Result<()> {
     let log = log.with_context(|| format!("open {}", log_path.display()))?;
     let length = log.metadata().map_or(0, |meta| meta.len());
     let program = std::env::current_exe().context("find this program")?;
-    let mut child = Command::new(program)
-        .args(std::env::args_os().skip(1))
-        .arg("--in-background")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(log)
-        .spawn()
-        .context("start the node")?;
+    let mut command = Command::new(program);
+    command.args(words_without_token()).arg("--in-background").stdout(Stdio::piped()).stderr(log);
+    if token.is_some() {
+        command.arg("--token=-").stdin(Stdio::piped());
+    } else {
+        command.stdin(Stdio::null());
+    }
+    let mut child = command.spawn().context("start the node")?;
+    if let (Some(token), Some(mut stdin)) = (token, child.stdin.take()) {
+        // One that ended before it read this has said why in its log.
+        writeln!(stdin, "{token}").ok();
+    }
     let stdout = child.stdout.take().context("read what the node says")?;
     let (said, heard) = std::sync::mpsc::channel();
     std::thread::spawn(move || {

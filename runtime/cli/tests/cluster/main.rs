@@ -7,6 +7,8 @@ mod http;
 mod node;
 mod submitting;
 
+use std::io::{Seek, SeekFrom, Write};
+
 use mobula_types::state::{ClusterStatus, Listed, TokenStatus};
 use node::{Node, free_port, mobula, run};
 
@@ -127,6 +129,29 @@ fn the_head_is_asked_where_several_nodes_run_and_a_drained_node_leaves() {
     let nodes = head.told(&["list", "nodes", "--json"]);
     let nodes = nodes.lines().map(|line| serde_json::from_str::<Listed>(line).unwrap());
     assert!(nodes.filter(|listed| listed.id == node.node_id).all(|listed| listed.state == "dead"));
+}
+
+#[test]
+fn a_node_in_the_background_does_not_show_its_token() {
+    let head = Node::head();
+    let token = head.told(&["token", "create"]).trim().to_owned();
+    let secret = token.split('.').nth(1).unwrap();
+    let port = free_port().to_string();
+    let start = format!("start --address=127.0.0.1:{} --port {port} --token -", head.port);
+    let mut command = mobula(head.base(), &start.split(' ').collect::<Vec<_>>());
+    let mut input = tempfile::tempfile().unwrap();
+    writeln!(input, "{token}").unwrap();
+    input.seek(SeekFrom::Start(0)).unwrap();
+    command.stdin(input);
+    let said = run(command);
+    assert_eq!(said.code, 0, "{said:?}");
+    let status: ClusterStatus = serde_json::from_str(&head.told(&["status", "--json"])).unwrap();
+    let member = status.nodes.iter().find(|node| node.node_id != status.head).expect("it has joined");
+    let words = std::fs::read(format!("/proc/{}/cmdline", member.pid));
+    let stopped = head.ask(&["stop", "--port", &port]);
+    let words = String::from_utf8(words.unwrap()).unwrap();
+    assert!(words.contains("--token=-") && !words.contains(secret), "{words}");
+    assert_eq!(stopped.code, 0, "{stopped:?}");
 }
 
 #[test]
