@@ -184,7 +184,7 @@ impl Programs {
         let no_program = || ProgramError::NoProgram { path: path.to_owned() };
         // Without this flag, opening a pipe waits for a writer.
         let nonblock = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
-        let mut file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(failed)?;
+        let file = OpenOptions::new().read(true).custom_flags(nonblock).open(path).map_err(failed)?;
         let meta = file.metadata().map_err(failed)?;
         if !meta.is_file() || meta.len() > PROGRAM_BYTES_MAX {
             return Err(no_program());
@@ -193,21 +193,16 @@ impl Programs {
         if let Some(hash) = self.known(stamp) {
             return Ok(hash);
         }
-        // What is hashed is what was written, whatever becomes of the file meanwhile.
-        let (mut copy, mut hasher) = (self.partial()?, blake3::Hasher::new());
-        let (mut buffer, mut bytes) = (vec![0; COPY_BYTES], 0);
-        loop {
-            let len = file.read(&mut buffer).map_err(failed)?;
-            if len == 0 {
-                break;
-            }
-            bytes += len as u64;
-            if bytes > PROGRAM_BYTES_MAX {
-                return Err(no_program());
-            }
-            hasher.update(&buffer[..len]);
-            copy.file.write_all(&buffer[..len]).map_err(|source| self.io(source))?;
+        let mut copy = self.partial()?;
+        // Within the kernel: a program may have hundreds of megabytes, and its driver waits.
+        let bytes = io::copy(&mut file.take(PROGRAM_BYTES_MAX + 1), &mut copy.file).map_err(|source| self.io(source))?;
+        if bytes > PROGRAM_BYTES_MAX {
+            return Err(no_program());
         }
+        // What is hashed is what was written, whatever becomes of the file meanwhile.
+        copy.file.rewind().map_err(|source| self.io(source))?;
+        let mut hasher = blake3::Hasher::new();
+        hasher.update_reader(&copy.file).map_err(|source| self.io(source))?;
         let hash = ProgramHash(*hasher.finalize().as_bytes());
         self.settle(hash, bytes, copy)?;
         let mut state = self.state.lock();
@@ -308,7 +303,7 @@ impl Programs {
     fn partial(&self) -> Result<Partial, ProgramError> {
         let turn = self.state.lock().next_turn();
         let path = self.folder.join(format!("coming-{turn}"));
-        let file = OpenOptions::new().create_new(true).write(true).mode(0o700).open(&path);
+        let file = OpenOptions::new().create_new(true).read(true).write(true).mode(0o700).open(&path);
         Ok(Partial { file: file.map_err(|source| self.io(source))?, path: Some(path) })
     }
 
@@ -352,9 +347,6 @@ impl Programs {
         ProgramError::Io { path: self.folder.to_path_buf(), source }
     }
 }
-
-/// Bytes copied at once: large enough that calls cost nothing, small enough for the second cache.
-const COPY_BYTES: usize = 256 << 10;
 
 impl State {
     fn next_turn(&mut self) -> u64 {
