@@ -143,7 +143,10 @@ impl<A: Actor> Address<A> {
     /// Whether the actor has not ended for good, as far as is known here.
     pub fn is_alive(&self) -> bool {
         match &self.route {
-            Route::Here(mailbox) => mailbox.lanes.ended().is_none(),
+            Route::Here(mailbox) => match mailbox.lanes.ended() {
+                Some(mobula_types::ExitReason::Moved) => mailbox.system.is_alive(mailbox.id),
+                ended => ended.is_none(),
+            },
             Route::Away(away) => away.system.is_alive(away.id),
         }
     }
@@ -162,10 +165,13 @@ impl<A: Actor> Address<A> {
         A: Handler<M>,
     {
         let result = match &self.route {
-            Route::Here(mailbox) => mailbox
-                .lanes
-                .try_push(Box::new(letter))
-                .map_err(|(mail, refused)| (letter_of::<A, M>(mail), refusal(mailbox.id, refused))),
+            Route::Here(mailbox) => match mailbox.lanes.try_push(Box::new(letter)) {
+                Ok(()) => Ok(()),
+                Err((mail, refused)) if refused.has_moved() => {
+                    Away::of(mailbox).try_send::<A, M>(letter_of::<A, M>(mail))
+                }
+                Err((mail, refused)) => Err((letter_of::<A, M>(mail), refusal(mailbox.id, refused))),
+            },
             Route::Away(away) => away.try_send::<A, M>(letter),
         };
         if result.is_err() {
@@ -216,18 +222,10 @@ impl<A: Actor> Address<A> {
             Route::Here(mailbox) => match mailbox.lanes.push_or_wait(Box::new(letter)) {
                 Ok(None) => Ok(Enqueued::Here),
                 Ok(Some(ticket)) => Ok(Enqueued::Waits(mailbox.clone(), ticket)),
+                Err((mail, refused)) if refused.has_moved() => Away::of(mailbox).enqueue(letter_of::<A, M>(mail)),
                 Err((mail, refused)) => Err(letter_of::<A, M>(mail).refused(refusal(mailbox.id, refused))),
             },
-            Route::Away(away) => match away.encode::<A, M>(letter) {
-                Err((letter, cause)) => Err(letter.refused(cause)),
-                Ok((message, frame, reply)) => match away.system.deliver() {
-                    Some(deliver) => Ok(Enqueued::Away(message, deliver.call(frame, reply))),
-                    None => {
-                        let cause = refuse(reply, NotStarted::NoSuchActor { actor: away.id });
-                        Err(SendError { message, cause })
-                    }
-                },
-            },
+            Route::Away(away) => away.enqueue(letter),
         };
         if result.is_err() {
             self.system().counters().add(Count::Refused);
@@ -260,6 +258,24 @@ pub(crate) fn refusal(actor: ActorId, refused: Refused) -> NotStarted {
 type Encoded<M> = (M, Outgoing, Option<EncodedReply>);
 
 impl Away {
+    /// The way to an actor that lived here and has moved.
+    fn of<A: Actor>(mailbox: &Mailbox<A>) -> Self {
+        Self { id: mailbox.id, system: mailbox.system.clone() }
+    }
+
+    fn enqueue<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<Enqueued<A, M>, SendError<M>> {
+        match self.encode::<A, M>(letter) {
+            Err((letter, cause)) => Err(letter.refused(cause)),
+            Ok((message, frame, reply)) => match self.system.deliver() {
+                Some(deliver) => Ok(Enqueued::Away(message, deliver.call(frame, reply))),
+                None => {
+                    let cause = refuse(reply, NotStarted::NoSuchActor { actor: self.id });
+                    Err(SendError { message, cause })
+                }
+            },
+        }
+    }
+
     fn try_send<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<(), (Letter<M>, NotStarted)> {
         let (message, frame, reply) = self.encode::<A, M>(letter)?;
         let sent = match self.system.deliver() {

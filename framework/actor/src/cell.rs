@@ -10,6 +10,8 @@
 //!
 //! Mail waits in the mailbox over a restart; the letter that panicked is consumed (G8). The verdict is the actor's own
 //! [`Restarts`] or its supervisor's, which answers with a control message.
+//!
+//! An actor that is to move handles all mail that is there, says goodbye and leaves: what follows is its home's.
 
 use std::cell::Cell as StdCell;
 use std::collections::VecDeque;
@@ -69,6 +71,8 @@ pub(crate) struct Cell<A: Actor> {
     notices: VecDeque<Mail<A>>,
     /// Control messages that came while a handler ran.
     deferred: VecDeque<Control>,
+    /// It is to move when its mail is handled.
+    is_leaving: bool,
 }
 
 /// How one incarnation ended.
@@ -87,6 +91,8 @@ enum Asked {
     End,
     /// Wait for a verdict.
     Park,
+    /// Go on elsewhere.
+    Leave,
 }
 
 impl Death {
@@ -98,6 +104,7 @@ impl Death {
 /// What follows a death.
 enum Next {
     Again,
+    Leave,
     End(ExitReason, bool),
 }
 
@@ -120,6 +127,7 @@ impl<A: Actor> Cell<A> {
             batch: VecDeque::new(),
             notices: VecDeque::new(),
             deferred: VecDeque::new(),
+            is_leaving: false,
         }
     }
 
@@ -129,6 +137,7 @@ impl<A: Actor> Cell<A> {
             let death = self.live().await;
             match Box::pin(self.after(death)).await {
                 Next::Again => self.mailbox.system.counters().add(Count::Restarts),
+                Next::Leave => return self.leave(),
                 Next::End(reason, gave_up) => break (reason, gave_up),
             }
         };
@@ -221,6 +230,10 @@ impl<A: Actor> Cell<A> {
                 slice = Slice::begin();
             }
             let Some(mail) = self.notices.pop_front().or_else(|| self.batch.pop_front()) else {
+                if self.is_leaving && self.mailbox.lanes.leave_if_empty() {
+                    let asked = Some(Asked::Leave);
+                    return Death { reason: Box::new(ExitReason::Moved), in_order: true, asked };
+                }
                 let (lanes, batch) = (&self.mailbox.lanes, &mut self.batch);
                 if let Some(control) = poll_fn(|cx| lanes.poll_take(cx, batch)).await {
                     self.deferred.push_back(control);
@@ -356,6 +369,10 @@ impl<A: Actor> Cell<A> {
                 let asked = Some(if park { Asked::Park } else { Asked::End });
                 Some(Death { reason: Box::new(reason), in_order: true, asked })
             }
+            Control::Leave => {
+                self.is_leaving = true;
+                None
+            }
             Control::Kill => Some(Death::unasked(ExitReason::Killed, false)),
             Control::LinkDown(down) => {
                 let cause = Box::new(down.reason);
@@ -447,6 +464,9 @@ impl<A: Actor> Cell<A> {
     async fn after(&mut self, death: Death) -> Next {
         let Death { reason, asked, .. } = death;
         let reason = *reason;
+        if asked == Some(Asked::Leave) {
+            return Next::Leave;
+        }
         if !self.has_run || asked == Some(Asked::End) {
             return Next::End(reason, false);
         }
@@ -502,6 +522,7 @@ impl<A: Actor> Cell<A> {
             match self.mailbox.note_audience(control) {
                 Some(Control::Start) => break,
                 Some(Control::Stop { park: false, reason: asked }) => return Next::End(asked, false),
+                Some(Control::Leave) => self.is_leaving = true,
                 Some(Control::Kill) => return Next::End(reason, false),
                 Some(Control::Stop { park: true, .. }) => self.mailbox.tell_parent(ChildState::Parked(reason.clone())),
                 Some(Control::Adopt { child }) => {
@@ -513,6 +534,24 @@ impl<A: Actor> Cell<A> {
         }
         self.deferred = kept;
         Next::Again
+    }
+
+    /// Gone from here: its home starts its next life elsewhere, and what comes for it goes there.
+    fn leave(&mut self) {
+        let Mailbox { id, system, name, lanes, .. } = &*self.mailbox;
+        self.mailbox.enter(ActorState::Ended);
+        system.forget(*id, name.as_deref());
+        // Mail there is none, and none can come.
+        let (_, control) = lanes.close(ExitReason::Moved);
+        for control in control.into_iter().chain(std::mem::take(&mut self.deferred)) {
+            if let Some(control) = self.mailbox.note_audience(control) {
+                system.control(*id, control);
+            }
+        }
+        self.mailbox.announce_death(&ExitReason::Moved, false);
+        if let Some(deliver) = system.deliver() {
+            deliver.guest_ended(*id, self.mailbox.incarnation(), &ExitReason::Moved);
+        }
     }
 
     /// Gone for good: whoever waits is told, whoever asks is told.

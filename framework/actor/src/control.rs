@@ -16,6 +16,8 @@ pub enum Control {
         /// Whether it is to wait, parked, for a verdict of its supervisor instead of ending for good.
         park: bool,
     },
+    /// End after all mail that is there, to be started again elsewhere: not for good, and no failure.
+    Leave,
     /// End now: a handler that waits is dropped where it waits.
     Kill,
     /// A supervisor's verdict over a parked child: start again.

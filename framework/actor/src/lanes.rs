@@ -50,6 +50,13 @@ pub(crate) enum Refused {
     Ended(ExitReason),
 }
 
+impl Refused {
+    /// Whether the actor goes on elsewhere, where the letter is to go, too.
+    pub(crate) fn has_moved(&self) -> bool {
+        matches!(self, Self::Ended(ExitReason::Moved))
+    }
+}
+
 pub(crate) struct Lanes<A: Actor> {
     bounds: MailboxBounds,
     /// Whether control mail waits: looked at between two letters without taking the lock.
@@ -71,6 +78,8 @@ struct Inner<A: Actor> {
     next_ticket: u64,
     /// Boxed: it is large, and every actor alive would pay for it.
     ended: Option<Box<ExitReason>>,
+    /// It takes no mail any more, and its cell still hears control: its children end.
+    is_leaving: bool,
 }
 
 struct Waiting<A: Actor> {
@@ -130,6 +139,7 @@ impl<A: Actor> Lanes<A> {
                 waiting: VecDeque::new(),
                 next_ticket: 0,
                 ended: None,
+                is_leaving: false,
             }),
         }
     }
@@ -202,7 +212,7 @@ impl<A: Actor> Lanes<A> {
     /// Puts a control message; always fits, because whoever sends one is bounded.
     pub(crate) fn push_control(&self, control: Control) -> bool {
         let mut inner = self.inner.lock();
-        if inner.ended.is_some() {
+        if inner.ended.is_some() && !inner.is_leaving {
             return false;
         }
         inner.control.push_back(control);
@@ -275,11 +285,23 @@ impl<A: Actor> Lanes<A> {
         self.inner.lock().ended.as_deref().cloned()
     }
 
+    /// The actor is to move: takes no more mail from now on, if there is none; false when there is.
+    pub(crate) fn leave_if_empty(&self) -> bool {
+        let mut inner = self.inner.lock();
+        let is_empty = inner.user.is_empty() && inner.waiting.is_empty();
+        if is_empty {
+            inner.ended = Some(Box::new(ExitReason::Moved));
+            inner.is_leaving = true;
+        }
+        is_empty
+    }
+
     /// Takes no more mail from now on and gives back what waited, for room too.
     pub(crate) fn close(&self, reason: ExitReason) -> (VecDeque<Mail<A>>, VecDeque<Control>) {
         let (mut user, control, waiting) = {
             let mut inner = self.inner.lock();
             inner.ended = Some(Box::new(reason));
+            inner.is_leaving = false;
             inner.cell = None;
             inner.user_bytes = 0;
             (std::mem::take(&mut inner.user), std::mem::take(&mut inner.control), std::mem::take(&mut inner.waiting))

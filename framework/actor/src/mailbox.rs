@@ -162,6 +162,8 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn parent(&self) -> Option<ActorId>;
     /// Puts a control message; false when the actor has ended.
     fn control(&self, control: Control) -> bool;
+    /// Whether its next life is elsewhere.
+    fn has_moved(&self) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     fn status(&self) -> ActorStatus;
 }
@@ -196,6 +198,10 @@ impl<A: Actor> AnyMailbox for Mailbox<A> {
 
     fn control(&self, control: Control) -> bool {
         self.lanes.push_control(control)
+    }
+
+    fn has_moved(&self) -> bool {
+        self.lanes.ended() == Some(ExitReason::Moved)
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {

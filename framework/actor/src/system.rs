@@ -420,9 +420,13 @@ impl System {
 
     /// Gives a control message to an actor of this system, or answers in its place when it has ended.
     pub fn control_local(&self, to: ActorId, control: Control) {
-        let given = self.local(to).is_some_and(|mailbox| mailbox.control(control.clone()));
-        if !given {
-            self.answer_for_the_dead(to, &control);
+        let mailbox = self.local(to);
+        if mailbox.as_ref().is_some_and(|mailbox| mailbox.control(control.clone())) {
+            return;
+        }
+        match self.deliver().filter(|_| mailbox.is_some_and(|mailbox| mailbox.has_moved())) {
+            Some(deliver) => deliver.control(to, control),
+            None => self.answer_for_the_dead(to, &control),
         }
     }
 

@@ -6,14 +6,17 @@
 //!     │ no place           │ failed         │     └── leaves it to its supervisor ─► Parked ─(start)─► Placing
 //!     ▼                    ▼                ▼ it ended there, or may not be restarted
 //!   Ended ◄────────────────┴────────────────┘
+//!
+//!  Starting, Running ─(place recalled)─► Leaving ─(has left)─► Placing
 //! ```
 //!
 //! The process that spawned an actor is its home. While the actor's own process lives, restarts after panics happen
-//! there, by the actor's cell; the home decides only what follows the death of that process.
+//! there, by the actor's cell; the home decides only what follows the death of that process, and where the actor goes when
+//! its place is wanted back: that is no death, and counts against nothing.
 //!
 //! HOME-1: an incarnation is started in one place only, and every start is a new one. HOME-2: what an earlier incarnation
 //! says is not heard. HOME-3: a lease is given back when its place is left. HOME-4: an end is said once, and nothing
-//! after it.
+//! after it. HOME-5: an actor that leaves its place is started elsewhere when it has ended there, and not before.
 
 use std::collections::VecDeque;
 
@@ -56,6 +59,11 @@ pub enum Input {
         /// Whether the actor is to blame: only then it counts against its restarts.
         culprit: bool,
     },
+    /// Its place is wanted back: the place's node is to leave.
+    Recalled {
+        /// The place's lease.
+        lease: LeaseId,
+    },
     /// Its supervisor says: start again.
     Start,
     /// It is to end; where it lives it is told so by the driver.
@@ -87,6 +95,12 @@ pub enum Output {
     ReturnLease {
         /// The place's lease.
         lease: LeaseId,
+    },
+    /// Mail for it waits from now on, and it is to end where it lives when it has handled what it has:
+    /// [`Input::Ended`] with [`ExitReason::Moved`] says that it has.
+    Leave {
+        /// The place.
+        process: ProcessId,
     },
     /// Mail for it waits from now on: it has died and may come back.
     Hold {
@@ -142,9 +156,22 @@ pub struct Home {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Placing,
-    Starting { lease: LeaseId, process: ProcessId },
-    Running { lease: LeaseId, process: ProcessId },
-    Waiting { until: Time },
+    Starting {
+        lease: LeaseId,
+        process: ProcessId,
+    },
+    Running {
+        lease: LeaseId,
+        process: ProcessId,
+    },
+    /// Still there, and no mail goes there any more.
+    Leaving {
+        lease: LeaseId,
+        process: ProcessId,
+    },
+    Waiting {
+        until: Time,
+    },
     Parked,
     Ended,
 }
@@ -172,10 +199,20 @@ impl Home {
         self
     }
 
-    /// Where it lives or is being started, and which life it is in.
+    /// Where mail for it goes: where it lives or is being started, and which life it is in.
     pub fn place(&self) -> Option<(ProcessId, Incarnation)> {
         match self.state {
             State::Starting { process, .. } | State::Running { process, .. } => Some((process, self.incarnation)),
+            _ => None,
+        }
+    }
+
+    /// The place that it has, or is about to leave.
+    pub fn host(&self) -> Option<(LeaseId, ProcessId)> {
+        match self.state {
+            State::Starting { lease, process }
+            | State::Running { lease, process }
+            | State::Leaving { lease, process } => Some((lease, process)),
             _ => None,
         }
     }
@@ -225,7 +262,7 @@ impl Home {
 
     /// HOME-3: the lease of a place goes with it.
     fn leave_place(&mut self) {
-        if let State::Starting { lease, .. } | State::Running { lease, .. } = self.state
+        if let Some((lease, _)) = self.host()
             && !self.planted.is(Mutant::KeepPlace)
         {
             self.outputs.push_back(Output::ReturnLease { lease });
@@ -269,16 +306,40 @@ impl StateMachine for Home {
                 self.has_run = true;
                 self.state = State::Running { lease, process };
             }
-            // A cell restarts its actor by itself after panics: those lives count on from ours.
-            (Input::Ended { incarnation, reason }, State::Starting { .. } | State::Running { .. })
+            (Input::Started { incarnation }, State::Leaving { .. }) if self.is_now(incarnation) => self.has_run = true,
+            (
+                Input::Recalled { lease: recalled },
+                State::Starting { lease, process } | State::Running { lease, process },
+            ) if recalled == lease => {
+                self.outputs.push_back(Output::Leave { process });
+                self.state = State::Leaving { lease, process };
+                if self.planted.is(Mutant::StartBeforeLeft) {
+                    self.leave_place();
+                    self.ask();
+                }
+            }
+            // HOME-5: it has ended there.
+            (Input::Ended { incarnation, reason: ExitReason::Moved }, State::Leaving { .. })
                 if self.is_now(incarnation) =>
             {
+                self.leave_place();
+                // What it was told meanwhile it would have done there.
+                match self.stopping.take() {
+                    Some(reason) => self.end(reason, false),
+                    None => self.ask(),
+                }
+            }
+            // A cell restarts its actor by itself after panics: those lives count on from ours.
+            (
+                Input::Ended { incarnation, reason },
+                State::Starting { .. } | State::Running { .. } | State::Leaving { .. },
+            ) if self.is_now(incarnation) => {
                 self.leave_place();
                 self.end(reason, false);
             }
             (
                 Input::ProcessDied { death, culprit },
-                State::Starting { process, .. } | State::Running { process, .. },
+                State::Starting { process, .. } | State::Running { process, .. } | State::Leaving { process, .. },
             ) if concerns(&death, process) => {
                 self.handle_died(now, death, culprit);
             }
@@ -288,7 +349,9 @@ impl StateMachine for Home {
                 self.end(reason, false);
             }
             (Input::Stop { reason }, State::Parked | State::Waiting { .. }) => self.end(reason, false),
-            (Input::Stop { reason }, State::Starting { .. } | State::Running { .. }) => self.stopping = Some(reason),
+            (Input::Stop { reason }, State::Starting { .. } | State::Running { .. } | State::Leaving { .. }) => {
+                self.stopping = Some(reason);
+            }
             _ => {}
         }
         if matches!(self.state, State::Waiting { until } if until <= now) {
@@ -437,6 +500,55 @@ mod tests {
         assert_eq!(outputs(&mut home), [], "where it lives it ends by itself");
         home.handle(at(2), died(2, true));
         assert_eq!(outputs(&mut home), [RETURN, Output::End { reason: ExitReason::Shutdown, gave_up: false }]);
+    }
+
+    #[test]
+    fn a_recalled_place_is_left_and_counts_against_nothing() {
+        let mut home = running(Decides::Policy(RestartPolicy::temporary()));
+        home.handle(at(1), Input::Recalled { lease: LeaseId(9) });
+        assert_eq!(outputs(&mut home), [], "another place is nothing to it");
+        for life in 1..20 {
+            home.handle(at(1), Input::Recalled { lease: LEASE });
+            home.handle(at(1), Input::Recalled { lease: LEASE });
+            assert_eq!(outputs(&mut home), [Output::Leave { process: worker(2) }]);
+            assert_eq!((home.place(), home.host()), (None, Some((LEASE, worker(2)))), "mail waits");
+            let moved = Input::Ended { incarnation: Incarnation(life), reason: ExitReason::Moved };
+            home.handle(at(1), moved.clone());
+            assert_eq!(outputs(&mut home), [RETURN, Output::AskPlace], "HOME-5, at once, and not its supervisor's");
+            home.handle(at(1), moved);
+            home.handle(at(1), Input::Granted { lease: LEASE, process: worker(2) });
+            assert_eq!(outputs(&mut home), [spawn(2, life + 1)]);
+            home.handle(at(1), Input::Started { incarnation: Incarnation(life + 1) });
+        }
+    }
+
+    #[test]
+    fn what_leaves_may_start_die_end_or_be_stopped_first() {
+        let leaving = |decides| {
+            let mut home = running(decides);
+            home.handle(at(1), Input::Recalled { lease: LEASE });
+            assert_eq!(outputs(&mut home), [Output::Leave { process: worker(2) }]);
+            home
+        };
+        let ended = |reason| Input::Ended { incarnation: Incarnation(1), reason };
+        let end = |reason| [RETURN, Output::End { reason, gave_up: false }];
+        let mut home = leaving(policy(3));
+        home.handle(at(2), died(2, false));
+        assert_eq!(outputs(&mut home), [RETURN, hold(2, 1, false), Output::AskPlace]);
+        let mut home = leaving(policy(3));
+        home.handle(at(2), ended(ExitReason::Normal));
+        assert_eq!(outputs(&mut home), end(ExitReason::Normal));
+        let mut home = leaving(policy(3));
+        home.handle(at(2), Input::Stop { reason: ExitReason::Shutdown });
+        home.handle(at(2), ended(ExitReason::Moved));
+        assert_eq!(outputs(&mut home), end(ExitReason::Shutdown));
+        let mut home = Home::new(policy(3));
+        home.handle(at(0), Input::Granted { lease: LEASE, process: worker(2) });
+        home.handle(at(0), Input::Recalled { lease: LEASE });
+        home.handle(at(0), Input::Started { incarnation: Incarnation(1) });
+        outputs(&mut home);
+        home.handle(at(1), died(2, true));
+        assert_eq!(outputs(&mut home), [RETURN, hold(2, 1, false), Output::AskPlace], "it had begun");
     }
 
     #[test]

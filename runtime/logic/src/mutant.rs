@@ -52,6 +52,10 @@ pub enum Mutant {
     ForgetLost,
     /// An idle lease is dropped and not given back (DISP-6).
     KeepIdle,
+    /// A place that is wanted back gets more to do (DISP-7).
+    SendToRecalled,
+    /// An actor that leaves its place is started elsewhere before it has ended there (HOME-5).
+    StartBeforeLeft,
     /// Every start of an actor has the number of its first (HOME-1).
     SameLifeAgain,
     /// What an earlier life of an actor says is heard (HOME-2).
@@ -122,6 +126,8 @@ impl Mutant {
         Self::DepthOffByOne,
         Self::ForgetLost,
         Self::KeepIdle,
+        Self::SendToRecalled,
+        Self::StartBeforeLeft,
         Self::SameLifeAgain,
         Self::HearStaleLife,
         Self::KeepPlace,

@@ -42,6 +42,9 @@ pub(crate) trait Job: Send + Sync {
     /// Whether it has its outcome already.
     fn is_over(&self) -> bool;
 
+    /// Whether another process sent it here.
+    fn is_sent(&self) -> bool;
+
     /// Ends it: it will not be run.
     fn refuse(self: Arc<Self>, cause: NotStarted);
 
@@ -203,6 +206,20 @@ impl Pool {
                 job.abandon();
             }
         }
+    }
+
+    /// Refuses what other processes have sent and has not begun. What this process began itself is its own to finish.
+    pub(crate) fn withdraw(self: &Arc<Self>, cause: &NotStarted) {
+        let mut own = Vec::new();
+        let mut sent = Vec::new();
+        while let Some(job) = self.pop() {
+            if job.is_sent() { sent.push(job) } else { own.push(job) }
+        }
+        sent.extend(self.desk.lock().line.take_out(|job| job.is_sent()));
+        for job in own {
+            self.push(job, Request::ONE_CPU);
+        }
+        sent.into_iter().for_each(|job| job.refuse(cause.clone()));
     }
 
     fn refuse_all(&self) {

@@ -11,22 +11,27 @@ use crate::logic::Request;
 
 impl Pool {
     /// What `request` asks for, as soon as it is its turn.
-    pub(crate) async fn permit(self: &Arc<Self>, request: Request) -> Result<Permit, NotStarted> {
+    ///
+    /// `is_sent` says whether another process sent what asks.
+    pub(crate) async fn permit(self: &Arc<Self>, request: Request, is_sent: bool) -> Result<Permit, NotStarted> {
         if request.is_nothing() {
             return Ok(Permit::none());
         }
         let (sender, permit) = oneshot::channel();
-        self.push(Arc::new(Turn(Mutex::new(Some(sender)))), request);
+        self.push(Arc::new(Turn { is_sent, sender: Mutex::new(Some(sender)) }), request);
         permit.await.unwrap_or(Err(NotStarted::NoSession))
     }
 }
 
 /// A place in the line whose job is to hand the permit over.
-struct Turn(Mutex<Option<oneshot::Sender<Result<Permit, NotStarted>>>>);
+struct Turn {
+    is_sent: bool,
+    sender: Mutex<Option<oneshot::Sender<Result<Permit, NotStarted>>>>,
+}
 
 impl Job for Turn {
     fn run(self: Arc<Self>, permit: Permit) {
-        let sender = self.0.lock().take();
+        let sender = self.sender.lock().take();
         if let Some(sender) = sender {
             // A permit nobody waits for any more comes back and is free.
             drop(sender.send(Ok(permit)));
@@ -38,11 +43,15 @@ impl Job for Turn {
     }
 
     fn is_over(&self) -> bool {
-        self.0.lock().as_ref().is_none_or(oneshot::Sender::is_closed)
+        self.sender.lock().as_ref().is_none_or(oneshot::Sender::is_closed)
+    }
+
+    fn is_sent(&self) -> bool {
+        self.is_sent
     }
 
     fn refuse(self: Arc<Self>, cause: NotStarted) {
-        let sender = self.0.lock().take();
+        let sender = self.sender.lock().take();
         if let Some(sender) = sender {
             drop(sender.send(Err(cause)));
         }

@@ -79,7 +79,7 @@ async fn run<F: RemoteStream>(
 ) {
     let begin = async {
         let args = resolved(args).await?;
-        Ok((args, host.pool().permit(request).await?))
+        Ok((args, host.pool().permit(request, false).await?))
     };
     let begun = tokio::select! {
         begun = begin => begun,

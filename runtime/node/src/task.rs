@@ -305,6 +305,10 @@ impl<F: RemoteFn> Job for Task<F> {
         self.stage.lock().sink.is_none()
     }
 
+    fn is_sent(&self) -> bool {
+        self.id.is_some()
+    }
+
     fn refuse(self: Arc<Self>, cause: NotStarted) {
         self.finish(Err(CallError::NotStarted(cause)));
     }

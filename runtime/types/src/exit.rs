@@ -40,12 +40,14 @@ pub enum ExitReason {
         /// Why it ended the last time.
         cause: Box<ExitReason>,
     },
+    /// Its node is drained: its next life begins on another one.
+    Moved,
 }
 
 impl ExitReason {
     /// Whether a transient child that ended so stays ended: it stopped itself or was told to.
     pub fn is_normal(&self) -> bool {
-        matches!(self, Self::Normal | Self::Shutdown | Self::Gone)
+        matches!(self, Self::Normal | Self::Shutdown | Self::Gone | Self::Moved)
     }
 
     /// The first cause of the chain.
@@ -70,6 +72,7 @@ impl fmt::Display for ExitReason {
             Self::SupervisorDied(death) => write!(f, "its supervisor's {death}"),
             Self::Linked { peer, cause } => write!(f, "{cause}; ended with the linked {peer}"),
             Self::Escalated { child, cause } => write!(f, "{cause}; {child} was restarted too often"),
+            Self::Moved => f.write_str("moved away from a drained node"),
         }
     }
 }

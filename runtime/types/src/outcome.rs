@@ -217,6 +217,8 @@ pub enum NotStarted {
     NoSession,
     /// The caller blocks a thread that actors share, so what it waits for may need that very thread.
     WouldBlock,
+    /// Its node is drained and begins nothing any more.
+    Drained,
 }
 
 impl fmt::Display for NotStarted {
@@ -242,6 +244,7 @@ impl fmt::Display for NotStarted {
                 "a blocking wait on a thread that actors share: make the handler async and await, or spawn the actor \
                  with .dedicated()",
             ),
+            Self::Drained => f.write_str("its node is being drained"),
             Self::NoSession => f.write_str("there is no session: call mobula::init() first and keep what it returns"),
         }
     }

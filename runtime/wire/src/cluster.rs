@@ -163,6 +163,13 @@ pub enum ClusterTalk {
         /// Which.
         lease: LeaseId,
     },
+    /// The sender wants a place back that a process of the receiver's holds.
+    Recalled {
+        /// The process.
+        holder: ProcessId,
+        /// The place.
+        lease: LeaseId,
+    },
     /// A process of the sender's has ended.
     Died {
         /// Its job.

@@ -244,6 +244,14 @@ pub enum FromNode {
     },
     /// A process that this one has spoken with, or has a lease on, has ended. With number 0: a whole node.
     Died(Death),
+    /// A place that this process holds is wanted back, because its node is to leave: nothing more is to be sent there, and
+    /// the place is to be given back when what is there has ended or moved.
+    Recalled {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// The node is to leave: tasks that were sent here and have not begun go back, and none begins any more.
+    Draining,
     /// What may run at once in this worker changed: the sum of the leases on it.
     Capacity(Resources),
     /// What do you hold now?

@@ -170,7 +170,23 @@ pub enum Talk {
         /// Why it has ended.
         reason: Option<ExitReason>,
     },
-    /// An actor has ended for good in the sender's process; told to its home.
+    /// An actor is about to move, told by its home to those that were told where it lives: they send nothing more there,
+    /// [`Settle`](Self::Settle) what they have sent, and ask again where it is.
+    Moving {
+        /// Which actor.
+        actor: ActorId,
+    },
+    /// Says when all that the sender has sent to an actor before this has its place in the mailbox.
+    Settle {
+        /// Which actor.
+        actor: ActorId,
+    },
+    /// The answer to [`Settle`](Self::Settle).
+    Settled {
+        /// Which actor.
+        actor: ActorId,
+    },
+    /// An actor has ended in the sender's process, for good or because it moves; told to its home.
     ActorEnded {
         /// Which actor.
         actor: ActorId,

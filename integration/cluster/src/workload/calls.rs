@@ -37,6 +37,10 @@ impl Ledger {
         record::note(&self.record, &file(self.number), &line).expect("the folder of records takes lines");
         entry
     }
+
+    fn number(&self) -> usize {
+        self.number
+    }
 }
 
 fn file(number: usize) -> String {
@@ -53,9 +57,25 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(crate) async fn start(load: &Load) -> Result<Vec<ActorRef<Ledger>>> {
     let mut ledgers = Vec::new();
     for number in 0..load.actors {
-        ledgers.push(Ledger::spawn(number, load.record.clone()).spread_nodes().num_cpus(0.01).await?);
+        let ledger = Ledger::spawn(number, load.record.clone()).spread_nodes().num_cpus(0.01);
+        ledgers.push(if load.named { ledger.name(file(number)).await? } else { ledger.await? });
     }
     Ok(ledgers)
+}
+
+/// Which names of actors lead to nobody, or to somebody else.
+pub(crate) async fn lost(actors: usize) -> Vec<String> {
+    let mut lost = Vec::new();
+    for number in 0..actors {
+        let found = match mobula::actor::<Ledger>(&file(number)).await {
+            Ok(ledger) => ledger.number().await.map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if found.as_ref() != Ok(&number) {
+            lost.push(format!("{} leads to {found:?}", file(number)));
+        }
+    }
+    lost
 }
 
 pub(crate) async fn run(load: &Load, ledgers: Vec<ActorRef<Ledger>>, finish: Finish) -> Done {

@@ -55,6 +55,9 @@ struct Load {
     /// Actors that are called in order.
     #[arg(long, default_value_t = 0)]
     actors: usize,
+    /// Gives those actors names, which must lead to them in the end.
+    #[arg(long)]
+    named: bool,
     /// Starts named actors one after the other, at most so many.
     #[arg(long, default_value_t = 0)]
     names: u64,
@@ -93,7 +96,10 @@ async fn report(load: Load, session: Session) -> Result<()> {
     );
     let settled = Finish(finish).ordered_at().await.elapsed();
     let names::Registered { account, acknowledged } = names;
-    let names_lost = names::lost(&acknowledged).await;
+    let mut names_lost = names::lost(&acknowledged).await;
+    if load.named {
+        names_lost.extend(calls::lost(load.actors).await);
+    }
     let counters = session.counters();
     let session = Account {
         submitted: counters.of(mobula::Count::Submitted),

@@ -5,6 +5,7 @@
 
 mod cuts;
 mod deaths;
+mod drains;
 mod heads;
 mod kills;
 mod left_behind;

@@ -13,6 +13,7 @@ use crate::invariant::{Violation, ensure};
 /// - DISP-4: no lease has more than [`DEPTH`] tasks in flight.
 /// - DISP-5: what a queue counts is what is there.
 /// - DISP-6: a lease with nothing to do is known as such, to be given back in time.
+/// - DISP-7: a lease that is wanted back gets nothing more, and is kept only for what is in flight on it.
 ///
 /// # Errors
 ///
@@ -28,14 +29,18 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
     for (at, lease) in &dispatch.leases {
         let (id, count) = (lease.id, lease.in_flight.len());
         let is_known = dispatch.shapes[lease.shape].leases.contains(&(count, at));
-        ensure(is_known, "DISP-3", || format!("{id} is not among its shape's"))?;
+        ensure(is_known || lease.is_recalled, "DISP-3", || format!("{id} is not among its shape's"))?;
+        let is_left_alone = !lease.is_recalled || !is_known && count > 0;
+        ensure(is_left_alone, "DISP-7", || format!("{id} is wanted back, and takes tasks: {lease:?}"))?;
         let is_right = |(place, key): (usize, &usize)| {
             dispatch.tasks.get(*key).is_some_and(|entry| entry.at == Some((at, place)) && entry.shape == lease.shape)
         };
         ensure(lease.in_flight.iter().enumerate().all(is_right), "DISP-2", || format!("{id} holds {lease:?}"))?;
         ensure(count <= DEPTH, "DISP-4", || format!("{id} has {count} tasks"))?;
         let is_idle = dispatch.idle.contains(&(lease.idle_since, at));
-        ensure(is_idle == (count == 0), "DISP-6", || format!("{id} has {count} tasks, idle: {is_idle}"))?;
+        ensure(is_idle == (count == 0 && !lease.is_recalled), "DISP-6", || {
+            format!("{id} has {count} tasks, idle: {is_idle}")
+        })?;
     }
     let holds = dispatch.by_process.len() == dispatch.leases.len();
     ensure(holds, "DISP-3", || format!("{:?} are where", dispatch.by_process))?;

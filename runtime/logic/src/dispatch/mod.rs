@@ -12,6 +12,9 @@
 //! for the next task. The machine asks for as many leases as it has tasks, a few at a time, and gives back what has been
 //! idle for [`IDLE_MAX`].
 //!
+//! A place may be *recalled*, because its node is to leave: nothing more is sent there, what has not begun there comes
+//! back, and the lease is given back when the rest has ended.
+//!
 //! How often a task runs and how it ends is decided by [`Task`]; arguments, results and connections are the driver's.
 
 mod invariants;
@@ -79,6 +82,18 @@ pub enum Input {
     },
     /// A task was turned away before it began.
     TurnedAway {
+        /// Which.
+        key: Key,
+        /// Which run of it.
+        attempt: Attempt,
+    },
+    /// A place is wanted back: its node is to leave.
+    Recalled {
+        /// Which.
+        lease: LeaseId,
+    },
+    /// A task had not begun when its process's places were recalled, and will not begin there.
+    Withdrawn {
         /// Which.
         key: Key,
         /// Which run of it.
@@ -204,6 +219,8 @@ struct Lease {
     in_flight: Vec<Key>,
     /// Since when it has nothing to do.
     idle_since: Time,
+    /// It is wanted back: it is not among its shape's any more, and goes when nothing is in flight on it.
+    is_recalled: bool,
 }
 
 impl Dispatch {
@@ -329,13 +346,16 @@ impl Dispatch {
         let Some(lease) = self.leases.get_mut(at) else { return };
         queue.leases.remove(&(lease.in_flight.len(), at));
         lease.in_flight.swap_remove(place);
+        if let Some(moved) = lease.in_flight.get(place).copied() {
+            self.tasks[moved].at = Some((at, place));
+        }
+        if lease.is_recalled {
+            return self.give_recalled_back(at);
+        }
         queue.leases.insert((lease.in_flight.len(), at));
         if lease.in_flight.is_empty() {
             lease.idle_since = now;
             self.idle.insert((now, at));
-        }
-        if let Some(moved) = lease.in_flight.get(place).copied() {
-            self.tasks[moved].at = Some((at, place));
         }
     }
 
@@ -406,7 +426,8 @@ impl Dispatch {
             self.outputs.push_back(Output::ReturnLease { lease: id });
             return;
         };
-        let at = self.leases.insert(Lease { id, shape, process, in_flight: Vec::new(), idle_since: now });
+        let lease = Lease { id, shape, process, in_flight: Vec::new(), idle_since: now, is_recalled: false };
+        let at = self.leases.insert(lease);
         self.by_process.insert((process, at));
         self.idle.insert((now, at));
         let queue = &mut self.shapes[shape];
@@ -435,6 +456,43 @@ impl Dispatch {
             }
         }
         self.pump(now, shape);
+    }
+
+    /// DISP-7: nothing more is sent to a place that is wanted back.
+    fn recall(&mut self, now: Time, at: usize) {
+        let lease = &mut self.leases[at];
+        if std::mem::replace(&mut lease.is_recalled, true) {
+            return;
+        }
+        let shape = lease.shape;
+        self.idle.remove(&(lease.idle_since, at));
+        if !self.planted.is(Mutant::SendToRecalled) {
+            self.shapes[shape].leases.remove(&(lease.in_flight.len(), at));
+        }
+        self.give_recalled_back(at);
+        self.pump(now, shape);
+    }
+
+    fn give_recalled_back(&mut self, at: usize) {
+        if self.leases[at].in_flight.is_empty() {
+            let lease = self.drop_lease(at);
+            self.outputs.push_back(Output::ReturnLease { lease: lease.id });
+        }
+    }
+
+    /// The process has said that nothing begins there any more: that is true of all its places.
+    fn handle_withdrawn(&mut self, now: Time, key: Key, attempt: Attempt) {
+        if !self.is_current(key, attempt) {
+            return;
+        }
+        let at = self.tasks[key].at.and_then(|(at, _)| self.leases.get(at)).map(|lease| lease.process);
+        self.leave_lease(now, key);
+        if let Some(process) = at {
+            let there: Vec<usize> =
+                self.by_process.range((process, 0)..=(process, usize::MAX)).map(|(_, at)| *at).collect();
+            there.into_iter().for_each(|at| self.recall(now, at));
+        }
+        self.settle(now, key, task::Input::Recalled { attempt });
     }
 
     fn handle_died(&mut self, now: Time, process: ProcessId, culprits: Option<&[TaskId]>) {
@@ -544,6 +602,12 @@ impl StateMachine for Dispatch {
                 }
                 self.settle(now, key, task::Input::TurnedAway { attempt });
             }
+            Input::Recalled { lease } => {
+                // Rare: it is not worth a table of its own. One that is not here was given back meanwhile.
+                let at = self.leases.iter().find(|(_, known)| known.id == lease).map(|(at, _)| at);
+                at.into_iter().for_each(|at| self.recall(now, at));
+            }
+            Input::Withdrawn { key, attempt } => self.handle_withdrawn(now, key, attempt),
             Input::ProcessDied { process, culprits } => self.handle_died(now, process, culprits.as_deref()),
             Input::Cancel { key } => self.settle(now, key, task::Input::Cancel),
             Input::Tick => {}

@@ -177,6 +177,68 @@ fn requests_that_nothing_wants_any_more_are_taken_back() {
 }
 
 #[test]
+fn a_recalled_lease_gets_nothing_more_and_goes_back_when_it_is_empty() {
+    let mut dispatch = busy(2);
+    dispatch.handle(at(1), Input::Recalled { lease: LeaseId(77) });
+    assert_eq!(outputs(&mut dispatch), [], "one that is not held is none of ours");
+    dispatch.handle(at(1), Input::Recalled { lease: LeaseId(1) });
+    let third = dispatch.submit(at(1), id(2), 0, TaskSpec::default());
+    let said = outputs(&mut dispatch);
+    assert!(!said.iter().any(|output| matches!(output, Output::Send { .. })), "DISP-7: {said:?}");
+    dispatch.handle(at(2), Input::Finished { key: 0, attempt: Attempt(1), end: End::Ok });
+    // The other had not begun there: it comes back, and the lease goes.
+    dispatch.handle(at(2), Input::Withdrawn { key: 1, attempt: Attempt(1) });
+    let said = outputs(&mut dispatch);
+    assert_eq!(said.iter().filter(|output| **output == Output::ReturnLease { lease: LeaseId(1) }).count(), 1);
+    let request = *dispatch.requests.keys().next().unwrap();
+    dispatch.handle(at(3), Input::Granted { request, lease: LeaseId(2), process: worker(2) });
+    let said = outputs(&mut dispatch);
+    assert!(said.contains(&send(third, 1, 2, 2)) && said.contains(&send(1, 2, 2, 2)), "{said:?}");
+}
+
+#[test]
+fn an_idle_lease_that_is_recalled_goes_at_once_and_once() {
+    let mut dispatch = busy(1);
+    dispatch.handle(at(1), Input::Finished { key: 0, attempt: Attempt(1), end: End::Ok });
+    outputs(&mut dispatch);
+    dispatch.handle(at(2), Input::Recalled { lease: LeaseId(1) });
+    dispatch.handle(at(2), Input::Recalled { lease: LeaseId(1) });
+    assert_eq!(outputs(&mut dispatch), [Output::ReturnLease { lease: LeaseId(1) }]);
+    dispatch.handle(at(2) + IDLE_MAX, Input::Tick);
+    assert_eq!(outputs(&mut dispatch), []);
+}
+
+#[test]
+fn what_is_withdrawn_recalls_all_places_of_its_process_and_counts_against_nothing() {
+    let mut dispatch = Dispatch::default();
+    let spec = TaskSpec { system_max: 0, at_most_once: true, ..TaskSpec::default() };
+    let key = dispatch.submit(at(0), id(1), 0, spec);
+    let other = dispatch.submit(at(0), id(2), 0, spec);
+    for (request, lease) in [(1, 1), (2, 2)] {
+        dispatch.handle(at(0), Input::Granted { request, lease: LeaseId(lease), process: worker(1) });
+    }
+    outputs(&mut dispatch);
+    // Again and again: a rolling restart may meet a task at every node.
+    for attempt in 1..40 {
+        let withdrawn = Input::Withdrawn { key, attempt: Attempt(attempt) };
+        dispatch.handle(at(1), withdrawn.clone());
+        dispatch.handle(at(1), withdrawn);
+        let said = outputs(&mut dispatch);
+        assert!(!said.iter().any(|output| matches!(output, Output::Resolve { .. } | Output::Send { .. })), "{said:?}");
+        let request = *dispatch.requests.keys().next().unwrap();
+        let (lease, process) = (LeaseId(100 + u64::from(attempt)), worker(1 + attempt));
+        dispatch.handle(at(1), Input::Granted { request, lease, process });
+        assert!(outputs(&mut dispatch).contains(&send(key, attempt + 1, lease.0, 1 + attempt)));
+    }
+    dispatch.handle(at(2), Input::Finished { key: other, attempt: Attempt(1), end: End::Ok });
+    let said = outputs(&mut dispatch);
+    assert!(
+        said.contains(&Output::ReturnLease { lease: LeaseId(1) })
+            || said.contains(&Output::ReturnLease { lease: LeaseId(2) })
+    );
+}
+
+#[test]
 fn alarms_of_tasks_that_ended_do_not_pile_up() {
     let mut dispatch = busy(1);
     let spec = TaskSpec { deadline: Deadline::at(at(1_000_000)), ..TaskSpec::default() };

@@ -114,7 +114,7 @@ pub enum Input {
         /// Which.
         job: JobId,
     },
-    /// This node grants nothing new from now on.
+    /// This node grants nothing new from now on, and wants back what it has granted.
     Drain,
     /// Nothing but time has passed.
     Tick,
@@ -161,6 +161,13 @@ pub enum Output {
         request: RequestKey,
         /// Why.
         why: Refusal,
+    },
+    /// Tell the holder, by way of its node, that a lease is wanted back; it gives it back when it can.
+    Recall {
+        /// The holder.
+        holder: ProcessId,
+        /// The lease.
+        lease: LeaseId,
     },
     /// Ask another node; [`Input::PeerGranted`] or [`Input::PeerRefused`] answers.
     AskPeer {

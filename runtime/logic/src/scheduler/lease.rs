@@ -6,7 +6,7 @@ use mobula_types::resources::{Amount, Request, Resources};
 use mobula_types::{JobId, LeaseId, ProcessId, Time};
 
 use super::devices::Share;
-use super::place::{add_to, is_isolated, take_from};
+use super::place::{Lack, add_to, is_isolated, take_from};
 use super::{
     At, Failures, LEASE_BITS, Lease, Mutant, Output, Refusal, RequestKey, START_WAIT_MAX, START_WAIT_MIN, STARTS_MAX,
     Scheduler, StartId, State, Worker,
@@ -197,6 +197,34 @@ impl Scheduler {
             }
         }
         self.serve_all(now);
+    }
+
+    /// Wants every lease back. Those whose worker is not there yet nobody has heard of: their requests go elsewhere.
+    pub(super) fn recall_all(&mut self, now: Time) {
+        let not_granted: Vec<(RequestKey, LeaseId)> = self
+            .asks
+            .iter()
+            .filter_map(|(request, ask)| match ask.at {
+                At::Here(lease) => Some((*request, lease)),
+                _ => None,
+            })
+            .collect();
+        for (request, lease) in not_granted {
+            self.release(lease);
+            if request.holder.node() == self.node {
+                self.enqueue(request);
+                continue;
+            }
+            let Some(ask) = self.asks.get_mut(&request) else { continue };
+            ask.at = At::Queue;
+            let shape = ask.shape;
+            let missing = self.lack_text(now, &self.shapes[shape], &Lack::Draining);
+            self.forget(request);
+            self.refuse(request, Refusal::NoRoom { node: self.node, missing });
+        }
+        for (lease, Lease { request, .. }) in &self.leases {
+            self.outputs.push_back(Output::Recall { holder: request.holder, lease: *lease });
+        }
     }
 
     /// A worker of ours has ended, and its leases with it: their holders hear of its death.

@@ -20,6 +20,9 @@
 //! What no node of the cluster has waits too: such a node may join. Only a request for a dead node is refused for good,
 //! and one whose worker has failed to start [`STARTS_MAX`] times.
 //!
+//! A node that is to leave grants nothing more and recalls the leases it has given; whoever holds one gives it back as
+//! soon as what runs there has ended or moved.
+//!
 //! Starting processes, sending and knowing who has died are the driver's.
 
 mod devices;
@@ -711,7 +714,9 @@ impl StateMachine for Scheduler {
             Input::NodeDied { node } => self.handle_died(now, ProcessId::from(node)),
             Input::JobEnded { job } => self.handle_job_ended(now, job),
             Input::Drain => {
-                self.is_draining = true;
+                if !std::mem::replace(&mut self.is_draining, true) {
+                    self.recall_all(now);
+                }
                 self.serve_all(now);
             }
             Input::Tick => {}

@@ -363,9 +363,28 @@ fn a_drained_node_takes_nothing_and_hands_on() {
     let mut scheduler = with_worker(1);
     scheduler.handle(at(1), seen(THERE, 1, 1));
     scheduler.handle(at(1), Input::Drain);
+    scheduler.handle(at(1), Input::Drain);
+    assert_eq!(said(&mut scheduler), [Output::Recall { holder: process(1), lease: lease(1) }], "said once");
     scheduler.handle(at(1), asked(1, cpus(0)));
     assert!(matches!(said(&mut scheduler)[..], [Output::AskPeer { node: THERE, .. }]));
     assert!(scheduler.load().is_draining);
+}
+
+#[test]
+fn what_waits_for_a_worker_of_a_drained_node_goes_elsewhere() {
+    let mut scheduler = Scheduler::new(HERE, &has(4, 0), BTreeMap::new());
+    let far = RequestKey { holder: ProcessId::new(THERE, 1), number: 1 };
+    scheduler.handle(at(0), asked(1, cpus(1)));
+    scheduler.handle(at(0), Input::Asked(Wanted { request: far, job: JOB, spec: cpus(1), avoid: Vec::new() }));
+    scheduler.handle(at(0), seen(THERE, 4, 4));
+    said(&mut scheduler);
+    scheduler.handle(at(1), Input::Drain);
+    let said = said(&mut scheduler);
+    let refused =
+        |output: &Output| matches!(output, Output::Refuse { request, why: Refusal::NoRoom { .. } } if *request == far);
+    assert!(said.iter().any(refused), "{said:?}");
+    assert!(said.iter().any(|output| matches!(output, Output::AskPeer { node: THERE, .. })), "{said:?}");
+    assert_eq!((scheduler.leases(), scheduler.waiting(), scheduler.load().free), (0, 1, has(4, 0)));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! | TASK-3 | the result that is taken is the newest attempt's |
 //! | TASK-4 | a task that may run at most once has at most one attempt that may have begun |
 //! | TASK-5 | every attempt but the first has exactly one cause; a bystander's is not counted as another |
-//! | TASK-6 | the first retry is at once, every later one waits 100 ms to 5 s |
+//! | TASK-6 | the first retry is at once, every later one waits 100 ms to 5 s; a recall is no retry |
 //! | TASK-7 | a task is done when its deadline passes |
 
 use super::{BYSTANDER_MAX, State, Task, WAIT_MAX, WAIT_MIN};
@@ -42,7 +42,7 @@ pub fn check(task: &Task) -> Result<(), Violation> {
     ensure(expect.contains(&reruns.total()), "TASK-5", || format!("{reruns:?} at {attempt}, {state:?}"))?;
 
     if let State::Backoff { since, until } = state {
-        let (wait, nth) = (*until - *since, reruns.total());
+        let (wait, nth) = (*until - *since, reruns.failures());
         let holds = if nth == 1 { wait.is_zero() } else { WAIT_MIN <= wait && wait <= WAIT_MAX };
         ensure(holds, "TASK-6", || format!("retry {nth} waits {wait:?}"))?;
     }

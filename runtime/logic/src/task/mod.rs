@@ -16,6 +16,7 @@
 //! | its place was lost, and it may be to blame | runs again up to `system_max` times, else ends `MayHaveRun` |
 //! | its place was lost by another's crash | runs again, and that does not count |
 //! | it was turned away before it began | as if lost, but ends `NotStarted` when no attempt can have begun |
+//! | its place was recalled before it began | runs again at once, and that does not count |
 //!
 //! A task that may run at most once is only run again when it certainly never began. What is said of an attempt that is
 //! not in flight any more is refused: a newer one stands for the task.
@@ -89,6 +90,11 @@ pub enum Input {
     },
     /// An attempt was turned away, and certainly never began.
     TurnedAway {
+        /// Which.
+        attempt: Attempt,
+    },
+    /// The place of an attempt was wanted back before it began there: it certainly never began, and nothing has failed.
+    Recalled {
         /// Which.
         attempt: Attempt,
     },
@@ -179,10 +185,16 @@ struct Reruns {
     system: u32,
     application: u32,
     bystander: u32,
+    recalled: u32,
 }
 
 impl Reruns {
     fn total(self) -> u32 {
+        self.failures() + self.recalled
+    }
+
+    /// Those that follow something that went wrong.
+    fn failures(self) -> u32 {
         self.system + self.application + self.bystander
     }
 }
@@ -199,6 +211,11 @@ impl StateMachine for Task {
             Input::Unrunnable if self.state == State::Waiting => self.resolve(Outcome::NotStarted, None),
             Input::Finished { attempt, end } if self.accepts(attempt) => self.handle_finished(now, attempt, end),
             Input::TurnedAway { attempt } if self.is_in_flight(attempt) => self.handle_turned_away(now),
+            Input::Recalled { attempt } if self.is_in_flight(attempt) => {
+                self.begun -= 1;
+                self.reruns.recalled += 1;
+                self.run();
+            }
             Input::SystemFailed { attempt, culprit } if self.is_in_flight(attempt) => self.handle_lost(now, culprit),
             Input::Cancel => self.give_up(Outcome::Cancelled),
             // Not in flight any more, or nothing to decide: that an attempt has begun was assumed when it was sent.
@@ -327,7 +344,7 @@ impl Task {
 
     /// The first time at once, then after a wait (TASK-6): many tasks that fell with one node must not come back as one.
     fn run_later(&mut self, now: Time) {
-        let nth = self.reruns.total();
+        let nth = self.reruns.failures();
         if nth <= 1 || self.planted.is(Mutant::ForgetRetryWait) {
             self.state = State::Backoff { since: now, until: now };
         } else {

@@ -6,6 +6,8 @@
 //!                            │ its home says that it has ended, or has ended itself
 //!                            ▼
 //!                          Ended
+//!
+//! At(process) ── its home says that it is to move ──► Settling(process) ── all that was sent there has arrived ──► Asking
 //! ```
 //!
 //! Mail is held while it is not known where its actor is, and while the actor's process has not said that earlier mail
@@ -62,6 +64,8 @@ enum Place {
     /// Its home has been asked, or is this process.
     Asking,
     At(ProcessId),
+    /// It is to move: what was sent there arrives, and the rest waits.
+    Settling(ProcessId),
     Ended(ExitReason),
 }
 
@@ -236,7 +240,7 @@ impl Process {
         }
     }
 
-    fn send_control(self: &Arc<Self>, to: ProcessId, actor: ActorId, control: &Control) {
+    pub(crate) fn send_control(self: &Arc<Self>, to: ProcessId, actor: ActorId, control: &Control) {
         match mobula_wire::encode(control) {
             Ok(payload) => {
                 self.send(&Parcel { to, from: self.me, talk: Talk::Control { to: actor }, payload: payload.into() });
@@ -253,6 +257,47 @@ impl Process {
             target.calls = target.calls.saturating_sub(calls);
             target.bytes = target.bytes.saturating_sub(bytes);
             self.flush(actor, target);
+        }
+    }
+
+    /// The actor is to move: nothing more is sent to where it is, and its home is asked anew when all that was sent has its
+    /// place in the mailbox, so that nothing is lost and order holds.
+    pub(crate) fn actor_moves(self: &Arc<Self>, actor: ActorId) {
+        let process = {
+            let mut table = self.targets.table.lock();
+            table.get_mut(&actor).and_then(|target| match target.place {
+                Place::At(process) => {
+                    target.place = Place::Settling(process);
+                    Some(process)
+                }
+                _ => None,
+            })
+        };
+        match process {
+            Some(process) => self.say(process, Talk::Settle { actor }),
+            // Nothing was sent there.
+            None => self.ask_home(actor),
+        }
+    }
+
+    /// All that this process has sent to where the actor was has its place in the mailbox there.
+    pub(crate) fn settled(self: &Arc<Self>, actor: ActorId, from: ProcessId) {
+        {
+            let mut table = self.targets.table.lock();
+            let Some(target) = table.get_mut(&actor) else { return };
+            if !matches!(target.place, Place::Settling(process) if process == from) {
+                return;
+            }
+            target.place = Place::Asking;
+            (target.calls, target.bytes) = (0, 0);
+        }
+        self.ask_home(actor);
+    }
+
+    fn ask_home(self: &Arc<Self>, actor: ActorId) {
+        match actor.process == self.me {
+            true => self.home_settled(actor, self.me),
+            false => self.locate(actor),
         }
     }
 
@@ -331,7 +376,8 @@ impl Process {
         {
             let mut table = self.targets.table.lock();
             for (actor, target) in table.iter_mut() {
-                let was_there = matches!(target.place, Place::At(process) if is_gone(process));
+                let was_there =
+                    matches!(target.place, Place::At(process) | Place::Settling(process) if is_gone(process));
                 let home_is_gone = is_gone(actor.process) && !matches!(target.place, Place::Ended(_));
                 if !was_there && !home_is_gone {
                     continue;

@@ -32,8 +32,7 @@ impl Deliver for Attached {
     }
 
     fn guest_ended(&self, actor: ActorId, incarnation: Incarnation, reason: &ExitReason) {
-        let talk = Talk::ActorEnded { actor, incarnation, reason: reason.clone() };
-        self.process.say(actor.process, talk);
+        self.process.tell_of_end(actor, incarnation, reason);
     }
 
     fn try_call(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {

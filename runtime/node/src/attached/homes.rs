@@ -1,6 +1,6 @@
 //! The homes of actors that were spawned by this process and live in others: drives [`mobula_logic::home`].
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -42,6 +42,10 @@ struct Entry {
     avoid: Vec<NodeId>,
     /// Who asked where it is while it was nowhere.
     asking: Vec<ProcessId>,
+    /// Who was told where it is, and may send it mail there.
+    told: BTreeSet<ProcessId>,
+    /// Those of them who have to settle what they have sent before it may leave its place; none while it need not.
+    settling: Option<BTreeSet<ProcessId>>,
 }
 
 /// Names of nodes that an actor would rather not go back to.
@@ -75,6 +79,8 @@ impl Process {
             request: None,
             avoid: Vec::new(),
             asking: Vec::new(),
+            told: BTreeSet::new(),
+            settling: None,
         };
         self.homes.table.lock().insert(id, entry);
         match name {
@@ -147,7 +153,19 @@ impl Process {
                 entry.request = None;
                 self.send_spawn(id, entry, lease, process, incarnation);
                 after.placed = Some(process);
+                entry.settling = None;
+                entry.told = entry.asking.iter().copied().collect();
                 after.told.append(&mut entry.asking);
+            }
+            Output::Leave { .. } => {
+                let mut senders = std::mem::take(&mut entry.told);
+                senders.remove(&self.me);
+                for sender in &senders {
+                    self.say(*sender, Talk::Moving { actor: id });
+                }
+                senders.insert(self.me);
+                entry.settling = Some(senders);
+                after.moves = true;
             }
             Output::Hold { reason, asks_supervisor, .. } => {
                 if asks_supervisor && let Some(parent) = entry.options.parent {
@@ -199,7 +217,10 @@ impl Process {
 
     /// What is done without the table: others' tables are taken meanwhile.
     fn follow_up(self: &Arc<Self>, id: ActorId, after: After) {
-        let After { placed, told, parent, ended, gone } = after;
+        let After { placed, told, moves, parent, ended, gone } = after;
+        if moves {
+            self.actor_moves(id);
+        }
         if let Some(process) = placed {
             self.located(id, process);
         }
@@ -262,33 +283,66 @@ impl Process {
 
     /// Who asks where an actor is whose home this is.
     pub(crate) fn home_asked(self: &Arc<Self>, actor: ActorId, from: ProcessId) {
-        let at = {
-            let mut homes = self.homes.table.lock();
-            match homes.get_mut(&actor) {
-                Some(entry) => match entry.machine.place() {
-                    None => {
-                        if !entry.asking.contains(&from) {
-                            entry.asking.push(from);
-                        }
-                        return;
-                    }
-                    place => place,
-                },
-                None => None,
+        let mut homes = self.homes.table.lock();
+        if let Some(entry) = homes.get_mut(&actor) {
+            let at = entry.machine.place();
+            if at.is_some() {
+                entry.told.insert(from);
+                // Under the lock: the word that it moves must not overtake this one.
+                return self.say(from, Talk::Located { actor, at, reason: None });
             }
-        };
+            if !entry.asking.contains(&from) {
+                entry.asking.push(from);
+            }
+            drop(homes);
+            // Whoever asks has nothing on its way to where the actor was.
+            return self.home_settled(actor, from);
+        }
+        drop(homes);
         let lives_here = self.system().is_some_and(|system| system.hosts(actor));
-        let at = at.or(lives_here.then_some((self.me, Incarnation::default())));
+        let at = lives_here.then_some((self.me, Incarnation::default()));
         let reason = at.is_none().then_some(ExitReason::Gone);
         self.say(from, Talk::Located { actor, at, reason });
+    }
+
+    /// The holder of a lease is to give it back; false when it is of no actor of ours.
+    pub(crate) fn home_recalled(self: &Arc<Self>, lease: LeaseId) -> bool {
+        let has_it = |entry: &Entry| entry.machine.host().is_some_and(|(held, _)| held == lease);
+        let found = self.homes.table.lock().iter().find(|(_, entry)| has_it(entry)).map(|(id, _)| *id);
+        if let Some(id) = found {
+            self.drive_home(id, Some(Input::Recalled { lease }));
+        }
+        found.is_some()
+    }
+
+    /// A process has nothing on its way to an actor that is to move. When nobody has, the actor is told to leave.
+    pub(crate) fn home_settled(self: &Arc<Self>, actor: ActorId, from: ProcessId) {
+        self.settle_homes(Some(actor), |process| process == from);
+    }
+
+    fn settle_homes(self: &Arc<Self>, only: Option<ActorId>, has_settled: impl Fn(ProcessId) -> bool) {
+        let mut homes = self.homes.table.lock();
+        let settle = |id: ActorId, entry: &mut Entry| {
+            let Some(settling) = &mut entry.settling else { return };
+            settling.retain(|process| !has_settled(*process));
+            if settling.is_empty() {
+                entry.settling = None;
+                if let (None, Some((_, process))) = (entry.machine.place(), entry.machine.host()) {
+                    self.send_control(process, id, &Control::Leave);
+                }
+            }
+        };
+        match only {
+            Some(id) => homes.get_mut(&id).into_iter().for_each(|entry| settle(id, entry)),
+            None => homes.iter_mut().for_each(|(id, entry)| settle(*id, entry)),
+        }
     }
 
     /// Processes have ended that may have been where actors of ours lived.
     pub(crate) fn homes_died(self: &Arc<Self>, death: &Death) {
         let there: Vec<ActorId> = {
             let mut homes = self.homes.table.lock();
-            let there =
-                |entry: &Entry| entry.machine.place().is_some_and(|(process, _)| home::concerns(death, process));
+            let there = |entry: &Entry| entry.machine.host().is_some_and(|(_, process)| home::concerns(death, process));
             let dead = homes.iter_mut().filter(|(_, entry)| there(entry));
             dead.map(|(id, entry)| {
                 // What has taken a process down with it starts again in one of its own (design.md §2).
@@ -304,6 +358,7 @@ impl Process {
             let culprit = death.culprits.contains(&Culprit::Actor(id));
             self.drive_home(id, Some(Input::ProcessDied { death: Box::new(death.clone()), culprit }));
         }
+        self.settle_homes(None, |process| home::concerns(death, process));
     }
 
     /// A verdict or an end for an actor that is nowhere now is for its home; true when it was.
@@ -311,7 +366,13 @@ impl Process {
         let (parent, is_parked) = {
             let homes = self.homes.table.lock();
             match homes.get(&actor) {
-                Some(entry) if entry.machine.place().is_none() => (entry.options.parent, entry.machine.is_parked()),
+                Some(entry) if entry.machine.place().is_none() => {
+                    if let (Control::Kill, Some((_, process))) = (control, entry.machine.host()) {
+                        // It is about to move, and is killed where it still is.
+                        self.send_control(process, actor, control);
+                    }
+                    (entry.options.parent, entry.machine.is_parked())
+                }
                 _ => return false,
             }
         };
@@ -340,6 +401,7 @@ impl Process {
 struct After {
     placed: Option<ProcessId>,
     told: Vec<ProcessId>,
+    moves: bool,
     parent: Option<(ActorId, ChildState)>,
     ended: Option<ExitReason>,
     gone: Option<Entry>,

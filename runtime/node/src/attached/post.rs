@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +10,7 @@ use futures_util::FutureExt;
 use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Payload};
 use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
-use mobula_types::{ActorId, CallError, Deadline, ExitReason, NotStarted, ProcessId, Unknown};
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, Incarnation, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
 use mobula_wire::parcel::{NotBegun, ReplyHead, SpawnWire};
 use mobula_wire::{CallFrame, CodecId, ExchangeId, Parcel, Talk};
@@ -17,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::encoded::{self, TaskFrame, TaskReply};
+use crate::host::Host;
 use crate::linked::Linked;
 use crate::options::TaskOptions;
 
@@ -36,6 +38,9 @@ const CREDIT_BYTES: u64 = BYTES_MAX / 4;
 /// References in a message that belong to others are held so much longer than its receiver needs to tell their owners.
 const OTHERS_HELD: Duration = Duration::from_millis(500);
 
+/// Between two looks whether an actor that moves still owes answers.
+const OWES_LOOK: Duration = Duration::from_millis(5);
+
 /// What this process does for others now.
 #[derive(Default)]
 pub(crate) struct Serving {
@@ -43,10 +48,14 @@ pub(crate) struct Serving {
     open: Mutex<HashMap<(ProcessId, ExchangeId), Served>>,
     /// Calls and bytes that have gone to mailboxes and are not credited yet.
     credit: Mutex<HashMap<(ProcessId, ActorId), (u32, u64)>>,
+    /// The node is to leave: no task begins here any more.
+    is_draining: AtomicBool,
 }
 
 struct Served {
     call: Arc<Linked>,
+    /// The actor that was called, of a call.
+    actor: Option<ActorId>,
     /// Room for items, of a stream.
     room: Option<Arc<Semaphore>>,
 }
@@ -118,7 +127,7 @@ impl Process {
             }
             Talk::Cancel { exchange } => {
                 let served = self.serving.open.lock().remove(&(from, exchange));
-                if let Some(Served { call, room }) = served {
+                if let Some(Served { call, room, .. }) = served {
                     mobula_actor::object::Cancellable::cancel(&*call);
                     if let Some(room) = room {
                         room.close();
@@ -136,6 +145,10 @@ impl Process {
                     self.actor_ended(actor, Default::default(), &reason.unwrap_or(ExitReason::Gone), true);
                 }
             },
+            Talk::Moving { actor } => self.actor_moves(actor),
+            // What came before it has its place: it was read, and entered, before this.
+            Talk::Settle { actor } => self.say(from, Talk::Settled { actor }),
+            Talk::Settled { actor } => self.settled(actor, from),
             Talk::ActorEnded { actor, incarnation, reason } => {
                 let input = mobula_logic::home::Input::Ended { incarnation, reason };
                 self.drive_home(actor, Some(input));
@@ -167,7 +180,7 @@ impl Process {
         let (actor, bytes) = (header.target, payload.len() as u64);
         let exchange = wants.exchange;
         let reply = wants.reply.then(|| {
-            let call = self.serve(from, exchange, None);
+            let call = self.serve(from, exchange, Some(actor));
             let process = self.clone();
             let answer = Box::new(move |answer: Result<Payload, CallError>| {
                 process.answer(from, exchange, answer.map_err(CallError::widen));
@@ -209,9 +222,9 @@ impl Process {
         }
     }
 
-    fn serve(&self, from: ProcessId, exchange: ExchangeId, room: Option<Arc<Semaphore>>) -> Arc<Linked> {
+    fn serve(&self, from: ProcessId, exchange: ExchangeId, actor: Option<ActorId>) -> Arc<Linked> {
         let call = Linked::to(None);
-        self.serving.open.lock().insert((from, exchange), Served { call: call.clone(), room });
+        self.serving.open.lock().insert((from, exchange), Served { call: call.clone(), actor, room: None });
         call
     }
 
@@ -220,10 +233,38 @@ impl Process {
         let process = self.clone();
         let answer = Box::new(move |answer: Result<Payload, GetError>| process.answer(from, exchange, answer));
         let reply = TaskReply { answer, call };
+        if self.serving.is_draining.load(Ordering::Acquire) {
+            return reply.refuse(NotStarted::Drained);
+        }
         match self.system() {
             Some(system) => encoded::receive(&system, frame, reply),
             None => reply.refuse(NotStarted::NoSession),
         }
+    }
+
+    /// The node is to leave: tasks of others that have not begun go back to them, and none begins any more.
+    pub(crate) fn withdraw_tasks(&self) {
+        self.serving.is_draining.store(true, Ordering::Release);
+        if let Some(host) = self.system().and_then(|system| Host::of(&system)) {
+            host.pool().withdraw(&NotStarted::Drained);
+        }
+    }
+
+    /// An actor that lived here has ended, or moves: its home is told, when all answers and streams that it still owes to
+    /// others have gone, because the process may end as soon as its last actor has moved.
+    pub(crate) fn tell_of_end(self: &Arc<Self>, actor: ActorId, incarnation: Incarnation, reason: &ExitReason) {
+        let talk = Talk::ActorEnded { actor, incarnation, reason: reason.clone() };
+        if *reason != ExitReason::Moved {
+            return self.say(actor.process, talk);
+        }
+        let process = self.clone();
+        mobula_actor::arbiters::runtime().spawn(async move {
+            let owes = || process.serving.open.lock().values().any(|served| served.actor == Some(actor));
+            while owes() && !process.is_ending() {
+                tokio::time::sleep(OWES_LOOK).await;
+            }
+            process.say(actor.process, talk);
+        });
     }
 
     fn serve_spawn(self: &Arc<Self>, from: ProcessId, frame: SpawnFrame) {
@@ -419,7 +460,7 @@ impl Process {
             let keys: Vec<_> = open.keys().filter(|(from, _)| is_gone(*from)).copied().collect();
             keys.iter().filter_map(|key| open.remove(key)).collect()
         };
-        for Served { call, room } in gone {
+        for Served { call, room, .. } in gone {
             mobula_actor::object::Cancellable::cancel(&*call);
             if let Some(room) = room {
                 room.close();

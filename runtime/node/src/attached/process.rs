@@ -263,6 +263,12 @@ impl Process {
                     sender.send(value).ok();
                 }
             }
+            FromNode::Recalled { lease } => {
+                if !self.home_recalled(lease) {
+                    self.drive_tasks(Some(mobula_logic::dispatch::Input::Recalled { lease }));
+                }
+            }
+            FromNode::Draining => self.withdraw_tasks(),
             FromNode::Died(death) => self.heard_of_death(death),
             FromNode::Capacity(resources) => {
                 if let Some(hooks) = self.hooks.get() {

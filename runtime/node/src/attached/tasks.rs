@@ -176,6 +176,7 @@ impl Process {
         let end = match &answer {
             Ok(_) => Input::Finished { key, attempt, end: End::Ok },
             Err(CallError::Panicked(_)) => Input::Finished { key, attempt, end: End::Panicked },
+            Err(CallError::NotStarted(NotStarted::Drained)) => Input::Withdrawn { key, attempt },
             // What its process could not even begin is not better elsewhere: types, bytes, arguments.
             Err(CallError::NotStarted(NotStarted::NoSession | NotStarted::QueueFull { .. })) => {
                 Input::TurnedAway { key, attempt }

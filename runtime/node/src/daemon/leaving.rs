@@ -1,10 +1,16 @@
-//! A node that is to leave: it takes nothing new, lets what it runs finish, and ends (G19).
+//! A node that is to leave: it takes nothing new, lets what it runs finish or move, and ends (G19).
+//!
+//! The leases that it has given are recalled. A submitter sends nothing more to such a place and gives it back when what
+//! runs there has ended; what has not begun goes back and runs elsewhere. The home of an actor moves it: first those who
+//! send it mail settle what they have sent, then it handles that and leaves, then its next life begins on another node.
+//! When the last lease is back, nothing of others is here any more. A driver keeps its node, for [`FINISH_MAX`].
 
 use std::time::Duration;
 
 use mobula_logic::scheduler;
-use mobula_types::StateMachine;
+use mobula_types::{ProcessId, StateMachine};
 use mobula_wire::cluster::ToHead;
+use mobula_wire::local::FromNode;
 
 use super::roster::Kind;
 use super::state::State;
@@ -22,6 +28,10 @@ impl State {
         tracing::info!("drained: nothing new is taken");
         self.leaves_at = Some(now + FINISH_MAX);
         self.scheduler.handle(now, scheduler::Input::Drain);
+        let workers = self.roster.all().filter(|(_, resident)| matches!(resident.kind, Kind::Worker { .. }));
+        for (number, _) in workers {
+            self.routes.tell(ProcessId::new(self.node, number), &FromNode::Draining);
+        }
         self.tell_head(ToHead::Leaving);
     }
 

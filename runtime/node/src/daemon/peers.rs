@@ -78,6 +78,11 @@ impl State {
                 self.scheduler.handle(now, scheduler::Input::TakenBack { request });
             }
             ClusterTalk::Return { lease } => self.scheduler.handle(now, scheduler::Input::Returned { lease }),
+            ClusterTalk::Recalled { holder, lease }
+                if holder.node() == self.node && scheduler::granting_node(lease) == node =>
+            {
+                self.routes.tell(holder, &FromNode::Recalled { lease });
+            }
             ClusterTalk::Died { job, death } if death.process.node() == node => {
                 self.routes.bury(&death);
                 let process = death.process;

@@ -34,6 +34,12 @@ impl State {
                         self.tell_node(holder.node(), &ClusterTalk::Granted { holder, number, lease, process });
                     }
                 }
+                Output::Recall { holder, lease } if holder.node() == self.node => {
+                    self.routes.tell(holder, &FromNode::Recalled { lease });
+                }
+                Output::Recall { holder, lease } => {
+                    self.tell_node(holder.node(), &ClusterTalk::Recalled { holder, lease });
+                }
                 Output::Refuse { request: RequestKey { holder, number }, why } => {
                     if holder.node() == self.node {
                         self.granted_or_not(holder, number);

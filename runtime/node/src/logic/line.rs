@@ -107,6 +107,19 @@ impl<T> Line<T> {
         self.ledger.give(request);
     }
 
+    /// Those who wait and are `wanted`, in order.
+    pub fn take_out(&mut self, wanted: impl Fn(&T) -> bool) -> Vec<T> {
+        let mut out = Vec::new();
+        for shape in &mut self.shapes {
+            for waiting in std::mem::take(&mut shape.waiting) {
+                if wanted(&waiting.task) { out.push(waiting) } else { shape.waiting.push_back(waiting) }
+            }
+        }
+        self.shapes.retain(|shape| !shape.waiting.is_empty());
+        out.sort_by_key(|waiting| waiting.seq);
+        out.into_iter().map(|waiting| waiting.task).collect()
+    }
+
     /// Everybody who waits.
     pub fn drain(&mut self) -> Vec<T> {
         self.shapes.drain(..).flat_map(|shape| shape.waiting).map(|waiting| waiting.task).collect()
@@ -186,6 +199,16 @@ mod tests {
         assert_eq!(next(&mut line, 0), Some("first"));
         assert_eq!(next(&mut line, 0), None);
         assert!(line.take_cpu(0), "LINE-2");
+    }
+
+    #[test]
+    fn some_are_taken_out_in_order_and_the_rest_stays() {
+        let mut line = line();
+        line.push(cpus(2), 0, "sent 1");
+        line.push(tpu(), 0, "sent 2");
+        line.push(cpus(2), 0, "own");
+        assert_eq!(line.take_out(|task| task.starts_with("sent")), ["sent 1", "sent 2"]);
+        assert_eq!((next(&mut line, 0), next(&mut line, 0)), (Some("own"), None));
     }
 
     #[test]

@@ -1,0 +1,51 @@
+//! Drains under load: a node that is to leave finishes or hands on what it has, and nobody notices (G19).
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use mobula_cluster::cluster::Plan;
+use mobula_cluster::oracle::Holdings;
+
+use crate::membership::life_of;
+use crate::{cluster, times};
+
+/// G19: what runs has so long to finish; and a node needs a moment to end.
+const LEAVES: Duration = Duration::from_secs(32);
+
+/// Work goes on for so long between two drains.
+const BETWEEN: Duration = Duration::from_secs(1);
+
+/// Every node but the head's is drained and started again, one after the other. The driver and the homes of its actors
+/// are on the head's host; nothing of the job runs there.
+#[test]
+fn a_rolling_restart_is_noticed_by_nobody() -> Result<()> {
+    let Some((mut cluster, _turn)) = cluster(Plan::of(4).head_apart())? else { return Ok(()) };
+    let before = Holdings::of(&cluster);
+    let record = cluster.folder().join("r").display().to_string();
+    // More tasks than places: some wait in the workers that are drained, behind those that run.
+    let words = ["load", "--record", &record, "--tasks", "400", "--task-ms", "20", "--actors", "6", "--named"];
+    let driver = cluster.drive(0, "driver", &words)?;
+    for turn in 0..times(3) {
+        let node = 1 + turn % 3;
+        thread::sleep(BETWEEN);
+        let (id, _) = life_of(&cluster, node)?;
+        let begun = Instant::now();
+        cluster.ask(0, &["drain", &id])?;
+        let ended = cluster.node(node)?.wait(LEAVES).with_context(|| format!("node {node} does not leave"))?;
+        println!("node {node} left after {:?}", begun.elapsed());
+        ensure!(ended.success(), "node {node} ended with {ended}");
+        cluster.forget_node(node);
+        cluster.start_node(node)?;
+        cluster.until_alive(4)?;
+    }
+    let report = driver.finish()?;
+    println!("{report:#?}");
+    for (what, account) in [("tasks", &report.tasks), ("calls", &report.calls)] {
+        let ok = account.of("ok");
+        ensure!(ok == account.submitted, "{ok} of {} {what} were ok: {:?}", account.submitted, account.errors);
+    }
+    // What had not begun was handed on, and what had begun was waited for.
+    ensure!(report.runs_max == 1, "a task ran {} times", report.runs_max);
+    before.restored(&cluster)
+}
