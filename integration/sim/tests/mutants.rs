@@ -30,6 +30,8 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::DepthOffByOne, cluster::run, "DISP-4"),
     (Mutant::ForgetLost, cluster::run, "DISP-1"),
     (Mutant::KeepIdle, cluster::run, "DISP-6"),
+    (Mutant::SendToRecalled, cluster::run, "DISP-7"),
+    (Mutant::StartBeforeLeft, cluster::run, "HOME-5"),
     (Mutant::SameLifeAgain, cluster::run, "HOME-1"),
     (Mutant::HearStaleLife, cluster::run, "HOME-2"),
     (Mutant::KeepPlace, cluster::run, "HOME-3"),

@@ -143,6 +143,7 @@ pub(super) enum Talk {
     Granted { request: RequestKey, lease: LeaseId, process: ProcessId },
     Refused { request: RequestKey, load: NodeLoad, why: String, worker_failed: bool },
     Return(LeaseId),
+    Recalled { holder: ProcessId, lease: LeaseId },
     Died(Death),
     JobEnded(JobId),
     Parcel(Parcel),
@@ -191,6 +192,7 @@ pub(super) enum Word {
     Waiting { halves: u64 },
     Granted { number: u64, lease: LeaseId, process: ProcessId },
     NoPlace { number: u64, for_ever: bool },
+    Recalled { lease: LeaseId },
     Died(Death),
     Parcel(Parcel),
 }
@@ -208,10 +210,12 @@ pub(super) enum Body {
     Run { key: usize, task: TaskId, attempt: Attempt },
     Done { key: usize, task: TaskId, attempt: Attempt, end: End, is_large: bool },
     TurnedAway { key: usize, task: TaskId, attempt: Attempt },
+    Withdrawn { key: usize, task: TaskId, attempt: Attempt },
     Cancel { task: TaskId, attempt: Attempt },
     Spawn { actor: ActorKey, incarnation: Incarnation },
     Started { actor: ActorKey, incarnation: Incarnation },
     Ended { actor: ActorKey, incarnation: Incarnation, reason: ExitReason },
     Tell { actor: ActorKey, incarnation: Incarnation, number: u64 },
     Stop { actor: ActorKey },
+    Leave { actor: ActorKey },
 }

@@ -347,6 +347,10 @@ impl World {
                 self.tell_scheduler(id, Input::PeerRefused { node: peer, request, load, why, worker_failed })
             }
             Talk::Return(lease) => self.tell_scheduler(id, Input::Returned { lease }),
+            Talk::Recalled { holder, lease } => {
+                self.word(ProcessId::from(id), holder, Word::Recalled { lease });
+                Ok(())
+            }
             Talk::Died(death) => {
                 self.tell_scheduler(id, Input::Died { process: death.process })?;
                 self.tell_attached(id, &death);
@@ -392,7 +396,7 @@ impl World {
                 self.tell_scheduler(id, Input::Waiting { process: from, cpus })
             }
             Word::Parcel(parcel) => self.route(id, parcel),
-            Word::Granted { .. } | Word::NoPlace { .. } | Word::Died(_) => Ok(()),
+            Word::Granted { .. } | Word::NoPlace { .. } | Word::Recalled { .. } | Word::Died(_) => Ok(()),
         }
     }
 
@@ -485,6 +489,14 @@ impl World {
                     return Ok(());
                 }
                 self.send(id, request.holder.node(), Talk::Granted { request, lease, process }).map(drop)
+            }
+            Output::Recall { holder, lease } => {
+                self.saw("place is recalled");
+                if holder.node() == id {
+                    self.word(ProcessId::from(id), holder, Word::Recalled { lease });
+                    return Ok(());
+                }
+                self.send(id, holder.node(), Talk::Recalled { holder, lease }).map(drop)
             }
             Output::Refuse { request, why } => self.refuse(id, request, &why),
             Output::AskPeer { node, wanted } => {

@@ -166,6 +166,14 @@ impl World {
                     None => Ok(()),
                 }
             }
+            Word::Recalled { lease } => {
+                let Some(life) = self.processes.get(&to) else { return Ok(()) };
+                let has_it = |actor: &Actor| actor.home.host().is_some_and(|(held, _)| held == lease);
+                match life.actors.iter().position(has_it) {
+                    Some(actor) => self.tell_home((to, actor), home::Input::Recalled { lease }),
+                    None => self.tell_dispatch(to, dispatch::Input::Recalled { lease }),
+                }
+            }
             Word::Died(death) => self.hear_death(to, death),
             Word::Parcel(parcel) => self.open(to, parcel),
             _ => Ok(()),
@@ -206,6 +214,11 @@ impl World {
                     self.send_parcel(process, from, Body::TurnedAway { key, task, attempt });
                     return Ok(());
                 }
+                if self.drained.contains(&process.node()) {
+                    self.saw("task is handed back");
+                    self.send_parcel(process, from, Body::Withdrawn { key, task, attempt });
+                    return Ok(());
+                }
                 life.running.insert((task, attempt));
                 let is_slow = self.rng.chance(10);
                 if is_slow && self.lends && self.rng.chance(30) && !self.processes[&process].is_waiting {
@@ -235,6 +248,10 @@ impl World {
             Body::TurnedAway { key, task, attempt } if life.dispatch.task(key) == Some(task) => {
                 self.witness.leaves(task, attempt);
                 self.tell_dispatch(process, dispatch::Input::TurnedAway { key, attempt })
+            }
+            Body::Withdrawn { key, task, attempt } if life.dispatch.task(key) == Some(task) => {
+                self.witness.leaves(task, attempt);
+                self.tell_dispatch(process, dispatch::Input::Withdrawn { key, attempt })
             }
             Body::Spawn { actor, incarnation } => {
                 self.witness.spawned(actor, incarnation)?;
@@ -268,6 +285,14 @@ impl World {
                 }
                 Ok(())
             }
+            Body::Leave { actor } => {
+                if let Some(incarnation) = life.hosted.remove(&actor) {
+                    self.saw("actor leaves its place");
+                    let reason = ExitReason::Moved;
+                    self.send_parcel(process, from, Body::Ended { actor, incarnation, reason });
+                }
+                Ok(())
+            }
             Body::Started { actor, incarnation } => self.tell_home(actor, home::Input::Started { incarnation }),
             Body::Ended { actor, incarnation, reason } => {
                 let now_lives = life.actors.get(actor.1).and_then(|actor| actor.home.place());
@@ -276,7 +301,7 @@ impl World {
                 }
                 self.tell_home(actor, home::Input::Ended { incarnation, reason })
             }
-            Body::TurnedAway { .. } => Ok(()),
+            Body::TurnedAway { .. } | Body::Withdrawn { .. } => Ok(()),
         }
     }
 
@@ -414,7 +439,16 @@ impl World {
         }
         let entry = &mut self.processes.get_mut(&process).expect("it was just there").actors[index];
         let hears = match &input {
-            home::Input::Ended { incarnation, .. } => Some(*incarnation),
+            home::Input::Ended { incarnation, .. } => {
+                self.witness.left(actor, Some(*incarnation));
+                Some(*incarnation)
+            }
+            home::Input::ProcessDied { death, .. }
+                if entry.home.host().is_some_and(|(_, at)| home::concerns(death, at)) =>
+            {
+                self.witness.left(actor, None);
+                None
+            }
             _ => None,
         };
         entry.home.handle(now, input);
@@ -445,6 +479,10 @@ impl World {
                     for number in held {
                         self.send_parcel(process, to, Body::Tell { actor, incarnation, number });
                     }
+                }
+                home::Output::Leave { process: to } => {
+                    self.witness.is_to_leave(actor);
+                    self.send_parcel(process, to, Body::Leave { actor });
                 }
                 home::Output::Hold { asks_supervisor, .. } => {
                     if asks_supervisor {

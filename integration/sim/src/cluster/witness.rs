@@ -12,6 +12,7 @@
 //! | TASK-4 | a task that may run at most once begins at most once |
 //! | DISP-4 | a place has so many tasks at once, and no more |
 //! | HOME-1 | no life of an actor is started twice |
+//! | HOME-5 | an actor that was told to leave has left before its next life is started |
 //! | HOME-2 | an actor ends by what its present life says |
 //! | SES-1, SES-2 | what a node sends to another that lives arrives, once and in order |
 //! | FIFO | an actor hears what one sender tells it once and in the order in which it was told |
@@ -82,6 +83,8 @@ struct ActorSeen {
     heard: BTreeSet<u64>,
     last_heard: BTreeMap<Incarnation, u64>,
     has_ended: bool,
+    /// It was told to leave its place, and has not said that it has.
+    is_leaving: bool,
 }
 
 impl Books {
@@ -269,8 +272,21 @@ impl Witness {
         let seen = self.actors.entry(actor).or_default();
         let is_next = incarnation == seen.newest.next() && !seen.has_ended;
         ensure(is_next, "HOME-1", || format!("{incarnation} of {actor:?} is started: {seen:?}"))?;
+        ensure(!seen.is_leaving, "HOME-5", || format!("{incarnation} of {actor:?} is started: {seen:?}"))?;
         seen.newest = incarnation;
         Ok(())
+    }
+
+    pub(super) fn is_to_leave(&mut self, actor: ActorKey) {
+        self.actors.entry(actor).or_default().is_leaving = true;
+    }
+
+    /// The home hears that the life it counts is over where it was, by its own word or by the death of its process.
+    pub(super) fn left(&mut self, actor: ActorKey, said: Option<Incarnation>) {
+        let seen = self.actors.entry(actor).or_default();
+        if said.is_none_or(|said| said >= seen.newest) {
+            seen.is_leaving = false;
+        }
     }
 
     pub(super) fn spawned(&mut self, actor: ActorKey, incarnation: Incarnation) -> Result<(), Violation> {
