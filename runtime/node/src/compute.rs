@@ -8,6 +8,7 @@
 //! shortly needs no wake-up, which costs 4.5 µs. A thread that waits for an object gives its CPU back and another takes
 //! over, until there are [`THREADS_MAX`]; the last of those runs queued tasks on top of its own while it waits.
 
+mod waits;
 mod worker;
 
 use std::collections::VecDeque;
@@ -23,7 +24,10 @@ use mobula_types::NotStarted;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::logic::{Line, Request, Resources};
+use waits::Waits;
 use worker::Worker;
+
+pub(crate) use waits::Tell;
 
 /// Threads of one pool: a wait beyond this many runs queued tasks itself (design.md §5).
 const THREADS_MAX: usize = 256;
@@ -92,6 +96,7 @@ pub(crate) struct Pool {
     desk: Mutex<Desk>,
     thread_ended: Condvar,
     cpus: usize,
+    waits: Arc<Waits>,
 }
 
 struct Desk {
@@ -140,12 +145,18 @@ impl Pool {
             desk: Mutex::new(desk),
             thread_ended: Condvar::new(),
             cpus,
+            waits: Arc::default(),
         })
     }
 
     /// CPUs that functions share.
     pub(crate) fn cpus(&self) -> usize {
         self.cpus
+    }
+
+    /// Tells `tell` from now on how many CPUs are held by functions that wait for objects.
+    pub(crate) fn tell_waits(&self, tell: Tell) {
+        self.waits.tell_to(tell);
     }
 
     /// What of `request` can never be granted, in words.

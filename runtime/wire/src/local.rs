@@ -62,6 +62,12 @@ pub enum ToNode {
         /// Which.
         lease: LeaseId,
     },
+    /// So many CPUs of the places in this worker are held by tasks that wait for something: others may use them meanwhile.
+    /// The newest word counts, not the sum of all.
+    Waiting {
+        /// How many.
+        cpus: mobula_types::resources::Amount,
+    },
     /// Takes a name for one of its actors.
     ClaimName {
         /// The request.

@@ -5,6 +5,7 @@
 
 mod actors;
 mod deaths;
+mod nesting;
 mod values;
 
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ fn main() -> ExitCode {
     let passed = runtime.block_on(async {
         let (head, other) = nodes(&folder).await;
         let address = head.socket().display().to_string();
-        let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(values::TESTS);
+        let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(nesting::TESTS).chain(values::TESTS);
         let mut passed = 0;
         for (name, test) in
             tests.filter(|(name, _)| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())))

@@ -38,6 +38,12 @@ fn check_books(scheduler: &Scheduler) -> Result<(), Violation> {
         // More may be in use than there is only when CPUs were lent.
         total.minus(held) == free
     };
+    ensure(held.cpus == scheduler.held_cpus, "SCHED-1", || {
+        format!("leases hold {held:?}, counted {}", scheduler.held_cpus)
+    })?;
+    let lent = scheduler.workers.values().fold(Amount::ZERO, |sum, worker| sum.plus(worker.lent));
+    let over = held.cpus.minus(total.cpus);
+    ensure(lent == waiting.min(over), "SCHED-1", || format!("{lent} of {waiting} waiting CPUs are lent, {over} are"))?;
     ensure(is_right(CPUS, held.cpus.minus(waiting)), "SCHED-1", || {
         format!("leases hold {held:?}, of which {waiting} CPUs wait; {free:?} of {total:?} is free")
     })?;

@@ -30,6 +30,7 @@ impl Scheduler {
         self.dequeue(shape, number);
         let (job, spec) = (self.shapes[shape].job, self.shapes[shape].spec.clone());
         self.ledger.take(&spec.request);
+        self.held_cpus = self.held_cpus.plus(spec.request.cpus);
         if !self.planted.is(Mutant::ShareDevices) {
             self.devices.take(&devices);
         }
@@ -64,6 +65,7 @@ impl Scheduler {
             leases: BTreeSet::new(),
             waiting: Amount::ZERO,
             held: Resources::default(),
+            lent: Amount::ZERO,
         };
         self.workers.insert(start, worker);
         if isolated {
@@ -90,7 +92,9 @@ impl Scheduler {
     fn tell_capacity(&mut self, start: StartId) {
         let Some(worker) = self.workers.get(&start) else { return };
         if let State::Running(process) = worker.state {
-            self.outputs.push_back(Output::Capacity { process, resources: worker.held.clone() });
+            let held = worker.held.clone();
+            let resources = Resources { cpus: held.cpus.minus(worker.lent), ..held };
+            self.outputs.push_back(Output::Capacity { process, resources });
         }
     }
 
@@ -105,6 +109,7 @@ impl Scheduler {
             self.set_waiting(start, waiting);
         }
         self.ledger.give(&spec.request);
+        self.held_cpus = self.held_cpus.minus(spec.request.cpus);
         if !self.planted.is(Mutant::ShareDevices) {
             self.devices.give(&devices);
         }
@@ -250,10 +255,30 @@ impl Scheduler {
         self.serve_all(now);
     }
 
+    /// Tells workers how much of what waits in them others use now.
+    pub(super) fn settle_lent(&mut self) {
+        let mut over = self.held_cpus.minus(self.ledger.total().cpus);
+        for start in std::mem::take(&mut self.lenders) {
+            let Some(worker) = self.workers.get_mut(&start) else { continue };
+            let lent = worker.waiting.min(over);
+            over = over.minus(lent);
+            let before = std::mem::replace(&mut worker.lent, lent);
+            if worker.waiting > Amount::ZERO {
+                self.lenders.insert(start);
+            }
+            if lent != before {
+                self.tell_capacity(start);
+            }
+        }
+    }
+
     /// Others may use what waits; when it goes on, more may be in use than there is, until something is returned.
     fn set_waiting(&mut self, start: StartId, cpus: Amount) {
         let Some(worker) = self.workers.get_mut(&start) else { return };
         let before = std::mem::replace(&mut worker.waiting, cpus);
+        if cpus != before {
+            self.lenders.insert(start);
+        }
         let request = |cpus| Request { cpus, ..Request::default() };
         if cpus > before {
             self.ledger.give(&request(cpus.minus(before)));

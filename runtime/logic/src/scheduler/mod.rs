@@ -23,6 +23,9 @@
 //! A node that is to leave grants nothing more and recalls the leases it has given; whoever holds one gives it back as
 //! soon as what runs there has ended or moved.
 //!
+//! A worker whose tasks wait lends their CPUs. While others use them it is told that it has less, so that what waits behind
+//! those tasks does not take them, too; when the tasks go on, more may run than there are CPUs, for a while.
+//!
 //! Starting processes, sending and knowing who has died are the driver's.
 
 mod devices;
@@ -127,6 +130,10 @@ pub struct Scheduler {
     by_process: BTreeMap<ProcessId, StartId>,
     shared: BTreeMap<JobId, StartId>,
     started: u64,
+    /// CPUs that all leases add up to: more than there are while some are lent.
+    held_cpus: Amount,
+    /// Workers in which something waits, or did when their capacity was told last.
+    lenders: BTreeSet<StartId>,
     /// Workers with a lease of their own that are starting.
     starting: usize,
     failures: BTreeMap<JobId, Failures>,
@@ -195,6 +202,8 @@ struct Worker {
     waiting: Amount,
     /// What its leases add up to.
     held: Resources,
+    /// CPUs of those that wait and that others use now: it is told that it has so much less.
+    lent: Amount,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,6 +267,8 @@ impl Scheduler {
             by_process: BTreeMap::new(),
             shared: BTreeMap::new(),
             started: 0,
+            held_cpus: Amount::ZERO,
+            lenders: BTreeSet::new(),
             starting: 0,
             failures: BTreeMap::new(),
             peers: BTreeMap::new(),
@@ -721,6 +732,7 @@ impl StateMachine for Scheduler {
             }
             Input::Tick => {}
         }
+        self.settle_lent();
         self.debug_check();
     }
 

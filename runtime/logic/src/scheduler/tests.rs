@@ -331,13 +331,15 @@ fn cpus_that_wait_are_lent_and_taken_again() {
     scheduler.handle(at(1), asked(1, cpus(1)));
     scheduler.handle(at(1), asked(2, cpus(1)));
     assert_eq!(said(&mut scheduler), [grant(1, 2, 10)]);
+    let capacity = |cpus| Output::Capacity { process: process(10), resources: has(cpus, 0) };
     scheduler.handle(at(2), Input::Waiting { process: process(10), cpus: Amount::whole(7) });
     assert_eq!(
-        said(&mut scheduler),
-        [grant(2, 3, 10)],
-        "a task that waits for its child does not keep it from a place"
+        outputs(&mut scheduler),
+        [capacity(2), grant(2, 3, 10), capacity(1)],
+        "a task that waits for its child does not keep it from a place, and what stands behind it does not take that"
     );
     scheduler.handle(at(3), Input::Waiting { process: process(10), cpus: Amount::ZERO });
+    assert_eq!(outputs(&mut scheduler), [capacity(2)], "it goes on");
     scheduler.handle(at(3), asked(3, cpus(1)));
     scheduler.handle(at(4), Input::Returned { lease: lease(3) });
     assert_eq!(said(&mut scheduler), [], "what was lent comes back first");

@@ -77,7 +77,7 @@ impl Driver {
         assert!(system.set_deliver(Arc::new(attached)).is_ok(), "a new system delivers nothing");
         host.seat.set(process.clone()).ok();
         let road = process.clone();
-        host.run_tasks_at(Box::new(move |frame, reply| road.submit_task(frame, reply)));
+        host.run_tasks_at(Box::new(move |frame, reply| road.submit_task(frame, reply, None)));
         Ok(Self { system, process, pool, job, patience: *patience })
     }
 

@@ -339,6 +339,9 @@ impl Process {
         };
         self.serving.open.lock().remove(&(to, exchange));
         let reply = Parcel { to, from: self.me, talk: Talk::Reply { exchange, result }, payload };
+        if to == self.me {
+            return self.received(reply);
+        }
         if let Err(cause) = self.roads.send(&reply) {
             // Too large, most likely: whoever waits is told so instead.
             let result = Err(CallError::MayHaveRun(Unknown::Codec { message: cause.to_string() }));

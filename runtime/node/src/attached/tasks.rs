@@ -10,8 +10,8 @@ use mobula_actor::{CallState, clock};
 use mobula_logic::dispatch::{Dispatch, Input, Key, Output, Shape};
 use mobula_logic::task::{End, TaskSpec};
 use mobula_types::{
-    Attempt, CallError, Culprit, Death, LeaseId, NodeId, NotStarted, Outcome, PlacementSpec, ProcessId, StateMachine,
-    TaskId, Time, Unknown,
+    Attempt, CallError, Culprit, Death, LeaseId, NodeId, NotStarted, Outcome, PlacementSpec, PlacementStrategy,
+    ProcessId, StateMachine, TaskId, Time, Unknown,
 };
 use mobula_wire::local::{RequestId, ToNode};
 use mobula_wire::parcel::TaskSpecWire;
@@ -56,15 +56,18 @@ struct Entry {
 const AVOIDED_MAX: usize = 4;
 
 impl Process {
-    /// Takes a task whose arguments are encoded.
-    pub(crate) fn submit_task(self: &Arc<Self>, frame: TaskFrame, reply: TaskReply) {
+    /// Takes a task whose arguments are encoded. It runs `near` if there is room and it does not say where.
+    pub(crate) fn submit_task(self: &Arc<Self>, frame: TaskFrame, reply: TaskReply, near: Option<NodeId>) {
         let Some(system) = self.system().filter(|_| !self.link.is_cut()) else {
             return reply.refuse(NotStarted::NoSession);
         };
-        let place = match frame.options.place(frame.is_sync) {
+        let mut place = match frame.options.place(frame.is_sync) {
             Ok(place) => place,
             Err(cause) => return reply.refuse(cause),
         };
+        if let (Some(node), PlacementStrategy::Hybrid) = (near, place.strategy) {
+            place.strategy = PlacementStrategy::Prefer { node };
+        }
         let id = system.next_task_id();
         let call = reply.call.clone();
         let key = {
@@ -90,23 +93,25 @@ impl Process {
 
     /// Gives the dispatch an input, and does what it says.
     pub(crate) fn drive_tasks(self: &Arc<Self>, input: Option<Input>) {
-        let mut resolved = Vec::new();
+        let mut after = After::default();
         {
             let mut table = self.tasks.table.lock();
             if let Some(input) = input {
                 table.dispatch.handle(clock::now(), input);
             }
             while let Some(output) = table.dispatch.poll_output() {
-                self.perform_task(&mut table, output, &mut resolved);
+                self.perform_task(&mut table, output, &mut after);
             }
             self.set_alarm(&mut table);
         }
+        let After { resolved, own } = after;
         for (entry, outcome) in resolved {
             resolve(entry, outcome);
         }
+        own.into_iter().for_each(|parcel| self.received(parcel));
     }
 
-    fn perform_task(self: &Arc<Self>, table: &mut Table, output: Output, resolved: &mut Vec<(Entry, Outcome)>) {
+    fn perform_task(self: &Arc<Self>, table: &mut Table, output: Output, after: &mut After) {
         match output {
             Output::AskLease { request, shape } => {
                 let (spec, avoid) = (table.specs[shape].clone(), table.avoid.clone());
@@ -120,7 +125,9 @@ impl Process {
                 }
             }
             Output::ReturnLease { lease } => self.link.tell(&ToNode::Return { lease }),
-            Output::Send { key, attempt, lease, process } => self.send_task(table, key, attempt, lease, process),
+            Output::Send { key, attempt, lease, process } => {
+                self.send_task(table, key, attempt, (lease, process), after);
+            }
             Output::CancelAttempt { key, process, .. } => {
                 let exchange = table.entries.get_mut(&key).and_then(|entry| entry.exchange.take());
                 if let Some(exchange) = exchange
@@ -131,13 +138,20 @@ impl Process {
             }
             Output::Resolve { key, outcome, .. } => {
                 if let Some(entry) = table.entries.remove(&key) {
-                    resolved.push((entry, outcome));
+                    after.resolved.push((entry, outcome));
                 }
             }
         }
     }
 
-    fn send_task(self: &Arc<Self>, table: &mut Table, key: Key, attempt: Attempt, lease: LeaseId, process: ProcessId) {
+    fn send_task(
+        self: &Arc<Self>,
+        table: &mut Table,
+        key: Key,
+        attempt: Attempt,
+        (lease, process): (LeaseId, ProcessId),
+        after: &mut After,
+    ) {
         let Some(entry) = table.entries.get_mut(&key) else { return };
         let exchange = self.exchanges.open(process, Waiting::Task { key, attempt });
         entry.exchange = Some(exchange);
@@ -164,6 +178,9 @@ impl Process {
             refs,
         };
         let parcel = Parcel { to: process, from: self.me, talk, payload: frame.args.clone() };
+        if process == self.me {
+            return after.own.push(parcel);
+        }
         if let Err(cause) = self.roads.send(&parcel) {
             self.exchanges.close(exchange, process);
             entry.last = Some(Err(CallError::NotStarted(cause)));
@@ -253,6 +270,15 @@ impl Process {
             process.drive_tasks(Some(Input::Tick));
         });
     }
+}
+
+/// What is done without the table.
+#[derive(Default)]
+struct After {
+    /// Tasks that have ended.
+    resolved: Vec<(Entry, Outcome)>,
+    /// Runs whose place is this process.
+    own: Vec<Parcel>,
 }
 
 impl Table {

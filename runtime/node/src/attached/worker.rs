@@ -1,4 +1,10 @@
 //! A process that a node started: it runs the actors and functions of its job until it is told to end.
+//!
+//! A function that runs here submits others as a driver does, by leases: so they spread over the cluster, are seen, retried
+//! and cancelled one by one, and what runs here is never more than what this worker's leases hold. Its own node is
+//! preferred, and what comes back to this very process takes no socket: there is no other fast way, because work that
+//! a node does not know of would take CPUs that it has given to others. A task that waits gives its CPUs back, so any depth
+//! of calls finds a place in the end.
 
 use std::process::exit;
 use std::sync::Arc;
@@ -6,10 +12,9 @@ use std::thread;
 use std::time::Duration;
 
 use mobula_actor::{System, SystemConfig, arbiters};
-use mobula_types::PlacementSpec;
-use mobula_types::resources::{Amount, Request, Resources};
+use mobula_types::resources::{Amount, Resources};
 use mobula_wire::PROTOCOL;
-use mobula_wire::local::Hello;
+use mobula_wire::local::{Hello, ToNode};
 
 use crate::compute::Pool;
 use crate::daemon::workers::guard::{self, Role};
@@ -69,12 +74,10 @@ async fn run(role: Role) -> i32 {
     let attached = Attached { process: process.clone(), spawns_roots_away: false };
     assert!(system.set_deliver(Arc::new(attached)).is_ok(), "a new system delivers nothing");
     host.seat.set(process.clone()).ok();
-    let road = process.clone();
-    // What a function or actor starts in turn runs beside it, unless it asks for a place of its own.
-    host.run_some_at(
-        |options| options.place(true).is_ok_and(|place| asks_for_a_place(&place)),
-        Box::new(move |frame, reply| road.submit_task(frame, reply)),
-    );
+    let (road, near) = (process.clone(), process.me.node());
+    host.run_tasks_at(Box::new(move |frame, reply| road.submit_task(frame, reply, Some(near))));
+    let link = process.clone();
+    pool.tell_waits(Box::new(move |cpus| link.link.tell(&ToNode::Waiting { cpus })));
     let cause = process.ended().await;
     tracing::debug!(%cause, "the worker ends");
     let closing = pool.clone();
@@ -82,13 +85,6 @@ async fn run(role: Role) -> i32 {
     system.stop(PATIENCE).await;
     process.leave();
     0
-}
-
-/// Whether a place asks for more than a CPU of wherever it is.
-fn asks_for_a_place(place: &PlacementSpec) -> bool {
-    let plain = PlacementSpec { request: place.request.clone(), ..PlacementSpec::default() };
-    let Request { cpus, gpus, others } = &place.request;
-    *place != plain || *cpus > Amount::ONE || *gpus > Amount::ZERO || !others.is_empty()
 }
 
 /// Actors without a CPU of their own may call functions, and those must run.

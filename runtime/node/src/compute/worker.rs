@@ -214,12 +214,14 @@ impl Blocking for Hook {
             pool.dispatch(desk);
             is_last
         };
+        let waiting = pool.waits.begin(cpus.cpus);
         let result = if is_last {
             self.help(wait)
         } else {
             wait(None);
             Ok(())
         };
+        drop(waiting);
         let mut desk = pool.desk.lock();
         desk.waiting -= 1;
         if cpus.cpus > Amount::ZERO {

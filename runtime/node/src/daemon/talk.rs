@@ -24,6 +24,7 @@ impl State {
                 self.scheduler.handle(now, scheduler::Input::TakenBack { request });
             }
             ToNode::Return { lease } => self.returned(lease),
+            ToNode::Waiting { cpus } => self.scheduler.handle(now, scheduler::Input::Waiting { process, cpus }),
             ToNode::ClaimName { request, namespace, name, actor } => {
                 let key = name_key(job, namespace, name);
                 self.ask(Purpose::Name(process, request), |ask| ToHead::Claim {
