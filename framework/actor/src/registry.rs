@@ -240,6 +240,11 @@ pub(crate) fn actor<A: Actor>() -> Option<&'static ActorEntry> {
     table().actors.get(&TypeId::of::<A>()).copied()
 }
 
+/// The name of the actor type that travels as `key`.
+pub fn actor_name(key: u64) -> Option<&'static str> {
+    table().actors_by_key.get(&key).map(|entry| entry.name)
+}
+
 /// A name that two entries have, if there is one: mail for one of them would be given to the other. Types of one name in
 /// one module can be told apart by nobody; they stand in different functions.
 pub fn name_said_twice() -> Option<&'static str> {

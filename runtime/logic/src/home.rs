@@ -217,6 +217,11 @@ impl Home {
         }
     }
 
+    /// Which life it is in, or was last.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
     /// Whether it waits for a verdict of its supervisor.
     pub fn is_parked(&self) -> bool {
         self.state == State::Parked

@@ -206,6 +206,8 @@ pub enum ClusterTalk {
     ListAsk {
         /// The request.
         ask: AskId,
+        /// Only what has this id.
+        only: Option<String>,
     },
     /// What the sender's processes hold.
     Listing {

@@ -121,6 +121,8 @@ pub enum ToNode {
         request: RequestId,
         /// Its actors and tasks.
         items: Vec<mobula_types::state::Listed>,
+        /// Which of them wait for a place, by their number in `items`, and with which request of this process.
+        requests: Vec<(u32, RequestId)>,
     },
     /// A question of the command line, answered by [`FromNode::Answer`].
     Tool {
@@ -264,6 +266,8 @@ pub enum FromNode {
     List {
         /// The request.
         request: RequestId,
+        /// Only what has this id.
+        only: Option<String>,
     },
     /// Lines that a worker of the job wrote, for the driver's terminal.
     Output {

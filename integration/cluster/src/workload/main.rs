@@ -8,6 +8,7 @@
 
 mod calls;
 mod deaths;
+mod lack;
 mod names;
 mod record;
 mod tasks;
@@ -35,6 +36,8 @@ enum Work {
     Tree(tree::Args),
     /// An actor that dies as it is told.
     Death(deaths::Args),
+    /// Tasks and an actor that wait.
+    Lack,
 }
 
 /// How much of what is always under way; nothing of a kind when it is 0.
@@ -70,6 +73,7 @@ async fn main() -> Result<()> {
         Work::Load(load) => report(load, session).await,
         Work::Tree(args) => tree::stand(args).await,
         Work::Death(args) => deaths::show(args).await,
+        Work::Lack => lack::stand().await,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mobula_cluster::cluster::Plan;
 use mobula_cluster::oracle::Holdings;
+use mobula_cluster::process::until;
 
 use crate::membership::life_of;
 use crate::{cluster, times};
@@ -15,6 +16,34 @@ const LEAVES: Duration = Duration::from_secs(32);
 
 /// Work goes on for so long between two drains.
 const BETWEEN: Duration = Duration::from_secs(1);
+
+/// A driver keeps its node, until it has ended; what it submits meanwhile runs elsewhere.
+#[test]
+fn a_driver_goes_on_while_its_node_is_drained() -> Result<()> {
+    let Some((mut cluster, _turn)) = cluster(Plan::of(3).head_apart())? else { return Ok(()) };
+    let record = cluster.folder().join("r").display().to_string();
+    let words = ["load", "--record", &record, "--tasks", "100", "--task-ms", "10", "--actors", "4", "--named"];
+    let driver = cluster.drive(1, "driver", &words)?;
+    thread::sleep(BETWEEN);
+    let (id, _) = life_of(&cluster, 1)?;
+    // Else the command line waits until the node has left, and the node for its driver.
+    cluster.ask(0, &["drain", "--no-wait", &id])?;
+    until("work to leave the node", LEAVES, || {
+        let node = cluster.status(0)?.nodes.into_iter().find(|node| node.node_id == id);
+        Ok(node.filter(|node| node.resources_free == node.resources_total))
+    })?;
+    thread::sleep(BETWEEN);
+    ensure!(cluster.node(1)?.status()?.is_none(), "a node does not leave its driver");
+    let report = driver.finish()?;
+    for (what, account) in [("tasks", &report.tasks), ("calls", &report.calls)] {
+        let ok = account.of("ok");
+        ensure!(ok == account.submitted, "{ok} of {} {what} were ok: {:?}", account.submitted, account.errors);
+    }
+    let ended = cluster.node(1)?.wait(BETWEEN * 5)?;
+    ensure!(ended.success(), "the node ended with {ended}");
+    cluster.forget_node(1);
+    Ok(())
+}
 
 /// Every node but the head's is drained and started again, one after the other. The driver and the homes of its actors
 /// are on the head's host; nothing of the job runs there.

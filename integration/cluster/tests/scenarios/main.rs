@@ -10,6 +10,7 @@ mod heads;
 mod kills;
 mod left_behind;
 mod membership;
+mod reasons;
 mod refusals;
 mod stalls;
 mod starts;

@@ -166,6 +166,30 @@ pub enum Output {
     },
 }
 
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It waits for a place.
+    Waits {
+        /// Which kind of place.
+        shape: Shape,
+        /// So many tasks wait before it for the same.
+        before: usize,
+    },
+    /// It is at a place.
+    Sent {
+        /// Which.
+        process: ProcessId,
+        /// So many that were submitted earlier are there, too.
+        before: usize,
+    },
+    /// Its last run came to nothing, and the next is due.
+    Retry {
+        /// When; or at its deadline, if that is sooner.
+        again_at: Time,
+    },
+}
+
 /// The tasks of one process.
 #[derive(Debug, Default)]
 pub struct Dispatch {
@@ -266,6 +290,33 @@ impl Dispatch {
     /// Leases held, and requests for more that have no answer.
     pub fn places(&self) -> (usize, usize) {
         (self.leases.len(), self.requests.len())
+    }
+
+    /// Which run of a task is the newest; `None` before the first.
+    pub fn attempt(&self, key: Key) -> Option<Attempt> {
+        self.tasks.get(key).and_then(|entry| entry.machine.attempt())
+    }
+
+    /// Where every task stands, those that wait for a place first, shape by shape and in order.
+    pub fn standings(&self) -> impl Iterator<Item = (Key, Standing)> {
+        let waits = |(key, id): &(Key, TaskId)| {
+            self.tasks.get(*key).is_some_and(|entry| entry.id == *id && entry.is_queued).then_some(*key)
+        };
+        let queued = self.shapes.iter().enumerate().flat_map(move |(shape, queue)| {
+            let in_order = queue.waiting.iter().filter_map(waits).enumerate();
+            in_order.map(move |(before, key)| (key, Standing::Waits { shape, before }))
+        });
+        let sent = self.leases.iter().flat_map(|(_, lease)| {
+            let mut there = lease.in_flight.clone();
+            there.sort_unstable_by_key(|key| self.tasks[*key].id);
+            let in_order = there.into_iter().enumerate();
+            in_order.map(|(before, key)| (key, Standing::Sent { process: lease.process, before }))
+        });
+        let retries = self.tasks.iter().filter(|(_, entry)| entry.at.is_none() && !entry.is_queued);
+        let retries = retries.filter_map(|(key, entry)| {
+            entry.machine.next_timeout().map(|again_at| (key, Standing::Retry { again_at }))
+        });
+        queued.chain(sent).chain(retries)
     }
 
     /// The requests for places of a shape that have no answer: what its tasks wait for is what those wait for.

@@ -239,6 +239,22 @@ fn what_is_withdrawn_recalls_all_places_of_its_process_and_counts_against_nothin
 }
 
 #[test]
+fn every_task_stands_somewhere() {
+    let mut dispatch = busy(2);
+    for seq in 2..4 {
+        dispatch.submit(at(1), id(seq), 1, TaskSpec::default());
+    }
+    let standings: Vec<_> = dispatch.standings().collect();
+    let waits = |key, before| (key, Standing::Waits { shape: 1, before });
+    let sent = |key, before| (key, Standing::Sent { process: worker(1), before });
+    assert_eq!(standings, [waits(2, 0), waits(3, 1), sent(0, 0), sent(1, 1)]);
+    dispatch.handle(at(2), Input::TurnedAway { key: 0, attempt: Attempt(1) });
+    dispatch.handle(at(2), Input::TurnedAway { key: 0, attempt: Attempt(2) });
+    let retry = dispatch.standings().find(|(key, _)| *key == 0);
+    assert!(matches!(retry, Some((_, Standing::Retry { again_at })) if again_at >= at(102)), "{retry:?}");
+}
+
+#[test]
 fn alarms_of_tasks_that_ended_do_not_pile_up() {
     let mut dispatch = busy(1);
     let spec = TaskSpec { deadline: Deadline::at(at(1_000_000)), ..TaskSpec::default() };

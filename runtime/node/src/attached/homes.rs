@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mobula_actor::deliver::Spawned;
 use mobula_actor::object::Pins;
+use mobula_actor::registry;
 use mobula_actor::{ChildEvent, ChildState, Control, Placement, SpawnError, SpawnFrame, clock};
 use mobula_logic::home::{self, Decides, Home, Input, Output};
+use mobula_types::state::Listed;
 use mobula_types::{
     ActorId, Culprit, Death, ErrorChain, ExitReason, Incarnation, LeaseId, NodeId, NotStarted, ProcessId, StateMachine,
     Time,
@@ -19,6 +21,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::link::Wanted;
+use super::listing::due;
 use super::process::Process;
 
 /// The actors whose home this process is and that live elsewhere.
@@ -29,6 +32,8 @@ pub(crate) struct Homes {
 
 struct Entry {
     machine: Home,
+    /// When it was spawned.
+    since: Time,
     type_name: u64,
     schema: u64,
     args: Bytes,
@@ -51,6 +56,36 @@ struct Entry {
 /// Names of nodes that an actor would rather not go back to.
 const AVOIDED_MAX: usize = 4;
 
+impl Homes {
+    /// The actors that are nowhere now, and the requests for places of those that wait for one.
+    pub(super) fn waiting(&self) -> Vec<(Listed, Option<RequestId>)> {
+        let now = clock::now();
+        let homes = self.table.lock();
+        let nowhere = homes.iter().filter(|(_, entry)| entry.machine.host().is_none());
+        let item = |(id, entry): (&ActorId, &Entry)| {
+            let of_type = || registry::actor_name(entry.type_name).map(str::to_owned);
+            let item = Listed {
+                id: id.to_string(),
+                kind: "actor".into(),
+                name: entry.options.name.clone().or_else(of_type).unwrap_or_default(),
+                state: "waiting".into(),
+                since_s: now.since(entry.since).as_secs_f64(),
+                incarnation: Some(entry.machine.incarnation().0),
+                ..Listed::default()
+            };
+            let why = match entry.machine.next_timeout() {
+                Some(at) => due("its restart", at, now),
+                None if entry.machine.is_parked() => "its supervisor decides whether it is started again".into(),
+                // Its node knows what is missing.
+                None if entry.request.is_some() => return (item, entry.request),
+                None => "its name is being claimed".into(),
+            };
+            (Listed { why: Some(why), ..item }, None)
+        };
+        nowhere.map(item).collect()
+    }
+}
+
 impl Process {
     /// Starts an actor elsewhere; its id is good at once.
     pub(crate) fn spawn_away(self: &Arc<Self>, frame: SpawnFrame) -> Result<Spawned, SpawnError> {
@@ -70,6 +105,7 @@ impl Process {
         let name = options.name.clone();
         let entry = Entry {
             machine: Home::new(decides),
+            since: clock::now(),
             type_name,
             schema,
             args,

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `process` | one attached process from its first word to its end |
 //! | `link` | what it asks of its node |
+//! | `listing` | what is here and why it waits, for lists |
 //! | `roads` | the ways of parcels to other processes |
 //! | `exchanges` | what was asked of other processes and is not answered yet |
 //! | `calls` | calls of actors that live elsewhere, with credit |
@@ -25,6 +26,7 @@ mod driver;
 mod exchanges;
 mod homes;
 mod link;
+mod listing;
 mod post;
 mod process;
 mod roads;

@@ -9,7 +9,7 @@ use mobula_actor::{Count, System, arbiters};
 use mobula_logic::home::{self, Input as HomeInput};
 use mobula_net::unix::{self, Listener, UnixError};
 use mobula_net::{Connection, Frame, Incoming};
-use mobula_types::state::{Listed, OutcomeCounters};
+use mobula_types::state::OutcomeCounters;
 use mobula_types::{
     CallError, Death, DeathCause, ErrorChain, ExitReason, NodeId, NotStarted, Outcome, ProcessId, Unknown,
 };
@@ -234,10 +234,7 @@ impl Process {
                 Some(Wanted::Home(actor)) => {
                     self.drive_home(actor, Some(HomeInput::Granted { lease, process }));
                 }
-                Some(Wanted::Tasks(request)) => {
-                    let input = mobula_logic::dispatch::Input::Granted { request, lease, process };
-                    self.drive_tasks(Some(input));
-                }
+                Some(Wanted::Tasks(request)) => self.task_place_granted(request, lease, process),
                 _ => self.link.tell(&ToNode::Return { lease }),
             },
             FromNode::NoPlace { request, missing, for_ever } => match self.link.answered(request) {
@@ -275,7 +272,10 @@ impl Process {
                     (hooks.capacity)(resources);
                 }
             }
-            FromNode::List { request } => self.link.tell(&ToNode::Listing { request, items: self.listed() }),
+            FromNode::List { request, only } => {
+                let (items, requests) = self.listed(only.as_deref());
+                self.link.tell(&ToNode::Listing { request, items, requests });
+            }
             FromNode::Output { process, is_stderr, lines } => {
                 if let Some(hooks) = self.hooks.get() {
                     (hooks.output)(process, is_stderr, lines);
@@ -413,21 +413,6 @@ impl Process {
         self.link.connection.close("the session has ended");
     }
 
-    /// What lives and waits here, for lists.
-    fn listed(&self) -> Vec<Listed> {
-        let Some(system) = self.system() else { return Vec::new() };
-        let actors = system.actors().into_iter().map(|actor| Listed {
-            id: actor.id.to_string(),
-            kind: "actor".into(),
-            name: actor.name.clone().unwrap_or_else(|| actor.type_name.to_owned()),
-            node_id: Some(self.me.node().to_string()),
-            state: format!("{:?}", actor.state).to_lowercase(),
-            incarnation: Some(actor.incarnation.0),
-            ..Listed::default()
-        });
-        actors.take(LISTED_MAX).collect()
-    }
-
     /// Takes a name for an actor.
     pub(crate) async fn claim(
         &self,
@@ -533,9 +518,6 @@ impl Drop for Reading {
         readers.changed.notify_waiters();
     }
 }
-
-/// Actors that one process lists at most: what fits in one word to its node.
-const LISTED_MAX: usize = 4_096;
 
 async fn answer<T>(receiver: oneshot::Receiver<T>) -> Option<T> {
     tokio::time::timeout(ANSWER_MAX, receiver).await.ok()?.ok()

@@ -19,6 +19,7 @@ use mobula_wire::{ExchangeId, Parcel, Talk};
 use parking_lot::Mutex;
 
 use crate::encoded::{TaskFrame, TaskReply};
+use crate::function::FunctionEntry;
 
 use super::exchanges::Waiting;
 use super::link::Wanted;
@@ -31,20 +32,23 @@ pub(crate) struct Tasks {
 }
 
 #[derive(Default)]
-struct Table {
-    dispatch: Dispatch,
-    entries: HashMap<Key, Entry>,
+pub(super) struct Table {
+    pub(super) dispatch: Dispatch,
+    pub(super) entries: HashMap<Key, Entry>,
     shapes: HashMap<PlacementSpec, Shape>,
     specs: Vec<PlacementSpec>,
-    requests: HashMap<u64, RequestId>,
+    /// The requests of the dispatch that are not answered, as the node knows them.
+    pub(super) requests: HashMap<u64, RequestId>,
     /// Nodes where tasks were lost: others are preferred.
     avoid: Vec<NodeId>,
     /// The time for which a wake-up is under way.
     alarm: Option<Time>,
 }
 
-struct Entry {
-    id: TaskId,
+pub(super) struct Entry {
+    pub(super) id: TaskId,
+    /// When it was submitted.
+    pub(super) since: Time,
     frame: TaskFrame,
     reply: TaskReply,
     /// What came of the last run.
@@ -54,6 +58,26 @@ struct Entry {
 
 /// Nodes that are avoided at once.
 const AVOIDED_MAX: usize = 4;
+
+impl Tasks {
+    /// Lets `look` see the table.
+    pub(super) fn each(&self, look: impl FnOnce(&Table)) {
+        look(&self.table.lock());
+    }
+}
+
+impl Entry {
+    /// What it is called.
+    pub(super) fn name(&self) -> String {
+        let of_function = || FunctionEntry::by_key(self.frame.function).map(|entry| entry.name().to_owned());
+        self.frame.options.name.clone().or_else(of_function).unwrap_or_default()
+    }
+
+    /// What its last run came to, if to nothing.
+    pub(super) fn cause(&self) -> Option<String> {
+        self.last.as_ref().and_then(|last| last.as_ref().err()).map(ToString::to_string)
+    }
+}
 
 impl Process {
     /// Takes a task whose arguments are encoded. It runs `near` if there is room and it does not say where.
@@ -80,8 +104,9 @@ impl Process {
                 deadline: frame.deadline,
                 seed: id.seq,
             };
-            let key = table.dispatch.submit(clock::now(), id, shape, spec);
-            table.entries.insert(key, Entry { id, frame, reply, last: None, exchange: None });
+            let now = clock::now();
+            let key = table.dispatch.submit(now, id, shape, spec);
+            table.entries.insert(key, Entry { id, since: now, frame, reply, last: None, exchange: None });
             key
         };
         self.drive_tasks(None);
@@ -239,15 +264,21 @@ impl Process {
         self.drive_tasks(Some(Input::ProcessDied { process: death.process, culprits }));
     }
 
+    pub(crate) fn task_place_granted(self: &Arc<Self>, request: u64, lease: LeaseId, process: ProcessId) {
+        self.tasks.table.lock().requests.remove(&request);
+        self.drive_tasks(Some(Input::Granted { request, lease, process }));
+    }
+
     pub(crate) fn task_place_refused(self: &Arc<Self>, request: u64, missing: &str, for_ever: bool) {
+        let mut table = self.tasks.table.lock();
+        table.requests.remove(&request);
         if for_ever {
-            let mut table = self.tasks.table.lock();
-            table.requests.remove(&request);
             for entry in table.entries.values_mut().filter(|entry| entry.exchange.is_none()) {
                 let cause = NotStarted::Unschedulable { missing: missing.to_owned() };
                 entry.last.get_or_insert(Err(CallError::NotStarted(cause)));
             }
         }
+        drop(table);
         self.drive_tasks(Some(Input::NoPlace { request, for_ever }));
     }
 

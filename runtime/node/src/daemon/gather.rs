@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mobula_logic::scheduler::RequestKey;
 use mobula_net::Connection;
 use mobula_types::state::{ClusterStatus, Listed, NodeStatus, OutcomeCounters};
 use mobula_types::{NodeId, ProcessId, Time};
@@ -34,8 +35,8 @@ pub(crate) enum Want {
     Status { connection: Connection, request: RequestId, status: Box<ClusterStatus> },
     /// Why one thing waits.
     Why { connection: Connection, request: RequestId, id: String },
-    /// All of this node, for another one.
-    Node { node: NodeId, ask: AskId },
+    /// All of this node, or the one thing with that id, for another one.
+    Node { node: NodeId, ask: AskId, only: Option<String> },
 }
 
 /// The questions that are out.
@@ -69,17 +70,22 @@ impl State {
         self.gathers.last += 1;
         let id = self.gathers.last;
         let mut waits = BTreeSet::new();
+        let only = match &want {
+            Want::Why { id, .. } => Some(id.clone()),
+            Want::Node { only, .. } => only.clone(),
+            _ => None,
+        };
         // Counters are known without asking; for all else the processes say what they hold.
         if !matches!(want, Want::Status { .. }) {
             for (number, _) in self.roster.all().filter(|(_, resident)| resident.is_attached) {
                 let process = ProcessId::new(self.node, number);
-                self.routes.tell(process, &FromNode::List { request: id });
+                self.routes.tell(process, &FromNode::List { request: id, only: only.clone() });
                 waits.insert(process);
             }
         }
         if !matches!(want, Want::Node { .. }) {
             for node in self.others() {
-                self.tell_node(node, &ClusterTalk::ListAsk { ask: id });
+                self.tell_node(node, &ClusterTalk::ListAsk { ask: id, only: only.clone() });
                 waits.insert(node.into());
             }
         }
@@ -92,13 +98,28 @@ impl State {
     }
 
     /// A process of this node has said what it holds.
-    pub(crate) fn listed(&mut self, process: ProcessId, request: RequestId, mut items: Vec<Listed>) {
-        let waits_for = self.place_reason(process);
+    pub(crate) fn listed(
+        &mut self,
+        process: ProcessId,
+        request: RequestId,
+        mut items: Vec<Listed>,
+        requests: &[(u32, RequestId)],
+    ) {
+        let now = self.clock.now();
+        for (at, number) in requests {
+            let Some(item) = items.get_mut(*at as usize) else { continue };
+            let reason = self.scheduler.why(now, RequestKey { holder: process, number: *number });
+            // Answered since the process said that it waits.
+            let reason = reason.unwrap_or_else(|| "a place for it was found just now".to_owned());
+            item.why = Some(match item.why.take() {
+                Some(before) => format!("{before}: {reason}"),
+                None => reason,
+            });
+        }
+        let job = self.roster.get(process).map(|resident| resident.job.to_string());
         for item in &mut items {
             item.node_id.get_or_insert_with(|| self.node.to_string());
-            if item.why.is_none() && item.state == "waiting" {
-                item.why.clone_from(&waits_for);
-            }
+            item.job_id = item.job_id.take().or_else(|| job.clone());
         }
         self.heard(request, process, items, None, false);
     }
@@ -178,7 +199,7 @@ impl State {
                 });
                 answer(&connection, request, found);
             }
-            Want::Node { node, ask } => {
+            Want::Node { node, ask, .. } => {
                 let mut frames: Vec<Vec<Listed>> = items.chunks(ITEMS_PER_FRAME).map(<[Listed]>::to_vec).collect();
                 let last = frames.pop().unwrap_or_default();
                 for items in frames {

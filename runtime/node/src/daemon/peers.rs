@@ -96,7 +96,7 @@ impl State {
             ClusterTalk::ProgramPart { program, total_bytes, offset, bytes } => {
                 self.program_part(node, program, total_bytes, offset, bytes);
             }
-            ClusterTalk::ListAsk { ask } => self.gather(Want::Node { node, ask }),
+            ClusterTalk::ListAsk { ask, only } => self.gather(Want::Node { node, ask, only }),
             ClusterTalk::Listing { ask, items, has_more, counters } => {
                 self.node_listed(node, ask, items, counters, has_more);
             }
@@ -146,13 +146,6 @@ impl State {
                 mesh.send(node.into(), Lane::Control, FrameKind::Cluster, body.into()).ok();
             }
         });
-    }
-
-    /// What a process's waiting requests wait for.
-    pub(crate) fn place_reason(&self, process: ProcessId) -> Option<String> {
-        let numbers = self.wishes.get(&process)?;
-        let now = self.clock.now();
-        numbers.iter().find_map(|number| self.scheduler.why(now, RequestKey { holder: process, number: *number }))
     }
 }
 

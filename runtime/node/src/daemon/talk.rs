@@ -57,7 +57,7 @@ impl State {
                     resident.counters = counters;
                 }
             }
-            ToNode::Listing { request, items } => self.listed(process, request, items),
+            ToNode::Listing { request, items, requests } => self.listed(process, request, items, &requests),
             // Only the command line asks such; and what later versions say is not understood here.
             _ => tracing::debug!(%process, "it said what this node does not act on"),
         }

@@ -1,0 +1,44 @@
+//! Tasks and an actor that wait, each for something else, until whoever started this says to finish.
+
+use std::time::Duration;
+
+use mobula::prelude::*;
+use mobula_cluster::report::{FINISH, READY};
+
+/// Longer than any test takes.
+const LONG: Duration = Duration::from_secs(600);
+
+/// Keeps a CPU.
+#[remote]
+fn keep() {
+    // It ends with its job.
+    std::thread::sleep(LONG);
+}
+
+#[remote(num_cpus = 99)]
+fn needs_many() {}
+
+struct Needy;
+
+#[actor]
+impl Needy {
+    fn new() -> Self {
+        Needy
+    }
+}
+
+/// As many as two CPUs and what is sent ahead to them do not take.
+const KEEPERS: usize = 200;
+
+pub(crate) async fn stand() -> Result<()> {
+    let keepers: Vec<_> = (0..KEEPERS).map(|_| keep::remote()).collect();
+    let many = needs_many::remote();
+    let needy = Needy::spawn().num_cpus(77.0).now()?;
+    println!("{READY}{}", std::process::id());
+    // Blocks in the read, on a thread of its own.
+    let told =
+        tokio::task::spawn_blocking(|| std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH));
+    told.await.ok();
+    drop((keepers, many, needy));
+    Ok(())
+}
