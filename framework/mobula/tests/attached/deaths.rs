@@ -10,6 +10,7 @@ use super::actors::Counter;
 
 pub(crate) const TESTS: &[Test] = &[
     ("a task that kills its worker is tried again, then told", || Box::pin(a_task_that_kills())),
+    ("a task that killed its worker runs alone", || Box::pin(a_culprit_runs_alone())),
     ("a task runs once where it may", || Box::pin(at_most_once())),
     ("an actor comes back", || Box::pin(an_actor_comes_back())),
     ("bystanders come back", || Box::pin(bystanders_come_back())),
@@ -23,6 +24,21 @@ async fn abort(key: String) -> Result<u32> {
     let runs = mobula::kv::get::<u32>(&key).await?.unwrap_or(0) + 1;
     mobula::kv::put(&key, &runs).await?;
     std::process::abort()
+}
+
+/// Ends its process the first time, and says where it runs the second time.
+#[remote]
+async fn abort_once(key: String) -> Result<u32> {
+    if mobula::kv::get::<bool>(&key).await?.is_none() {
+        mobula::kv::put(&key, &true).await?;
+        std::process::abort()
+    }
+    Ok(std::process::id())
+}
+
+#[remote]
+fn place_of_run() -> u32 {
+    std::process::id()
 }
 
 pub(crate) struct Fragile {
@@ -61,6 +77,15 @@ async fn a_task_that_kills() -> Result<()> {
     let Some(CallError::MayHaveRun(Unknown::ProcessDied { death })) = error else { panic!("{error:?}") };
     assert!(death.to_string().contains("abort"), "{death}");
     assert_eq!(mobula::kv::get::<u32>("runs").await?, Some(3), "a first run and two more");
+    Ok(())
+}
+
+async fn a_culprit_runs_alone() -> Result<()> {
+    let alone = *mobula::get(abort_once::remote("alone".to_owned())).await?;
+    let others: Vec<_> = (0..200).map(|_| place_of_run::remote()).collect();
+    for other in mobula::get(others).await? {
+        assert_ne!(*other, alone, "its second run was in a process of its own");
+    }
     Ok(())
 }
 

@@ -71,7 +71,8 @@ impl World {
     }
 
     pub(super) fn add_process(&mut self, process: ProcessId, job: JobId, start: Option<StartId>) {
-        let dispatch = self.plant(Dispatch::default(), Dispatch::with_mutant);
+        let mut dispatch = self.plant(Dispatch::default(), Dispatch::with_mutant);
+        dispatch.keep_apart(HALF, HALF_ALONE);
         let life = Process {
             job,
             start,
@@ -760,6 +761,9 @@ fn shapes() -> Vec<PlacementSpec> {
 const SHAPES: u64 = 11;
 /// No node ever has so much.
 const IMPOSSIBLE: usize = 10;
+/// Half a CPU, and the same in a process of its own.
+const HALF: usize = 1;
+const HALF_ALONE: usize = 8;
 
 /// What an actor asks for: most take nothing, so that they are in nobody's way.
 fn actor_spec(rng: &mut Rng) -> PlacementSpec {

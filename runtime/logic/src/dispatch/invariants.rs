@@ -2,7 +2,7 @@
 
 use mobula_types::StateMachine;
 
-use super::{DEPTH, Dispatch};
+use super::Dispatch;
 use crate::invariant::{Violation, ensure};
 
 /// Checks all of them.
@@ -10,10 +10,11 @@ use crate::invariant::{Violation, ensure};
 /// - DISP-1: a task leaves the table with its one outcome; one in the table waits, is in flight, or waits for its retry.
 /// - DISP-2: a task is in flight on at most one lease, and not in the queue meanwhile.
 /// - DISP-3: every lease belongs to the shape that asked for it.
-/// - DISP-4: no lease has more than [`DEPTH`] tasks in flight.
+/// - DISP-4: no lease has more tasks in flight than its shape allows: [`DEPTH`](super::DEPTH), or one.
 /// - DISP-5: what a queue counts is what is there.
 /// - DISP-6: a lease with nothing to do is known as such, to be given back in time.
 /// - DISP-7: a lease that is wanted back gets nothing more, and is kept only for what is in flight on it.
+/// - DISP-8: a task that was to blame for the death of its process runs next in a place of its own.
 ///
 /// # Errors
 ///
@@ -36,7 +37,7 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
             dispatch.tasks.get(*key).is_some_and(|entry| entry.at == Some((at, place)) && entry.shape == lease.shape)
         };
         ensure(lease.in_flight.iter().enumerate().all(is_right), "DISP-2", || format!("{id} holds {lease:?}"))?;
-        ensure(count <= DEPTH, "DISP-4", || format!("{id} has {count} tasks"))?;
+        ensure(count <= dispatch.shapes[lease.shape].depth, "DISP-4", || format!("{id} has {count} tasks"))?;
         let is_idle = dispatch.idle.contains(&(lease.idle_since, at));
         ensure(is_idle == (count == 0 && !lease.is_recalled), "DISP-6", || {
             format!("{id} has {count} tasks, idle: {is_idle}")

@@ -12,6 +12,9 @@
 //! for the next task. The machine asks for as many leases as it has tasks, a few at a time, and gives back what has been
 //! idle for [`IDLE_MAX`].
 //!
+//! A task that was to blame for the death of its process runs the next time in a place of its own, if the driver has said
+//! which shape that is ([`Dispatch::keep_apart`]).
+//!
 //! A place may be *recalled*, because its node is to leave: nothing more is sent there, what has not begun there comes
 //! back, and the lease is given back when the rest has ended.
 //!
@@ -220,8 +223,12 @@ struct Entry {
     is_queued: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Queue {
+    /// Tasks that may be in flight on one lease.
+    depth: usize,
+    /// Where its tasks run after they were to blame for a death.
+    alone: Option<Shape>,
     /// Tasks that wait for a lease; those that were resolved meanwhile are passed over.
     waiting: VecDeque<(Key, TaskId)>,
     /// How many of them wait in truth.
@@ -233,6 +240,21 @@ struct Queue {
     asked: BTreeSet<u64>,
     /// Since when it has requests and nothing to do.
     unwanted_since: Option<Time>,
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            depth: DEPTH,
+            alone: None,
+            waiting: VecDeque::new(),
+            waits: 0,
+            in_flight: 0,
+            leases: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            unwanted_since: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -258,9 +280,7 @@ impl Dispatch {
 
     /// Takes a task whose arguments are there; its key stands for it until it is resolved.
     pub fn submit(&mut self, now: Time, id: TaskId, shape: Shape, spec: TaskSpec) -> Key {
-        if self.shapes.len() <= shape {
-            self.shapes.resize_with(shape + 1, Queue::default);
-        }
+        self.know(shape);
         let machine = Task::new(spec);
         #[cfg(feature = "mutants")]
         let machine = self.planted.mutant().into_iter().fold(machine, Task::with_mutant);
@@ -270,6 +290,20 @@ impl Dispatch {
         self.pump(now, shape);
         self.debug_check();
         key
+    }
+
+    /// Says that tasks of `shape` run in places of the shape `alone` once they were to blame for the death of a process: in
+    /// those only one task is at a time, so that it takes nobody with it.
+    pub fn keep_apart(&mut self, shape: Shape, alone: Shape) {
+        self.know(shape.max(alone));
+        self.shapes[shape].alone = Some(alone);
+        self.shapes[alone].depth = 1;
+    }
+
+    fn know(&mut self, shape: Shape) {
+        if self.shapes.len() <= shape {
+            self.shapes.resize_with(shape + 1, Queue::default);
+        }
     }
 
     /// Tasks that have no outcome yet.
@@ -435,7 +469,7 @@ impl Dispatch {
 
     /// Sends what may be sent, and asks for more leases if there is more to do than those hold.
     fn pump(&mut self, now: Time, shape: Shape) {
-        let depth = DEPTH + usize::from(self.planted.is(Mutant::DepthOffByOne));
+        let depth = self.shapes[shape].depth + usize::from(self.planted.is(Mutant::DepthOffByOne));
         while self.shapes[shape].waits > 0 {
             // DISP-4: the place with the fewest takes the next, if it has room at all.
             let least = self.shapes[shape].leases.first().copied();
@@ -570,9 +604,14 @@ impl Dispatch {
             return;
         }
         for key in lost {
-            let entry = &self.tasks[key];
+            let entry = &mut self.tasks[key];
             let Some(attempt) = entry.machine.attempt() else { continue };
-            let culprit = culprits.is_none_or(|culprits| culprits.contains(&entry.id));
+            let is_named = culprits.is_some_and(|culprits| culprits.contains(&entry.id));
+            if let Some(alone) = self.shapes[entry.shape].alone.filter(|_| is_named) {
+                // DISP-8: it is nowhere now, so it may change its queue.
+                entry.shape = alone;
+            }
+            let culprit = culprits.is_none() || is_named;
             self.settle(now, key, task::Input::SystemFailed { attempt, culprit });
         }
         shapes.into_iter().for_each(|shape| self.pump(now, shape));

@@ -239,6 +239,30 @@ fn what_is_withdrawn_recalls_all_places_of_its_process_and_counts_against_nothin
 }
 
 #[test]
+fn a_culprit_runs_alone_the_next_time_and_a_bystander_does_not() {
+    let mut dispatch = busy(3);
+    dispatch.keep_apart(0, 1);
+    dispatch.handle(at(1), Input::ProcessDied { process: worker(1), culprits: Some(vec![id(0), id(2)]) });
+    let asked = |said: &[Output], of| {
+        let of_shape = |output: &Output| match output {
+            Output::AskLease { request, shape } if *shape == of => Some(*request),
+            _ => None,
+        };
+        said.iter().find_map(of_shape)
+    };
+    let said = outputs(&mut dispatch);
+    let (shared, own) = (asked(&said, 0).unwrap_or(2), asked(&said, 1).expect("a place of its own is asked for"));
+    dispatch.handle(at(1), Input::Granted { request: shared, lease: LeaseId(2), process: worker(2) });
+    assert!(outputs(&mut dispatch).contains(&send(1, 2, 2, 2)), "DISP-8");
+    dispatch.handle(at(1), Input::Granted { request: own, lease: LeaseId(3), process: worker(3) });
+    let said = outputs(&mut dispatch);
+    let sent = said.iter().filter(|output| matches!(output, Output::Send { .. })).count();
+    assert!(said.contains(&send(0, 2, 3, 3)) && sent == 1, "one at a time: {said:?}");
+    dispatch.handle(at(2), Input::Finished { key: 0, attempt: Attempt(2), end: End::Ok });
+    assert!(outputs(&mut dispatch).contains(&send(2, 2, 3, 3)));
+}
+
+#[test]
 fn every_task_stands_somewhere() {
     let mut dispatch = busy(2);
     for seq in 2..4 {

@@ -72,12 +72,13 @@ impl Driver {
         let host = Host::new(pool.clone(), QueueBounds::default());
         assert!(system.set_extension(host.clone()), "a new system has no extension");
         let hooks = Hooks { capacity: Box::new(|_| {}), output: Box::new(print_lines) };
-        let process = joined.begin(&system, hooks);
+        let process = joined.process.clone();
         let attached = Attached { process: process.clone(), spawns_roots_away: true };
         assert!(system.set_deliver(Arc::new(attached)).is_ok(), "a new system delivers nothing");
         host.seat.set(process.clone()).ok();
         let road = process.clone();
         host.run_tasks_at(Box::new(move |frame, reply| road.submit_task(frame, reply, None)));
+        joined.begin(&system, hooks);
         Ok(Self { system, process, pool, job, patience: *patience })
     }
 

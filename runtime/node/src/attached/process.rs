@@ -127,15 +127,14 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
 
 impl Joined {
     /// Begins to listen, in the name of `system`.
-    pub(crate) fn begin(self, system: &Arc<System>, hooks: Hooks) -> Arc<Process> {
+    pub(crate) fn begin(self, system: &Arc<System>, hooks: Hooks) {
         let Self { process, incoming, listener, .. } = self;
         process.system.set(Arc::downgrade(system)).ok();
         process.hooks.set(hooks).ok();
         let runtime = arbiters::runtime();
         runtime.spawn(process.clone().read_node(incoming));
         runtime.spawn(process.clone().take_peers(listener));
-        runtime.spawn(process.clone().count());
-        process
+        runtime.spawn(process.count());
     }
 }
 

@@ -313,13 +313,22 @@ struct After {
 }
 
 impl Table {
+    fn add(&mut self, place: PlacementSpec) -> Shape {
+        let shape = self.specs.len();
+        self.specs.push(place.clone());
+        self.shapes.insert(place, shape);
+        shape
+    }
+
     fn shape(&mut self, place: PlacementSpec) -> Shape {
         match self.shapes.get(&place) {
             Some(shape) => *shape,
             None => {
-                let shape = self.specs.len();
-                self.specs.push(place.clone());
-                self.shapes.insert(place, shape);
+                let alone = PlacementSpec { isolated: true, ..place.clone() };
+                let shape = self.add(place);
+                let alone = self.shapes.get(&alone).copied().unwrap_or_else(|| self.add(alone));
+                // What has taken a process down with it runs again in one of its own (design.md §2).
+                self.dispatch.keep_apart(shape, alone);
                 shape
             }
         }

@@ -70,7 +70,8 @@ async fn run(role: Role) -> i32 {
         capacity: Box::new(move |resources| room.resize(&at_least_one_cpu(resources))),
         output: Box::new(|_, _, _| {}),
     };
-    let process = joined.begin(&system, hooks);
+    // Before the first word is read: what comes may run at once, and must find all of this.
+    let process = joined.process.clone();
     let attached = Attached { process: process.clone(), spawns_roots_away: false };
     assert!(system.set_deliver(Arc::new(attached)).is_ok(), "a new system delivers nothing");
     host.seat.set(process.clone()).ok();
@@ -78,6 +79,7 @@ async fn run(role: Role) -> i32 {
     host.run_tasks_at(Box::new(move |frame, reply| road.submit_task(frame, reply, Some(near))));
     let link = process.clone();
     pool.tell_waits(Box::new(move |cpus| link.link.tell(&ToNode::Waiting { cpus })));
+    joined.begin(&system, hooks);
     let cause = process.ended().await;
     tracing::debug!(%cause, "the worker ends");
     let closing = pool.clone();

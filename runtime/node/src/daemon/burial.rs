@@ -50,7 +50,6 @@ impl State {
         self.routes.bury(&death);
         super::gather::add(&mut self.past_counters, &resident.counters);
         self.gathers_without(process);
-        self.wishes.remove(&process);
         self.cluster.held.retain(|_, held| held.actor.process != process);
         self.tell_of_death(job, &death);
         self.tell_nodes(&ClusterTalk::Died { job, death: death.clone() });

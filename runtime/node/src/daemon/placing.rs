@@ -28,7 +28,6 @@ impl State {
                 }
                 Output::Grant { request: RequestKey { holder, number }, lease, process } => {
                     if holder.node() == self.node {
-                        self.granted_or_not(holder, number);
                         self.routes.tell(holder, &FromNode::Granted { request: number, lease, process });
                     } else {
                         self.tell_node(holder.node(), &ClusterTalk::Granted { holder, number, lease, process });
@@ -42,7 +41,6 @@ impl State {
                 }
                 Output::Refuse { request: RequestKey { holder, number }, why } => {
                     if holder.node() == self.node {
-                        self.granted_or_not(holder, number);
                         let for_ever = why.is_for_ever();
                         let said = FromNode::NoPlace { request: number, missing: why.to_string(), for_ever };
                         self.routes.tell(holder, &said);

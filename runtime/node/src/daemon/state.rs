@@ -88,8 +88,6 @@ pub(crate) struct State {
     /// Who asked for logs of other nodes.
     pub(crate) logs_asked: BTreeMap<u64, (Connection, RequestId)>,
     pub(crate) logs_count: u64,
-    /// Requests for places that processes of this node have open.
-    pub(crate) wishes: BTreeMap<ProcessId, BTreeSet<RequestId>>,
     /// Until when what runs here may finish, when this node is to leave.
     pub(crate) leaves_at: Option<Time>,
     /// It has been told to end.
@@ -151,7 +149,6 @@ impl State {
             gathers: Gathers::default(),
             logs_asked: BTreeMap::new(),
             logs_count: 0,
-            wishes: BTreeMap::new(),
             leaves_at: None,
             is_ending: false,
             past_counters: OutcomeCounters::default(),

@@ -14,12 +14,10 @@ impl State {
         let now = self.clock.now();
         match said {
             ToNode::Lease { request, spec, avoid } => {
-                self.wishes.entry(process).or_default().insert(request);
                 let request = RequestKey { holder: process, number: request };
                 self.scheduler.handle(now, scheduler::Input::Asked(Wanted { request, job, spec, avoid }));
             }
             ToNode::TakeBack { request } => {
-                self.granted_or_not(process, request);
                 let request = RequestKey { holder: process, number: request };
                 self.scheduler.handle(now, scheduler::Input::TakenBack { request });
             }
@@ -60,16 +58,6 @@ impl State {
             ToNode::Listing { request, items, requests } => self.listed(process, request, items, &requests),
             // Only the command line asks such; and what later versions say is not understood here.
             _ => tracing::debug!(%process, "it said what this node does not act on"),
-        }
-    }
-
-    /// A request for a place is answered, or not wanted any more.
-    pub(crate) fn granted_or_not(&mut self, process: ProcessId, request: RequestId) {
-        if let Some(wishes) = self.wishes.get_mut(&process) {
-            wishes.remove(&request);
-            if wishes.is_empty() {
-                self.wishes.remove(&process);
-            }
         }
     }
 
