@@ -11,6 +11,7 @@
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`directory`] | who has a name, when it may be granted again (G7); jobs, their values, join tokens |
 //! | [`head`] | membership and directory behind one door, whose words leave after their records are synced (G12) |
+//! | [`intake`] | which large payload is pulled next, and what waits behind it (G3) |
 //! | [`lease`] | until when a node's named actors may act, and when it fences itself (G7, G13) |
 //! | [`ledger`] | whether an amount of resources is free |
 //! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
@@ -28,6 +29,7 @@ pub mod directory;
 pub mod dispatch;
 pub mod head;
 pub mod home;
+pub mod intake;
 pub mod invariant;
 pub mod lease;
 pub mod ledger;
@@ -46,6 +48,7 @@ pub use directory::Directory;
 pub use dispatch::Dispatch;
 pub use head::Head;
 pub use home::Home;
+pub use intake::Intake;
 pub use invariant::Violation;
 pub use lease::Lease;
 pub use membership::Membership;

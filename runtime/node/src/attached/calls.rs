@@ -28,6 +28,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::process::Process;
 
 /// Calls on their way to one actor: what its mailbox holds by default.
@@ -223,7 +224,7 @@ impl Process {
         self.keep_for_others(pins.hand_to(to));
         let talk = Talk::Call { exchange, wants_reply, wants_entered, header: frame.header, refs: frame.refs };
         let parcel = Parcel { to, from: self.me, talk, payload: frame.payload };
-        if let Err(cause) = self.roads.send(&parcel) {
+        if let Err(cause) = self.post(parcel) {
             if let Some(Waiting::Call { reply, entered }) = self.exchanges.close(exchange, to) {
                 refuse(reply, cause.clone());
                 if let Some(entered) = entered {
@@ -243,7 +244,7 @@ impl Process {
     pub(crate) fn send_control(self: &Arc<Self>, to: ProcessId, actor: ActorId, control: &Control) {
         match mobula_wire::encode(control) {
             Ok(payload) => {
-                self.send(&Parcel { to, from: self.me, talk: Talk::Control { to: actor }, payload: payload.into() });
+                self.send(Parcel { to, from: self.me, talk: Talk::Control { to: actor }, payload: payload.into() });
             }
             Err(error) => tracing::warn!(%actor, %error, "a control message cannot be encoded"),
         }
@@ -427,6 +428,7 @@ impl Wake for GivenUp {
     fn wake(self: Arc<Self>) {
         let given_up = self.process.exchanges.close(self.exchange, self.to);
         if given_up.is_some() {
+            self.process.not_wanted(self.to, ours(self.exchange));
             self.process.say(self.to, Talk::Cancel { exchange: self.exchange });
         }
     }

@@ -248,7 +248,7 @@ impl Process {
             options: wire,
             refs,
         };
-        self.send(&Parcel { to: process, from: self.me, talk, payload: entry.args.clone() });
+        self.send(Parcel { to: process, from: self.me, talk, payload: entry.args.clone() });
     }
 
     /// What is done without the table: others' tables are taken meanwhile.

@@ -24,6 +24,7 @@ use crate::options::TaskOptions;
 
 use super::calls::{BYTES_MAX, CALLS_MAX};
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::process::Process;
 
 /// Items of a stream on their way, as in one process.
@@ -61,12 +62,9 @@ struct Served {
 }
 
 impl Process {
-    /// Acts on a parcel of another process.
-    pub(crate) fn received(self: &Arc<Self>, parcel: Parcel) {
-        let Parcel { to, from, talk, payload } = parcel;
-        if to != self.me {
-            return tracing::warn!(%to, %from, "a parcel for another process came here");
-        }
+    /// Acts on a parcel of another process, whose payload is there.
+    pub(crate) fn act(self: &Arc<Self>, parcel: Parcel) {
+        let Parcel { to: _, from, talk, payload } = parcel;
         match talk {
             Talk::Call { exchange, wants_reply, wants_entered, header, refs } => {
                 let wants = Wants { exchange, reply: wants_reply, entered: wants_entered };
@@ -168,7 +166,7 @@ impl Process {
         }
     }
 
-    fn received_pins(&self, from: ProcessId, refs: &[mobula_types::ObjectId]) -> Pins {
+    pub(crate) fn received_pins(&self, from: ProcessId, refs: &[mobula_types::ObjectId]) -> Pins {
         match self.system() {
             Some(system) if !refs.is_empty() => Pins::received(&system, from, refs),
             _ => Pins::default(),
@@ -208,7 +206,7 @@ impl Process {
     }
 
     /// Notes that a call has gone to its mailbox, and tells its sender of many at once.
-    fn credit(self: &Arc<Self>, to: ProcessId, actor: ActorId, bytes: u64) {
+    pub(crate) fn credit(self: &Arc<Self>, to: ProcessId, actor: ActorId, bytes: u64) {
         let due = {
             let mut credit = self.serving.credit.lock();
             let owed = credit.entry((to, actor)).or_default();
@@ -342,9 +340,12 @@ impl Process {
         if to == self.me {
             return self.received(reply);
         }
-        if let Err(cause) = self.roads.send(&reply) {
-            // Too large, most likely: whoever waits is told so instead.
-            let result = Err(CallError::MayHaveRun(Unknown::Codec { message: cause.to_string() }));
+        if let Err(cause) = self.post(reply) {
+            // Whoever waits is told so instead.
+            let result = Err(CallError::MayHaveRun(match cause {
+                mobula_types::NotStarted::TooLarge { bytes, max } => Unknown::TooLarge { bytes, max },
+                cause => Unknown::Codec { message: cause.to_string() },
+            }));
             self.say(to, Talk::Reply { exchange, result });
         }
     }
@@ -364,7 +365,7 @@ impl Process {
                 Some(EncodedItem::Item(payload, pins)) => {
                     let refs = pins.ids();
                     self.keep_for_others(pins.hand_to(to));
-                    self.send(&Parcel { to, from: self.me, talk: Talk::Item { exchange, refs }, payload });
+                    self.send(Parcel { to, from: self.me, talk: Talk::Item { exchange, refs }, payload });
                 }
                 Some(EncodedItem::Failed(error)) => break Some(error.widen()),
                 Some(EncodedItem::End) => break None,
@@ -375,7 +376,7 @@ impl Process {
         self.say(to, Talk::StreamEnd { exchange, error });
     }
 
-    fn replied(
+    pub(crate) fn replied(
         self: &Arc<Self>,
         from: ProcessId,
         exchange: ExchangeId,
@@ -440,10 +441,19 @@ impl Process {
                 }
             }
             if process.exchanges.close(exchange, from).is_some() {
+                process.not_wanted(from, ours(exchange));
                 process.say(from, Talk::Cancel { exchange });
             }
         });
         receiver
+    }
+
+    /// An item of a stream is lost: what follows it is not read either.
+    pub(crate) fn stream_broke(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId) {
+        if let Some(Waiting::Stream { items }) = self.exchanges.close(exchange, from) {
+            items.send(EncodedItem::Failed(CallError::MayHaveRun(Unknown::NoReply))).ok();
+            self.say(from, Talk::Cancel { exchange });
+        }
     }
 
     /// Holds references that belong to neither end of a message until its receiver has told their owners of itself.

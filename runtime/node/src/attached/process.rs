@@ -22,6 +22,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
 use super::homes::Homes;
+use super::large::Large;
 use super::link::{Link, Wanted};
 use super::post::Serving;
 use super::roads::Roads;
@@ -47,6 +48,7 @@ pub(crate) struct Process {
     pub(crate) homes: Homes,
     pub(crate) tasks: Tasks,
     pub(crate) serving: Serving,
+    pub(crate) large: Large,
     graves: Mutex<Graves>,
     readers: Readers,
     /// Where its node listens.
@@ -116,6 +118,7 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
         homes: Homes::default(),
         tasks: Tasks::default(),
         serving: Serving::default(),
+        large: Large::new(me),
         graves: Mutex::default(),
         readers: Readers::default(),
         socket: socket.to_owned(),
@@ -160,14 +163,15 @@ impl Process {
 
     /// Says something that has no payload and no answer.
     pub(crate) fn say(self: &Arc<Self>, to: ProcessId, talk: Talk) {
-        self.send(&Parcel { to, from: self.me, talk, payload: bytes::Bytes::new() });
+        self.send(Parcel { to, from: self.me, talk, payload: bytes::Bytes::new() });
     }
 
     /// Sends a parcel whose loss is found out by its receiver or at its receiver's death. A parcel for this process itself
     /// is acted on at once.
-    pub(crate) fn send(self: &Arc<Self>, parcel: &Parcel) {
-        if let Err(cause) = self.roads.send(parcel) {
-            tracing::debug!(to = %parcel.to, %cause, "a word was not sent");
+    pub(crate) fn send(self: &Arc<Self>, parcel: Parcel) {
+        let to = parcel.to;
+        if let Err(cause) = self.post(parcel) {
+            tracing::debug!(%to, %cause, "a word was not sent");
             if let Some(system) = self.system() {
                 system.counters().add(Count::Refused);
             }
@@ -178,6 +182,7 @@ impl Process {
         while let Ok(Frame { kind, body }) = incoming.next().await {
             match kind {
                 FrameKind::Parcel => self.take_parcel(&body),
+                FrameKind::Part => self.part_came(&body, None),
                 FrameKind::Local => match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(&body) {
                     Ok(said) => self.node_said(said),
                     Err(error) => tracing::warn!(%error, "the node says what cannot be read"),
@@ -211,6 +216,10 @@ impl Process {
         let Some(from) = self.roads.greeted(&connection, &mut incoming).await else { return };
         let _reading = self.readers.enter(&self, from);
         while let Ok(Frame { kind, body }) = incoming.next().await {
+            if kind == FrameKind::Part {
+                self.part_came(&body, Some(from));
+                continue;
+            }
             match Parcel::decode(&body) {
                 Ok(parcel) if kind == FrameKind::Parcel && parcel.from == from => self.received(parcel),
                 Ok(_) => break,
@@ -344,6 +353,7 @@ impl Process {
         self.targets_died(death, is_gone);
         self.homes_died(death);
         self.serving_died(is_gone);
+        self.large_died(death.process, is_gone);
         if let Some(system) = self.system() {
             system.holders_gone(is_gone);
             let reason = ExitReason::SupervisorDied(boxed());

@@ -22,6 +22,7 @@ use crate::encoded::{TaskFrame, TaskReply};
 use crate::function::FunctionEntry;
 
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::link::Wanted;
 use super::process::Process;
 
@@ -158,6 +159,7 @@ impl Process {
                 if let Some(exchange) = exchange
                     && self.exchanges.close(exchange, process).is_some()
                 {
+                    self.not_wanted(process, ours(exchange));
                     self.say(process, Talk::Cancel { exchange });
                 }
             }
@@ -206,7 +208,7 @@ impl Process {
         if process == self.me {
             return after.own.push(parcel);
         }
-        if let Err(cause) = self.roads.send(&parcel) {
+        if let Err(cause) = self.post(parcel) {
             self.exchanges.close(exchange, process);
             entry.last = Some(Err(CallError::NotStarted(cause)));
             table.dispatch.handle(clock::now(), Input::TurnedAway { key, attempt });

@@ -27,6 +27,9 @@ use super::process::{self, Hooks};
 /// How long actors and functions may take to end with the worker; its node ends it after a second.
 const PATIENCE: Duration = Duration::from_millis(800);
 
+/// How long what was said last may take to be fetched; nearly always nothing is left, and the node does not wait longer.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
+
 /// The exit code of a worker that could not begin.
 const NOT_BEGUN: i32 = 70;
 
@@ -85,6 +88,8 @@ async fn run(role: Role) -> i32 {
     let closing = pool.clone();
     tokio::task::spawn_blocking(move || closing.close(PATIENCE)).await.ok();
     system.stop(PATIENCE).await;
+    // An answer that is promised and not fetched would be lost with this process.
+    process.large.fetched(LAST_WORDS_MAX).await;
     process.leave();
     0
 }
