@@ -479,10 +479,10 @@ trait Exported: Send + Sync {
 impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
     fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>> {
         Box::pin(async move {
+            let max = self.system.value_bytes_max();
             let value = ObjectRef { cell: self }.get().await?;
-            let (bytes, pins) = pinning(|| codec::encode(&*value));
-            let bytes =
-                bytes.map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))?;
+            let (bytes, pins) = pinning(|| codec::encode_limited(&*value, max));
+            let bytes = bytes.map_err(|error| CallError::NotStarted(error.into()))?;
             Ok(Fetched { bytes: bytes.into(), pins })
         })
     }

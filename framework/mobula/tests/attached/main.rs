@@ -5,6 +5,7 @@
 
 mod actors;
 mod deaths;
+mod large;
 mod nesting;
 mod values;
 
@@ -38,13 +39,16 @@ fn main() -> ExitCode {
     let passed = runtime.block_on(async {
         let (head, other) = nodes(&folder).await;
         let address = head.socket().display().to_string();
-        let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(nesting::TESTS).chain(values::TESTS);
+        let plain = Config::default().address(&address);
+        let small = plain.clone().value_bytes_max(large::SMALL_MAX);
+        let tests = [actors::TESTS, deaths::TESTS, nesting::TESTS, values::TESTS, large::TESTS].concat();
+        let tests = tests.into_iter().map(|test| (test, &plain));
+        let tests = tests.chain(large::SMALL_TESTS.iter().map(|test| (*test, &small)));
         let mut passed = 0;
-        for (name, test) in
-            tests.filter(|(name, _)| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())))
-        {
+        let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+        for ((name, test), config) in tests.filter(|((name, _), _)| is_wanted(name)) {
             let began = Instant::now();
-            let session = mobula::init_with(Config::default().address(&address)).await.expect("a driver attaches");
+            let session = mobula::init_with(config.clone()).await.expect("a driver attaches");
             tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
             settled(&session, name).await;
             session.stop().await;

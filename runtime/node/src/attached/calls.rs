@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use mobula_actor::deliver::{EncodedReply, Outgoing, refuse};
 use mobula_actor::{Control, Down};
-use mobula_types::{ActorId, Death, ExitReason, Incarnation, NotStarted, ProcessId};
+use mobula_types::{ActorId, CallError, Death, ExitReason, Incarnation, NotStarted, ProcessId};
 use mobula_wire::{ExchangeId, Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -33,8 +33,12 @@ use super::process::Process;
 
 /// Calls on their way to one actor: what its mailbox holds by default.
 pub(crate) const CALLS_MAX: u32 = 1024;
-/// Bytes of calls on their way to one actor; a larger one goes alone.
+/// Bytes of calls on their way to one actor; a larger one goes behind a quarter of that at most.
 pub(crate) const BYTES_MAX: u64 = 16 << 20;
+/// Credit for calls is given back when a quarter of it is used: a word for each would cost as much as the call.
+pub(crate) const CREDIT_CALLS: u32 = CALLS_MAX / 4;
+pub(crate) const CREDIT_BYTES: u64 = BYTES_MAX / 4;
+
 /// Mail that may be held for one actor by senders that do not wait.
 const HELD_MAX: usize = 65_536;
 /// A home that names a place which is gone is asked again after this time; nodes hear of deaths within milliseconds.
@@ -96,7 +100,9 @@ impl Mail {
 
 impl Target {
     fn has_credit(&self, bytes: u64) -> bool {
-        self.calls == 0 || (self.calls < CALLS_MAX && self.bytes + bytes <= BYTES_MAX)
+        // So little may have gone to the mailbox long ago: it is told of in larger pieces.
+        let may_be_through = self.calls < CREDIT_CALLS && self.bytes < CREDIT_BYTES;
+        may_be_through || (self.calls < CALLS_MAX && self.bytes + bytes <= BYTES_MAX)
     }
 
     fn is_idle(&self) -> bool {
@@ -427,7 +433,10 @@ struct GivenUp {
 impl Wake for GivenUp {
     fn wake(self: Arc<Self>) {
         let given_up = self.process.exchanges.close(self.exchange, self.to);
-        if given_up.is_some() {
+        if let Some(given_up) = given_up {
+            if let Waiting::Call { reply: Some(reply), .. } = given_up {
+                (reply.answer)(Err(CallError::Cancelled));
+            }
             self.process.not_wanted(self.to, ours(self.exchange));
             self.process.say(self.to, Talk::Cancel { exchange: self.exchange });
         }

@@ -22,7 +22,7 @@ use crate::host::Host;
 use crate::linked::Linked;
 use crate::options::TaskOptions;
 
-use super::calls::{BYTES_MAX, CALLS_MAX};
+use super::calls::{CREDIT_BYTES, CREDIT_CALLS};
 use super::exchanges::Waiting;
 use super::large::ours;
 use super::process::Process;
@@ -31,10 +31,6 @@ use super::process::Process;
 const STREAM_ITEMS_MAX: usize = mobula_actor::stream::ITEMS_MAX;
 /// Credit is given back in pieces of this many items.
 const STREAM_CREDIT_ITEMS: u32 = STREAM_ITEMS_MAX as u32 / 4;
-
-/// Credit for calls is given back when a quarter of it is used: a word for each would cost as much as the call.
-const CREDIT_CALLS: u32 = CALLS_MAX / 4;
-const CREDIT_BYTES: u64 = BYTES_MAX / 4;
 
 /// References in a message that belong to others are held so much longer than its receiver needs to tell their owners.
 const OTHERS_HELD: Duration = Duration::from_millis(500);
@@ -230,11 +226,13 @@ impl Process {
         let call = self.serve(from, exchange, None);
         let process = self.clone();
         let answer = Box::new(move |answer: Result<Payload, GetError>| process.answer(from, exchange, answer));
-        let reply = TaskReply { answer, call };
+        let system = self.system();
+        let value_bytes_max = system.as_ref().map_or(0, |system| system.value_bytes_max());
+        let reply = TaskReply { answer, call, value_bytes_max };
         if self.serving.is_draining.load(Ordering::Acquire) {
             return reply.refuse(NotStarted::Drained);
         }
-        match self.system() {
+        match system {
             Some(system) => encoded::receive(&system, frame, reply),
             None => reply.refuse(NotStarted::NoSession),
         }

@@ -13,6 +13,7 @@ mod decoder;
 use std::fmt;
 
 use bincode::enc::write::Writer;
+use mobula_types::{NotStarted, Unknown};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -137,6 +138,24 @@ pub enum EncodeError {
         /// What its `Serialize` said.
         message: String,
     },
+}
+
+impl From<EncodeError> for NotStarted {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
+            EncodeError::Value { .. } => Self::Codec { message: error.to_string() },
+        }
+    }
+}
+
+impl From<EncodeError> for Unknown {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
+            EncodeError::Value { .. } => Self::Codec { message: error.to_string() },
+        }
+    }
 }
 
 /// Why bytes are not a value of the wanted type.
