@@ -215,6 +215,31 @@ pub enum Talk {
         /// Which objects.
         objects: Vec<ObjectId>,
     },
+    /// A message that names objects which belong to neither end. Its sender holds them until the receiver says that their
+    /// owners count it, by [`Counts`](Self::Counts).
+    Counted {
+        /// The message's number, of the sender's.
+        number: u64,
+        /// The message.
+        talk: Box<Talk>,
+    },
+    /// Like [`Hold`](Self::Hold), and the owner says when it has done so.
+    HoldFor {
+        /// What it says then.
+        receipt: u64,
+        /// Which objects.
+        objects: Vec<ObjectId>,
+    },
+    /// The owner has counted what it was asked to.
+    Held {
+        /// What it was asked with.
+        receipt: u64,
+    },
+    /// What the receiver's messages name is counted for the sender of this.
+    Counts {
+        /// Which messages.
+        numbers: Vec<u64>,
+    },
     /// A message whose payload does not fit into it and is asked for by [`Pull`](Self::Pull).
     Large {
         /// Which transfer brings it.
@@ -248,7 +273,7 @@ impl Talk {
                 refs
             }
             Self::Reply { result: Ok(ReplyHead::Value { refs }), .. } => refs,
-            Self::Large { talk, .. } => talk.refs(),
+            Self::Large { talk, .. } | Self::Counted { talk, .. } => talk.refs(),
             _ => &[],
         }
     }

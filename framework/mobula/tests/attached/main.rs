@@ -7,6 +7,7 @@ mod actors;
 mod deaths;
 mod large;
 mod nesting;
+mod refs;
 mod values;
 
 use std::process::ExitCode;
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
         let address = head.socket().display().to_string();
         let plain = Config::default().address(&address);
         let small = plain.clone().value_bytes_max(large::SMALL_MAX);
-        let tests = [actors::TESTS, deaths::TESTS, nesting::TESTS, values::TESTS, large::TESTS].concat();
+        let tests = [actors::TESTS, deaths::TESTS, nesting::TESTS, values::TESTS, refs::TESTS, large::TESTS].concat();
         let tests = tests.into_iter().map(|test| (test, &plain));
         let tests = tests.chain(large::SMALL_TESTS.iter().map(|test| (*test, &small)));
         let mut passed = 0;

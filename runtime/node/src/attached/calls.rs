@@ -227,10 +227,9 @@ impl Process {
         } else {
             self.exchanges.number()
         };
-        self.keep_for_others(pins.hand_to(to));
         let talk = Talk::Call { exchange, wants_reply, wants_entered, header: frame.header, refs: frame.refs };
         let parcel = Parcel { to, from: self.me, talk, payload: frame.payload };
-        if let Err(cause) = self.post(parcel) {
+        if let Err(cause) = self.post(parcel, pins) {
             if let Some(Waiting::Call { reply, entered }) = self.exchanges.close(exchange, to) {
                 refuse(reply, cause.clone());
                 if let Some(entered) = entered {

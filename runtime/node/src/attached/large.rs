@@ -161,7 +161,7 @@ impl Process {
     /// # Errors
     ///
     /// Why it was not taken.
-    pub(crate) fn post(self: &Arc<Self>, parcel: Parcel) -> Result<(), NotStarted> {
+    pub(crate) fn post_large(self: &Arc<Self>, parcel: Parcel) -> Result<(), NotStarted> {
         if parcel.payload.len() <= INLINE_BYTES_MAX {
             return self.roads.send(&parcel);
         }
@@ -178,22 +178,33 @@ impl Process {
 
     /// A parcel has come: it is acted on at once, or in its turn.
     pub(crate) fn received(self: &Arc<Self>, parcel: Parcel) {
-        let Parcel { to, from, .. } = parcel;
+        let Parcel { to, from, talk, payload } = parcel;
         if to != self.me {
             return tracing::warn!(%to, %from, "a parcel for another process came here");
         }
-        match parcel.talk {
-            Talk::Large { transfer, bytes, talk } => {
-                let parcel = Parcel { talk: *talk, ..parcel };
+        let (large, talk) = match talk {
+            Talk::Large { transfer, bytes, talk } => (Some(Announced { transfer, bytes }), *talk),
+            talk => (None, talk),
+        };
+        let (number, talk) = match talk {
+            Talk::Counted { number, talk } => (Some(number), *talk),
+            talk => (None, talk),
+        };
+        self.refs_came(from, number, talk.refs());
+        let parcel = Parcel { to, from, talk, payload };
+        match (&parcel.talk, large) {
+            (_, Some(large)) => {
                 if self.is_answer_to_nobody(&parcel) {
-                    self.say(from, Talk::Taken { transfer });
+                    self.say(from, Talk::Taken { transfer: large.transfer });
                     return self.act(parcel);
                 }
-                self.take_in(parcel, Some(Announced { transfer, bytes }));
+                self.take_in(parcel, Some(large));
             }
-            Talk::Pull { transfer, offset, bytes } => self.serve_pull(from, Pull { transfer, offset, bytes }),
-            Talk::Taken { transfer } => self.large.taken(transfer, from),
-            Talk::Cancel { exchange } => {
+            (&Talk::Pull { transfer, offset, bytes }, None) => {
+                self.serve_pull(from, Pull { transfer, offset, bytes });
+            }
+            (&Talk::Taken { transfer }, None) => self.large.taken(transfer, from),
+            (&Talk::Cancel { exchange }, None) => {
                 if self.large.is_busy.load(Ordering::Acquire) {
                     self.drive_intake(Input::Unwanted { from, exchange: Exchange::Theirs(exchange) });
                 }

@@ -15,6 +15,7 @@
 //! | `roads` | the ways of parcels to other processes |
 //! | `exchanges` | what was asked of other processes and is not answered yet |
 //! | `calls` | calls of actors that live elsewhere, with credit |
+//! | `handoff` | references in messages, held until they have arrived |
 //! | `large` | payloads that do not fit into a message, both ways |
 //! | `homes` | the homes of actors that were spawned here and live elsewhere |
 //! | `tasks` | functions that run elsewhere |
@@ -25,6 +26,7 @@ mod calls;
 mod deliver;
 mod driver;
 mod exchanges;
+mod handoff;
 mod homes;
 mod large;
 mod link;

@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Payload};
 use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
+use mobula_logic::handoff;
 use mobula_types::{ActorId, CallError, Deadline, ExitReason, Incarnation, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
 use mobula_wire::parcel::{NotBegun, ReplyHead, SpawnWire};
@@ -31,9 +32,6 @@ use super::process::Process;
 const STREAM_ITEMS_MAX: usize = mobula_actor::stream::ITEMS_MAX;
 /// Credit is given back in pieces of this many items.
 const STREAM_CREDIT_ITEMS: u32 = STREAM_ITEMS_MAX as u32 / 4;
-
-/// References in a message that belong to others are held so much longer than its receiver needs to tell their owners.
-const OTHERS_HELD: Duration = Duration::from_millis(500);
 
 /// Between two looks whether an actor that moves still owes answers.
 const OWES_LOOK: Duration = Duration::from_millis(5);
@@ -158,6 +156,14 @@ impl Process {
                     objects.iter().for_each(|object| system.release_object(*object, from));
                 }
             }
+            Talk::HoldFor { receipt, objects } => {
+                if let Some(system) = self.system() {
+                    objects.iter().for_each(|object| system.hold_object(*object, from));
+                }
+                self.say(from, Talk::Held { receipt });
+            }
+            Talk::Held { receipt } => self.drive_handoffs(handoff::Input::Held { by: from, receipt }),
+            Talk::Counts { numbers } => self.drive_handoffs(handoff::Input::Acknowledged { by: from, numbers }),
             _ => tracing::warn!(%from, "a process says what this one does not know"),
         }
     }
@@ -313,12 +319,8 @@ impl Process {
             // Nobody has cancelled it: it ends with this process, whose death tells the caller why.
             return;
         }
-        let (result, payload) = match answer {
-            Ok(Payload::Value(bytes, pins)) => {
-                let refs = pins.ids();
-                self.keep_for_others(pins.hand_to(to));
-                (Ok(ReplyHead::Value { refs }), bytes)
-            }
+        let (result, payload, pins) = match answer {
+            Ok(Payload::Value(bytes, pins)) => (Ok(ReplyHead::Value { refs: pins.ids() }), bytes, pins),
             Ok(Payload::Stream(items)) => {
                 let room = Arc::new(Semaphore::new(STREAM_ITEMS_MAX));
                 if let Some(served) = self.serving.open.lock().get_mut(&(to, exchange)) {
@@ -331,14 +333,16 @@ impl Process {
                 });
                 return;
             }
-            Err(error) => (Err(error), Bytes::new()),
+            Err(error) => (Err(error), Bytes::new(), Pins::default()),
         };
         self.serving.open.lock().remove(&(to, exchange));
         let reply = Parcel { to, from: self.me, talk: Talk::Reply { exchange, result }, payload };
         if to == self.me {
+            let (handed, _) = pins.hand_to(to);
+            handed.sent();
             return self.received(reply);
         }
-        if let Err(cause) = self.post(reply) {
+        if let Err(cause) = self.post(reply, pins) {
             // Whoever waits is told so instead.
             let result = Err(CallError::MayHaveRun(match cause {
                 mobula_types::NotStarted::TooLarge { bytes, max } => Unknown::TooLarge { bytes, max },
@@ -361,9 +365,11 @@ impl Process {
             permit.forget();
             match items.recv().await {
                 Some(EncodedItem::Item(payload, pins)) => {
-                    let refs = pins.ids();
-                    self.keep_for_others(pins.hand_to(to));
-                    self.send(Parcel { to, from: self.me, talk: Talk::Item { exchange, refs }, payload });
+                    let talk = Talk::Item { exchange, refs: pins.ids() };
+                    if let Err(cause) = self.post(Parcel { to, from: self.me, talk, payload }, pins) {
+                        // Without it the reader would see a hole.
+                        break Some(CallError::MayHaveRun(Unknown::Codec { message: cause.to_string() }));
+                    }
                 }
                 Some(EncodedItem::Failed(error)) => break Some(error.widen()),
                 Some(EncodedItem::End) => break None,
@@ -451,16 +457,6 @@ impl Process {
         if let Some(Waiting::Stream { items }) = self.exchanges.close(exchange, from) {
             items.send(EncodedItem::Failed(CallError::MayHaveRun(Unknown::NoReply))).ok();
             self.say(from, Talk::Cancel { exchange });
-        }
-    }
-
-    /// Holds references that belong to neither end of a message until its receiver has told their owners of itself.
-    pub(crate) fn keep_for_others(&self, pins: Pins) {
-        if !pins.is_empty() {
-            mobula_actor::arbiters::runtime().spawn(async move {
-                tokio::time::sleep(OTHERS_HELD).await;
-                drop(pins);
-            });
         }
     }
 

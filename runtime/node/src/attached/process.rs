@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use mobula_actor::object::Pins;
 use mobula_actor::{Count, System, arbiters};
 use mobula_logic::home::{self, Input as HomeInput};
 use mobula_net::unix::{self, Listener, UnixError};
@@ -21,6 +22,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
+use super::handoff::Handoffs;
 use super::homes::Homes;
 use super::large::Large;
 use super::link::{Link, Wanted};
@@ -49,6 +51,7 @@ pub(crate) struct Process {
     pub(crate) tasks: Tasks,
     pub(crate) serving: Serving,
     pub(crate) large: Large,
+    pub(crate) handoffs: Handoffs,
     graves: Mutex<Graves>,
     readers: Readers,
     /// Where its node listens.
@@ -119,6 +122,7 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
         tasks: Tasks::default(),
         serving: Serving::default(),
         large: Large::new(me),
+        handoffs: Handoffs::default(),
         graves: Mutex::default(),
         readers: Readers::default(),
         socket: socket.to_owned(),
@@ -170,7 +174,7 @@ impl Process {
     /// is acted on at once.
     pub(crate) fn send(self: &Arc<Self>, parcel: Parcel) {
         let to = parcel.to;
-        if let Err(cause) = self.post(parcel) {
+        if let Err(cause) = self.post(parcel, Pins::default()) {
             tracing::debug!(%to, %cause, "a word was not sent");
             if let Some(system) = self.system() {
                 system.counters().add(Count::Refused);
@@ -354,6 +358,7 @@ impl Process {
         self.homes_died(death);
         self.serving_died(is_gone);
         self.large_died(death.process, is_gone);
+        self.drive_handoffs(mobula_logic::handoff::Input::Gone { process: death.process });
         if let Some(system) = self.system() {
             system.holders_gone(is_gone);
             let reason = ExitReason::SupervisorDied(boxed());
