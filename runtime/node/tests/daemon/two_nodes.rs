@@ -53,11 +53,11 @@ pub(crate) fn silent() {
             loop {
                 let request = speaks
                     .until(|said| match said {
-                        Said::Node(FromNode::List { request }) => Some(request),
+                        Said::Node(FromNode::List { request, .. }) => Some(request),
                         _ => None,
                     })
                     .await;
-                speaks.say(&ToNode::Listing { request, items: vec![item.clone()] });
+                speaks.say(&ToNode::Listing { request, items: vec![item.clone()], requests: Vec::new() });
             }
         };
         let (tasks, why, unknown) = tokio::select! {
