@@ -188,6 +188,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             Some(waker) => waker.clone_from(cx.waker()),
             None => *key = Some(waiters.wakers.insert(cx.waker().clone())),
         }
+        current::note_wait();
         Poll::Pending
     }
 

@@ -11,8 +11,9 @@ use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Payload};
 use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
 use mobula_logic::handoff;
-use mobula_types::{ActorId, CallError, Deadline, ExitReason, Incarnation, NotStarted, ProcessId, Unknown};
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
+use mobula_wire::local::ToNode;
 use mobula_wire::parcel::{NotBegun, ReplyHead, SpawnWire};
 use mobula_wire::{CallFrame, CodecId, ExchangeId, Parcel, Talk};
 use parking_lot::Mutex;
@@ -33,7 +34,7 @@ const STREAM_ITEMS_MAX: usize = mobula_actor::stream::ITEMS_MAX;
 /// Credit is given back in pieces of this many items.
 const STREAM_CREDIT_ITEMS: u32 = STREAM_ITEMS_MAX as u32 / 4;
 
-/// Between two looks whether an actor that moves still owes answers.
+/// Between two looks whether something is still owed to others, on a node that is to leave.
 const OWES_LOOK: Duration = Duration::from_millis(5);
 
 /// What this process does for others now.
@@ -49,8 +50,6 @@ pub(crate) struct Serving {
 
 struct Served {
     call: Arc<Linked>,
-    /// The actor that was called, of a call.
-    actor: Option<ActorId>,
     /// Room for items, of a stream.
     room: Option<Arc<Semaphore>>,
 }
@@ -119,7 +118,7 @@ impl Process {
             }
             Talk::Cancel { exchange } => {
                 let served = self.serving.open.lock().remove(&(from, exchange));
-                if let Some(Served { call, room, .. }) = served {
+                if let Some(Served { call, room }) = served {
                     mobula_actor::object::Cancellable::cancel(&*call);
                     if let Some(room) = room {
                         room.close();
@@ -180,7 +179,7 @@ impl Process {
         let (actor, bytes) = (header.target, payload.len() as u64);
         let exchange = wants.exchange;
         let reply = wants.reply.then(|| {
-            let call = self.serve(from, exchange, Some(actor));
+            let call = self.serve(from, exchange);
             let process = self.clone();
             let answer = Box::new(move |answer: Result<Payload, CallError>| {
                 process.answer(from, exchange, answer.map_err(CallError::widen));
@@ -222,14 +221,14 @@ impl Process {
         }
     }
 
-    fn serve(&self, from: ProcessId, exchange: ExchangeId, actor: Option<ActorId>) -> Arc<Linked> {
+    fn serve(&self, from: ProcessId, exchange: ExchangeId) -> Arc<Linked> {
         let call = Linked::to(None);
-        self.serving.open.lock().insert((from, exchange), Served { call: call.clone(), actor, room: None });
+        self.serving.open.lock().insert((from, exchange), Served { call: call.clone(), room: None });
         call
     }
 
     fn serve_task(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId, frame: TaskFrame) {
-        let call = self.serve(from, exchange, None);
+        let call = self.serve(from, exchange);
         let process = self.clone();
         let answer = Box::new(move |answer: Result<Payload, GetError>| process.answer(from, exchange, answer));
         let system = self.system();
@@ -245,28 +244,27 @@ impl Process {
     }
 
     /// The node is to leave: tasks of others that have not begun go back to them, and none begins any more.
-    pub(crate) fn withdraw_tasks(&self) {
+    pub(crate) fn withdraw_tasks(self: &Arc<Self>) {
         self.serving.is_draining.store(true, Ordering::Release);
         if let Some(host) = self.system().and_then(|system| Host::of(&system)) {
             host.pool().withdraw(&NotStarted::Drained);
         }
-    }
-
-    /// An actor that lived here has ended, or moves: its home is told, when all answers and streams that it still owes to
-    /// others have gone, because the process may end as soon as its last actor has moved.
-    pub(crate) fn tell_of_end(self: &Arc<Self>, actor: ActorId, incarnation: Incarnation, reason: &ExitReason) {
-        let talk = Talk::ActorEnded { actor, incarnation, reason: reason.clone() };
-        if *reason != ExitReason::Moved {
-            return self.say(actor.process, talk);
-        }
         let process = self.clone();
         mobula_actor::arbiters::runtime().spawn(async move {
-            let owes = || process.serving.open.lock().values().any(|served| served.actor == Some(actor));
-            while owes() && !process.is_ending() {
-                tokio::time::sleep(OWES_LOOK).await;
-            }
-            process.say(actor.process, talk);
+            process.owes_no_more().await;
+            process.link.tell(&ToNode::Quiet);
         });
+    }
+
+    /// Waits until no actor of others lives here any more, and no task or stream for others runs, or this process is to end.
+    async fn owes_no_more(&self) {
+        let owes = || {
+            let hosts = self.system().is_some_and(|system| !system.guests().is_empty());
+            hosts || !self.serving.open.lock().is_empty()
+        };
+        while !self.is_ending() && owes() {
+            tokio::time::sleep(OWES_LOOK).await;
+        }
     }
 
     fn serve_spawn(self: &Arc<Self>, from: ProcessId, frame: SpawnFrame) {
@@ -467,7 +465,7 @@ impl Process {
             let keys: Vec<_> = open.keys().filter(|(from, _)| is_gone(*from)).copied().collect();
             keys.iter().filter_map(|key| open.remove(key)).collect()
         };
-        for Served { call, room, .. } in gone {
+        for Served { call, room } in gone {
             mobula_actor::object::Cancellable::cancel(&*call);
             if let Some(room) = room {
                 room.close();

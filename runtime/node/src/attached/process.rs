@@ -373,10 +373,9 @@ impl Process {
     fn node_gone(self: &Arc<Self>) {
         self.link.cut();
         let node: NodeId = self.me.node();
-        let mut death = Death::of(node.into(), DeathCause::NodeKilled);
-        if self.ended.borrow().is_some() {
-            death.cause = DeathCause::JobStopped;
-        }
+        // It may have said why it goes, or that the job ends.
+        let cause = self.ended.borrow().clone().unwrap_or(DeathCause::NodeKilled);
+        let death = Death::of(node.into(), cause);
         // Other nodes cannot be reached any more either.
         let everybody = |process: ProcessId| process != self.me;
         let mut nodes: Vec<NodeId> = self.exchanges.nodes();
