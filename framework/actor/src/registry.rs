@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 
 use crate::address::refusal;
 use crate::call::Room;
-use crate::deliver::{EncodedItem, EncodedReply, Payload, Spawned, refuse};
-use crate::envelope::{Letter, OtherReply, ReplyTo};
+use crate::deliver::{EncodedItem, EncodedReply, Left, Payload, Spawned, refuse};
+use crate::envelope::{Counted, Letter, OtherReply, ReplyTo};
+use crate::lanes::Mail;
 use crate::mailbox::Mailbox;
 use crate::object::pinning;
 use crate::spawn::{Spawn, SpawnError, SpawnFrame};
@@ -183,8 +184,8 @@ pub trait Incoming: Send {
     /// Why not; whoever waits for the answer is told the same.
     fn try_enter(self: Box<Self>) -> Result<(), NotStarted>;
 
-    /// Goes in as soon as there is room.
-    fn enter(self: Box<Self>) -> BoxFuture<'static, Result<(), NotStarted>>;
+    /// Goes in as soon as there is room; `left` is dropped when it has left the mailbox again, or never went in.
+    fn enter(self: Box<Self>, left: Option<Left>) -> BoxFuture<'static, Result<(), NotStarted>>;
 }
 
 impl System {
@@ -354,9 +355,13 @@ impl<A: Handler<M>, M: Message> Incoming for Door<A, M> {
         })
     }
 
-    fn enter(self: Box<Self>) -> BoxFuture<'static, Result<(), NotStarted>> {
+    fn enter(self: Box<Self>, left: Option<Left>) -> BoxFuture<'static, Result<(), NotStarted>> {
         let Self { mailbox, letter } = *self;
-        let entered = mailbox.lanes.push_or_wait(Box::new(letter)).map_err(|(mail, refused)| {
+        let mail: Mail<A> = match left {
+            Some(left) => Box::new(Counted { letter, left }),
+            None => Box::new(letter),
+        };
+        let entered = mailbox.lanes.push_or_wait(mail).map_err(|(mail, refused)| {
             let cause = refusal(mailbox.id, refused);
             mail.refuse(CallError::NotStarted(cause.clone()));
             cause

@@ -18,6 +18,7 @@ use crate::control::{ChildEvent, ChildState, Control, Down};
 use crate::counters::{Count, Counters};
 use crate::deliver::Deliver;
 use crate::held::Held;
+use crate::lanes::MailboxBounds;
 use crate::mailbox::{ActorStatus, AnyMailbox};
 use crate::object::Exports;
 use crate::panics;
@@ -373,6 +374,11 @@ impl System {
     /// Whether the actor lives here.
     pub fn hosts(&self, id: ActorId) -> bool {
         self.local(id).is_some()
+    }
+
+    /// How much mail may wait for an actor that lives here.
+    pub fn mailbox_bounds(&self, id: ActorId) -> Option<MailboxBounds> {
+        self.local(id).map(|mailbox| mailbox.bounds())
     }
 
     /// The actors that live here for others.

@@ -7,6 +7,7 @@
 //! | module | decides |
 //! |---|---|
 //! | [`calendar`] | what o'clock a moment is, for records and people |
+//! | [`credit`] | how much mail may be on its way to an actor elsewhere (G14) |
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`directory`] | who has a name, when it may be granted again (G7); jobs, their values, join tokens |
@@ -26,6 +27,7 @@
 #![forbid(unsafe_code)]
 
 pub mod calendar;
+pub mod credit;
 pub mod directory;
 pub mod dispatch;
 pub mod handoff;

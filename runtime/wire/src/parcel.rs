@@ -63,7 +63,7 @@ pub enum Talk {
         /// Why it has none.
         result: Result<(), NotStarted>,
     },
-    /// So many calls to an actor have left the way to its mailbox: their sender may send as many more.
+    /// So many calls to an actor have left its mailbox: their sender may send as many more.
     Credit {
         /// Which actor.
         actor: ActorId,
@@ -172,6 +172,8 @@ pub enum Talk {
         at: Option<(ProcessId, Incarnation)>,
         /// Why it has ended.
         reason: Option<ExitReason>,
+        /// What its mailbox holds.
+        mailbox: MailboxWire,
     },
     /// An actor is about to move, told by its home to those that were told where it lives: they send nothing more there,
     /// [`Settle`](Self::Settle) what they have sent, and ask again where it is.
@@ -309,6 +311,15 @@ pub struct TaskSpecWire {
     pub name: Option<String>,
 }
 
+/// How much mail may wait for an actor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxWire {
+    /// Messages.
+    pub items_max: u64,
+    /// Their bytes.
+    pub bytes_max: u64,
+}
+
 /// What was chosen at a spawn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SpawnWire {
@@ -320,10 +331,8 @@ pub struct SpawnWire {
     pub supervised_by_parent: bool,
     /// Its restart policy.
     pub policy: Option<RestartPolicy>,
-    /// Messages that may wait.
-    pub mailbox_items_max: u64,
-    /// Bytes that may wait.
-    pub mailbox_bytes_max: u64,
+    /// What may wait for it.
+    pub mailbox: MailboxWire,
     /// Whether it has a thread of its own.
     pub dedicated: bool,
 }

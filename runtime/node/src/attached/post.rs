@@ -7,24 +7,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Payload};
+use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Left, Payload};
 use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
+use mobula_logic::credit::{Owed, Window};
 use mobula_logic::handoff;
 use mobula_types::{ActorId, CallError, Deadline, ExitReason, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
 use mobula_wire::local::ToNode;
-use mobula_wire::parcel::{NotBegun, ReplyHead, SpawnWire};
+use mobula_wire::parcel::{MailboxWire, NotBegun, ReplyHead, SpawnWire};
 use mobula_wire::{CallFrame, CodecId, ExchangeId, Parcel, Talk};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::encoded::{self, TaskFrame, TaskReply};
 use crate::host::Host;
 use crate::linked::Linked;
 use crate::options::TaskOptions;
 
-use super::calls::{CREDIT_BYTES, CREDIT_CALLS};
 use super::exchanges::Waiting;
 use super::large::ours;
 use super::process::Process;
@@ -42,8 +42,8 @@ const OWES_LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Serving {
     /// Calls, tasks and streams under way: who gives them up is heard.
     open: Mutex<HashMap<(ProcessId, ExchangeId), Served>>,
-    /// Calls and bytes that have gone to mailboxes and are not credited yet.
-    credit: Mutex<HashMap<(ProcessId, ActorId), (u32, u64)>>,
+    /// What has left mailboxes and is not credited yet, and the windows of its senders.
+    credit: Mutex<HashMap<(ProcessId, ActorId), (Owed, Window)>>,
     /// The node is to leave: no task begins here any more.
     is_draining: AtomicBool,
 }
@@ -51,7 +51,25 @@ pub(crate) struct Serving {
 struct Served {
     call: Arc<Linked>,
     /// Room for items, of a stream.
-    room: Option<Arc<Semaphore>>,
+    room: Option<Arc<Room>>,
+}
+
+/// Room for the items of a stream at its reader.
+struct Room {
+    items: Semaphore,
+    /// The reader has gone.
+    gone: Notify,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { items: Semaphore::new(STREAM_ITEMS_MAX), gone: Notify::new() }
+    }
+
+    fn close(&self) {
+        self.items.close();
+        self.gone.notify_one();
+    }
 }
 
 impl Process {
@@ -113,7 +131,7 @@ impl Process {
             Talk::StreamCredit { exchange, items } => {
                 let room = self.serving.open.lock().get(&(from, exchange)).and_then(|served| served.room.clone());
                 if let Some(room) = room {
-                    room.add_permits((items as usize).min(STREAM_ITEMS_MAX));
+                    room.items.add_permits((items as usize).min(STREAM_ITEMS_MAX));
                 }
             }
             Talk::Cancel { exchange } => {
@@ -130,8 +148,10 @@ impl Process {
                 Err(error) => tracing::warn!(%from, %error, "a control message cannot be read"),
             },
             Talk::Locate { actor } => self.home_asked(actor, from),
-            Talk::Located { actor, at, reason } => match (at, reason) {
-                (Some((process, _)), _) => self.located(actor, process),
+            Talk::Located { actor, at, reason, mailbox } => match (at, reason) {
+                (Some((process, _)), _) => {
+                    self.located(actor, process, Window::of_mailbox(mailbox.items_max, mailbox.bytes_max));
+                }
                 (None, reason) => {
                     self.actor_ended(actor, Default::default(), &reason.unwrap_or(ExitReason::Gone), true);
                 }
@@ -187,7 +207,9 @@ impl Process {
             EncodedReply { answer, call: Some(call as Arc<dyn CallState>) }
         });
         let frame = CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: Vec::new(), payload };
-        let entering = system.receive(&frame, reply).map(|incoming| incoming.enter());
+        let process = self.clone();
+        let left = Left::new(move || process.credit(from, actor, bytes));
+        let entering = system.receive(&frame, reply).map(|incoming| incoming.enter(Some(left)));
         // What was decoded holds its references by itself.
         drop(pins);
         let (process, wants_entered) = (self.clone(), wants.entered);
@@ -195,7 +217,6 @@ impl Process {
             if wants_entered {
                 process.say(from, Talk::Entered { exchange, result });
             }
-            process.credit(from, actor, bytes);
         };
         match entering {
             Err(cause) => entered(Err(cause)),
@@ -206,19 +227,27 @@ impl Process {
         }
     }
 
-    /// Notes that a call has gone to its mailbox, and tells its sender of many at once.
+    /// Notes that a call has left its mailbox, and tells its sender of many at once.
     pub(crate) fn credit(self: &Arc<Self>, to: ProcessId, actor: ActorId, bytes: u64) {
         let due = {
             let mut credit = self.serving.credit.lock();
-            let owed = credit.entry((to, actor)).or_default();
-            owed.0 += 1;
-            owed.1 += bytes;
-            let is_due = owed.0 >= CREDIT_CALLS || owed.1 >= CREDIT_BYTES;
-            if is_due { credit.remove(&(to, actor)) } else { None }
+            let (owed, window) = credit.entry((to, actor)).or_insert_with(|| (Owed::default(), self.window_of(actor)));
+            let due = owed.taken(*window, bytes);
+            if due.is_some() {
+                credit.remove(&(to, actor));
+            }
+            due
         };
         if let Some((calls, bytes)) = due {
             self.say(to, Talk::Credit { actor, calls, bytes });
         }
+    }
+
+    /// What each sender may have on its way to an actor that lives here; of one that does not, all is credited at once.
+    fn window_of(&self, actor: ActorId) -> Window {
+        let bounds = self.system().and_then(|system| system.mailbox_bounds(actor));
+        let MailboxWire { items_max, bytes_max } = bounds.map(mailbox_wire).unwrap_or_default();
+        Window::of_mailbox(items_max, bytes_max)
     }
 
     fn serve(&self, from: ProcessId, exchange: ExchangeId) -> Arc<Linked> {
@@ -305,6 +334,9 @@ impl Process {
 
     fn controlled(self: &Arc<Self>, to: ActorId, control: Control) {
         let Some(system) = self.system() else { return };
+        if self.has_told(to, &control) {
+            return;
+        }
         if !system.hosts(to) && to.process == self.me && self.home_control(to, &control) {
             return;
         }
@@ -320,7 +352,7 @@ impl Process {
         let (result, payload, pins) = match answer {
             Ok(Payload::Value(bytes, pins)) => (Ok(ReplyHead::Value { refs: pins.ids() }), bytes, pins),
             Ok(Payload::Stream(items)) => {
-                let room = Arc::new(Semaphore::new(STREAM_ITEMS_MAX));
+                let room = Arc::new(Room::new());
                 if let Some(served) = self.serving.open.lock().get_mut(&(to, exchange)) {
                     served.room = Some(room.clone());
                 }
@@ -355,13 +387,17 @@ impl Process {
         to: ProcessId,
         exchange: ExchangeId,
         mut items: mpsc::Receiver<EncodedItem>,
-        room: &Semaphore,
+        room: &Room,
     ) {
         let error = loop {
             // Closed when the reader has gone; dropping `items` ends the source.
-            let Ok(permit) = room.acquire().await else { return };
+            let Ok(permit) = room.items.acquire().await else { return };
             permit.forget();
-            match items.recv().await {
+            let item = tokio::select! {
+                item = items.recv() => item,
+                () = room.gone.notified() => return,
+            };
+            match item {
                 Some(EncodedItem::Item(payload, pins)) => {
                     let talk = Talk::Item { exchange, refs: pins.ids() };
                     if let Err(cause) = self.post(Parcel { to, from: self.me, talk, payload }, pins) {
@@ -392,6 +428,11 @@ impl Process {
             }
             return;
         };
+        if let (Waiting::Call { .. }, Err(CallError::NotStarted(NotStarted::ActorEnded { actor, reason }))) =
+            (&waiting, &result)
+        {
+            self.refused(*actor, from, reason);
+        }
         let answer = match result {
             Ok(ReplyHead::Value { refs }) => Ok(Payload::Value(payload, self.received_pins(from, &refs))),
             Ok(ReplyHead::Stream) => Ok(Payload::Stream(self.read_items(from, exchange))),
@@ -481,6 +522,10 @@ struct Wants {
     entered: bool,
 }
 
+pub(crate) fn mailbox_wire(MailboxBounds { items_max, bytes_max }: MailboxBounds) -> MailboxWire {
+    MailboxWire { items_max: items_max as u64, bytes_max: bytes_max as u64 }
+}
+
 fn spawn_options(wire: SpawnWire) -> SpawnOptions {
     let bounded = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     SpawnOptions {
@@ -489,8 +534,8 @@ fn spawn_options(wire: SpawnWire) -> SpawnOptions {
         supervised_by_parent: wire.supervised_by_parent,
         policy: wire.policy,
         mailbox: MailboxBounds {
-            items_max: bounded(wire.mailbox_items_max),
-            bytes_max: bounded(wire.mailbox_bytes_max),
+            items_max: bounded(wire.mailbox.items_max),
+            bytes_max: bounded(wire.mailbox.bytes_max),
         },
         placement: if wire.dedicated { Placement::Dedicated } else { Placement::Spread },
         ..SpawnOptions::default()

@@ -133,7 +133,7 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
 }
 
 impl Joined {
-    /// Begins to listen, in the name of `system`.
+    /// Begins to listen, in the name of `system`: what comes needs all that the system is made of.
     pub(crate) fn begin(self, system: &Arc<System>, hooks: Hooks) {
         let Self { process, incoming, listener, .. } = self;
         process.system.set(Arc::downgrade(system)).ok();
@@ -386,6 +386,8 @@ impl Process {
             self.died(&Death { process: node.into(), ..death.clone() });
         }
         self.targets_died(&death, everybody);
+        self.tasks_over(&death);
+        self.homes_over(&death);
         self.ended.send_if_modified(|ended| {
             let is_new = ended.is_none();
             ended.get_or_insert(DeathCause::NodeKilled);

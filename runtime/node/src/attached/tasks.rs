@@ -44,6 +44,8 @@ pub(super) struct Table {
     avoid: Vec<NodeId>,
     /// The time for which a wake-up is under way.
     alarm: Option<Time>,
+    /// How the node ended; no task has a place any more.
+    over: Option<Death>,
 }
 
 pub(super) struct Entry {
@@ -97,6 +99,10 @@ impl Process {
         let call = reply.call.clone();
         let key = {
             let mut table = self.tasks.table.lock();
+            if table.over.is_some() {
+                drop(table);
+                return reply.refuse(NotStarted::NoSession);
+            }
             let shape = table.shape(place);
             let spec = TaskSpec {
                 system_max: frame.options.max_retries,
@@ -120,7 +126,7 @@ impl Process {
     /// Gives the dispatch an input, and does what it says.
     pub(crate) fn drive_tasks(self: &Arc<Self>, input: Option<Input>) {
         let mut after = After::default();
-        {
+        let over = {
             let mut table = self.tasks.table.lock();
             if let Some(input) = input {
                 table.dispatch.handle(clock::now(), input);
@@ -129,10 +135,14 @@ impl Process {
                 self.perform_task(&mut table, output, &mut after);
             }
             self.set_alarm(&mut table);
-        }
+            if after.resolved.is_empty() { None } else { table.over.clone() }
+        };
         let After { resolved, own } = after;
         for (entry, outcome) in resolved {
-            resolve(entry, outcome);
+            match &over {
+                Some(death) => entry.give_up(death),
+                None => resolve(entry, outcome),
+            }
         }
         own.into_iter().for_each(|parcel| self.received(parcel));
     }
@@ -284,6 +294,18 @@ impl Process {
         self.drive_tasks(Some(Input::NoPlace { request, for_ever }));
     }
 
+    /// The node is gone, and with it every place: no task runs once more, and none is left without an outcome.
+    pub(crate) fn tasks_over(self: &Arc<Self>, death: &Death) {
+        let keys: Vec<Key> = {
+            let mut table = self.tasks.table.lock();
+            table.over = Some(death.clone());
+            table.entries.keys().copied().collect()
+        };
+        for key in keys {
+            self.drive_tasks(Some(Input::Cancel { key }));
+        }
+    }
+
     fn set_alarm(self: &Arc<Self>, table: &mut Table) {
         let Some(at) = table.dispatch.next_timeout() else { return };
         if table.alarm.is_some_and(|alarm| alarm <= at) {
@@ -334,6 +356,20 @@ impl Table {
                 shape
             }
         }
+    }
+}
+
+impl Entry {
+    /// Ends the task as what is known of its last run, since there is none after it.
+    fn give_up(self, death: &Death) {
+        let answer = match self.last {
+            _ if self.exchange.is_some() => {
+                Err(CallError::MayHaveRun(Unknown::ProcessDied { death: Box::new(death.clone()) }))
+            }
+            Some(answer) => answer,
+            None => Err(CallError::NotStarted(NotStarted::NoSession)),
+        };
+        (self.reply.answer)(answer);
     }
 }
 

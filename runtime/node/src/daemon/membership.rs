@@ -272,7 +272,7 @@ impl State {
         }
         self.cluster.held.clear();
         self.roster.clear();
-        self.routes.clear_local();
+        self.routes.clear_local("this node was given up by its cluster");
         self.node = NodeId(0);
         self.head_lost();
     }

@@ -124,10 +124,10 @@ impl Routes {
     }
 
     /// Nothing of this node's processes is known any more; what was said to them last still leaves.
-    pub(crate) fn clear_local(&self) {
+    pub(crate) fn clear_local(&self, why: &str) {
         for (_, route) in self.local.write().drain() {
             if let Route::Socket(connection) = route {
-                connection.close("this node was given up by its cluster");
+                connection.close(why);
             }
         }
     }
