@@ -6,6 +6,7 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`attachment`] | whether a driver on another host, or its node, is still there |
 //! | [`calendar`] | what o'clock a moment is, for records and people |
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
@@ -23,6 +24,7 @@
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
 #![forbid(unsafe_code)]
 
+pub mod attachment;
 pub mod calendar;
 pub mod directory;
 pub mod dispatch;

@@ -28,7 +28,10 @@ pub(super) async fn accept_all(inner: Arc<Inner>) {
             let served = async {
                 match arrived {
                     Arrived::Member(quic, identity) => greet(&inner, quic, identity).await,
-                    Arrived::Joiner(quic) => join::serve(&inner.port, inner.registrar.as_deref(), quic).await,
+                    Arrived::Joiner(quic) => {
+                        let registrar = inner.doors()?.registrar;
+                        join::serve(&inner.port, registrar.as_deref(), quic).await
+                    }
                 }
             };
             match timeout(HANDSHAKE_MAX, served).await {
@@ -50,7 +53,7 @@ pub(super) async fn accept_all(inner: Arc<Inner>) {
 async fn greet(inner: &Arc<Inner>, quic: quinn::Connection, identity: PeerIdentity) -> Result<(), FirstWords> {
     let gone = |_| FirstWords::Gone;
     let (send, mut recv) = quic.accept_bi().await.map_err(gone)?;
-    let greeting: Greeting = greeting::decode(&greeting::read(&mut recv).await?)?;
+    let greeting: Greeting = greeting::decode_member(&greeting::read_member(&mut recv).await?)?;
     let ours = inner.credentials.peer().cluster;
     if greeting.cluster != ours || identity.cluster != ours {
         let message = format!("this is cluster {ours}, not {}: check the address", greeting.cluster);
@@ -64,7 +67,7 @@ async fn greet(inner: &Arc<Inner>, quic: quinn::Connection, identity: PeerIdenti
     if offer.link == Link::Main {
         streams.push((Lane::Control, send, recv));
         let (send, mut recv) = quic.accept_bi().await.map_err(gone)?;
-        greeting::read(&mut recv).await?;
+        greeting::read_member(&mut recv).await?;
         streams.push((Lane::Calls, send, recv));
     } else {
         streams.push((Lane::Bulk, send, recv));
@@ -99,7 +102,7 @@ async fn whose(
         quic.close(VarInt::from_u32(code::ENDED), b"there is no such session any more");
         return Ok(None);
     }
-    let Admitted { peer: id, welcome } = inner.gate.admit(identity, hello).await?;
+    let Admitted { peer: id, welcome } = inner.doors()?.gate.admit(identity, hello).await?;
     let peer = match inner.peer(id).filter(|peer| peer.recognises(offer, identity.member)) {
         Some(peer) => peer,
         None => {
