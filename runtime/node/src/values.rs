@@ -9,7 +9,6 @@ use mobula_wire::local::{ToNode, ToolQuestion};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::attached::ask_node;
 use crate::host::Host;
 
 /// Values of one job at once, where no head counts them.
@@ -128,7 +127,7 @@ pub async fn nodes() -> Result<Vec<NodeStatus>, ValueError> {
         }]);
     };
     let refused = |message: String| ValueError::Refused { message };
-    let answer = ask_node(&process.socket, ToolQuestion::Status).await.map_err(refused)?;
+    let answer = process.ask_tool(ToolQuestion::Status).await.map_err(refused)?;
     let status: ClusterStatus = serde_json::from_str(&answer).map_err(|error| refused(error.to_string()))?;
     Ok(status.nodes)
 }

@@ -8,7 +8,8 @@ mod deaths;
 mod nesting;
 mod values;
 
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
@@ -17,6 +18,7 @@ use mobula::Config;
 use mobula_node::attached::run_if_worker;
 use mobula_node::daemon::workers::warden;
 use mobula_node::daemon::{Node, NodeConfig};
+use mobula_types::Role;
 
 /// A test, and its name.
 type Test = (&'static str, fn() -> BoxFuture<'static, mobula::Result<()>>);
@@ -32,24 +34,37 @@ fn main() -> ExitCode {
         return code;
     }
     run_if_worker();
-    let filter = env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let folder = env::temp_dir().join(format!("mobula-attached-{}", std::process::id()));
+    if env::var_os("MOBULA_DIR").is_none() {
+        // Certificates are kept there, and not in this user's home.
+        let program = env::current_exe().expect("the kernel names the program that runs");
+        let error = Command::new(program).args(env::args_os().skip(1)).env("MOBULA_DIR", folder.join("own")).exec();
+        panic!("the tests cannot be started again: {error}");
+    }
+    let filter = env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("there are threads");
     let passed = runtime.block_on(async {
         let (head, other) = nodes(&folder).await;
-        let address = head.socket().display().to_string();
-        let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(nesting::TESTS).chain(values::TESTS);
+        let near = Config::default().address(head.socket().display().to_string());
+        // Over the network, at the node that is not the head. The token is good once; then there is a certificate.
+        let far = Config::default()
+            .address(other.addr().to_string())
+            .token(head.token(Role::Driver).await.expect("a token is made"));
         let mut passed = 0;
-        for (name, test) in
-            tests.filter(|(name, _)| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())))
-        {
-            let began = Instant::now();
-            let session = mobula::init_with(Config::default().address(&address)).await.expect("a driver attaches");
-            tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
-            settled(&session, name).await;
-            session.stop().await;
-            println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
-            passed += 1;
+        for (how, config) in [("near", near), ("far", far)] {
+            let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(nesting::TESTS).chain(values::TESTS);
+            for (name, test) in tests.map(|(name, test)| (format!("{how}::{name}"), test)) {
+                if filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
+                    continue;
+                }
+                let began = Instant::now();
+                let session = mobula::init_with(config.clone()).await.expect("a driver attaches");
+                tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
+                settled(&session, &name).await;
+                session.stop().await;
+                println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
+                passed += 1;
+            }
         }
         other.stop().await;
         head.stop().await;

@@ -121,6 +121,10 @@ impl Process {
         let mut after = After::default();
         {
             let mut table = self.tasks.table.lock();
+            if let Some(Input::Granted { request, .. }) = &input {
+                // There is nothing to be taken back any more.
+                table.requests.remove(request);
+            }
             if let Some(input) = input {
                 table.dispatch.handle(clock::now(), input);
             }
@@ -138,6 +142,10 @@ impl Process {
 
     fn perform_task(self: &Arc<Self>, table: &mut Table, output: Output, after: &mut After) {
         match output {
+            // Nobody answers any more.
+            Output::AskLease { request, .. } if self.link.is_cut() => {
+                table.dispatch.handle(clock::now(), Input::NoPlace { request, for_ever: true });
+            }
             Output::AskLease { request, shape } => {
                 let (spec, avoid) = (table.specs[shape].clone(), table.avoid.clone());
                 let asked = self.link.ask(Wanted::Tasks(request), |request| ToNode::Lease { request, spec, avoid });
@@ -280,6 +288,20 @@ impl Process {
         }
         drop(table);
         self.drive_tasks(Some(Input::NoPlace { request, for_ever }));
+    }
+
+    /// The node is gone: what waits for a place, or would wait for another one, gets none (G1).
+    pub(crate) fn tasks_cut(self: &Arc<Self>) {
+        {
+            let mut table = self.tasks.table.lock();
+            for entry in table.entries.values_mut().filter(|entry| entry.exchange.is_none()) {
+                entry.last.get_or_insert(Err(CallError::NotStarted(NotStarted::NoSession)));
+            }
+            for request in std::mem::take(&mut table.requests).into_keys() {
+                table.dispatch.handle(clock::now(), Input::NoPlace { request, for_ever: true });
+            }
+        }
+        self.drive_tasks(None);
     }
 
     fn set_alarm(self: &Arc<Self>, table: &mut Table) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mobula_logic::scheduler::RequestKey;
-use mobula_net::Connection;
+use mobula_net::Line;
 use mobula_types::state::{ClusterStatus, Listed, NodeStatus, OutcomeCounters};
 use mobula_types::{NodeId, ProcessId, Time};
 use mobula_wire::cluster::{AskId, ClusterTalk};
@@ -30,11 +30,11 @@ const ITEMS_MAX: usize = 1 << 16;
 /// What is gathered, and for whom.
 pub(crate) enum Want {
     /// Records of one kind.
-    List { connection: Connection, request: RequestId, kind: String },
+    List { line: Line, request: RequestId, kind: String },
     /// The counters of all, into the head's view.
-    Status { connection: Connection, request: RequestId, status: Box<ClusterStatus> },
+    Status { line: Line, request: RequestId, status: Box<ClusterStatus> },
     /// Why one thing waits.
-    Why { connection: Connection, request: RequestId, id: String },
+    Why { line: Line, request: RequestId, id: String },
     /// All of this node, or the one thing with that id, for another one.
     Node { node: NodeId, ask: AskId, only: Option<String> },
 }
@@ -183,21 +183,21 @@ impl State {
 
     fn finish(&mut self, want: Want, mut items: Vec<Listed>, counters: &OutcomeCounters) {
         match want {
-            Want::List { connection, request, kind } => {
+            Want::List { line, request, kind } => {
                 items.retain(|item| item.kind == kind);
-                answer(&connection, request, Ok(json_lines(&items)));
+                answer(&line, request, Ok(json_lines(&items)));
             }
-            Want::Status { connection, request, mut status } => {
+            Want::Status { line, request, mut status } => {
                 add(&mut status.counters, counters);
-                answer(&connection, request, Ok(json(&status)));
+                answer(&line, request, Ok(json(&status)));
             }
-            Want::Why { connection, request, id } => {
+            Want::Why { line, request, id } => {
                 let found = items.iter().find(|item| item.id == id).map(json).ok_or_else(|| {
                     format!(
                         "nothing that runs or waits has the id {id}: see `mobula list tasks` and `mobula list actors`"
                     )
                 });
-                answer(&connection, request, found);
+                answer(&line, request, found);
             }
             Want::Node { node, ask, .. } => {
                 let mut frames: Vec<Vec<Listed>> = items.chunks(ITEMS_PER_FRAME).map(<[Listed]>::to_vec).collect();

@@ -1,10 +1,14 @@
 //! What the command line sees and does.
 
-use mobula_node::daemon::Node;
-use mobula_types::state::ClusterStatus;
-use mobula_wire::local::ToolQuestion;
+use std::time::{Duration, SystemTime};
 
-use crate::stage::{ask, head, member, member_config, play, token};
+use mobula_net::{Authority, Identity};
+use mobula_node::daemon::{Node, NodeConfig};
+use mobula_types::state::ClusterStatus;
+use mobula_types::{DeathCause, MemberId, Role};
+use mobula_wire::local::{FromNode, ToolQuestion};
+
+use crate::stage::{Driver, Said, ask, head, member, member_config, no_workers, play, token};
 
 async fn status(node: &Node) -> ClusterStatus {
     serde_json::from_str(&ask(node, ToolQuestion::Status).await.unwrap()).unwrap()
@@ -54,6 +58,97 @@ pub(crate) fn state() {
             assert_eq!(status.nodes[1].addr, node.addr().to_string());
             assert_eq!(status.nodes[1].resources_total["num_cpus"], 4.0);
         }
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+pub(crate) fn renewed() {
+    /// Both the head and a node look so often: a test does not wait for an hour.
+    const LOOK: Duration = Duration::from_millis(50);
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let config = NodeConfig { bind: ([127, 0, 0, 1], 0).into(), ..NodeConfig::head(folder.path().join("1")) };
+        let head = Node::start(NodeConfig { renewal_look: LOOK, ..config }).await.unwrap();
+        // A node that has joined five days ago, and the head's own: two of seven days are left.
+        let authority = Authority::open(&folder.path().join("1"), SystemTime::now()).unwrap();
+        let place = folder.path().join("2");
+        std::fs::create_dir_all(&place).unwrap();
+        let old = |member| Identity::issue(&authority, member, Role::Node, SystemTime::now() - 5 * DAY).unwrap();
+        old(MemberId([7; 16])).store(&place).unwrap();
+        let config = member_config(place.clone(), head.addr(), None);
+        let node = Node::start(NodeConfig { renewal_look: LOOK, ..config }).await.unwrap();
+        let own = folder.path().join("1");
+        let member = Identity::load(&own).unwrap().expect("the head has one").peer().member;
+        old(member).store(&own).unwrap();
+        for place in [&place, &own] {
+            loop {
+                let identity = Identity::load(place).unwrap().expect("it is never gone");
+                if identity.not_after() > SystemTime::now() + 6 * DAY {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        // Without a restart, under the same ids, and what shows the new certificate is let in.
+        let states: Vec<String> = status(&node).await.nodes.into_iter().map(|node| node.state).collect();
+        assert_eq!(states, ["alive", "alive"]);
+        let third = member_config(folder.path().join("3"), head.addr(), Some(token(&head).await));
+        let third = Node::start(third).await.unwrap();
+        let mut driver = Driver::attach(&third).await;
+        // Three CPUs of three nodes: one worker is on the node with the new certificate.
+        for request in 1..=3 {
+            driver.wish(request, 1);
+        }
+        let mut places = std::collections::BTreeSet::new();
+        for _ in 1..=3 {
+            let granted = |said| match said {
+                Said::Node(FromNode::Granted { process, .. }) => Some(process.node()),
+                Said::Node(FromNode::NoPlace { missing, .. }) => panic!("no place: {missing}"),
+                _ => None,
+            };
+            places.insert(driver.until(granted).await);
+        }
+        assert!(places.contains(&node.id()), "{places:?}");
+        third.stop().await;
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+pub(crate) fn fenced() {
+    /// In place of 30 s.
+    const FENCE_AFTER: Duration = Duration::from_millis(1_500);
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let head = head(folder.path(), 1).await;
+        let config = member_config(folder.path().join("2"), head.addr(), Some(token(&head).await));
+        let node = Node::start(NodeConfig { fence_after: FENCE_AFTER, ..config }).await.unwrap();
+        let mut driver = Driver::attach(&node).await;
+        let (_, worker) = driver.lease(1, 1).await;
+        assert_eq!(worker.node(), node.id(), "its node is asked first");
+        let (addr, before) = (head.addr(), node.id());
+        head.stop().await;
+        let cause = driver.until(|said| match said {
+            Said::Node(FromNode::Stop { cause }) => Some(cause),
+            _ => None,
+        });
+        let silent_ms = FENCE_AFTER.as_millis() as u64;
+        assert_eq!(cause.await, DeathCause::NodeSilent { silent_ms }, "G13: it stops all that it runs");
+        no_workers().await;
+        // The head is back, and the node with it, as a new one.
+        let config = NodeConfig { bind: addr, ..NodeConfig::head(folder.path().join("1")) };
+        let head = Node::start(config).await.unwrap();
+        loop {
+            let nodes = status(&head).await.nodes;
+            let alive: Vec<_> = nodes.iter().filter(|node| node.state == "alive").map(|node| &node.node_id).collect();
+            if alive.len() == 2 && !alive.contains(&&before.to_string()) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Driver::attach(&node).await.lease(1, 1).await;
         node.stop().await;
         head.stop().await;
     });
