@@ -151,8 +151,6 @@ impl Cluster {
         command.args(["--port", &PORT.to_string(), "--driver-resume-s", &self.plan.driver_resume_s.to_string()]);
         if node == 0 {
             command.args(["--head", "--num-cpus", &self.plan.head_cpus.to_string()]);
-            // These hosts have no way out, by which a head would know its address.
-            command.args(["--host", &self.host(0).ip().to_string()]);
             command.args(["--dashboard-port", &DASHBOARD_PORT.to_string()]);
         } else {
             command.args(["--address", &self.address(), "--num-cpus", &self.plan.cpus.to_string()]);

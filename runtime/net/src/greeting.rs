@@ -57,9 +57,13 @@ impl From<SessionWords> for Offer {
     }
 }
 
-/// How a member's first words travel: TLS has shown who it is, so they may be as long as other words of control. A node
-/// that registers again says with them which names its actors hold.
+/// How a member's first words travel: TLS has shown who it is, so they may be longer than a stranger's. A node that registers
+/// again says with them which names its actors hold. What does not fit one frame goes on in the next: a frame that is full
+/// is not the last.
 pub(crate) const MEMBER: FrameKind = FrameKind::Cluster;
+
+/// The first words of a node: 100,000 names, as many as a cluster has, of 150 bytes each.
+pub(crate) const NODE_BYTES_MAX: usize = 16 << 20;
 
 /// The first words of who is not known yet as the body of a frame.
 ///
@@ -76,7 +80,14 @@ pub(crate) fn encode<T: Serialize>(words: &T) -> Result<Vec<u8>, Refusal> {
 ///
 /// They are longer than words of control may be.
 pub(crate) fn encode_member<T: Serialize>(words: &T) -> Result<Vec<u8>, Refusal> {
-    encode_within(words, CONTROL_BYTES_MAX)
+    encode_within(words, NODE_BYTES_MAX)
+}
+
+/// The bodies of the frames in which a member's first words travel.
+pub(crate) fn frames(words: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // The last one must not be full.
+    let end = words.len().is_multiple_of(CONTROL_BYTES_MAX).then_some(&[][..]);
+    words.chunks(CONTROL_BYTES_MAX).chain(end)
 }
 
 fn encode_within<T: Serialize>(words: &T, max: usize) -> Result<Vec<u8>, Refusal> {
@@ -105,7 +116,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 ///
 /// Another version, or no such words.
 pub(crate) fn decode_member<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    decode_within::<T, CONTROL_BYTES_MAX>(bytes)
+    decode_within::<T, NODE_BYTES_MAX>(bytes)
 }
 
 fn decode_within<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, Refusal> {
@@ -133,13 +144,24 @@ pub(crate) async fn read(stream: &mut quinn::RecvStream) -> Result<Vec<u8>, Firs
     read_kind(stream, FrameKind::Greeting).await
 }
 
-/// Reads the frame with the first words of a member.
+/// Reads the frames with the first words of a member, of which so many bytes are taken.
 ///
 /// # Errors
 ///
-/// The stream ended or is no such frame.
-pub(crate) async fn read_member(stream: &mut quinn::RecvStream) -> Result<Vec<u8>, FirstWords> {
-    read_kind(stream, MEMBER).await
+/// The stream ended or holds no such frames, or more.
+pub(crate) async fn read_member(stream: &mut quinn::RecvStream, max: usize) -> Result<Vec<u8>, FirstWords> {
+    let mut words = Vec::new();
+    loop {
+        let body = read_kind(stream, MEMBER).await?;
+        if words.len() + body.len() > max {
+            let message = format!("first words of more than {max} bytes");
+            return Err(Refusal::because(Cause::Malformed, message).into());
+        }
+        words.extend_from_slice(&body);
+        if body.len() < CONTROL_BYTES_MAX {
+            return Ok(words);
+        }
+    }
 }
 
 async fn read_kind(stream: &mut quinn::RecvStream, expected: FrameKind) -> Result<Vec<u8>, FirstWords> {
@@ -169,13 +191,16 @@ pub(crate) async fn write(stream: &mut quinn::SendStream, body: &[u8]) -> Result
     write_kind(stream, FrameKind::Greeting, body).await
 }
 
-/// Writes the frame with the first words of a member.
+/// Writes the frames with the first words of a member.
 ///
 /// # Errors
 ///
 /// The connection is over.
-pub(crate) async fn write_member(stream: &mut quinn::SendStream, body: &[u8]) -> Result<(), FirstWords> {
-    write_kind(stream, MEMBER, body).await
+pub(crate) async fn write_member(stream: &mut quinn::SendStream, words: &[u8]) -> Result<(), FirstWords> {
+    for body in frames(words) {
+        write_kind(stream, MEMBER, body).await?;
+    }
+    Ok(())
 }
 
 async fn write_kind(stream: &mut quinn::SendStream, kind: FrameKind, body: &[u8]) -> Result<(), FirstWords> {
@@ -236,7 +261,22 @@ mod tests {
         let long = Greeting { body: vec![0; GREETING_BYTES_MAX], ..greeting() };
         assert_eq!(encode(&long).unwrap_err().cause, Cause::Malformed);
         assert_eq!(decode_member::<Greeting>(&encode_member(&long).unwrap()).unwrap(), long, "a member may say more");
-        let longer = Greeting { body: vec![0; CONTROL_BYTES_MAX], ..greeting() };
+        let longer = Greeting { body: vec![0; NODE_BYTES_MAX], ..greeting() };
         assert_eq!(encode_member(&longer).unwrap_err().cause, Cause::Malformed);
+    }
+
+    #[test]
+    fn words_that_do_not_fit_one_frame_go_on_in_the_next() {
+        for (bytes, expect) in [
+            (0, &[0][..]),
+            (5, &[5]),
+            (CONTROL_BYTES_MAX - 1, &[CONTROL_BYTES_MAX - 1]),
+            (CONTROL_BYTES_MAX, &[CONTROL_BYTES_MAX, 0]),
+            (CONTROL_BYTES_MAX + 1, &[CONTROL_BYTES_MAX, 1]),
+        ] {
+            let words = vec![7; bytes];
+            assert_eq!(frames(&words).map(<[u8]>::len).collect::<Vec<_>>(), expect);
+            assert_eq!(frames(&words).collect::<Vec<_>>().concat(), words);
+        }
     }
 }

@@ -118,7 +118,7 @@ pub async fn nodes() -> Result<Vec<NodeStatus>, ValueError> {
     let (system, host) = Host::here().ok_or(ValueError::NoSession)?;
     let Some(process) = host.seat.get() else {
         return Ok(vec![NodeStatus {
-            node_id: system.process().node().0.to_string(),
+            node_id: system.process().node().to_string(),
             state: "alive".into(),
             incarnation: 1,
             resources_total: BTreeMap::from([("num_cpus".to_owned(), host.pool().cpus() as f64)]),

@@ -273,6 +273,9 @@ fn dashboard_port(asked: Option<u16>) -> Result<Option<http::Port>> {
 /// Says that the node is ready: what a person wants to know, and an empty line.
 async fn announce(node: &Node, is_head: bool, http: Option<SocketAddr>) -> Result<()> {
     let mut text = format!("node {} is ready at {}\n", node.id().0, node.addr());
+    if is_head && node.addr().ip().is_loopback() {
+        text.push_str("only this host reaches it: with --host, others are told another address\n");
+    }
     if is_head {
         let question = ToolQuestion::TokenCreate { ttl_s: 0, role: "node".to_owned() };
         let answer = super::ask::Node::at(node.socket()).await?.ask(question).await?;

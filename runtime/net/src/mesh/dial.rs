@@ -143,7 +143,7 @@ async fn reach(inner: &Inner, addr: SocketAddr, offer: Offer, hello: &Bytes) -> 
         greeting::write_member(&mut send, first).await.map_err(|_| closed(&quic))?;
         streams.push((*lane, send, recv));
     }
-    let answer = match greeting::read_member(&mut streams[0].2).await {
+    let answer = match greeting::read_member(&mut streams[0].2, greeting::NODE_BYTES_MAX).await {
         Ok(words) => greeting::decode_member::<Greeting>(&words),
         Err(FirstWords::Refused(refusal)) => Err(refusal),
         Err(FirstWords::Gone) => return Err(closed(&quic)),

@@ -392,7 +392,11 @@ impl State {
         // The first lane's stream is the one that the connection began with.
         let lane = if offer.link == Link::Main { Lane::Control } else { Lane::Bulk };
         match greeting::encode_member(&greeting) {
-            Ok(words) => self.write(connection, lane, greeting::MEMBER, words.into()),
+            Ok(words) => {
+                for body in greeting::frames(&words) {
+                    self.write(connection, lane, greeting::MEMBER, Bytes::copy_from_slice(body));
+                }
+            }
             Err(refusal) => tracing::error!(%refusal, "the welcome does not fit"),
         }
     }

@@ -17,6 +17,7 @@
 //! | `seat` | the head's part, on one node |
 //! | [`workers`] | processes: starts, deaths, output, programs |
 
+mod address;
 mod arrivals;
 mod burial;
 pub mod config;

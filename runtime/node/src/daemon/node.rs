@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,6 +18,7 @@ use mobula_wire::local::ToolQuestion;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::address::advertised;
 use super::config::{NodeConfig, Part, StartError};
 use super::door::Door;
 use super::gate::{self, MeshGate, Relay, Tokens};
@@ -217,7 +218,7 @@ impl Joined {
                 mesh_config.registrar = Some(Arc::new(Relay { inputs: inputs.clone() }));
                 let gate = MeshGate { routes: routes.clone(), inputs: inputs.clone(), seat: None };
                 let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
-                let addr = advertised(config, mesh.local_addr()?, Some(head));
+                let addr = advertised(config.advertise, mesh.local_addr()?, Some(head));
                 routes.set_mesh(mesh.clone());
                 let membership = Membership::new(member, random(), addr, Some(head), config.fence_after);
                 let registration = membership.registration(None, load(config), Vec::new());
@@ -254,7 +255,7 @@ impl Joined {
         mesh_config.registrar = Some(Arc::new(Tokens { seat: seat.clone() }));
         let gate = MeshGate { routes: routes.clone(), inputs: inputs.clone(), seat: Some(seat.clone()) };
         let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
-        let addr = advertised(config, mesh.local_addr()?, None);
+        let addr = advertised(config.advertise, mesh.local_addr()?, None);
         routes.set_mesh(mesh.clone());
         let task = tokio::spawn(head.run(seat_heard));
         let membership = Membership::new(member, random(), addr, None, config.fence_after);
@@ -282,21 +283,4 @@ pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the system gave random numbers for the certificate's key before");
     u64::from_le_bytes(bytes)
-}
-
-/// Where the others reach this node: as it was said, or the address by which it reaches them.
-fn advertised(config: &NodeConfig, bound: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
-    let ip = config.advertise.or_else(|| (!bound.ip().is_unspecified()).then_some(bound.ip()));
-    let ip = ip.unwrap_or_else(|| outward(head).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    SocketAddr::new(ip, bound.port())
-}
-
-/// The address from which this host goes to another, as the system would choose it; nothing is sent.
-fn outward(to: Option<SocketAddr>) -> Option<IpAddr> {
-    // An address of documentation: only which way it lies matters.
-    let to = to.unwrap_or(SocketAddr::from(([198, 51, 100, 1], 9)));
-    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-    let socket = std::net::UdpSocket::bind(any).ok()?;
-    socket.connect(to).ok()?;
-    socket.local_addr().ok().map(|addr| addr.ip())
 }

@@ -130,7 +130,8 @@ pub(crate) fn read_log(logs: &Logs, id: &str, offset: u64) -> Result<String, Str
     let (mut next_offset, mut has_ended) = (offset, true);
     match found[..] {
         [only] => {
-            let chunk = logs.read(only, offset, LOG_BYTES_MAX).map_err(|error| error.to_string())?;
+            let mut chunk = logs.read(only, offset, LOG_BYTES_MAX).map_err(|error| error.to_string())?;
+            chunk.bytes.truncate(whole_characters(&chunk.bytes, chunk.has_ended));
             (next_offset, has_ended) = (chunk.next_offset(), chunk.has_ended);
             text.push_str(&String::from_utf8_lossy(&chunk.bytes));
         }
@@ -149,6 +150,26 @@ pub(crate) fn read_log(logs: &Logs, id: &str, offset: u64) -> Result<String, Str
         }
     }
     Ok(json(&LogPart { text, next_offset, has_ended }))
+}
+
+/// How many of the bytes are whole characters: the last one may go on in the next part, and is left to it. What is no
+/// beginning of a character is no reason to wait, and neither is the end of a log.
+fn whole_characters(bytes: &[u8], has_ended: bool) -> usize {
+    /// A character has four bytes at most, so that three of one may stand at the end.
+    const CUT_BYTES_MAX: usize = 3;
+    let cut = match std::str::from_utf8(&bytes[bytes.len().saturating_sub(CUT_BYTES_MAX + 1)..]) {
+        // Whether it stands at the end is told by the missing length.
+        Err(_) => (1..=CUT_BYTES_MAX.min(bytes.len())).find(|cut| {
+            let last = &bytes[bytes.len() - cut..];
+            std::str::from_utf8(last).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        }),
+        Ok(_) => None,
+    };
+    // A part of nothing but such a beginning would be asked for again and again.
+    match cut {
+        Some(cut) if !(has_ended && bytes.len() <= CUT_BYTES_MAX) => bytes.len() - cut,
+        _ => bytes.len(),
+    }
 }
 
 /// Sends an answer to the command line.
@@ -181,4 +202,27 @@ pub(crate) fn json_lines<T: Serialize>(records: impl IntoIterator<Item = T>) -> 
 /// How a process is named in lists and logs.
 pub(crate) fn name(process: ProcessId) -> String {
     process.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_log_ends_with_a_whole_character() {
+        for text in ["a", "ä", "€", "🐟"] {
+            let all = format!("xxxx{text}");
+            for cut in 0..=text.len() {
+                let part = &all.as_bytes()[..4 + cut];
+                let expect = if cut == text.len() { all.len() } else { 4 };
+                assert_eq!(whole_characters(part, false), expect, "{cut} bytes of {text}");
+            }
+        }
+        for odd in [&b"xxxx\xff"[..], b"xxxx\x80\x80", b"xxx\xe2\x28"] {
+            assert_eq!(whole_characters(odd, false), odd.len(), "{odd:?} is no beginning of a character");
+        }
+        assert_eq!(whole_characters(b"\xe2\x82", true), 2, "nothing follows at the end of a log");
+        assert_eq!(whole_characters(b"\xe2\x82", false), 0);
+        assert_eq!(whole_characters(b"", false), 0);
+    }
 }

@@ -5,8 +5,8 @@ use std::time::{Duration, SystemTime};
 use mobula_net::{Authority, Identity};
 use mobula_node::daemon::{Node, NodeConfig};
 use mobula_types::state::ClusterStatus;
-use mobula_types::{DeathCause, MemberId, Role};
-use mobula_wire::local::{FromNode, ToolQuestion};
+use mobula_types::{ActorId, DeathCause, MemberId, Role};
+use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 
 use crate::stage::{Driver, Said, ask, head, member, member_config, no_workers, play, token};
 
@@ -43,6 +43,24 @@ pub(crate) fn tokens() {
         let again = Node::start(member_config(folder.path().join("2"), head.addr(), None)).await.unwrap();
         again.stop().await;
         head.stop().await;
+    });
+}
+
+pub(crate) fn any_port() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        // Two heads of this host, in folders that do not say at which port they are.
+        let heads = [head(&folder.path().join("a"), 1).await, head(&folder.path().join("b"), 1).await];
+        std::os::unix::fs::symlink(folder.path().join("a/1"), folder.path().join("0")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("b/1"), folder.path().join("7")).unwrap();
+        for (name, head) in [("8", &heads[0]), ("9", &heads[1])] {
+            let node = Node::start(member_config(folder.path().join(name), head.addr(), None)).await.unwrap();
+            assert_eq!(node.pin(), head.pin(), "without a token, and in the right cluster");
+            node.stop().await;
+        }
+        for head in heads {
+            head.stop().await;
+        }
     });
 }
 
@@ -149,6 +167,58 @@ pub(crate) fn fenced() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Driver::attach(&node).await.lease(1, 1).await;
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+pub(crate) fn names() {
+    /// More than first words of a frame could name, and of a stranger by far.
+    const NAMES: u64 = 5_000;
+    const LONG: usize = 250;
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let head = head(folder.path(), 1).await;
+        let node = member(folder.path(), "2", &head, 1).await;
+        let mut driver = Driver::attach(&node).await;
+        let actor = ActorId { process: driver.welcome.process, slot: 1, generation: 0 };
+        let name = |number: u64| format!("{number:0LONG$}");
+        let mut claimed = 0;
+        for number in 0..NAMES {
+            driver.say(&ToNode::ClaimName { request: number, namespace: None, name: name(number), actor });
+            // The head lets so many wait only.
+            while number + 1 - claimed >= 2_500 || (number + 1 == NAMES && claimed < NAMES) {
+                let owner = driver.until(|said| match said {
+                    Said::Node(FromNode::NameClaimed { owner, .. }) => Some(owner),
+                    _ => None,
+                });
+                assert_eq!(owner.await, Ok(actor));
+                claimed += 1;
+            }
+        }
+        // Its head is lost, and comes back: the node says which names it holds, and keeps them.
+        let (addr, before) = (head.addr(), node.id());
+        head.stop().await;
+        let config = NodeConfig { bind: addr, ..NodeConfig::head(folder.path().join("1")) };
+        let head = Node::start(config).await.unwrap();
+        loop {
+            let nodes = status(&head).await.nodes;
+            let again = nodes.iter().find(|node| node.node_id == before.to_string() && node.state == "alive");
+            // A beat is heard only of who has registered with this head.
+            if again.is_some_and(|node| node.rss_bytes > 0) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for number in [0, NAMES / 2, NAMES - 1] {
+            driver.say(&ToNode::LookUpName { request: NAMES + number, namespace: None, name: name(number) });
+            let owner = driver.until(|said| match said {
+                Said::Node(FromNode::NameLost { name, .. }) => panic!("{name} was lost"),
+                Said::Node(FromNode::NameFound { owner, .. }) => Some(owner),
+                _ => None,
+            });
+            assert_eq!(owner.await, Some(actor));
+        }
         node.stop().await;
         head.stop().await;
     });
