@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use mobula_types::{ActorId, ExitReason, Incarnation, ObjectId, ProcessId, TaskId};
+use mobula_wire::PAYLOAD_BYTES_MAX;
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
@@ -32,6 +33,8 @@ pub struct SystemConfig {
     pub process: ProcessId,
     /// Threads that actors share.
     pub arbiters: usize,
+    /// The bytes of one value that leaves the process: at most [`PAYLOAD_BYTES_MAX`](mobula_wire::PAYLOAD_BYTES_MAX).
+    pub value_bytes_max: usize,
 }
 
 /// A tell that reached nobody.
@@ -65,6 +68,7 @@ type DeadLetterHook = Arc<dyn Fn(&DeadLetter) + Send + Sync>;
 pub struct System {
     process: ProcessId,
     arbiters: Arbiters,
+    value_bytes_max: usize,
     directory: Mutex<Directory>,
     names: RwLock<HashMap<String, ActorId>>,
     counters: Counters,
@@ -131,13 +135,14 @@ impl System {
     /// Starts the threads of a new system.
     pub fn start(config: &SystemConfig) -> Arc<Self> {
         panics::install_hook();
-        Self::with(config.process, Arbiters::start(config.arbiters))
+        Self::with(config.process, Arbiters::start(config.arbiters), config.value_bytes_max)
     }
 
-    fn with(process: ProcessId, arbiters: Arbiters) -> Arc<Self> {
+    fn with(process: ProcessId, arbiters: Arbiters, value_bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             process,
             arbiters,
+            value_bytes_max: value_bytes_max.min(PAYLOAD_BYTES_MAX),
             directory: Mutex::default(),
             names: RwLock::default(),
             counters: Counters::default(),
@@ -153,11 +158,16 @@ impl System {
         })
     }
 
+    /// The bytes that one value may have which leaves the process.
+    pub fn value_bytes_max(&self) -> usize {
+        self.value_bytes_max
+    }
+
     /// The system of code that has none: nothing runs in it, and all it is asked says so.
     pub fn absent() -> &'static Arc<Self> {
         static ABSENT: OnceLock<Arc<System>> = OnceLock::new();
         ABSENT.get_or_init(|| {
-            let absent = Self::with(ProcessId::default(), Arbiters::none());
+            let absent = Self::with(ProcessId::default(), Arbiters::none(), PAYLOAD_BYTES_MAX);
             absent.ending.store(true, Ordering::Release);
             absent
         })

@@ -124,6 +124,14 @@ impl Config {
         self
     }
 
+    /// The bytes of one value that leaves its process, as an argument, a result, an item or an object: 256 MiB unless set,
+    /// and never more. A larger one ends as `TooLarge`, before anything of it is sent.
+    #[must_use]
+    pub fn value_bytes_max(mut self, bytes: usize) -> Self {
+        self.embedded.value_bytes_max = bytes;
+        self
+    }
+
     /// How much there is of a resource with a name of its own.
     #[must_use]
     pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Self {
@@ -223,8 +231,9 @@ impl Session {
         let host = match address::find(address.as_deref(), token).await? {
             Where::Here => Host::Embedded(Embedded::start(&embedded)),
             Where::Node(node) => {
-                let EmbeddedConfig { arbiters, patience, .. } = embedded;
-                let config = DriverConfig { node, name: program(), env: worker_env, arbiters, patience };
+                let EmbeddedConfig { arbiters, patience, value_bytes_max, .. } = embedded;
+                let config =
+                    DriverConfig { node, name: program(), env: worker_env, arbiters, patience, value_bytes_max };
                 Host::Attached(Driver::attach(&config).await?)
             }
         };

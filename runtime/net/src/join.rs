@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use mobula_logic::session::Link;
 use mobula_types::Role;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -107,7 +108,7 @@ pub async fn join_as_any(
 async fn ask(addr: SocketAddr, token: &Token, role: Role, key: &Key) -> Result<Identity, NetError> {
     let crypto = quic::client_crypto(Arc::new(Pinned { pin: token.pin }), None, JOIN_ALPN)?;
     let endpoint = quic::joiner(addr)?;
-    let connection = quic::dial(&endpoint, Arc::new(crypto), addr).await?;
+    let connection = quic::dial(&endpoint, Arc::new(crypto), addr, Link::Main).await?;
     let closed = || match connection.close_reason() {
         Some(error) => NetError::of(&error, addr),
         None => NetError::Unreachable { addr, message: "the connection was closed".into() },

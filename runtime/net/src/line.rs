@@ -38,8 +38,19 @@ impl Line {
     pub fn send(&self, kind: FrameKind, body: Bytes) -> Result<(), SendError> {
         match self {
             Self::Socket(connection) => connection.send(kind, body),
-            // All on one lane: a socket keeps the order of words and parcels, and so must this.
-            Self::Session { mesh, peer } => mesh.send(*peer, Lane::Calls, kind, body).map_err(of_mesh),
+            Self::Session { mesh, peer } => mesh.send(*peer, lane(kind), kind, body).map_err(of_mesh),
+        }
+    }
+
+    /// Like [`send`](Self::send), and waits for room instead of saying `Full`.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`], but not `Full`.
+    pub async fn send_when_room(&self, kind: FrameKind, body: Bytes) -> Result<(), SendError> {
+        match self {
+            Self::Socket(connection) => connection.send_when_room(kind, body).await,
+            Self::Session { mesh, peer } => mesh.send_when_room(*peer, lane(kind), kind, body).await.map_err(of_mesh),
         }
     }
 
@@ -69,6 +80,11 @@ impl From<Connection> for Line {
     fn from(connection: Connection) -> Self {
         Self::Socket(connection)
     }
+}
+
+/// Words and parcels on one lane: a socket keeps their order, and so must this. Parts of large payloads are behind nobody.
+fn lane(kind: FrameKind) -> Lane {
+    if kind == FrameKind::Part { Lane::Bulk } else { Lane::Calls }
 }
 
 fn of_mesh(error: mesh::SendError) -> SendError {

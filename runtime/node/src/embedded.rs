@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mobula_actor::{System, SystemConfig};
 use mobula_types::{NodeId, ProcessId};
+use mobula_wire::PAYLOAD_BYTES_MAX;
 
 use crate::compute::Pool;
 use crate::encoded;
@@ -39,6 +40,8 @@ pub struct EmbeddedConfig {
     pub patience: Duration,
     /// Tasks that may wait.
     pub queue: QueueBounds,
+    /// The bytes of one value that passes through the codec.
+    pub value_bytes_max: usize,
 }
 
 impl Default for EmbeddedConfig {
@@ -52,6 +55,7 @@ impl Default for EmbeddedConfig {
             resources: BTreeMap::new(),
             patience: PATIENCE,
             queue: QueueBounds::default(),
+            value_bytes_max: PAYLOAD_BYTES_MAX,
         }
     }
 }
@@ -71,7 +75,8 @@ pub struct Embedded {
 impl Embedded {
     /// Starts a session; its threads of the compute pool start when they are needed.
     pub fn start(config: &EmbeddedConfig) -> Self {
-        let EmbeddedConfig { encode_all, arbiters, compute_threads, resources, patience, queue } = config;
+        let EmbeddedConfig { encode_all, arbiters, compute_threads, resources, patience, queue, value_bytes_max } =
+            config;
         let compute_threads = (*compute_threads).max(1);
         let others = resources.iter().map(|(name, amount)| (name.clone(), Amount::new(*amount).unwrap_or_default()));
         let resources =
@@ -79,7 +84,8 @@ impl Embedded {
         let pool = Pool::new(compute_threads, &resources);
         let host = Host::new(pool.clone(), *queue);
         let system = |arbiters| {
-            let system = System::start(&SystemConfig { process: next_process(), arbiters });
+            let system =
+                System::start(&SystemConfig { process: next_process(), arbiters, value_bytes_max: *value_bytes_max });
             assert!(system.set_extension(host.clone()), "a new system has no extension");
             system
         };

@@ -5,7 +5,9 @@
 
 mod actors;
 mod deaths;
+mod large;
 mod nesting;
+mod refs;
 mod values;
 
 use std::os::unix::process::CommandExt;
@@ -50,13 +52,15 @@ fn main() -> ExitCode {
         let far = Config::default()
             .address(other.addr().to_string())
             .token(head.token(Role::Driver).await.expect("a token is made"));
+        let tests = [actors::TESTS, deaths::TESTS, nesting::TESTS, values::TESTS, refs::TESTS, large::TESTS].concat();
         let mut passed = 0;
-        for (how, config) in [("near", near), ("far", far)] {
-            let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(nesting::TESTS).chain(values::TESTS);
-            for (name, test) in tests.map(|(name, test)| (format!("{how}::{name}"), test)) {
-                if filter.as_ref().is_some_and(|filter| !name.contains(filter.as_str())) {
-                    continue;
-                }
+        let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+        for (how, plain) in [("near", near), ("far", far)] {
+            let small = plain.clone().value_bytes_max(large::SMALL_MAX);
+            let tests = tests.iter().map(|test| (test, &plain));
+            let tests = tests.chain(large::SMALL_TESTS.iter().map(|test| (test, &small)));
+            let named = tests.map(|((name, test), config)| (format!("{how}::{name}"), test, config));
+            for (name, test, config) in named.filter(|(name, ..)| is_wanted(name)) {
                 let began = Instant::now();
                 let session = mobula::init_with(config.clone()).await.expect("a driver attaches");
                 tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");

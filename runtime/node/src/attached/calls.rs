@@ -22,18 +22,23 @@ use std::time::Duration;
 
 use mobula_actor::deliver::{EncodedReply, Outgoing, refuse};
 use mobula_actor::{Control, Down};
-use mobula_types::{ActorId, Death, ExitReason, Incarnation, NotStarted, ProcessId};
+use mobula_types::{ActorId, CallError, Death, ExitReason, Incarnation, NotStarted, ProcessId};
 use mobula_wire::{ExchangeId, Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::process::Process;
 
 /// Calls on their way to one actor: what its mailbox holds by default.
 pub(crate) const CALLS_MAX: u32 = 1024;
-/// Bytes of calls on their way to one actor; a larger one goes alone.
+/// Bytes of calls on their way to one actor; a larger one goes behind a quarter of that at most.
 pub(crate) const BYTES_MAX: u64 = 16 << 20;
+/// Credit for calls is given back when a quarter of it is used: a word for each would cost as much as the call.
+pub(crate) const CREDIT_CALLS: u32 = CALLS_MAX / 4;
+pub(crate) const CREDIT_BYTES: u64 = BYTES_MAX / 4;
+
 /// Mail that may be held for one actor by senders that do not wait.
 const HELD_MAX: usize = 65_536;
 /// A home that names a place which is gone is asked again after this time; nodes hear of deaths within milliseconds.
@@ -95,7 +100,9 @@ impl Mail {
 
 impl Target {
     fn has_credit(&self, bytes: u64) -> bool {
-        self.calls == 0 || (self.calls < CALLS_MAX && self.bytes + bytes <= BYTES_MAX)
+        // So little may have gone to the mailbox long ago: it is told of in larger pieces.
+        let may_be_through = self.calls < CREDIT_CALLS && self.bytes < CREDIT_BYTES;
+        may_be_through || (self.calls < CALLS_MAX && self.bytes + bytes <= BYTES_MAX)
     }
 
     fn is_idle(&self) -> bool {
@@ -220,10 +227,9 @@ impl Process {
         } else {
             self.exchanges.number()
         };
-        self.keep_for_others(pins.hand_to(to));
         let talk = Talk::Call { exchange, wants_reply, wants_entered, header: frame.header, refs: frame.refs };
         let parcel = Parcel { to, from: self.me, talk, payload: frame.payload };
-        if let Err(cause) = self.roads.send(&parcel) {
+        if let Err(cause) = self.post(parcel, pins) {
             if let Some(Waiting::Call { reply, entered }) = self.exchanges.close(exchange, to) {
                 refuse(reply, cause.clone());
                 if let Some(entered) = entered {
@@ -243,7 +249,7 @@ impl Process {
     pub(crate) fn send_control(self: &Arc<Self>, to: ProcessId, actor: ActorId, control: &Control) {
         match mobula_wire::encode(control) {
             Ok(payload) => {
-                self.send(&Parcel { to, from: self.me, talk: Talk::Control { to: actor }, payload: payload.into() });
+                self.send(Parcel { to, from: self.me, talk: Talk::Control { to: actor }, payload: payload.into() });
             }
             Err(error) => tracing::warn!(%actor, %error, "a control message cannot be encoded"),
         }
@@ -426,7 +432,11 @@ struct GivenUp {
 impl Wake for GivenUp {
     fn wake(self: Arc<Self>) {
         let given_up = self.process.exchanges.close(self.exchange, self.to);
-        if given_up.is_some() {
+        if let Some(given_up) = given_up {
+            if let Waiting::Call { reply: Some(reply), .. } = given_up {
+                (reply.answer)(Err(CallError::Cancelled));
+            }
+            self.process.not_wanted(self.to, ours(self.exchange));
             self.process.say(self.to, Talk::Cancel { exchange: self.exchange });
         }
     }

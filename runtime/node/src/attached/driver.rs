@@ -10,8 +10,8 @@ use mobula_actor::{System, SystemConfig, arbiters};
 use mobula_net::{Line, Mesh};
 use mobula_types::resources::Resources;
 use mobula_types::{DeathCause, JobId, ProcessId};
-use mobula_wire::PROTOCOL;
 use mobula_wire::local::Hello;
+use mobula_wire::{PAYLOAD_BYTES_MAX, PROTOCOL};
 
 use crate::compute::Pool;
 use crate::host::{Host, QueueBounds};
@@ -19,6 +19,9 @@ use crate::host::{Host, QueueBounds};
 use super::deliver::Attached;
 use super::far::FarNode;
 use super::process::{self, Hooks, JoinError, Process};
+
+/// The variable that tells a job's workers how large a value may be, where its driver has said so.
+pub(crate) const VALUE_BYTES_MAX: &str = "MOBULA_VALUE_BYTES_MAX";
 
 /// How to attach a program.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct DriverConfig {
     pub arbiters: usize,
     /// How long what is here may take to end with the session.
     pub patience: Duration,
+    /// The bytes of one value that leaves a process of the job.
+    pub value_bytes_max: usize,
 }
 
 /// Where a node is, for who attaches to it.
@@ -79,8 +84,11 @@ impl Driver {
     ///
     /// [`AttachError`].
     pub async fn attach(config: &DriverConfig) -> Result<Self, AttachError> {
-        let DriverConfig { node, name, env, arbiters, patience } = config.clone();
+        let DriverConfig { node, name, mut env, arbiters, patience, value_bytes_max } = config.clone();
         let at = node.to_string();
+        if value_bytes_max != PAYLOAD_BYTES_MAX {
+            env.insert(VALUE_BYTES_MAX.to_owned(), value_bytes_max.to_string());
+        }
         // On our own runtime: what is read and written for the session must not wait for the program's.
         let joining = arbiters::runtime().spawn(async move {
             match node {
@@ -92,7 +100,7 @@ impl Driver {
         });
         let joined = joining.await.expect("joining does not panic").map_err(|error| refused(at, &error))?;
         let (me, job) = (joined.welcome.process, joined.welcome.job);
-        let system = System::start(&SystemConfig { process: me, arbiters });
+        let system = System::start(&SystemConfig { process: me, arbiters, value_bytes_max });
         // Nothing of the job runs here: the pool serves code that waits.
         let pool = Pool::new(1, &Resources { cpus: mobula_types::resources::Amount::ONE, ..Resources::default() });
         let host = Host::new(pool.clone(), QueueBounds::default());

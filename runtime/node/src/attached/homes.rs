@@ -237,8 +237,7 @@ impl Process {
             mailbox_bytes_max: options.mailbox.bytes_max as u64,
             dedicated: options.placement == Placement::Dedicated,
         };
-        let refs = entry.pins.ids();
-        self.keep_for_others(entry.pins.again().hand_to(process));
+        let (refs, pins) = (entry.pins.ids(), entry.pins.again());
         let talk = Talk::Spawn {
             actor: id,
             incarnation,
@@ -248,7 +247,18 @@ impl Process {
             options: wire,
             refs,
         };
-        self.send(&Parcel { to: process, from: self.me, talk, payload: entry.args.clone() });
+        let parcel = Parcel { to: process, from: self.me, talk, payload: entry.args.clone() };
+        if let Err(cause) = self.post(parcel, pins) {
+            tracing::warn!(%id, %cause, "the start of an actor was not sent");
+            self.not_begun(id, incarnation, cause);
+        }
+    }
+
+    /// A start could not be sent. Its home's table is taken: it hears of that as if the place had said so.
+    fn not_begun(self: &Arc<Self>, id: ActorId, incarnation: Incarnation, cause: NotStarted) {
+        let process = self.clone();
+        mobula_actor::arbiters::runtime()
+            .spawn(async move { process.home_started(id, incarnation, Err(NotBegun::Refused(cause))) });
     }
 
     /// What is done without the table: others' tables are taken meanwhile.

@@ -16,6 +16,8 @@
 //! | `roads` | the ways of parcels to other processes |
 //! | `exchanges` | what was asked of other processes and is not answered yet |
 //! | `calls` | calls of actors that live elsewhere, with credit |
+//! | `handoff` | references in messages, held until they have arrived |
+//! | `large` | payloads that do not fit into a message, both ways |
 //! | `homes` | the homes of actors that were spawned here and live elsewhere |
 //! | `tasks` | functions that run elsewhere |
 //! | `post` | what other processes ask of this one |
@@ -26,7 +28,9 @@ mod deliver;
 mod driver;
 mod exchanges;
 mod far;
+mod handoff;
 mod homes;
+mod large;
 mod link;
 mod listing;
 mod post;

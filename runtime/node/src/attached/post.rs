@@ -10,6 +10,7 @@ use futures_util::FutureExt;
 use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Payload};
 use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
+use mobula_logic::handoff;
 use mobula_types::{ActorId, CallError, Deadline, ExitReason, Incarnation, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
 use mobula_wire::parcel::{NotBegun, ReplyHead, SpawnWire};
@@ -22,21 +23,15 @@ use crate::host::Host;
 use crate::linked::Linked;
 use crate::options::TaskOptions;
 
-use super::calls::{BYTES_MAX, CALLS_MAX};
+use super::calls::{CREDIT_BYTES, CREDIT_CALLS};
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::process::Process;
 
 /// Items of a stream on their way, as in one process.
 const STREAM_ITEMS_MAX: usize = mobula_actor::stream::ITEMS_MAX;
 /// Credit is given back in pieces of this many items.
 const STREAM_CREDIT_ITEMS: u32 = STREAM_ITEMS_MAX as u32 / 4;
-
-/// Credit for calls is given back when a quarter of it is used: a word for each would cost as much as the call.
-const CREDIT_CALLS: u32 = CALLS_MAX / 4;
-const CREDIT_BYTES: u64 = BYTES_MAX / 4;
-
-/// References in a message that belong to others are held so much longer than its receiver needs to tell their owners.
-const OTHERS_HELD: Duration = Duration::from_millis(500);
 
 /// Between two looks whether an actor that moves still owes answers.
 const OWES_LOOK: Duration = Duration::from_millis(5);
@@ -61,12 +56,9 @@ struct Served {
 }
 
 impl Process {
-    /// Acts on a parcel of another process.
-    pub(crate) fn received(self: &Arc<Self>, parcel: Parcel) {
-        let Parcel { to, from, talk, payload } = parcel;
-        if to != self.me {
-            return tracing::warn!(%to, %from, "a parcel for another process came here");
-        }
+    /// Acts on a parcel of another process, whose payload is there.
+    pub(crate) fn act(self: &Arc<Self>, parcel: Parcel) {
+        let Parcel { to: _, from, talk, payload } = parcel;
         match talk {
             Talk::Call { exchange, wants_reply, wants_entered, header, refs } => {
                 let wants = Wants { exchange, reply: wants_reply, entered: wants_entered };
@@ -164,11 +156,19 @@ impl Process {
                     objects.iter().for_each(|object| system.release_object(*object, from));
                 }
             }
+            Talk::HoldFor { receipt, objects } => {
+                if let Some(system) = self.system() {
+                    objects.iter().for_each(|object| system.hold_object(*object, from));
+                }
+                self.say(from, Talk::Held { receipt });
+            }
+            Talk::Held { receipt } => self.drive_handoffs(handoff::Input::Held { by: from, receipt }),
+            Talk::Counts { numbers } => self.drive_handoffs(handoff::Input::Acknowledged { by: from, numbers }),
             _ => tracing::warn!(%from, "a process says what this one does not know"),
         }
     }
 
-    fn received_pins(&self, from: ProcessId, refs: &[mobula_types::ObjectId]) -> Pins {
+    pub(crate) fn received_pins(&self, from: ProcessId, refs: &[mobula_types::ObjectId]) -> Pins {
         match self.system() {
             Some(system) if !refs.is_empty() => Pins::received(&system, from, refs),
             _ => Pins::default(),
@@ -208,7 +208,7 @@ impl Process {
     }
 
     /// Notes that a call has gone to its mailbox, and tells its sender of many at once.
-    fn credit(self: &Arc<Self>, to: ProcessId, actor: ActorId, bytes: u64) {
+    pub(crate) fn credit(self: &Arc<Self>, to: ProcessId, actor: ActorId, bytes: u64) {
         let due = {
             let mut credit = self.serving.credit.lock();
             let owed = credit.entry((to, actor)).or_default();
@@ -232,11 +232,13 @@ impl Process {
         let call = self.serve(from, exchange, None);
         let process = self.clone();
         let answer = Box::new(move |answer: Result<Payload, GetError>| process.answer(from, exchange, answer));
-        let reply = TaskReply { answer, call };
+        let system = self.system();
+        let value_bytes_max = system.as_ref().map_or(0, |system| system.value_bytes_max());
+        let reply = TaskReply { answer, call, value_bytes_max };
         if self.serving.is_draining.load(Ordering::Acquire) {
             return reply.refuse(NotStarted::Drained);
         }
-        match self.system() {
+        match system {
             Some(system) => encoded::receive(&system, frame, reply),
             None => reply.refuse(NotStarted::NoSession),
         }
@@ -317,12 +319,8 @@ impl Process {
             // Nobody has cancelled it: it ends with this process, whose death tells the caller why.
             return;
         }
-        let (result, payload) = match answer {
-            Ok(Payload::Value(bytes, pins)) => {
-                let refs = pins.ids();
-                self.keep_for_others(pins.hand_to(to));
-                (Ok(ReplyHead::Value { refs }), bytes)
-            }
+        let (result, payload, pins) = match answer {
+            Ok(Payload::Value(bytes, pins)) => (Ok(ReplyHead::Value { refs: pins.ids() }), bytes, pins),
             Ok(Payload::Stream(items)) => {
                 let room = Arc::new(Semaphore::new(STREAM_ITEMS_MAX));
                 if let Some(served) = self.serving.open.lock().get_mut(&(to, exchange)) {
@@ -335,16 +333,21 @@ impl Process {
                 });
                 return;
             }
-            Err(error) => (Err(error), Bytes::new()),
+            Err(error) => (Err(error), Bytes::new(), Pins::default()),
         };
         self.serving.open.lock().remove(&(to, exchange));
         let reply = Parcel { to, from: self.me, talk: Talk::Reply { exchange, result }, payload };
         if to == self.me {
+            let (handed, _) = pins.hand_to(to);
+            handed.sent();
             return self.received(reply);
         }
-        if let Err(cause) = self.roads.send(&reply) {
-            // Too large, most likely: whoever waits is told so instead.
-            let result = Err(CallError::MayHaveRun(Unknown::Codec { message: cause.to_string() }));
+        if let Err(cause) = self.post(reply, pins) {
+            // Whoever waits is told so instead.
+            let result = Err(CallError::MayHaveRun(match cause {
+                mobula_types::NotStarted::TooLarge { bytes, max } => Unknown::TooLarge { bytes, max },
+                cause => Unknown::Codec { message: cause.to_string() },
+            }));
             self.say(to, Talk::Reply { exchange, result });
         }
     }
@@ -362,9 +365,11 @@ impl Process {
             permit.forget();
             match items.recv().await {
                 Some(EncodedItem::Item(payload, pins)) => {
-                    let refs = pins.ids();
-                    self.keep_for_others(pins.hand_to(to));
-                    self.send(&Parcel { to, from: self.me, talk: Talk::Item { exchange, refs }, payload });
+                    let talk = Talk::Item { exchange, refs: pins.ids() };
+                    if let Err(cause) = self.post(Parcel { to, from: self.me, talk, payload }, pins) {
+                        // Without it the reader would see a hole.
+                        break Some(CallError::MayHaveRun(Unknown::Codec { message: cause.to_string() }));
+                    }
                 }
                 Some(EncodedItem::Failed(error)) => break Some(error.widen()),
                 Some(EncodedItem::End) => break None,
@@ -375,7 +380,7 @@ impl Process {
         self.say(to, Talk::StreamEnd { exchange, error });
     }
 
-    fn replied(
+    pub(crate) fn replied(
         self: &Arc<Self>,
         from: ProcessId,
         exchange: ExchangeId,
@@ -440,19 +445,18 @@ impl Process {
                 }
             }
             if process.exchanges.close(exchange, from).is_some() {
+                process.not_wanted(from, ours(exchange));
                 process.say(from, Talk::Cancel { exchange });
             }
         });
         receiver
     }
 
-    /// Holds references that belong to neither end of a message until its receiver has told their owners of itself.
-    pub(crate) fn keep_for_others(&self, pins: Pins) {
-        if !pins.is_empty() {
-            mobula_actor::arbiters::runtime().spawn(async move {
-                tokio::time::sleep(OTHERS_HELD).await;
-                drop(pins);
-            });
+    /// An item of a stream is lost: what follows it is not read either.
+    pub(crate) fn stream_broke(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId) {
+        if let Some(Waiting::Stream { items }) = self.exchanges.close(exchange, from) {
+            items.send(EncodedItem::Failed(CallError::MayHaveRun(Unknown::NoReply))).ok();
+            self.say(from, Talk::Cancel { exchange });
         }
     }
 

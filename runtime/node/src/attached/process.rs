@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use mobula_actor::object::Pins;
 use mobula_actor::{Count, System, arbiters};
 use mobula_logic::home::{self, Input as HomeInput};
 use mobula_net::unix::{self, Listener, UnixError};
@@ -22,7 +23,9 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
 use super::far::{self, FarError, FarNode, Session};
+use super::handoff::Handoffs;
 use super::homes::Homes;
+use super::large::Large;
 use super::link::{Link, Wanted, ask_node};
 use super::post::Serving;
 use super::roads::Roads;
@@ -48,6 +51,8 @@ pub(crate) struct Process {
     pub(crate) homes: Homes,
     pub(crate) tasks: Tasks,
     pub(crate) serving: Serving,
+    pub(crate) large: Large,
+    pub(crate) handoffs: Handoffs,
     graves: Mutex<Graves>,
     readers: Readers,
     /// Where its node listens, on this host.
@@ -136,6 +141,8 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
         homes: Homes::default(),
         tasks: Tasks::default(),
         serving: Serving::default(),
+        large: Large::new(me),
+        handoffs: Handoffs::default(),
         graves: Mutex::default(),
         readers: Readers::default(),
         socket,
@@ -185,14 +192,15 @@ impl Process {
 
     /// Says something that has no payload and no answer.
     pub(crate) fn say(self: &Arc<Self>, to: ProcessId, talk: Talk) {
-        self.send(&Parcel { to, from: self.me, talk, payload: bytes::Bytes::new() });
+        self.send(Parcel { to, from: self.me, talk, payload: bytes::Bytes::new() });
     }
 
     /// Sends a parcel whose loss is found out by its receiver or at its receiver's death. A parcel for this process itself
     /// is acted on at once.
-    pub(crate) fn send(self: &Arc<Self>, parcel: &Parcel) {
-        if let Err(cause) = self.roads.send(parcel) {
-            tracing::debug!(to = %parcel.to, %cause, "a word was not sent");
+    pub(crate) fn send(self: &Arc<Self>, parcel: Parcel) {
+        let to = parcel.to;
+        if let Err(cause) = self.post(parcel, Pins::default()) {
+            tracing::debug!(%to, %cause, "a word was not sent");
             if let Some(system) = self.system() {
                 system.counters().add(Count::Refused);
             }
@@ -220,6 +228,7 @@ impl Process {
         let Frame { kind, body } = frame;
         match kind {
             FrameKind::Parcel => self.take_parcel(body),
+            FrameKind::Part => self.part_came(body, None),
             FrameKind::Local => match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(body) {
                 Ok(said) => self.node_said(said),
                 Err(error) => tracing::warn!(%error, "the node says what cannot be read"),
@@ -251,6 +260,10 @@ impl Process {
         let Some(from) = self.roads.greeted(&connection, &mut incoming).await else { return };
         let _reading = self.readers.enter(&self, from);
         while let Ok(Frame { kind, body }) = incoming.next().await {
+            if kind == FrameKind::Part {
+                self.part_came(&body, Some(from));
+                continue;
+            }
             match Parcel::decode(&body) {
                 Ok(parcel) if kind == FrameKind::Parcel && parcel.from == from => self.received(parcel),
                 Ok(_) => break,
@@ -389,6 +402,8 @@ impl Process {
         self.targets_died(death, is_gone);
         self.homes_died(death);
         self.serving_died(is_gone);
+        self.large_died(death.process, is_gone);
+        self.drive_handoffs(mobula_logic::handoff::Input::Gone { process: death.process });
         if let Some(system) = self.system() {
             system.holders_gone(is_gone);
             let reason = ExitReason::SupervisorDied(boxed());

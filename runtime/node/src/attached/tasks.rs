@@ -22,6 +22,7 @@ use crate::encoded::{TaskFrame, TaskReply};
 use crate::function::FunctionEntry;
 
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::link::Wanted;
 use super::process::Process;
 
@@ -166,6 +167,7 @@ impl Process {
                 if let Some(exchange) = exchange
                     && self.exchanges.close(exchange, process).is_some()
                 {
+                    self.not_wanted(process, ours(exchange));
                     self.say(process, Talk::Cancel { exchange });
                 }
             }
@@ -194,10 +196,8 @@ impl Process {
             name: frame.options.name.clone(),
         };
         let refs = frame.pins.ids();
-        if !refs.is_empty() {
-            // Held once more for each run: the first may be lost.
-            self.keep_for_others(frame.pins.again().hand_to(process));
-        }
+        // Held once more for each run: the first may be lost.
+        let pins = frame.pins.again();
         let talk = Talk::Task {
             exchange,
             task: entry.id,
@@ -212,9 +212,11 @@ impl Process {
         };
         let parcel = Parcel { to: process, from: self.me, talk, payload: frame.args.clone() };
         if process == self.me {
+            let (handed, _) = pins.hand_to(process);
+            handed.sent();
             return after.own.push(parcel);
         }
-        if let Err(cause) = self.roads.send(&parcel) {
+        if let Err(cause) = self.post(parcel, pins) {
             self.exchanges.close(exchange, process);
             entry.last = Some(Err(CallError::NotStarted(cause)));
             table.dispatch.handle(clock::now(), Input::TurnedAway { key, attempt });

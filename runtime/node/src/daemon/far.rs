@@ -348,7 +348,7 @@ async fn act(process: ProcessId, frame: Frame, routes: &Routes, inputs: &mpsc::S
         |error| Refusal::because(Cause::Malformed, format!("what process {process} says cannot be read: {error}"));
     let Frame { kind, body } = frame;
     let input = match kind {
-        FrameKind::Parcel => match routes.forward_from(process, body).await {
+        FrameKind::Parcel | FrameKind::Part => match routes.forward_from(process, kind, body).await {
             Forwarded::Done => return Ok(()),
             Forwarded::Dead(death) => {
                 routes.tell(process, &FromNode::Died(death));

@@ -154,16 +154,20 @@ impl Routes {
         }
     }
 
-    /// Forwards a parcel of a process that is attached here; waits while a process on another host has no room.
-    pub(crate) async fn forward_from(&self, from: ProcessId, body: Bytes) -> Forwarded {
+    /// Forwards a parcel of a process that is attached here, or a part of a large payload; waits while a process on another
+    /// host has no room.
+    pub(crate) async fn forward_from(&self, from: ProcessId, kind: FrameKind, body: Bytes) -> Forwarded {
         let Ok((to, said_from)) = Parcel::address(&body) else { return Forwarded::Wrong };
         if said_from != from {
             return Forwarded::Wrong;
         }
         let mut waited = Duration::ZERO;
         loop {
-            let sent =
-                if to.node() == self.node() { self.deliver(to, body.clone()) } else { self.send(to, body.clone()) };
+            let sent = if to.node() == self.node() {
+                self.deliver(to, kind, body.clone())
+            } else {
+                self.send(to, kind, body.clone())
+            };
             match sent {
                 Ok(forwarded) => return forwarded,
                 Err(full) if full.may_wait && waited < FULL_WAIT_MAX => {
@@ -175,23 +179,29 @@ impl Routes {
         }
     }
 
-    /// Hands on a parcel that came from another node, and tells the sender's node when it is for a dead process.
-    pub(crate) fn forward_of_mesh(&self, peer: ProcessId, body: Bytes) -> Forwarded {
+    /// Whether what a process sends leaves this host.
+    pub(crate) fn is_for_another_node(&self, body: &[u8]) -> bool {
+        Parcel::address(body).is_ok_and(|(to, _)| to.node() != self.node())
+    }
+
+    /// Hands on a parcel or a part that came from another node, and tells the sender's node when it is for a dead process.
+    pub(crate) fn forward_of_mesh(&self, peer: ProcessId, kind: FrameKind, body: Bytes) -> Forwarded {
         let Ok((to, from)) = Parcel::address(&body) else { return Forwarded::Wrong };
         if from.node() != peer.node() {
             return Forwarded::Wrong;
         }
         if to.node() == self.node() {
-            return self.deliver(to, body).unwrap_or_else(|full| self.give_up(to, full));
+            return self.deliver(to, kind, body).unwrap_or_else(|full| self.give_up(to, full));
         }
         // Nodes send to one another directly.
         self.nowhere(to)
     }
 
     /// To another node.
-    fn send(&self, to: ProcessId, body: Bytes) -> Result<Forwarded, Full> {
+    fn send(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
+        let lane = if kind == FrameKind::Part { Lane::Bulk } else { Lane::Calls };
         let Some(mesh) = self.mesh() else { return Ok(self.nowhere(to)) };
-        match mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body) {
+        match mesh.send(to.node().into(), lane, kind, body) {
             Ok(()) => Ok(Forwarded::Done),
             Err(SendError::Full { .. }) => Err(Full { line: None, may_wait: true }),
             Err(_) => Ok(self.nowhere(to)),
@@ -199,11 +209,11 @@ impl Routes {
     }
 
     /// To a process that is attached here.
-    fn deliver(&self, to: ProcessId, body: Bytes) -> Result<Forwarded, Full> {
+    fn deliver(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
         let local = self.local.read();
         match local.get(&to.number()) {
             Some(Route::Line(line)) => {
-                match line.send(FrameKind::Parcel, body) {
+                match line.send(kind, body) {
                     Ok(()) => {}
                     Err(mobula_net::SendError::Full { .. }) => {
                         // Whose connection is lost just now reads again when it is back.
@@ -291,14 +301,18 @@ mod tests {
         routes.set_node(NodeId(3));
         let (a, b) = (ProcessId::new(NodeId(3), 1), ProcessId::new(NodeId(3), 2));
         routes.between(b);
-        assert_eq!(routes.forward_from(a, parcel(a, b)).await, Forwarded::Done, "it starts just now");
+        assert_eq!(
+            routes.forward_from(a, FrameKind::Parcel, parcel(a, b)).await,
+            Forwarded::Done,
+            "it starts just now"
+        );
         let death = Death::of(b, DeathCause::Aborted);
         routes.bury(&death);
-        assert_eq!(routes.forward_from(a, parcel(a, b)).await, Forwarded::Dead(death));
+        assert_eq!(routes.forward_from(a, FrameKind::Parcel, parcel(a, b)).await, Forwarded::Dead(death));
         let far = ProcessId::new(NodeId(4), 2);
         let node = Death::of(NodeId(4).into(), DeathCause::NodeKilled);
         routes.bury(&node);
-        assert_eq!(routes.forward_from(a, parcel(a, far)).await, Forwarded::Dead(node));
+        assert_eq!(routes.forward_from(a, FrameKind::Parcel, parcel(a, far)).await, Forwarded::Dead(node));
     }
 
     #[tokio::test]
@@ -306,9 +320,9 @@ mod tests {
         let routes = Routes::default();
         routes.set_node(NodeId(3));
         let (a, b) = (ProcessId::new(NodeId(3), 1), ProcessId::new(NodeId(3), 2));
-        assert_eq!(routes.forward_from(a, parcel(b, a)).await, Forwarded::Wrong);
-        assert_eq!(routes.forward_from(a, Bytes::from_static(b"short")).await, Forwarded::Wrong);
-        assert_eq!(routes.forward_of_mesh(NodeId(4).into(), parcel(b, a)), Forwarded::Wrong);
+        assert_eq!(routes.forward_from(a, FrameKind::Parcel, parcel(b, a)).await, Forwarded::Wrong);
+        assert_eq!(routes.forward_from(a, FrameKind::Parcel, Bytes::from_static(b"short")).await, Forwarded::Wrong);
+        assert_eq!(routes.forward_of_mesh(NodeId(4).into(), FrameKind::Parcel, parcel(b, a)), Forwarded::Wrong);
     }
 
     #[test]
