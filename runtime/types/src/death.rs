@@ -80,6 +80,11 @@ pub enum DeathCause {
         /// What went wrong.
         message: String,
     },
+    /// It could not be heard for too long, and its process may live: a driver on another host whose connection was cut.
+    Silent {
+        /// For how long, in milliseconds.
+        silent_ms: u64,
+    },
 }
 
 impl fmt::Display for DeathCause {
@@ -100,6 +105,9 @@ impl fmt::Display for DeathCause {
             Self::Drained => f.write_str("ended with its node, which was drained"),
             Self::JobStopped => f.write_str("ended with its job"),
             Self::Disconnected => f.write_str("lost its connection and did not come back"),
+            Self::Silent { silent_ms } => {
+                write!(f, "lost its connection, and did not come back within {silent_ms} ms")
+            }
             Self::NotStarted { message } => write!(f, "could not be started: {message}"),
         }
     }
