@@ -8,7 +8,7 @@
 //! | [`mesh`] | every process spoken with over the network: sessions that outlive connections |
 //! | [`unix`] | connections inside a host, to processes of the same user only |
 //! | [`connection`] | the two ends of a connection, whatever carries it: a bounded queue out, a bounded reader in |
-//! | [`line`] | what a process and its node speak over: a connection on one host, a session from another |
+//! | [`mod@line`] | what a process and its node speak over: a connection on one host, a session from another |
 //! | `quic`, `reset`, [`socket`] | a UDP port that speaks QUIC with certificates on both sides |
 //! | `bounced` | datagrams to ports that nobody has |
 //! | `greeting`, [`refusal`] | the first words of either side, and what they are answered with when something is wrong |
