@@ -45,7 +45,11 @@ pub(crate) fn silent() {
         let item = Listed { id: "task-1".into(), kind: "task".into(), state: "waiting".into(), ..Listed::default() };
         let began = Instant::now();
         let asked = async {
-            let tasks = ask(&head, ToolQuestion::List { kind: "tasks".into() }).await.unwrap();
+            let mut tasks = String::new();
+            // The head's node hears of the other with its next view.
+            while tasks.lines().count() < 2 && began.elapsed() < SILENCE_MAX {
+                tasks = ask(&head, ToolQuestion::List { kind: "tasks".into() }).await.unwrap();
+            }
             let why = ask(&head, ToolQuestion::Why { id: "task-1".into() }).await.unwrap();
             let unknown = ask(&head, ToolQuestion::Why { id: "task-2".into() }).await.unwrap_err();
             (tasks, why, unknown)
