@@ -31,9 +31,11 @@ impl Careless {
 }
 
 pub(crate) async fn stand(args: Args) -> Result<()> {
+    // By name: the driver's node may have heard of the others only so far as to know that they come.
+    let nodes = mobula::nodes().await?;
     let mut actors = Vec::new();
-    for _ in 0..args.actors {
-        actors.push(Careless::spawn().spread_nodes().num_cpus(0.1).await?);
+    for node in nodes.iter().cycle().take(args.actors) {
+        actors.push(Careless::spawn().on_node(node.id).num_cpus(0.1).await?);
     }
     for actor in &actors {
         let (worker, child) = actor.pids().await?;
