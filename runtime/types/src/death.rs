@@ -80,6 +80,11 @@ pub enum DeathCause {
         /// What went wrong.
         message: String,
     },
+    /// A named actor in it did not stop when its name could become another's (G7).
+    NameLost {
+        /// The name.
+        name: String,
+    },
 }
 
 impl fmt::Display for DeathCause {
@@ -100,6 +105,9 @@ impl fmt::Display for DeathCause {
             Self::Drained => f.write_str("ended with its node, which was drained"),
             Self::JobStopped => f.write_str("ended with its job"),
             Self::Disconnected => f.write_str("lost its connection and did not come back"),
+            Self::NameLost { name } => {
+                write!(f, "was ended because its actor named `{name}` did not stop when that name's lease was over")
+            }
             Self::NotStarted { message } => write!(f, "could not be started: {message}"),
         }
     }
