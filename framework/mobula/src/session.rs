@@ -85,6 +85,31 @@ impl Config {
         self
     }
 
+    /// Where the job's names are unique, and those of its actors that say no other; `MOBULA_NAMESPACE` says the same for
+    /// programs that say nothing. Without one they are in a namespace that no other job can say.
+    ///
+    /// ```
+    /// # use mobula::prelude::*;
+    /// # struct Counter;
+    /// # #[actor]
+    /// # impl Counter {
+    /// #     fn new() -> Self { Counter }
+    /// # }
+    /// #[mobula::main]
+    /// async fn main() -> mobula::Result<()> {
+    ///     let _session = mobula::init_with(Config::default().namespace("shop")).await?;
+    ///     let counter = Counter::spawn().name("orders").await?;
+    ///     // As another job finds it, whatever its own namespace is.
+    ///     assert_eq!(mobula::actor::<Counter>("orders").namespace("shop").await?, counter);
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.embedded.namespace = Some(namespace.into());
+        self
+    }
+
     /// A variable for the environment of the job's workers.
     #[must_use]
     pub fn worker_env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
@@ -149,6 +174,9 @@ pub enum InitError {
         /// What the variable says.
         value: String,
     },
+    /// The job's namespace is empty.
+    #[error("a namespace has a name: give one, or none for a namespace that no other job can say")]
+    Namespace,
     /// The program is built so that a panic ends the process.
     #[error(
         "the program is built with panic = \"abort\": supervision needs panic = \"unwind\" in Cargo.toml's profiles"
@@ -201,8 +229,8 @@ impl Session {
         let host = match address::find(address.as_deref()).await? {
             Where::Here => Host::Embedded(Embedded::start(&embedded)),
             Where::Node(socket) => {
-                let EmbeddedConfig { arbiters, patience, .. } = embedded;
-                let config = DriverConfig { socket, name: program(), env: worker_env, arbiters, patience };
+                let EmbeddedConfig { arbiters, patience, namespace, .. } = embedded;
+                let config = DriverConfig { socket, name: program(), env: worker_env, namespace, arbiters, patience };
                 Host::Attached(Driver::attach(&config).await?)
             }
         };
@@ -302,6 +330,10 @@ fn checked(config: Config, variable: impl Fn(&str) -> Option<String>) -> Result<
         None => {}
         Some("always") => embedded.encode_all = true,
         Some(value) => return Err(InitError::Encode { value: value.to_owned() }),
+    }
+    embedded.namespace = embedded.namespace.or_else(|| variable("MOBULA_NAMESPACE"));
+    if embedded.namespace.as_deref() == Some("") {
+        return Err(InitError::Namespace);
     }
     check_resources(&embedded.resources)?;
     Ok(embedded)

@@ -39,6 +39,8 @@ pub struct EmbeddedConfig {
     pub patience: Duration,
     /// Tasks that may wait.
     pub queue: QueueBounds,
+    /// Where names are unique that say no namespace; all are of this session.
+    pub namespace: Option<String>,
 }
 
 impl Default for EmbeddedConfig {
@@ -52,6 +54,7 @@ impl Default for EmbeddedConfig {
             resources: BTreeMap::new(),
             patience: PATIENCE,
             queue: QueueBounds::default(),
+            namespace: None,
         }
     }
 }
@@ -71,7 +74,7 @@ pub struct Embedded {
 impl Embedded {
     /// Starts a session; its threads of the compute pool start when they are needed.
     pub fn start(config: &EmbeddedConfig) -> Self {
-        let EmbeddedConfig { encode_all, arbiters, compute_threads, resources, patience, queue } = config;
+        let EmbeddedConfig { encode_all, arbiters, compute_threads, resources, patience, queue, namespace } = config;
         let compute_threads = (*compute_threads).max(1);
         let others = resources.iter().map(|(name, amount)| (name.clone(), Amount::new(*amount).unwrap_or_default()));
         let resources =
@@ -81,6 +84,9 @@ impl Embedded {
         let system = |arbiters| {
             let system = System::start(&SystemConfig { process: next_process(), arbiters });
             assert!(system.set_extension(host.clone()), "a new system has no extension");
+            if let Some(namespace) = namespace {
+                system.set_namespace(namespace.clone());
+            }
             system
         };
         let driver = system(if *encode_all { 1 } else { *arbiters });

@@ -5,7 +5,9 @@
 
 mod actors;
 mod deaths;
+mod names;
 mod nesting;
+mod repeats;
 mod values;
 
 use std::process::ExitCode;
@@ -32,13 +34,18 @@ fn main() -> ExitCode {
         return code;
     }
     run_if_worker();
+    if let Ok(scenario) = env::var(names::DRIVER) {
+        return names::drive(&scenario);
+    }
     let filter = env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let folder = env::temp_dir().join(format!("mobula-attached-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("there are threads");
     let passed = runtime.block_on(async {
         let (head, other) = nodes(&folder).await;
         let address = head.socket().display().to_string();
-        let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(nesting::TESTS).chain(values::TESTS);
+        names::here(&address);
+        let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(names::TESTS).chain(nesting::TESTS);
+        let tests = tests.chain(repeats::TESTS).chain(values::TESTS);
         let mut passed = 0;
         for (name, test) in
             tests.filter(|(name, _)| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())))

@@ -38,6 +38,8 @@ pub(crate) const BYTES_MAX: u64 = 16 << 20;
 const HELD_MAX: usize = 65_536;
 /// A home that names a place which is gone is asked again after this time; nodes hear of deaths within milliseconds.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// So often the head is asked again, for a second and more, before it is believed.
+const DOUBTS_MAX: u32 = 50;
 /// Actors whose place is remembered; beyond that, those with nothing under way are asked for again when they are used.
 const TARGETS_MAX: usize = 65_536;
 
@@ -50,6 +52,10 @@ pub(crate) struct Targets {
 #[derive(Default)]
 struct Target {
     place: Place,
+    /// The latest life of it that is known here.
+    life: Incarnation,
+    /// How often in a row its home has said that it is where nothing is, as far as is known here.
+    doubts: u32,
     held: VecDeque<Held>,
     calls: u32,
     bytes: u64,
@@ -72,6 +78,8 @@ enum Place {
 enum Held {
     Mail(Mail),
     Control(Control),
+    /// Somebody waits until it has a place, or has ended.
+    Place(oneshot::Sender<Result<(), ExitReason>>),
 }
 
 struct Mail {
@@ -183,6 +191,21 @@ impl Process {
         self.flush(actor, target);
     }
 
+    /// An actor is about to be known to its home, which is not asked before.
+    pub(crate) fn expect_actor(&self, actor: ActorId) {
+        self.targets.table.lock().entry(actor).or_default().place = Place::Asking;
+    }
+
+    /// Asks the home of an actor that was expected, and waits until it has a place.
+    pub(crate) fn wait_for_place(self: &Arc<Self>, actor: ActorId) -> oneshot::Receiver<Result<(), ExitReason>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut table = self.targets.table.lock();
+        let target = table.entry(actor).or_default();
+        target.held.push_back(Held::Place(sender));
+        self.locate(actor);
+        receiver
+    }
+
     /// Asks an actor's home where it is; the home of one that was spawned here is here.
     fn locate(self: &Arc<Self>, actor: ActorId) {
         if actor.process != self.me {
@@ -193,6 +216,10 @@ impl Process {
     /// Sends what is held, as far as there is credit. Called with the table locked, so that order holds.
     fn flush(self: &Arc<Self>, actor: ActorId, target: &mut Target) {
         let Place::At(process) = target.place else { return };
+        if self.is_dead(process) {
+            // Its death is just being acted on: what never left waits for the next place.
+            return;
+        }
         while let Some(first) = target.held.front() {
             if let Held::Mail(mail) = first
                 && !target.has_credit(mail.bytes())
@@ -206,6 +233,7 @@ impl Process {
                     self.send_call(process, mail);
                 }
                 Some(Held::Control(control)) => self.send_control(process, actor, &control),
+                Some(Held::Place(waits)) => drop(waits.send(Ok(()))),
                 None => break,
             }
         }
@@ -302,13 +330,20 @@ impl Process {
     }
 
     /// It is known where the actor is; watches go there anew when it has moved.
-    pub(crate) fn located(self: &Arc<Self>, actor: ActorId, process: ProcessId) {
+    pub(crate) fn located(self: &Arc<Self>, actor: ActorId, process: ProcessId, life: Incarnation) {
         let mut table = self.targets.table.lock();
         let target = table.entry(actor).or_default();
+        target.life = life.max(target.life);
         if !matches!(target.place, Place::Unknown | Place::Asking) {
             return;
         }
-        if actor.process != self.me && self.is_dead(process) {
+        let is_dead = actor.process != self.me && self.is_dead(process);
+        target.doubts = if is_dead { target.doubts + 1 } else { 0 };
+        if is_dead && actor.process == ProcessId::HEAD && target.doubts > DOUBTS_MAX {
+            // The head hears of every death; a neighbour that was lost while there was no head is there again.
+            self.exhume(process);
+            target.doubts = 0;
+        } else if is_dead {
             // Its home has not heard of that death yet: it is asked until it has, or has ended itself.
             target.place = Place::Asking;
             drop(table);
@@ -329,6 +364,14 @@ impl Process {
         self.flush(actor, target);
     }
 
+    /// A life of an actor has ended, as that actor itself has said: its own cell starts the next.
+    pub(crate) fn note_down(&self, down: &Down) {
+        if let Some(target) = self.targets.table.lock().get_mut(&down.actor) {
+            let life = if down.ended { down.incarnation } else { down.incarnation.next() };
+            target.life = life.max(target.life);
+        }
+    }
+
     /// The actor has ended for good: what is held for it goes back, and those that watch are told.
     pub(crate) fn actor_ended(
         self: &Arc<Self>,
@@ -337,7 +380,7 @@ impl Process {
         reason: &ExitReason,
         tell: bool,
     ) {
-        let (held, watchers, links) = {
+        let (held, watchers, links, life) = {
             let mut table = self.targets.table.lock();
             let target = table.entry(actor).or_default();
             if matches!(target.place, Place::Ended(_)) {
@@ -347,7 +390,7 @@ impl Process {
             target.calls = 0;
             target.bytes = 0;
             let links = std::mem::take(&mut target.links);
-            (std::mem::take(&mut target.held), std::mem::take(&mut target.watchers), links)
+            (std::mem::take(&mut target.held), std::mem::take(&mut target.watchers), links, target.life)
         };
         let Some(system) = self.system() else { return };
         let cause = NotStarted::ActorEnded { actor, reason: reason.clone() };
@@ -360,9 +403,11 @@ impl Process {
                     mail.refuse(&cause);
                 }
                 Held::Control(control) => system.control_local(actor, control),
+                Held::Place(waits) => drop(waits.send(Err(reason.clone()))),
             }
         }
         if tell {
+            let incarnation = incarnation.max(life);
             let down = Down { actor, incarnation, reason: reason.clone(), ended: true };
             watchers.iter().for_each(|by| system.control(*by, Control::Down(down.clone())));
             links.iter().for_each(|peer| system.control(*peer, Control::LinkDown(down.clone())));
@@ -386,7 +431,7 @@ impl Process {
                 target.bytes = 0;
                 if was_there {
                     target.place = Place::Asking;
-                    downs.extend(target.watchers.iter().map(|by| (*actor, *by)));
+                    downs.extend(target.watchers.iter().map(|by| (*actor, target.life, *by)));
                 }
                 if home_is_gone {
                     orphans.push(*actor);
@@ -396,8 +441,7 @@ impl Process {
             }
         }
         let Some(system) = self.system() else { return };
-        for (actor, by) in downs {
-            let incarnation = Incarnation::default();
+        for (actor, incarnation, by) in downs {
             let down = Down { actor, incarnation, reason: reason.clone(), ended: false };
             if !orphans.contains(&actor) {
                 system.control(by, Control::Down(down));
@@ -406,6 +450,14 @@ impl Process {
         let orphaned = ExitReason::SupervisorDied(Box::new(death.clone()));
         for actor in orphans {
             self.actor_ended(actor, Incarnation::default(), &orphaned, true);
+        }
+    }
+
+    /// Why an actor has ended for good, when that is known here.
+    pub(crate) fn end_of(&self, actor: ActorId) -> Option<ExitReason> {
+        match self.targets.table.lock().get(&actor).map(|target| target.place.clone()) {
+            Some(Place::Ended(reason)) => Some(reason),
+            _ => None,
         }
     }
 

@@ -27,6 +27,8 @@ pub struct DriverConfig {
     pub name: String,
     /// Variables for the job's workers.
     pub env: BTreeMap<String, String>,
+    /// Where the job's names are unique that say no namespace; none for one that no other job can say.
+    pub namespace: Option<String>,
     /// Threads that the program's own actors share.
     pub arbiters: usize,
     /// How long what is here may take to end with the session.
@@ -59,8 +61,9 @@ impl Driver {
     ///
     /// [`AttachError`].
     pub async fn attach(config: &DriverConfig) -> Result<Self, AttachError> {
-        let DriverConfig { socket, name, env, arbiters, patience } = config;
-        let hello = Hello::Driver { protocol: PROTOCOL, name: name.clone(), env: env.clone() };
+        let DriverConfig { socket, name, env, namespace, arbiters, patience } = config;
+        let (env, namespace) = (env.clone(), namespace.clone());
+        let hello = Hello::Driver { protocol: PROTOCOL, name: name.clone(), env, namespace };
         // On our own runtime: what is read and written for the session must not wait for the program's.
         let at = socket.clone();
         let joining = arbiters::runtime().spawn(async move { process::join(&at, &hello).await });

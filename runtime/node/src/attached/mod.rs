@@ -15,18 +15,22 @@
 //! | `roads` | the ways of parcels to other processes |
 //! | `exchanges` | what was asked of other processes and is not answered yet |
 //! | `calls` | calls of actors that live elsewhere, with credit |
+//! | `outboxes` | messages that are sent again until they are acknowledged |
 //! | `homes` | the homes of actors that were spawned here and live elsewhere |
+//! | `detached` | spawning actors whose home is the head |
 //! | `tasks` | functions that run elsewhere |
 //! | `post` | what other processes ask of this one |
 //! | `driver`, `worker` | the two kinds of attached processes |
 
 mod calls;
 mod deliver;
+mod detached;
 mod driver;
 mod exchanges;
 mod homes;
 mod link;
 mod listing;
+mod outboxes;
 mod post;
 mod process;
 mod roads;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::{Lane, Mesh};
-use mobula_types::{JobId, NodeId};
+use mobula_types::{JobId, NodeId, ProcessId};
 use mobula_wire::FrameKind;
 use mobula_wire::cluster::{ClusterTalk, PROGRAM_PART_BYTES};
 use tokio::sync::mpsc;
@@ -47,8 +47,12 @@ impl State {
         let Some(known) = self.roster.job(job) else { return };
         let program = known.setup.program;
         let mut sources = vec![known.setup.driver.node(), known.told_by];
-        sources.retain(|source| *source != self.node);
-        sources.dedup();
+        if job.hosts_detached() {
+            // Where it was spawned may be gone; others have hosted such an actor.
+            sources.extend(self.others());
+        }
+        let mut seen = std::collections::BTreeSet::from([self.node, ProcessId::HEAD.node()]);
+        sources.retain(|source| seen.insert(*source));
         if self.fetches.parts.contains_key(&program) {
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use mobula_net::Connection;
 use mobula_types::{HeadId, ProcessId};
 use mobula_wire::cluster::{ClusterTalk, FromHead};
@@ -23,6 +24,8 @@ pub(crate) enum Input {
     WorkerCame { token: String, pid: u32, connection: Connection, reply: Reply },
     /// A process has said something.
     Said { process: ProcessId, said: ToNode },
+    /// A parcel for the node itself, or for the home of detached actors.
+    Parcel { body: Bytes },
     /// A process's connection is over.
     Gone { process: ProcessId, why: String },
     /// The command line asks.
@@ -48,6 +51,7 @@ pub(crate) type Reply = oneshot::Sender<Result<ProcessId, String>>;
 #[derive(Debug)]
 pub(crate) struct DriverCame {
     pub(crate) name: String,
+    pub(crate) namespace: Option<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) working_dir: Option<String>,
     pub(crate) pid: u32,

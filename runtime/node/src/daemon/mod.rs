@@ -19,6 +19,7 @@
 mod arrivals;
 mod burial;
 pub mod config;
+mod detached;
 mod door;
 mod fetch;
 mod gate;
@@ -28,6 +29,7 @@ mod identity;
 mod input;
 mod leaving;
 mod membership;
+mod named;
 mod node;
 mod peers;
 mod placing;

@@ -22,6 +22,9 @@ use mobula_types::{Death, DeathCause, MemberId, NodeId, ProcessId};
 use mobula_wire::local::FromNode;
 use mobula_wire::{FrameKind, Parcel};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+
+use super::input::Input;
 
 /// Deaths that are kept, for those who send to the dead.
 pub(crate) const DEATHS_KEPT: usize = 4_096;
@@ -41,6 +44,8 @@ pub(crate) struct Routes {
     members: RwLock<HashMap<NodeId, MemberId>>,
     graves: Mutex<Graves>,
     mesh: OnceLock<Mesh>,
+    /// The task that owns the node's state: a node is a process too, and the home of detached actors is asked through it.
+    own: OnceLock<mpsc::Sender<Input>>,
     /// Parcels that went nowhere.
     lost: AtomicU64,
 }
@@ -85,6 +90,10 @@ impl Routes {
 
     pub(crate) fn mesh(&self) -> Option<&Mesh> {
         self.mesh.get()
+    }
+
+    pub(crate) fn set_own(&self, own: mpsc::Sender<Input>) {
+        self.own.set(own).expect("a node has one state");
     }
 
     /// A process has its number, and no connection yet or no more.
@@ -147,7 +156,7 @@ impl Routes {
         if said_from != from {
             return Forwarded::Wrong;
         }
-        if to.node() == self.node() {
+        if to.node() == self.node() || to == ProcessId::HEAD {
             return self.deliver(to, body);
         }
         let Some(mesh) = self.mesh() else { return self.nowhere(to) };
@@ -177,7 +186,26 @@ impl Routes {
         self.nowhere(to)
     }
 
+    /// Sends a parcel of this node itself, which waits for nobody.
+    pub(crate) fn send(&self, parcel: &Parcel) {
+        let Ok(body) = parcel.encode() else { return self.lose() };
+        if parcel.to.node() == self.node() {
+            self.deliver(parcel.to, body.into());
+        } else if let Some(mesh) = self.mesh()
+            && mesh.send(parcel.to.node().into(), Lane::Calls, FrameKind::Parcel, body.into()).is_err()
+        {
+            self.lose();
+        }
+    }
+
     fn deliver(&self, to: ProcessId, body: Bytes) -> Forwarded {
+        if to == ProcessId::HEAD || to.number() == 0 {
+            // A full queue means that this node hangs; who asks asks again.
+            if self.own.get().is_none_or(|own| own.try_send(Input::Parcel { body }).is_err()) {
+                self.lose();
+            }
+            return Forwarded::Done;
+        }
         let local = self.local.read();
         match local.get(&to.number()) {
             Some(Route::Socket(connection)) => {

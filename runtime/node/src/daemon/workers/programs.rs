@@ -195,7 +195,8 @@ impl Programs {
         }
         let mut copy = self.partial()?;
         // Within the kernel: a program may have hundreds of megabytes, and its driver waits.
-        let bytes = io::copy(&mut file.take(PROGRAM_BYTES_MAX + 1), &mut copy.file).map_err(|source| self.io(source))?;
+        let bytes =
+            io::copy(&mut file.take(PROGRAM_BYTES_MAX + 1), &mut copy.file).map_err(|source| self.io(source))?;
         if bytes > PROGRAM_BYTES_MAX {
             return Err(no_program());
         }
