@@ -34,7 +34,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("detached actor has ended", 100),
     ("detached actor has its name", 2_000),
     ("detached actor is gone", 100),
-    ("detached actor is located", 1_000),
+    ("detached actor is located", 300),
     ("detached actor is started again", 2_000),
     ("detached actor is to be started", 3_000),
     ("grant comes too late", 100),

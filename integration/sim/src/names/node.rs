@@ -471,9 +471,10 @@ impl World {
                 self.claim(host, claim, now);
             }
             (6, _) if name == 0 => {
-                if let Some((actor, _)) = node.held.get(&key).copied() {
-                    self.tell(host, Up::Directory(directory::Input::Locate { ask, actor }));
-                }
+                // One that lives here, or one that nobody has spawned.
+                let nobody = ActorId { process: ProcessId::HEAD, slot: name, generation: 0 };
+                let actor = node.held.get(&key).map_or(nobody, |(actor, _)| *actor);
+                self.tell(host, Up::Directory(directory::Input::Locate { ask, actor }));
             }
             (9, _) if name == 0 => {
                 if let Some((actor, _)) = node.held.remove(&key) {
