@@ -331,10 +331,10 @@ impl Away {
             let type_name = std::any::type_name::<M>().to_owned();
             return Err((letter, NotStarted::LocalOnly { type_name }));
         };
-        let (payload, pins) = pinning(|| entry.encode_message(&letter.message));
+        let (payload, pins) = pinning(|| entry.encode_message(&letter.message, self.system.value_bytes_max()));
         let payload = match payload {
             Ok(payload) => payload,
-            Err(message) => return Err((letter, NotStarted::Codec { message })),
+            Err(cause) => return Err((letter, cause)),
         };
         let Letter { message, reply, deadline, .. } = letter;
         let header = CallHeader {

@@ -145,7 +145,10 @@ impl<A: Actor> Cell<A> {
             let death = self.live().await;
             match Box::pin(self.after(death)).await {
                 Next::Again => self.mailbox.system.counters().add(Count::Restarts),
-                Next::Leave => return self.leave(),
+                Next::Leave => {
+                    self.leave();
+                    return Box::pin(self.ctx.streams_ended()).await;
+                }
                 Next::End(reason, gave_up) => break (reason, gave_up),
             }
         };
@@ -180,7 +183,10 @@ impl<A: Actor> Cell<A> {
         {
             death = Death { reason: Box::new(ExitReason::Panicked(panic)), in_order: false, ..death };
         }
-        self.ctx.end_tasks();
+        match death.asked {
+            Some(Asked::Leave) => self.ctx.end_timers(),
+            _ => self.ctx.end_tasks(),
+        }
         if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(state))) {
             let panic = panics::describe(payload);
             self.mailbox.system.counters().add(Count::Panics);
@@ -239,6 +245,7 @@ impl<A: Actor> Cell<A> {
             }
             let Some(mail) = self.notices.pop_front().or_else(|| self.batch.pop_front()) else {
                 if self.is_leaving && self.mailbox.lanes.leave_if_empty() {
+                    self.ctx.end_timers();
                     let asked = Some(Asked::Leave);
                     return Death { reason: Box::new(ExitReason::Moved), in_order: true, asked };
                 }

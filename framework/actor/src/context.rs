@@ -30,7 +30,7 @@ pub struct Context<A: Actor> {
     /// Set by the cell before it drops handlers half-way: what their callers are told.
     ending: RefCell<Option<Box<ExitReason>>>,
     /// Timers and streams of this incarnation.
-    tasks: RefCell<Vec<AbortHandle>>,
+    tasks: RefCell<Vec<Background>>,
 }
 
 impl<A: Actor> Context<A> {
@@ -118,10 +118,13 @@ impl<A: Actor> Context<A> {
         A: Handler<M>,
     {
         let mailbox = self.mailbox.clone();
-        self.background(async move {
-            tokio::time::sleep(delay).await;
-            Address::local(mailbox).send_letter(tell(message)).await.ok();
-        })
+        self.background(
+            async move {
+                tokio::time::sleep(delay).await;
+                Address::local(mailbox).send_letter(tell(message)).await.ok();
+            },
+            false,
+        )
     }
 
     /// Sends what `make` gives to the actor itself every `period`, the first time after one period. A tick that finds
@@ -131,18 +134,21 @@ impl<A: Actor> Context<A> {
         A: Handler<M>,
     {
         let mailbox = self.mailbox.clone();
-        self.background(async move {
-            // A period of zero would never let anybody else run.
-            let mut ticks = tokio::time::interval(period.max(Duration::from_millis(1)));
-            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
-            ticks.tick().await;
-            loop {
+        self.background(
+            async move {
+                // A period of zero would never let anybody else run.
+                let mut ticks = tokio::time::interval(period.max(Duration::from_millis(1)));
+                ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
                 ticks.tick().await;
-                if Address::local(mailbox.clone()).send_letter(tell(make())).await.is_err() {
-                    return;
+                loop {
+                    ticks.tick().await;
+                    if Address::local(mailbox.clone()).send_letter(tell(make())).await.is_err() {
+                        return;
+                    }
                 }
-            }
-        })
+            },
+            false,
+        )
     }
 
     /// Tells this actor of every death of `other` as a [`Down`] message.
@@ -173,19 +179,19 @@ impl<A: Actor> Context<A> {
     /// Runs `items` beside the actor and gives the reading end, the way handlers that return a stream do.
     pub fn stream<T: Send + 'static>(&self, items: impl Stream<Item = T> + 'static) -> ReplyStream<T> {
         let (pump, reader) = stream::pump(items);
-        self.background(pump);
+        self.background(pump, true);
         reader
     }
 
-    fn background(&self, task: impl Future<Output = ()> + 'static) -> Timer {
+    fn background(&self, task: impl Future<Output = ()> + 'static, is_stream: bool) -> Timer {
         let handle =
             actix_rt::spawn(crate::shell::within(self.mailbox.id, self.mailbox.system.clone(), task)).abort_handle();
         let mut tasks = self.tasks.borrow_mut();
         // Finished ones are swept when the list has doubled, so it stays within twice what is alive.
         if tasks.len() == tasks.capacity() {
-            tasks.retain(|task| !task.is_finished());
+            tasks.retain(|task| !task.handle.is_finished());
         }
-        tasks.push(handle.clone());
+        tasks.push(Background { handle: handle.clone(), is_stream });
         Timer(handle)
     }
 
@@ -212,9 +218,36 @@ impl<A: Actor> Context<A> {
 
     /// Ends timers and streams of an incarnation that is over.
     pub(crate) fn end_tasks(&self) {
-        self.tasks.borrow_mut().drain(..).for_each(|task| task.abort());
+        self.tasks.borrow_mut().drain(..).for_each(|task| task.handle.abort());
         *self.stop.borrow_mut() = None;
     }
+
+    /// Ends the timers of an actor that moves. Its streams do not need it, and come to their ends where they are.
+    pub(crate) fn end_timers(&self) {
+        self.tasks.borrow_mut().retain(|task| {
+            if !task.is_stream {
+                task.handle.abort();
+            }
+            task.is_stream
+        });
+        *self.stop.borrow_mut() = None;
+    }
+
+    /// Waits until the streams have come to their ends: an actor's own thread ends with it.
+    pub(crate) async fn streams_ended(&self) {
+        while self.tasks.borrow().iter().any(|task| !task.handle.is_finished()) {
+            tokio::time::sleep(STREAMS_LOOK).await;
+        }
+    }
+}
+
+/// Between two looks whether the streams of an actor that has moved have ended.
+const STREAMS_LOOK: Duration = Duration::from_millis(5);
+
+/// What runs beside an actor.
+struct Background {
+    handle: AbortHandle,
+    is_stream: bool,
 }
 
 /// A timer or stream of an actor; it ends with the incarnation that made it.

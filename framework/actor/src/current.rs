@@ -132,3 +132,18 @@ pub(crate) fn serve(deadline: Deadline, explicit: bool, call: Option<Arc<dyn Cal
     });
     drop(before);
 }
+
+thread_local! {
+    /// Whether code of this thread awaits a value of others since somebody looked.
+    static AWAITS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// The code that is polled now awaits an object or a reply that is not there.
+pub(crate) fn note_wait() {
+    AWAITS.set(true);
+}
+
+/// Whether what was polled on this thread since the last look awaits an object or a reply: it needs no CPU meanwhile.
+pub fn take_wait() -> bool {
+    AWAITS.replace(false)
+}

@@ -135,6 +135,24 @@ pub struct Spawned {
     pub started: BoxFuture<'static, Result<(), SpawnError>>,
 }
 
+/// Tells whoever counts it that a call from outside has left its mailbox: it is handled now, or never will be.
+pub struct Left(Option<Box<dyn FnOnce() + Send>>);
+
+impl Left {
+    /// Calls `tell` when it is dropped.
+    pub fn new(tell: impl FnOnce() + Send + 'static) -> Self {
+        Self(Some(Box::new(tell)))
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            tell();
+        }
+    }
+}
+
 /// Where an encoded answer goes.
 pub struct EncodedReply {
     /// Takes the answer, once.

@@ -11,6 +11,7 @@ use futures_util::future::LocalBoxFuture;
 use mobula_types::{CallError, Deadline, ExitReason, NotStarted, Panic, Time, Unknown};
 
 use crate::call::SendError;
+use crate::deliver::Left;
 use crate::slot::{CallState, ReplySender};
 use crate::{Actor, Context, Handler, Message, Mode, current, panics};
 
@@ -155,7 +156,26 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
     }
 
     fn handle<'a>(self: Box<Self>, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a> {
-        let Self { message, reply, .. } = *self;
+        (*self).begin(state, ctx)
+    }
+
+    fn handle_shared<'a>(self: Box<Self>, state: &'a A, ctx: &'a Context<A>) -> LocalBoxFuture<'a, Result<(), Panic>> {
+        (*self).begin_shared(state, ctx)
+    }
+
+    fn refuse(self: Box<Self>, error: CallError) {
+        self.reply.send(Err(error));
+    }
+
+    fn message_name(&self) -> &'static str {
+        type_name::<M>()
+    }
+}
+
+impl<M: Message> Letter<M> {
+    #[inline]
+    fn begin<'a, A: Handler<M>>(self, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a> {
+        let Self { message, reply, .. } = self;
         if A::MODE == Mode::Sync {
             let handler = || catch_unwind(AssertUnwindSafe(|| state.handle_sync(message, ctx)));
             let (reply, result) = reply.served_by(handler);
@@ -171,17 +191,54 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Letter<M> {
         }))
     }
 
-    fn handle_shared<'a>(self: Box<Self>, state: &'a A, ctx: &'a Context<A>) -> LocalBoxFuture<'a, Result<(), Panic>> {
-        let Self { message, reply, .. } = *self;
+    #[inline]
+    fn begin_shared<'a, A: Handler<M>>(
+        self,
+        state: &'a A,
+        ctx: &'a Context<A>,
+    ) -> LocalBoxFuture<'a, Result<(), Panic>> {
+        let Self { message, reply, .. } = self;
         Box::pin(async move {
             let reply = OnTheWay::<A, M> { reply: Some(reply), ctx };
             let result = AssertUnwindSafe(state.handle_shared(message, ctx)).catch_unwind().await;
             answer::<A, M>(ctx, reply.arrived(), result)
         })
     }
+}
+
+/// A letter from another process, which is told when the letter has left the mailbox.
+pub(crate) struct Counted<M: Message> {
+    pub(crate) letter: Letter<M>,
+    pub(crate) left: Left,
+}
+
+impl<A: Handler<M>, M: Message> Envelope<A> for Counted<M> {
+    fn bytes(&self) -> usize {
+        Envelope::<A>::bytes(&self.letter)
+    }
+
+    fn is_tell(&self) -> bool {
+        Envelope::<A>::is_tell(&self.letter)
+    }
+
+    fn facts(&self) -> Facts {
+        Envelope::<A>::facts(&self.letter)
+    }
+
+    fn handle<'a>(self: Box<Self>, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a> {
+        let Self { letter, left } = *self;
+        drop(left);
+        letter.begin(state, ctx)
+    }
+
+    fn handle_shared<'a>(self: Box<Self>, state: &'a A, ctx: &'a Context<A>) -> LocalBoxFuture<'a, Result<(), Panic>> {
+        let Self { letter, left } = *self;
+        drop(left);
+        letter.begin_shared(state, ctx)
+    }
 
     fn refuse(self: Box<Self>, error: CallError) {
-        self.reply.send(Err(error));
+        self.letter.reply.send(Err(error));
     }
 
     fn message_name(&self) -> &'static str {

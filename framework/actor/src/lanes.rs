@@ -23,6 +23,9 @@ use crate::envelope::Envelope;
 pub(crate) const BATCH_MAX: usize = 256;
 
 /// How much mail may wait (G14).
+///
+/// Each process that an actor's senders are in may have as much on its way or waiting, up to the default; there, room that
+/// has become free is known a moment later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MailboxBounds {
     /// Messages that may wait.
@@ -273,6 +276,11 @@ impl<A: Actor> Lanes<A> {
             self.control_waits.store(false, Ordering::Release);
         }
         control
+    }
+
+    /// How much may wait.
+    pub(crate) fn bounds(&self) -> MailboxBounds {
+        self.bounds
     }
 
     /// Letters that wait.

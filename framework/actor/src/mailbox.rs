@@ -161,6 +161,7 @@ impl<A: Actor> Mailbox<A> {
 pub(crate) trait AnyMailbox: Send + Sync {
     fn id(&self) -> ActorId;
     fn parent(&self) -> Option<ActorId>;
+    fn bounds(&self) -> MailboxBounds;
     /// Puts a control message; false when the actor has ended.
     fn control(&self, control: Control) -> bool;
     /// Whether its next life is elsewhere.
@@ -197,6 +198,10 @@ impl<A: Actor> AnyMailbox for Mailbox<A> {
 
     fn parent(&self) -> Option<ActorId> {
         self.parent
+    }
+
+    fn bounds(&self) -> MailboxBounds {
+        self.lanes.bounds()
     }
 
     fn control(&self, control: Control) -> bool {

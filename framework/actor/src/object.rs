@@ -188,6 +188,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             Some(waker) => waker.clone_from(cx.waker()),
             None => *key = Some(waiters.wakers.insert(cx.waker().clone())),
         }
+        current::note_wait();
         Poll::Pending
     }
 
@@ -479,10 +480,10 @@ trait Exported: Send + Sync {
 impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
     fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>> {
         Box::pin(async move {
+            let max = self.system.value_bytes_max();
             let value = ObjectRef { cell: self }.get().await?;
-            let (bytes, pins) = pinning(|| codec::encode(&*value));
-            let bytes =
-                bytes.map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))?;
+            let (bytes, pins) = pinning(|| codec::encode_limited(&*value, max));
+            let bytes = bytes.map_err(|error| CallError::NotStarted(error.into()))?;
             Ok(Fetched { bytes: bytes.into(), pins })
         })
     }
@@ -555,6 +556,17 @@ impl System {
 #[derive(Default)]
 pub struct Pins(Vec<Pinned>);
 
+/// What is held for the receiver of a message that is about to be sent; taken back when it is dropped instead.
+#[must_use = "what is dropped is taken back"]
+pub struct Handed(Pins);
+
+impl Handed {
+    /// The message has been sent: its receiver releases this.
+    pub fn sent(mut self) {
+        self.0.0.clear();
+    }
+}
+
 /// One reference that is held; an object of this process counts it for `by`.
 struct Pinned {
     system: Arc<System>,
@@ -573,26 +585,30 @@ impl Pins {
         self.0.is_empty()
     }
 
-    /// The message has been handed to the process `to`: what belongs to one of the two ends is held for it from now on,
-    /// and released by it ([`received`](Self::received)). Gives back the pins of objects that belong to others: they must
-    /// be held until `to` has told their owners of itself.
-    #[must_use = "what is dropped is released"]
-    pub fn hand_to(mut self, to: ProcessId) -> Self {
-        let others = |pin: &Pinned| {
+    /// The message is about to be sent to the process `to`: what belongs to one of the two ends is held for it from now on,
+    /// and released by it ([`received`](Self::received)). The second are the pins of objects that belong to others: they
+    /// must be held until their owners count `to`.
+    pub fn hand_to(mut self, to: ProcessId) -> (Handed, Self) {
+        let (mut handed, mut others) = (Self::default(), Self::default());
+        for pin in std::mem::take(&mut self.0) {
             let me = pin.system.process();
             if pin.id.owner == me {
                 pin.system.hand_object(pin.id, pin.by, to);
+                handed.0.push(Pinned { by: to, ..pin });
+            } else if pin.id.owner == to || to == me {
+                // What goes to this process itself is held by it already.
+                handed.0.push(pin);
+            } else {
+                others.0.push(pin);
             }
-            pin.id.owner != me && pin.id.owner != to
-        };
-        Self(std::mem::take(&mut self.0).into_iter().filter(others).collect())
+        }
+        (Handed(handed), others)
     }
 
-    /// What a message of the process `from`, which names `ids`, held for us on its way.
+    /// What a message of the process `from`, which names `ids`, held for us on its way. The owners of what belongs to
+    /// neither end have been asked to count us for it.
     pub fn received(system: &Arc<System>, from: ProcessId, ids: &[ObjectId]) -> Self {
-        let me = system.process();
-        let ours = ids.iter().filter(|id| id.owner == me || id.owner == from);
-        Self(ours.map(|id| Pinned { system: system.clone(), id: *id, by: from }).collect())
+        Self(ids.iter().map(|id| Pinned { system: system.clone(), id: *id, by: from }).collect())
     }
 
     /// The same references, held once more.

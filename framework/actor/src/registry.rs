@@ -16,8 +16,9 @@ use tokio::sync::mpsc;
 
 use crate::address::refusal;
 use crate::call::Room;
-use crate::deliver::{EncodedItem, EncodedReply, Payload, Spawned, refuse};
-use crate::envelope::{Letter, OtherReply, ReplyTo};
+use crate::deliver::{EncodedItem, EncodedReply, Left, Payload, Spawned, refuse};
+use crate::envelope::{Counted, Letter, OtherReply, ReplyTo};
+use crate::lanes::Mail;
 use crate::mailbox::Mailbox;
 use crate::object::pinning;
 use crate::spawn::{Spawn, SpawnError, SpawnFrame};
@@ -33,7 +34,7 @@ pub struct HandlerEntry {
     name: &'static str,
     types: fn() -> (TypeId, TypeId),
     schema: fn() -> u64,
-    encode: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    encode: fn(&dyn Any, usize) -> Result<Vec<u8>, NotStarted>,
     open: Open,
     decode_reply: fn(Payload) -> Result<Box<dyn Any + Send>, CallError>,
     recipient: MakeRecipient,
@@ -107,8 +108,8 @@ impl HandlerEntry {
         remembered(self.key(), self.schema)
     }
 
-    pub(crate) fn encode_message(&self, message: &dyn Any) -> Result<Vec<u8>, String> {
-        (self.encode)(message)
+    pub(crate) fn encode_message(&self, message: &dyn Any, max: usize) -> Result<Vec<u8>, NotStarted> {
+        (self.encode)(message, max)
     }
 
     pub(crate) fn decode_reply(&self, payload: Payload) -> Result<Box<dyn Any + Send>, CallError> {
@@ -130,7 +131,7 @@ pub struct ActorEntry {
     name: &'static str,
     type_id: fn() -> TypeId,
     schema: fn() -> u64,
-    encode: fn(&dyn Any) -> Result<Vec<u8>, String>,
+    encode: fn(&dyn Any, usize) -> Result<Vec<u8>, NotStarted>,
     spawn: fn(&Arc<System>, SpawnFrame) -> Result<Spawned, SpawnError>,
 }
 
@@ -169,8 +170,8 @@ impl ActorEntry {
         remembered(self.key(), self.schema)
     }
 
-    pub(crate) fn encode_args(&self, args: &dyn Any) -> Result<Vec<u8>, String> {
-        (self.encode)(args)
+    pub(crate) fn encode_args(&self, args: &dyn Any, max: usize) -> Result<Vec<u8>, NotStarted> {
+        (self.encode)(args, max)
     }
 }
 
@@ -183,8 +184,8 @@ pub trait Incoming: Send {
     /// Why not; whoever waits for the answer is told the same.
     fn try_enter(self: Box<Self>) -> Result<(), NotStarted>;
 
-    /// Goes in as soon as there is room.
-    fn enter(self: Box<Self>) -> BoxFuture<'static, Result<(), NotStarted>>;
+    /// Goes in as soon as there is room; `left` is dropped when it has left the mailbox again, or never went in.
+    fn enter(self: Box<Self>, left: Option<Left>) -> BoxFuture<'static, Result<(), NotStarted>>;
 }
 
 impl System {
@@ -322,9 +323,9 @@ fn within<T>(system: &Arc<System>, decode: impl FnOnce() -> T) -> T {
     result
 }
 
-fn encode_any<T: Serialize + 'static>(value: &dyn Any) -> Result<Vec<u8>, String> {
-    let value = value.downcast_ref::<T>().ok_or_else(|| format!("expected {}", type_name::<T>()))?;
-    codec::encode(value).map_err(|error| error.to_string())
+fn encode_any<T: Serialize + 'static>(value: &dyn Any, max: usize) -> Result<Vec<u8>, NotStarted> {
+    let other = || NotStarted::Codec { message: format!("expected {}", type_name::<T>()) };
+    Ok(codec::encode_limited(value.downcast_ref::<T>().ok_or_else(other)?, max)?)
 }
 
 fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
@@ -356,7 +357,7 @@ fn open<A, M>(
     mailbox: Arc<dyn Any + Send + Sync>,
     frame: &CallFrame,
     reply: Option<EncodedReply>,
-    encoding: fn(EncodedReply) -> OtherReply<M::Reply>,
+    encoding: fn(EncodedReply, usize) -> OtherReply<M::Reply>,
 ) -> Result<Box<dyn Incoming>, NotStarted>
 where
     A: Handler<M>,
@@ -371,7 +372,8 @@ where
         Err(message) => return Err(refuse(reply, NotStarted::Codec { message })),
     };
     let deadline = frame.header.left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left));
-    let reply = reply.map_or(ReplyTo::Nobody, |reply| ReplyTo::Other(Box::new(encoding(reply))));
+    let max = mailbox.system.value_bytes_max();
+    let reply = reply.map_or(ReplyTo::Nobody, |reply| ReplyTo::Other(Box::new(encoding(reply, max))));
     Ok(Box::new(Door { mailbox, letter: Letter { message, reply, deadline, deadline_explicit: false } }))
 }
 
@@ -385,9 +387,13 @@ impl<A: Handler<M>, M: Message> Incoming for Door<A, M> {
         })
     }
 
-    fn enter(self: Box<Self>) -> BoxFuture<'static, Result<(), NotStarted>> {
+    fn enter(self: Box<Self>, left: Option<Left>) -> BoxFuture<'static, Result<(), NotStarted>> {
         let Self { mailbox, letter } = *self;
-        let entered = mailbox.lanes.push_or_wait(Box::new(letter)).map_err(|(mail, refused)| {
+        let mail: Mail<A> = match left {
+            Some(left) => Box::new(Counted { letter, left }),
+            None => Box::new(letter),
+        };
+        let entered = mailbox.lanes.push_or_wait(mail).map_err(|(mail, refused)| {
             let cause = refusal(mailbox.id, refused);
             mail.refuse(CallError::NotStarted(cause.clone()));
             cause
@@ -401,28 +407,29 @@ impl<A: Handler<M>, M: Message> Incoming for Door<A, M> {
     }
 }
 
-fn value_reply<R: Serialize + Send + 'static>(reply: EncodedReply) -> OtherReply<R> {
+fn value_reply<R: Serialize + Send + 'static>(reply: EncodedReply, max: usize) -> OtherReply<R> {
     let EncodedReply { answer, call } = reply;
     let deliver = move |result: Result<R, CallError>| {
         answer(result.and_then(|value| {
-            let (bytes, pins) = pinning(|| codec::encode(&value));
+            let (bytes, pins) = pinning(|| codec::encode_limited(&value, max));
             match bytes {
                 Ok(bytes) => Ok(Payload::Value(bytes.into(), pins)),
-                Err(error) => Err(CallError::MayHaveRun(Unknown::Codec { message: error.to_string() })),
+                Err(error) => Err(CallError::MayHaveRun(error.into())),
             }
         }));
     };
     OtherReply { deliver: Box::new(deliver), call }
 }
 
-fn stream_reply<T: Serialize + Send + 'static>(reply: EncodedReply) -> OtherReply<ReplyStream<T>> {
+fn stream_reply<T: Serialize + Send + 'static>(reply: EncodedReply, max: usize) -> OtherReply<ReplyStream<T>> {
     let EncodedReply { answer, call } = reply;
-    let deliver = move |result: Result<ReplyStream<T>, CallError>| answer(result.map(encoded_stream));
+    let deliver =
+        move |result: Result<ReplyStream<T>, CallError>| answer(result.map(|items| encoded_stream(items, max)));
     OtherReply { deliver: Box::new(deliver), call }
 }
 
-/// Encodes the items of a stream as they come.
-pub fn encoded_stream<T: Serialize + Send + 'static>(mut items: ReplyStream<T>) -> Payload {
+/// Encodes the items of a stream as they come, each in `max` bytes.
+pub fn encoded_stream<T: Serialize + Send + 'static>(mut items: ReplyStream<T>, max: usize) -> Payload {
     let (sender, receiver) = mpsc::channel(credit(ENCODED_ITEM_BYTES));
     arbiters::runtime().spawn(async move {
         loop {
@@ -431,12 +438,9 @@ pub fn encoded_stream<T: Serialize + Send + 'static>(mut items: ReplyStream<T>) 
                 () = sender.closed() => return,
             };
             let (item, last) = match next {
-                Some(Ok(item)) => match pinning(|| codec::encode(&item)) {
+                Some(Ok(item)) => match pinning(|| codec::encode_limited(&item, max)) {
                     (Ok(bytes), pins) => (EncodedItem::Item(bytes.into(), pins), false),
-                    (Err(error), _) => {
-                        let message = error.to_string();
-                        (EncodedItem::Failed(CallError::MayHaveRun(Unknown::Codec { message })), true)
-                    }
+                    (Err(error), _) => (EncodedItem::Failed(CallError::MayHaveRun(error.into())), true),
                 },
                 Some(Err(error)) => (EncodedItem::Failed(error), true),
                 None => (EncodedItem::End, true),

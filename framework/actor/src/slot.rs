@@ -172,6 +172,7 @@ impl<R> ReplyReceiver<R> {
                     Some(waker) => waker.clone_from(cx.waker()),
                     none => *none = Some(cx.waker().clone()),
                 }
+                current::note_wait();
                 Poll::Pending
             }
         }

@@ -303,8 +303,8 @@ impl<A: Actor> Spawn<A> {
         if let (Some(deliver), Some(entry)) = (system.deliver(), registry::actor::<A>())
             && deliver.spawns_away(&options)
         {
-            let (args, pins) = pinning(|| entry.encode_args(&args));
-            let args = args.map_err(|message| SpawnError::NotStarted(NotStarted::Codec { message }))?;
+            let (args, pins) = pinning(|| entry.encode_args(&args, system.value_bytes_max()));
+            let args = args.map_err(SpawnError::NotStarted)?;
             let mut options = options;
             // Its home decides after the death of its process and does not know the type.
             options.policy.get_or_insert_with(A::restart_policy);

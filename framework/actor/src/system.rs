@@ -9,6 +9,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use mobula_types::{ActorId, ActorName, ExitReason, Incarnation, Interface, ObjectId, ProcessId, TaskId};
+use mobula_wire::PAYLOAD_BYTES_MAX;
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
 
@@ -17,6 +18,7 @@ use crate::control::{ChildEvent, ChildState, Control, Down};
 use crate::counters::{Count, Counters};
 use crate::deliver::Deliver;
 use crate::held::Held;
+use crate::lanes::MailboxBounds;
 use crate::mailbox::{ActorStatus, AnyMailbox};
 use crate::object::Exports;
 use crate::panics;
@@ -32,6 +34,8 @@ pub struct SystemConfig {
     pub process: ProcessId,
     /// Threads that actors share.
     pub arbiters: usize,
+    /// The bytes of one value that leaves the process: at most [`PAYLOAD_BYTES_MAX`](mobula_wire::PAYLOAD_BYTES_MAX).
+    pub value_bytes_max: usize,
 }
 
 /// A tell that reached nobody.
@@ -65,6 +69,7 @@ type DeadLetterHook = Arc<dyn Fn(&DeadLetter) + Send + Sync>;
 pub struct System {
     process: ProcessId,
     arbiters: Arbiters,
+    value_bytes_max: usize,
     directory: Mutex<Directory>,
     names: RwLock<HashMap<ActorName, ActorId>>,
     /// Where names without a namespace are unique, when others may say that namespace too.
@@ -133,13 +138,14 @@ impl System {
     /// Starts the threads of a new system.
     pub fn start(config: &SystemConfig) -> Arc<Self> {
         panics::install_hook();
-        Self::with(config.process, Arbiters::start(config.arbiters))
+        Self::with(config.process, Arbiters::start(config.arbiters), config.value_bytes_max)
     }
 
-    fn with(process: ProcessId, arbiters: Arbiters) -> Arc<Self> {
+    fn with(process: ProcessId, arbiters: Arbiters, value_bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
             process,
             arbiters,
+            value_bytes_max: value_bytes_max.min(PAYLOAD_BYTES_MAX),
             directory: Mutex::default(),
             names: RwLock::default(),
             namespace: OnceLock::new(),
@@ -156,11 +162,16 @@ impl System {
         })
     }
 
+    /// The bytes that one value may have which leaves the process.
+    pub fn value_bytes_max(&self) -> usize {
+        self.value_bytes_max
+    }
+
     /// The system of code that has none: nothing runs in it, and all it is asked says so.
     pub fn absent() -> &'static Arc<Self> {
         static ABSENT: OnceLock<Arc<System>> = OnceLock::new();
         ABSENT.get_or_init(|| {
-            let absent = Self::with(ProcessId::default(), Arbiters::none());
+            let absent = Self::with(ProcessId::default(), Arbiters::none(), PAYLOAD_BYTES_MAX);
             absent.ending.store(true, Ordering::Release);
             absent
         })
@@ -389,6 +400,11 @@ impl System {
     /// Which life an actor that lives here is in.
     pub fn incarnation(&self, id: ActorId) -> Option<Incarnation> {
         self.local(id).map(|mailbox| mailbox.status().incarnation)
+    }
+
+    /// How much mail may wait for an actor that lives here.
+    pub fn mailbox_bounds(&self, id: ActorId) -> Option<MailboxBounds> {
+        self.local(id).map(|mailbox| mailbox.bounds())
     }
 
     /// The actors that live here for others.

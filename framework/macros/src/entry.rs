@@ -2,8 +2,9 @@
 
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
+use syn::meta::ParseNestedMeta;
 use syn::parse::Parser;
-use syn::{Attribute, ItemFn};
+use syn::{Attribute, ItemFn, LitStr};
 
 use crate::errors::Errors;
 use crate::keys;
@@ -45,7 +46,7 @@ pub(crate) fn expand_main(keys: TokenStream, item: TokenStream) -> syn::Result<T
 }
 
 pub(crate) fn expand_test(keys: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
-    let ways = ways(keys)?;
+    let Ways { ways, cluster } = ways(keys)?;
     let item = async_fn(item, "test")?;
     let (attrs, body) = apart(&item);
     let (ident, output) = (&item.sig.ident, &item.sig.output);
@@ -60,35 +61,89 @@ pub(crate) fn expand_test(keys: TokenStream, item: TokenStream) -> syn::Result<T
             }
         }
     };
-    if let [way] = ways[..] {
-        return Ok(test(ident, way, Some(&body)));
+    if let ([way], None) = (&ways[..], &cluster) {
+        return Ok(test(ident, *way, Some(&body)));
     }
     let tests = ways.iter().map(|way| test(&way.name(), *way, None));
+    let on_cluster = cluster.map(|cluster| on_cluster(ident, &cluster));
     Ok(quote! {
         mod #ident {
             #[allow(unused_imports)]
             use super::*;
             #body
             #(#tests)*
+            #on_cluster
         }
     })
 }
 
+/// The entry by which a program that has a cluster finds the test; the test itself starts none.
+fn on_cluster(ident: &Ident, cluster: &OnCluster) -> TokenStream {
+    let run = match cluster {
+        OnCluster::Runs => quote! { Ok(|config| ::mobula::__private::run_on_cluster(config, #ident)) },
+        // Named, because a program that has no other way of it would call it unused.
+        OnCluster::Ignored { why } => quote! {{
+            let _ = #ident;
+            Err(#why)
+        }},
+    };
+    quote! {
+        ::mobula::__private::inventory::submit! {
+            ::mobula::__private::ClusterTest { name: ::core::module_path!(), run: #run }
+        }
+    }
+}
+
+/// What an attribute says of the ways of its test.
+struct Ways {
+    ways: Vec<Way>,
+    cluster: Option<OnCluster>,
+}
+
+/// Whether a test runs on a cluster as well.
+enum OnCluster {
+    Runs,
+    Ignored { why: LitStr },
+}
+
 /// The ways listed in the attribute; none means plain.
-fn ways(keys: TokenStream) -> syn::Result<Vec<Way>> {
-    let (mut plain, mut encoded) = (None, None);
+fn ways(keys: TokenStream) -> syn::Result<Ways> {
+    let (mut plain, mut encoded, mut cluster) = (None, None, None);
     let parser = syn::meta::parser(|meta| {
         if meta.path.is_ident("plain") {
             keys::once(&mut plain, &meta, Way::Plain)
         } else if meta.path.is_ident("encoded") {
             keys::once(&mut encoded, &meta, Way::Encoded)
+        } else if meta.path.is_ident("cluster") {
+            let on_cluster = on_cluster_or_not(&meta)?;
+            keys::once(&mut cluster, &meta, on_cluster)
         } else {
-            Err(keys::unknown(&meta, &["plain", "encoded"]))
+            Err(keys::unknown(&meta, &["plain", "encoded", "cluster"]))
         }
     });
     parser.parse2(keys)?;
     let ways: Vec<_> = plain.into_iter().chain(encoded).collect();
-    Ok(if ways.is_empty() { vec![Way::Plain] } else { ways })
+    Ok(Ways { ways: if ways.is_empty() { vec![Way::Plain] } else { ways }, cluster })
+}
+
+/// `cluster`, or `cluster(ignore = "why")`.
+fn on_cluster_or_not(meta: &ParseNestedMeta<'_>) -> syn::Result<OnCluster> {
+    if !meta.input.peek(syn::token::Paren) {
+        return Ok(OnCluster::Runs);
+    }
+    let no_reason = || meta.error("say why: `cluster(ignore = \"…\")`");
+    let inside;
+    syn::parenthesized!(inside in meta.input.fork());
+    if inside.is_empty() {
+        return Err(no_reason());
+    }
+    let mut why = None;
+    meta.parse_nested_meta(|inner| match inner.path.is_ident("ignore") {
+        true => keys::once(&mut why, &inner, inner.value()?.parse::<LitStr>()?),
+        false => Err(keys::unknown(&inner, &["ignore"])),
+    })?;
+    let why = why.ok_or_else(no_reason)?;
+    Ok(OnCluster::Ignored { why })
 }
 
 /// The user's function, to stand beside or inside what runs it, and the attributes that are said of the latter. It stays

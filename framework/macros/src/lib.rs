@@ -203,7 +203,9 @@ pub fn main(keys: TokenStream, item: TokenStream) -> TokenStream {
 /// outcome.
 ///
 /// `#[mobula::test(plain, encoded)]` makes two tests of it, `name::plain` and `name::encoded`: the second passes every
-/// call, reply and spawn through the codec, as if caller and callee were two processes.
+/// call, reply and spawn through the codec, as if caller and callee were two processes. `cluster` enters the test in a
+/// list, too, for a test program without a harness that runs all of the list on a cluster which it has started;
+/// `cluster(ignore = "why")` enters it as one that makes no sense there.
 ///
 /// ```
 /// #[mobula::test(plain, encoded)]

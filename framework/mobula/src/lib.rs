@@ -109,5 +109,5 @@ pub mod __private {
     pub use crate::expansion::{
         Carrier, Carry, Explain, Fallback, Join, Light, Probe, Returned, Weighed, call, flatten, how,
     };
-    pub use crate::run::{run_main, run_test};
+    pub use crate::run::{ClusterTest, run_main, run_on_cluster, run_test};
 }

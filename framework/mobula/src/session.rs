@@ -138,6 +138,14 @@ impl Config {
         self
     }
 
+    /// The bytes of one value that leaves its process, as an argument, a result, an item or an object: 256 MiB unless set,
+    /// and never more. A larger one ends as `TooLarge`, before anything of it is sent.
+    #[must_use]
+    pub fn value_bytes_max(mut self, bytes: usize) -> Self {
+        self.embedded.value_bytes_max = bytes;
+        self
+    }
+
     /// How much there is of a resource with a name of its own.
     #[must_use]
     pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Self {
@@ -229,8 +237,10 @@ impl Session {
         let host = match address::find(address.as_deref()).await? {
             Where::Here => Host::Embedded(Embedded::start(&embedded)),
             Where::Node(socket) => {
-                let EmbeddedConfig { arbiters, patience, namespace, .. } = embedded;
-                let config = DriverConfig { socket, name: program(), env: worker_env, namespace, arbiters, patience };
+                let EmbeddedConfig { arbiters, patience, namespace, value_bytes_max, .. } = embedded;
+                let name = program();
+                let config =
+                    DriverConfig { socket, name, env: worker_env, namespace, arbiters, patience, value_bytes_max };
                 Host::Attached(Driver::attach(&config).await?)
             }
         };

@@ -12,6 +12,7 @@
 //! | [`cluster`] | a head, nodes, workers and drivers on hosts that crash, stop and are cut off |
 //! | [`names`] | a head and its nodes: members, leases and names, over crashes and cuts |
 //! | [`control`] | a head that crashes, and nodes that hold names under its leases |
+//! | [`refs`] | processes that name objects in messages, and die |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
 //! | [`coverage`] | how often each misfortune and each transition happened: a run that never crashed proves nothing |
 //! | [`failure`] | what a failing seed prints |
@@ -25,6 +26,7 @@ pub mod control;
 pub mod coverage;
 pub mod failure;
 pub mod names;
+pub mod refs;
 pub mod rng;
 pub mod tasks;
 pub mod tree;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{cluster, names, tasks, tree};
+use mobula_sim::{cluster, names, refs, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -37,6 +37,9 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::KeepPlace, cluster::run, "HOME-3"),
     (Mutant::ForgetUnacknowledged, cluster::run, "SES-1"),
     (Mutant::DeliverRepeats, cluster::run, "SES-2"),
+    (Mutant::LetGoOnceSent, refs::run, "HAND-1"),
+    (Mutant::AcknowledgeArrival, refs::run, "HAND-1"),
+    (Mutant::HoldForTheDead, refs::run, "HAND-3"),
     (Mutant::AdmitFenced, names::run, "MEM-1"),
     (Mutant::OneRefusal, names::run, "MEM-3"),
     (Mutant::CountHeadStall, names::run, "MEM-3"),

@@ -222,6 +222,11 @@ impl Home {
         self.incarnation
     }
 
+    /// Whether its constructor has returned where it is: mail that others send there finds it.
+    pub fn is_running(&self) -> bool {
+        matches!(self.state, State::Running { .. })
+    }
+
     /// Whether it waits for a verdict of its supervisor.
     pub fn is_parked(&self) -> bool {
         self.state == State::Parked

@@ -7,10 +7,13 @@
 //! | module | decides |
 //! |---|---|
 //! | [`calendar`] | what o'clock a moment is, for records and people |
+//! | [`credit`] | how much mail may be on its way to an actor elsewhere (G14) |
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`directory`] | who has a name, when it may be granted again (G7); jobs, their values, join tokens |
+//! | [`handoff`] | how long what a message names is held for its receiver (G9) |
 //! | [`head`] | membership and directory behind one door, whose words leave after their records are synced (G12) |
+//! | [`intake`] | which large payload is pulled next, and what waits behind it (G3) |
 //! | [`lease`] | until when a node's named actors may act, and when it fences itself (G7, G13) |
 //! | [`ledger`] | whether an amount of resources is free |
 //! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
@@ -24,10 +27,13 @@
 #![forbid(unsafe_code)]
 
 pub mod calendar;
+pub mod credit;
 pub mod directory;
 pub mod dispatch;
+pub mod handoff;
 pub mod head;
 pub mod home;
+pub mod intake;
 pub mod invariant;
 pub mod lease;
 pub mod ledger;
@@ -44,8 +50,10 @@ pub mod task;
 pub use calendar::Calendar;
 pub use directory::Directory;
 pub use dispatch::Dispatch;
+pub use handoff::Handoff;
 pub use head::Head;
 pub use home::Home;
+pub use intake::Intake;
 pub use invariant::Violation;
 pub use lease::Lease;
 pub use membership::Membership;

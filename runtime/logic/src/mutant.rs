@@ -66,6 +66,12 @@ pub enum Mutant {
     ForgetUnacknowledged,
     /// A frame that has come before is handed on again (SES-2).
     DeliverRepeats,
+    /// What a message names is let go as soon as it was sent (HAND-1).
+    LetGoOnceSent,
+    /// A message is acknowledged before the owners of what it names have counted its receiver (HAND-1).
+    AcknowledgeArrival,
+    /// What was on its way to a dead process is held for ever (HAND-3).
+    HoldForTheDead,
     /// A node that was declared dead is taken back under its old id (MEM-1).
     AdmitFenced,
     /// One refusal is enough to declare a node killed (MEM-3).
@@ -133,6 +139,9 @@ impl Mutant {
         Self::KeepPlace,
         Self::ForgetUnacknowledged,
         Self::DeliverRepeats,
+        Self::LetGoOnceSent,
+        Self::AcknowledgeArrival,
+        Self::HoldForTheDead,
     ];
 
     /// Those of the head's machines and of a node's lease.

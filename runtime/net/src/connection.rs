@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! send ─► queue (frames, bytes) ─► one writer: all that waits, in few system calls ─► …
-//!     └──► or at once, from the sender's thread, where nothing waits and the stream allows it (`direct`)
+//!  │  └► or at once, from the sender's thread, where nothing waits and the stream allows it (`direct`)
+//!  └────► parts of large payloads: one of them after each time that all else is written
 //! next ◄── one reader: large reads, frames cut out of them without copying        ◄── …
 //! ```
+//!
+//! A part of a large payload stands in a queue of its own: what is small waits for one part at most.
 //!
 //! A sender never waits here: what does not fit is [`SendError::Full`], and credit above this layer keeps that from
 //! happening. The writer is a task; it ends when the connection is closed or the stream breaks, and says why to both ends.
@@ -29,6 +32,9 @@ mod direct;
 const QUEUED_FRAMES_MAX: usize = 1 << 18;
 /// Bytes that may wait to be written. A frame larger than this fits an empty queue.
 const QUEUED_BYTES_MAX: usize = 64 << 20;
+/// Bytes of parts of large payloads that may wait: twice what one process asks for ahead of what has come to it
+/// ([`ASKED_BYTES_MAX`](mobula_logic::intake::ASKED_BYTES_MAX)).
+const PARTS_BYTES_MAX: usize = 64 << 20;
 /// A body from this size on is written from where it lies; smaller ones are gathered: a copy of 4 KiB costs less than a
 /// slice of a vectored write.
 const GATHERED_BYTES_MAX: usize = 4 << 10;
@@ -70,6 +76,9 @@ struct Queue {
     bytes: usize,
     /// The stream, while it may be written from here.
     direct: Option<Direct>,
+    /// Parts of large payloads.
+    parts: VecDeque<Frame>,
+    parts_bytes: usize,
     /// The writer waits for `filled`.
     writer_sleeps: bool,
     /// No frame comes after those in the queue; the writer ends when they are written.
@@ -170,7 +179,8 @@ where
 }
 
 impl Connection {
-    /// Queues a frame; it is written as soon as the stream takes it, after all that were queued before.
+    /// Queues a frame; it is written as soon as the stream takes it, after all that were queued before. Parts of large
+    /// payloads keep their order among themselves and stand behind all else.
     ///
     /// # Errors
     ///
@@ -187,19 +197,27 @@ impl Connection {
         if let Some(reason) = &queue.is_finishing {
             return Err(Closed::Here { reason: reason.clone() }.into());
         }
-        if queue.is_full_for(body.len()) {
-            return Err(SendError::Full { frames: queue.frames.len(), bytes: queue.bytes });
-        }
         let frame = Frame { kind, body };
-        match queue.write_now(&frame) {
-            Written::All => return Ok(()),
-            Written::Part(rest) => {
-                queue.bytes += rest.len();
-                queue.rest = rest;
+        if kind == FrameKind::Part {
+            if queue.parts_bytes + frame.body.len() > PARTS_BYTES_MAX {
+                return Err(SendError::Full { frames: queue.parts.len(), bytes: queue.parts_bytes });
             }
-            Written::Nothing => {
-                queue.bytes += frame.body.len() + FRAME_HEAD_BYTES;
-                queue.frames.push_back(frame);
+            queue.parts_bytes += frame.body.len();
+            queue.parts.push_back(frame);
+        } else {
+            if queue.is_full_for(frame.body.len()) {
+                return Err(SendError::Full { frames: queue.frames.len(), bytes: queue.bytes });
+            }
+            match queue.write_now(&frame) {
+                Written::All => return Ok(()),
+                Written::Part(rest) => {
+                    queue.bytes += rest.len();
+                    queue.rest = rest;
+                }
+                Written::Nothing => {
+                    queue.bytes += frame.body.len() + FRAME_HEAD_BYTES;
+                    queue.frames.push_back(frame);
+                }
             }
         }
         let wakes = std::mem::take(&mut queue.writer_sleeps);
@@ -266,9 +284,11 @@ impl Shared {
     fn end(&self, closed: Closed) {
         // What was queued is lost with the connection: sessions above know what was not acknowledged.
         self.closed.get_or_init(|| closed);
-        let mut queue = self.queue.lock();
-        let dropped = (std::mem::take(&mut queue.frames), std::mem::take(&mut queue.rest), queue.direct.take());
-        drop(queue);
+        let dropped = {
+            let mut queue = self.queue.lock();
+            let waiting = (std::mem::take(&mut queue.frames), std::mem::take(&mut queue.parts));
+            (waiting, std::mem::take(&mut queue.rest), queue.direct.take())
+        };
         drop(dropped);
         self.filled.notify_one();
         self.emptied.notify_waiters();
@@ -302,6 +322,10 @@ async fn write_all(shared: Arc<Shared>, mut write: impl AsyncWrite + Unpin) {
             std::mem::swap(&mut batch, &mut queue.frames);
             gathered.extend_from_slice(&std::mem::take(&mut queue.rest));
             queue.bytes = 0;
+            if let Some(part) = queue.parts.pop_front() {
+                queue.parts_bytes -= part.body.len();
+                batch.push_back(part);
+            }
             queue.writer_sleeps = batch.is_empty() && gathered.is_empty();
             queue.is_finishing.clone()
         };

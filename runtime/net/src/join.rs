@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use mobula_logic::session::Link;
 use mobula_types::Role;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -77,7 +78,7 @@ pub async fn join(addr: SocketAddr, token: &Token, role: Role, within: Duration)
 async fn ask(addr: SocketAddr, token: &Token, role: Role) -> Result<Identity, NetError> {
     let crypto = quic::client_crypto(Arc::new(Pinned { pin: token.pin }), None, JOIN_ALPN)?;
     let endpoint = quic::joiner(addr)?;
-    let connection = quic::dial(&endpoint, Arc::new(crypto), addr).await?;
+    let connection = quic::dial(&endpoint, Arc::new(crypto), addr, Link::Main).await?;
     let closed = || match connection.close_reason() {
         Some(error) => NetError::of(&error, addr),
         None => NetError::Unreachable { addr, message: "the connection was closed".into() },

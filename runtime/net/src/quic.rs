@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use mobula_logic::session::Link;
 use quinn::congestion::CubicConfig;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{ConnectionError, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{ConnectionError, ConnectionId, EndpointConfig, MtuDiscoveryConfig, TransportConfig, VarInt};
 use rustls::client::danger::ServerCertVerifier;
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
@@ -61,6 +62,19 @@ const INITIAL_WINDOW_BYTES: u64 = 128 << 10;
 /// carries is found by trying.
 const NETWORK_MTU_MAX: u16 = 8_952;
 
+/// What one stream may send before the other side has read it (promises.md). Calls are small, and few are to wait behind
+/// others.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same for the stream of what is large: what 10 Gb/s bring in a round trip of 13 ms. Beyond what a session lets go
+/// unacknowledged, so that this window is never what holds it back.
+const BULK_WINDOW_BYTES: u32 = 16 << 20;
+
+/// The first name that a dialer gives to a connection for what is large begins so. The accepting side must choose its windows
+/// before it can read a word of the other; the name is all that it has then. Anybody may write it: it opens nothing.
+const BULK_NAME: [u8; 4] = *b"bulk";
+/// Random bytes behind it: quinn's own names have eight.
+const BULK_NAME_BYTES: usize = 16;
+
 /// A UDP port that speaks QUIC.
 #[derive(Clone)]
 pub(crate) struct Port {
@@ -100,7 +114,7 @@ impl Port {
         server.send_tls13_tickets = 0;
         let server = QuicServerConfig::try_from(server).map_err(|error| NetError::Tls(error.to_string()))?;
         let server = Arc::new(server);
-        let endpoint = endpoint(sockets, reset_key, Some(server_config(server.clone(), false)))?;
+        let endpoint = endpoint(sockets, reset_key, Some(server_config(server.clone(), false, Link::Main)))?;
         let refusals = Arc::default();
         Ok(Self { endpoint, client: Arc::new(client), server, half_open: Arc::default(), refusals })
     }
@@ -110,8 +124,12 @@ impl Port {
     }
 
     /// Connects to a node.
-    pub(crate) async fn dial(&self, addr: SocketAddr) -> Result<(quinn::Connection, PeerIdentity), NetError> {
-        let connection = dial(&self.endpoint, self.client.clone(), addr).await?;
+    pub(crate) async fn dial(
+        &self,
+        addr: SocketAddr,
+        link: Link,
+    ) -> Result<(quinn::Connection, PeerIdentity), NetError> {
+        let connection = dial(&self.endpoint, self.client.clone(), addr, link).await?;
         let peer = shown(&connection).and_then(|certificate| PeerIdentity::of(&certificate).ok());
         match peer {
             Some(peer) => Ok((connection, peer)),
@@ -138,7 +156,8 @@ impl Port {
             return None;
         }
         let is_loopback = incoming.remote_address().ip().is_loopback();
-        let config = Arc::new(server_config(self.server.clone(), is_loopback));
+        let link = if incoming.orig_dst_cid().starts_with(&BULK_NAME) { Link::Bulk } else { Link::Main };
+        let config = Arc::new(server_config(self.server.clone(), is_loopback, link));
         let remote = incoming.remote_address();
         let shaken = async { incoming.accept_with(config)?.await };
         let connection = match tokio::time::timeout(HANDSHAKE_MAX, shaken).await {
@@ -224,9 +243,13 @@ pub(crate) async fn dial(
     endpoint: &quinn::Endpoint,
     crypto: Arc<QuicClientConfig>,
     addr: SocketAddr,
+    link: Link,
 ) -> Result<quinn::Connection, NetError> {
     let mut config = quinn::ClientConfig::new(crypto);
-    config.transport_config(transport(addr.ip().is_loopback()));
+    config.transport_config(transport(addr.ip().is_loopback(), link));
+    if link == Link::Bulk {
+        config.initial_dst_cid_provider(Arc::new(bulk_name));
+    }
     let connecting = endpoint.connect_with(config, addr, NODE_NAME);
     let connecting = connecting.map_err(|error| NetError::Unreachable { addr, message: error.to_string() })?;
     connecting.await.map_err(|error| NetError::of(&error, addr))
@@ -268,13 +291,23 @@ fn endpoint(
     quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime).map_err(NetError::Socket)
 }
 
-fn server_config(crypto: Arc<QuicServerConfig>, is_loopback: bool) -> quinn::ServerConfig {
+/// A name for a connection that is dialed for what is large.
+fn bulk_name() -> ConnectionId {
+    let mut name = [0; BULK_NAME.len() + BULK_NAME_BYTES];
+    name[..BULK_NAME.len()].copy_from_slice(&BULK_NAME);
+    getrandom::fill(&mut name[BULK_NAME.len()..])
+        .expect("the system gave random numbers for the certificate's key before");
+    ConnectionId::new(&name)
+}
+
+fn server_config(crypto: Arc<QuicServerConfig>, is_loopback: bool, link: Link) -> quinn::ServerConfig {
     let mut config = quinn::ServerConfig::with_crypto(crypto);
-    config.migration(false).max_incoming(HALF_OPEN_MAX).transport_config(transport(is_loopback));
+    config.migration(false).max_incoming(HALF_OPEN_MAX).transport_config(transport(is_loopback, link));
     config
 }
 
-fn transport(is_loopback: bool) -> Arc<TransportConfig> {
+fn transport(is_loopback: bool, link: Link) -> Arc<TransportConfig> {
+    let stream_window = if link == Link::Bulk { BULK_WINDOW_BYTES } else { STREAM_WINDOW_BYTES };
     let mut discovery = MtuDiscoveryConfig::default();
     discovery.upper_bound(if is_loopback { LOOPBACK_MTU } else { NETWORK_MTU_MAX });
     let mut congestion = CubicConfig::default();
@@ -284,7 +317,7 @@ fn transport(is_loopback: bool) -> Arc<TransportConfig> {
         .congestion_controller_factory(Arc::new(congestion))
         .max_concurrent_bidi_streams(VarInt::from_u32(256))
         .max_concurrent_uni_streams(VarInt::from_u32(64))
-        .stream_receive_window(VarInt::from_u32(1 << 20))
+        .stream_receive_window(VarInt::from_u32(stream_window))
         .receive_window(VarInt::from_u32(64 << 20))
         .send_window(64 << 20)
         .datagram_receive_buffer_size(None)

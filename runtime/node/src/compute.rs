@@ -23,7 +23,7 @@ use crossbeam::utils::CachePadded;
 use mobula_types::NotStarted;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::logic::{Line, Request, Resources};
+use crate::logic::{Amount, Line, Request, Resources};
 use waits::Waits;
 use worker::Worker;
 
@@ -66,6 +66,35 @@ impl Permit {
     /// Holds nothing, or what its thread holds for it.
     pub(crate) fn none() -> Self {
         Self(None)
+    }
+
+    /// Lets others have the CPUs until the guard is dropped: what holds them waits. What then runs on them goes on beside it.
+    pub(crate) fn lend(&self) -> Option<Lent> {
+        let (pool, request) = self.0.as_ref()?;
+        if request.cpus == Amount::ZERO {
+            return None;
+        }
+        let cpus = Request { cpus: request.cpus, ..Request::default() };
+        let mut desk = pool.desk.lock();
+        desk.line.give(&cpus);
+        pool.dispatch(desk);
+        let waiting = pool.waits.begin(cpus.cpus);
+        Some(Lent { pool: pool.clone(), cpus, _waiting: waiting })
+    }
+}
+
+/// CPUs of something that waits; dropped, it goes on.
+pub(crate) struct Lent {
+    pool: Arc<Pool>,
+    cpus: Request,
+    _waiting: Option<waits::Guard>,
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let mut desk = self.pool.desk.lock();
+        desk.line.take_again(&self.cpus);
+        self.pool.publish(&desk);
     }
 }
 

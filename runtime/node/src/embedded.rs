@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mobula_actor::{System, SystemConfig};
 use mobula_types::{NodeId, ProcessId};
+use mobula_wire::PAYLOAD_BYTES_MAX;
 
 use crate::compute::Pool;
 use crate::encoded;
@@ -41,6 +42,8 @@ pub struct EmbeddedConfig {
     pub queue: QueueBounds,
     /// Where names are unique that say no namespace; all are of this session.
     pub namespace: Option<String>,
+    /// The bytes of one value that passes through the codec.
+    pub value_bytes_max: usize,
 }
 
 impl Default for EmbeddedConfig {
@@ -55,6 +58,7 @@ impl Default for EmbeddedConfig {
             patience: PATIENCE,
             queue: QueueBounds::default(),
             namespace: None,
+            value_bytes_max: PAYLOAD_BYTES_MAX,
         }
     }
 }
@@ -74,7 +78,16 @@ pub struct Embedded {
 impl Embedded {
     /// Starts a session; its threads of the compute pool start when they are needed.
     pub fn start(config: &EmbeddedConfig) -> Self {
-        let EmbeddedConfig { encode_all, arbiters, compute_threads, resources, patience, queue, namespace } = config;
+        let EmbeddedConfig {
+            encode_all,
+            arbiters,
+            compute_threads,
+            resources,
+            patience,
+            queue,
+            namespace,
+            value_bytes_max,
+        } = config;
         let compute_threads = (*compute_threads).max(1);
         let others = resources.iter().map(|(name, amount)| (name.clone(), Amount::new(*amount).unwrap_or_default()));
         let resources =
@@ -82,7 +95,8 @@ impl Embedded {
         let pool = Pool::new(compute_threads, &resources);
         let host = Host::new(pool.clone(), *queue);
         let system = |arbiters| {
-            let system = System::start(&SystemConfig { process: next_process(), arbiters });
+            let system =
+                System::start(&SystemConfig { process: next_process(), arbiters, value_bytes_max: *value_bytes_max });
             assert!(system.set_extension(host.clone()), "a new system has no extension");
             if let Some(namespace) = namespace {
                 system.set_namespace(namespace.clone());

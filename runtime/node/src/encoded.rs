@@ -45,16 +45,18 @@ pub(crate) struct TaskReply {
     pub(crate) answer: Box<dyn FnOnce(Result<Payload, GetError>) + Send>,
     /// Lets the task see that its submitter has given up.
     pub(crate) call: Arc<Linked>,
+    /// The bytes that the answer may have.
+    pub(crate) value_bytes_max: usize,
 }
 
 impl TaskReply {
     pub(crate) fn send<T: Serialize>(self, outcome: Result<T, GetError>) {
         (self.answer)(outcome.and_then(|value| {
-            let (bytes, pins) = pinning(|| codec::encode(&value));
+            let (bytes, pins) = pinning(|| codec::encode_limited(&value, self.value_bytes_max));
             drop_quietly(value);
             match bytes {
                 Ok(bytes) => Ok(Payload::Value(bytes.into(), pins)),
-                Err(error) => Err(CallError::MayHaveRun(Unknown::Codec { message: error.to_string() })),
+                Err(error) => Err(CallError::MayHaveRun(error.into())),
             }
         }));
     }
@@ -90,10 +92,12 @@ pub(crate) fn submit<F: RemoteFn>(
     let (options, host) = (options.clone(), host.clone());
     let waiting = call.clone();
     let gone = async move { waiting.cancelled().await };
+    let max = system.value_bytes_max();
     resolve(args, (deadline, given), gone, move |args| {
         let is_sync = matches!(F::BODY, Body::Sync(_));
-        let framed = args
-            .and_then(|args| frame(F::NAME, is_sync, options, (deadline, given), args).map_err(CallError::NotStarted));
+        let framed = args.and_then(|args| {
+            frame(F::NAME, is_sync, options, (deadline, given), args, max).map_err(CallError::NotStarted)
+        });
         let frame = match framed {
             Ok(frame) => frame,
             Err(error) => return owed.0.settle(Err(error.widen())),
@@ -104,7 +108,7 @@ pub(crate) fn submit<F: RemoteFn>(
                 Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
             }));
         };
-        host.send(frame, TaskReply { answer: Box::new(answer), call });
+        host.send(frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max });
     });
     object
 }
@@ -120,6 +124,7 @@ pub(crate) fn submit_stream<F: RemoteStream>(
 ) {
     let (options, system, host, waiting) = (options.clone(), system.clone(), host.clone(), call.clone());
     let reader_gone = owed.gone();
+    let max = system.value_bytes_max();
     let gone = async move {
         tokio::select! {
             () = waiting.cancelled() => {}
@@ -129,7 +134,7 @@ pub(crate) fn submit_stream<F: RemoteStream>(
     resolve(args, (Deadline::NEVER, None), gone, move |args| {
         let framed = args.and_then(|args| {
             let deadline = (Deadline::NEVER, None);
-            frame(F::NAME, false, options, deadline, args).map_err(CallError::NotStarted)
+            frame(F::NAME, false, options, deadline, args, max).map_err(CallError::NotStarted)
         });
         let frame = match framed {
             Ok(frame) => frame,
@@ -144,7 +149,7 @@ pub(crate) fn submit_stream<F: RemoteStream>(
             Ok(Payload::Value(..)) => owed.fail(CallError::MayHaveRun(Unknown::NoReply)),
             Err(error) => owed.fail(CallError::NotStarted(NotStarted::Argument { cause: Box::new(error) })),
         };
-        host.send(frame, TaskReply { answer: Box::new(answer), call });
+        host.send(frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max });
     });
 }
 
@@ -180,12 +185,13 @@ fn frame<T: Serialize>(
     options: TaskOptions,
     (deadline, given): (Deadline, Option<Duration>),
     args: T,
+    max: usize,
 ) -> Result<TaskFrame, NotStarted> {
     let function = name_hash(name);
     let entry = FunctionEntry::by_key(function).ok_or(NotStarted::LocalOnly { type_name: name.to_owned() })?;
-    let (encoded, pins) = pinning(|| codec::encode(&args));
+    let (encoded, pins) = pinning(|| codec::encode_limited(&args, max));
     drop_quietly(args);
-    let args = encoded.map_err(|error| NotStarted::Codec { message: error.to_string() })?;
+    let args = encoded?;
     Ok(TaskFrame {
         id: None,
         function,
@@ -230,7 +236,7 @@ pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, frame: TaskF
     let owed = Owed { source: Some(source), counted: None };
     let call = Linked::to(Some(reply.call.clone() as Arc<dyn CallState>));
     crate::stream::start::<F>(system, &host, &frame.options, call, owed, Arg::Value(args));
-    (reply.answer)(Ok(registry::encoded_stream(reader)));
+    (reply.answer)(Ok(registry::encoded_stream(reader, system.value_bytes_max())));
 }
 
 /// An object whose value comes from the other side; given up, it does not wait for that side to say so.

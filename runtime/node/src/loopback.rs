@@ -65,7 +65,7 @@ impl Deliver for Loopback {
         let Outgoing { frame, pins } = call;
         let actor = frame.header.target;
         let entering = match self.side(actor.process) {
-            Some(side) => side.receive(&frame, reply).map(|incoming| incoming.enter()),
+            Some(side) => side.receive(&frame, reply).map(|incoming| incoming.enter(None)),
             None => Err(refuse(reply, NotStarted::NoSuchActor { actor })),
         };
         Box::pin(async move {

@@ -201,7 +201,7 @@ pub enum NotStarted {
         /// How.
         death: Box<Death>,
     },
-    /// It is larger than may travel inside a message.
+    /// It is larger than may travel.
     TooLarge {
         /// Its bytes.
         bytes: usize,
@@ -237,7 +237,7 @@ impl fmt::Display for NotStarted {
             Self::Codec { message } => write!(f, "a value could not travel: {message}"),
             Self::ProcessDied { death } => write!(f, "{death}"),
             Self::TooLarge { bytes, max } => {
-                write!(f, "its {bytes} bytes are more than the {max} that travel inside a message")
+                write!(f, "its {bytes} bytes are more than the {max} that may travel: send it in parts")
             }
             Self::NoPlace { why } => write!(f, "no place was free in time: {why}"),
             Self::WouldBlock => f.write_str(
@@ -273,6 +273,13 @@ pub enum Unknown {
         /// What was wrong with it.
         message: String,
     },
+    /// The reply is larger than may travel.
+    TooLarge {
+        /// Its bytes.
+        bytes: usize,
+        /// The bytes allowed.
+        max: usize,
+    },
 }
 
 impl fmt::Display for Unknown {
@@ -282,6 +289,9 @@ impl fmt::Display for Unknown {
             Self::ProcessDied { death } => write!(f, "{death}"),
             Self::NoReply => f.write_str("its handler went away without an answer"),
             Self::Codec { message } => write!(f, "the reply could not be read: {message}"),
+            Self::TooLarge { bytes, max } => {
+                write!(f, "the reply's {bytes} bytes are more than the {max} that may travel: return it in parts")
+            }
         }
     }
 }

@@ -21,8 +21,9 @@ pub const CONTROL_BYTES_MAX: usize = 1 << 20;
 /// Before the other end has said who it is, a body is at most this long (promises.md).
 pub const GREETING_BYTES_MAX: usize = 64 << 10;
 
-/// The body of a frame with a call, a task or a value: a payload and its head.
-pub const PARCEL_BYTES_MAX: usize = crate::PAYLOAD_BYTES_MAX + (2 << 20);
+/// The body of a frame with a call, a task or a value: a payload that travels inside it, and its head, which is mostly the
+/// list of its references and at most an error with its causes.
+pub const PARCEL_BYTES_MAX: usize = crate::bulk::INLINE_BYTES_MAX + (2 << 20);
 
 /// What a frame's body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +38,8 @@ pub enum FrameKind {
     Cluster,
     /// That the other end lives.
     Heartbeat,
+    /// [`Part`](crate::Part) of a large payload, on the lane of what is large.
+    Part,
 }
 
 impl FrameKind {
@@ -47,11 +50,12 @@ impl FrameKind {
             Self::Local => 3,
             Self::Cluster => 4,
             Self::Heartbeat => 5,
+            Self::Part => 6,
         }
     }
 
     fn of(code: u8) -> Option<Self> {
-        [Self::Greeting, Self::Parcel, Self::Local, Self::Cluster, Self::Heartbeat]
+        [Self::Greeting, Self::Parcel, Self::Local, Self::Cluster, Self::Heartbeat, Self::Part]
             .into_iter()
             .find(|kind| kind.code() == code)
     }
@@ -63,6 +67,7 @@ impl FrameKind {
             Self::Parcel => PARCEL_BYTES_MAX,
             Self::Local | Self::Cluster => CONTROL_BYTES_MAX,
             Self::Heartbeat => 64,
+            Self::Part => crate::bulk::PART_HEAD_BYTES + crate::bulk::PART_BYTES_MAX,
         }
     }
 }

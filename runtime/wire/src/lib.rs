@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`codec`] | values to bytes and back, in one layout named by its [`CodecId`] |
 //! | [`schema`] | a 64-bit hash of what a type looks like on the wire; the hash of a registered name |
+//! | [`bulk`] | payloads that do not fit into a message, in parts |
 //! | [`call`] | [`CallFrame`]: the envelope of a call that leaves its process |
 //! | [`frame`] | the outside of everything a connection carries |
 //! | [`parcel`] | what one process says to another |
@@ -13,6 +14,7 @@
 //! | [`local`] | what a process and its node say to one another |
 #![forbid(unsafe_code)]
 
+pub mod bulk;
 pub mod call;
 pub mod cluster;
 pub mod codec;
@@ -21,8 +23,9 @@ pub mod local;
 pub mod parcel;
 pub mod schema;
 
+pub use bulk::{INLINE_BYTES_MAX, Part, TransferId};
 pub use call::{CallFrame, CallHeader, FrameError, TooLarge};
-pub use codec::{CodecId, DecodeError, EncodeError, PAYLOAD_BYTES_MAX, decode, decode_limited, encode};
+pub use codec::{CodecId, DecodeError, EncodeError, PAYLOAD_BYTES_MAX, decode, decode_limited, encode, encode_limited};
 pub use frame::{FrameHead, FrameKind, HeadError, PROTOCOL};
 pub use parcel::{ExchangeId, Parcel, Talk};
 pub use schema::{name_hash, schema_hash};

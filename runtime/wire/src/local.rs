@@ -71,6 +71,9 @@ pub enum ToNode {
         /// How many.
         cpus: mobula_types::resources::Amount,
     },
+    /// No task or stream for others runs here any more, no actor of others is left, and nothing begins: the answer to
+    /// [`FromNode::Draining`].
+    Quiet,
     /// Takes a name for one of its actors.
     ClaimName {
         /// The request.
@@ -308,7 +311,8 @@ pub enum FromNode {
         /// Which.
         lease: LeaseId,
     },
-    /// The node is to leave: tasks that were sent here and have not begun go back, and none begins any more.
+    /// The node is to leave: tasks that were sent here and have not begun go back, and none begins any more. When all
+    /// that is here has ended or moved, and all streams have been sent to their ends, [`ToNode::Quiet`] says so.
     Draining,
     /// What may run at once in this worker changed: the sum of the leases on it.
     Capacity(Resources),

@@ -5,6 +5,8 @@
 //! │ to │ from │ Talk, in the layout of `codec` │ payload, to the end │
 //! ```
 //!
+//! A payload above [`INLINE_BYTES_MAX`] does not travel inside: [`Talk::Large`] says where it is.
+//!
 //! Between the first word of a process and the last, order holds per pair of processes. Nothing here is said twice by
 //! the layers below: what a request needs to be idempotent stands in it.
 
@@ -17,8 +19,9 @@ use mobula_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::bulk::{INLINE_BYTES_MAX, TransferId};
 use crate::call::{CallHeader, TooLarge};
-use crate::codec::{self, DecodeError, PAYLOAD_BYTES_MAX};
+use crate::codec::{self, DecodeError};
 
 /// Names one exchange of two processes: made by the one that asks, unique while it lives.
 pub type ExchangeId = u64;
@@ -32,7 +35,7 @@ pub struct Parcel {
     pub from: ProcessId,
     /// What it says.
     pub talk: Talk,
-    /// The value that goes with it, encoded; empty when there is none.
+    /// The value that goes with it, encoded, at most [`INLINE_BYTES_MAX`] bytes; empty when there is none.
     pub payload: Bytes,
 }
 
@@ -60,7 +63,7 @@ pub enum Talk {
         /// Why it has none.
         result: Result<(), NotStarted>,
     },
-    /// So many calls to an actor have left the way to its mailbox: their sender may send as many more.
+    /// So many calls to an actor have left its mailbox: their sender may send as many more.
     Credit {
         /// Which actor.
         actor: ActorId,
@@ -169,6 +172,8 @@ pub enum Talk {
         at: Option<(ProcessId, Incarnation)>,
         /// Why it has ended.
         reason: Option<ExitReason>,
+        /// What its mailbox holds.
+        mailbox: MailboxWire,
     },
     /// An actor is about to move, told by its home to those that were told where it lives: they send nothing more there,
     /// [`Settle`](Self::Settle) what they have sent, and ask again where it is.
@@ -212,6 +217,68 @@ pub enum Talk {
         /// Which objects.
         objects: Vec<ObjectId>,
     },
+    /// A message that names objects which belong to neither end. Its sender holds them until the receiver says that their
+    /// owners count it, by [`Counts`](Self::Counts).
+    Counted {
+        /// The message's number, of the sender's.
+        number: u64,
+        /// The message.
+        talk: Box<Talk>,
+    },
+    /// Like [`Hold`](Self::Hold), and the owner says when it has done so.
+    HoldFor {
+        /// What it says then.
+        receipt: u64,
+        /// Which objects.
+        objects: Vec<ObjectId>,
+    },
+    /// The owner has counted what it was asked to.
+    Held {
+        /// What it was asked with.
+        receipt: u64,
+    },
+    /// What the receiver's messages name is counted for the sender of this.
+    Counts {
+        /// Which messages.
+        numbers: Vec<u64>,
+    },
+    /// A message whose payload does not fit into it and is asked for by [`Pull`](Self::Pull).
+    Large {
+        /// Which transfer brings it.
+        transfer: TransferId,
+        /// How long it is.
+        bytes: u64,
+        /// The message.
+        talk: Box<Talk>,
+    },
+    /// Asks for a part of a transfer: so much, from there on.
+    Pull {
+        /// Which transfer, of the receiver's.
+        transfer: TransferId,
+        /// Where the part begins.
+        offset: u64,
+        /// How long it is to be.
+        bytes: u32,
+    },
+    /// A transfer has come whole, or is not wanted any more: nothing more will be asked for.
+    Taken {
+        /// Which transfer, of the receiver's.
+        transfer: TransferId,
+    },
+}
+
+impl Talk {
+    /// The references in the payload.
+    pub fn refs(&self) -> &[ObjectId] {
+        match self {
+            Self::Call { refs, .. } | Self::Task { refs, .. } | Self::Spawn { refs, .. } | Self::Item { refs, .. } => {
+                refs
+            }
+            Self::Reply { result: Ok(ReplyHead::Value { refs }), .. } => refs,
+            Self::Large { talk, .. } | Self::Counted { talk, .. } => talk.refs(),
+            _ => &[],
+        }
+    }
 }
 
 /// What an answer is.
@@ -254,6 +321,15 @@ pub struct TaskSpecWire {
     pub name: Option<String>,
 }
 
+/// How much mail may wait for an actor.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailboxWire {
+    /// Messages.
+    pub items_max: u64,
+    /// Their bytes.
+    pub bytes_max: u64,
+}
+
 /// What was chosen at a spawn.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SpawnWire {
@@ -265,10 +341,8 @@ pub struct SpawnWire {
     pub supervised_by_parent: bool,
     /// Its restart policy.
     pub policy: Option<RestartPolicy>,
-    /// Messages that may wait.
-    pub mailbox_items_max: u64,
-    /// Bytes that may wait.
-    pub mailbox_bytes_max: u64,
+    /// What may wait for it.
+    pub mailbox: MailboxWire,
     /// Whether it has a thread of its own.
     pub dedicated: bool,
 }
@@ -281,9 +355,9 @@ impl Parcel {
     ///
     /// # Errors
     ///
-    /// [`TooLarge`] when the payload is beyond its bound.
+    /// [`TooLarge`] when the payload is beyond what travels inside a message.
     pub fn encode(&self) -> Result<Vec<u8>, TooLarge> {
-        TooLarge::check("payload bytes", self.payload.len(), PAYLOAD_BYTES_MAX)?;
+        TooLarge::check("payload bytes", self.payload.len(), INLINE_BYTES_MAX)?;
         let bytes = Vec::with_capacity(Self::ADDRESS_BYTES + 128 + self.payload.len());
         let head = (self.to, self.from, &self.talk);
         let mut bytes = codec::encode_onto(bytes, &head, usize::MAX).map_err(|_| TooLarge {
@@ -303,8 +377,8 @@ impl Parcel {
     pub fn decode(bytes: &Bytes) -> Result<Self, DecodeError> {
         let ((to, from, talk), payload) = codec::decode_front::<(ProcessId, ProcessId, Talk)>(bytes)?;
         let payload = bytes.slice(bytes.len() - payload.len()..);
-        if payload.len() > PAYLOAD_BYTES_MAX {
-            return Err(DecodeError::TooLarge { bytes: payload.len(), max: PAYLOAD_BYTES_MAX });
+        if payload.len() > INLINE_BYTES_MAX {
+            return Err(DecodeError::TooLarge { bytes: payload.len(), max: INLINE_BYTES_MAX });
         }
         Ok(Self { to, from, talk, payload })
     }

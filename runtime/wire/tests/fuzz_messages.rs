@@ -12,7 +12,7 @@ use mobula_types::{HeadId, Incarnation, JobId, NodeId, ViewChange};
 use mobula_wire::cluster::{Admission, ClusterTalk, DriverWelcome, Greeting};
 use mobula_wire::frame::{CONTROL_BYTES_MAX, FRAME_HEAD_BYTES};
 use mobula_wire::local::{FromNode, Hello, PeerHello, ToNode, Welcome};
-use mobula_wire::{CallFrame, CallHeader, DecodeError, FrameHead, Parcel, Talk, decode_limited, encode};
+use mobula_wire::{CallFrame, CallHeader, DecodeError, FrameHead, Parcel, Part, Talk, decode_limited, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -177,6 +177,8 @@ fn what_processes_say() {
         Some(parcel.encode().expect("what was read can be written"))
     });
     assert!(accepted > 0);
+    let accepted = feed("Part", Vec::new(), |bytes| Some(Part::decode(&Bytes::copy_from_slice(bytes)).ok()?.encode()));
+    assert!(accepted > 0);
     let accepted = feed("CallFrame", Vec::new(), |bytes| {
         Some(CallFrame::decode(bytes).ok()?.encode().expect("it can be written"))
     });
@@ -199,5 +201,5 @@ fn heads_of_frames() {
             }
         }
     }
-    assert_eq!(kinds.len(), 5, "every kind is reached");
+    assert_eq!(kinds.len(), 6, "every kind is reached");
 }

@@ -76,7 +76,11 @@ impl Handler<Hash> for Counter {
 
 /// Runs `test` in a system of its own, and checks after it that every call had exactly one outcome.
 pub(crate) fn with_system(test: impl AsyncFnOnce(&Arc<System>)) {
-    let system = System::start(&SystemConfig { process: ProcessId::from(NodeId(1)), arbiters: 2 });
+    let system = System::start(&SystemConfig {
+        process: ProcessId::from(NodeId(1)),
+        arbiters: 2,
+        value_bytes_max: mobula_wire::PAYLOAD_BYTES_MAX,
+    });
     arbiters::runtime().block_on(async {
         test(&system).await;
         system.stop(Duration::from_secs(5)).await;

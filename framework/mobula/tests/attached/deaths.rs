@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("bystanders come back", || Box::pin(bystanders_come_back())),
     ("one for all", || Box::pin(one_for_all())),
     ("a death is told to those that watch", || Box::pin(watchers_are_told())),
+    ("an end is told once", || Box::pin(an_end_is_told_once())),
 ];
 
 /// Ends its process, and counts how often it did.
@@ -184,4 +185,53 @@ async fn watchers_are_told() -> Result<()> {
         assert!(tokio::time::Instant::now() < end, "nobody told of the death: {downs:?}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Watches what it has spawned itself, in a process of its own: it is home and watcher at once.
+struct Parent {
+    downs: Vec<bool>,
+    child: ActorRef<Fragile>,
+}
+
+#[actor]
+impl Parent {
+    async fn new(ctx: &Context<Self>) -> Result<Self> {
+        let child = Fragile::spawn().isolated().restart(RestartPolicy::temporary()).await?;
+        ctx.watch(&child);
+        Ok(Parent { downs: Vec::new(), child })
+    }
+
+    /// Its child has answered: the watch is there, since it went before.
+    async fn end_child(&mut self) -> Result<()> {
+        self.child.ping().await?;
+        self.child.stop();
+        Ok(())
+    }
+
+    fn knows_of_the_end(&self) -> bool {
+        !self.child.is_alive()
+    }
+
+    fn downs(&mut self) -> Vec<bool> {
+        self.downs.clone()
+    }
+}
+
+#[handler]
+impl Handler<Down> for Parent {
+    async fn handle(&mut self, down: Down, _: &Context<Self>) {
+        self.downs.push(down.ended);
+    }
+}
+
+async fn an_end_is_told_once() -> Result<()> {
+    let parent = Parent::spawn().await?;
+    parent.end_child().await?;
+    let end = tokio::time::Instant::now() + Duration::from_secs(10);
+    while !parent.knows_of_the_end().await? || parent.downs().await?.is_empty() {
+        assert!(tokio::time::Instant::now() < end, "nobody told of the end");
+    }
+    // What its home had to say would be there by now.
+    assert_eq!(parent.downs().await?, [true]);
+    Ok(())
 }

@@ -5,20 +5,23 @@
 
 mod actors;
 mod deaths;
+mod ends;
+mod large;
 mod names;
 mod nesting;
+#[path = "../nodes/mod.rs"]
+mod nodes;
+mod refs;
 mod repeats;
 mod values;
 
+use std::env;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use std::{env, fs};
 
 use futures_util::future::BoxFuture;
 use mobula::Config;
-use mobula_node::attached::run_if_worker;
-use mobula_node::daemon::workers::warden;
-use mobula_node::daemon::{Node, NodeConfig};
+use nodes::Nodes;
 
 /// A test, and its name.
 type Test = (&'static str, fn() -> BoxFuture<'static, mobula::Result<()>>);
@@ -30,39 +33,44 @@ const HANGS: Duration = Duration::from_secs(60);
 const SETTLES: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
-    if let Some(code) = warden::run_if_warden() {
+    if let Some(code) = nodes::serve_a_node() {
         return code;
     }
-    run_if_worker();
     if let Ok(scenario) = env::var(names::DRIVER) {
         return names::drive(&scenario);
     }
     let filter = env::args().skip(1).find(|arg| !arg.starts_with('-'));
-    let folder = env::temp_dir().join(format!("mobula-attached-{}", std::process::id()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("there are threads");
     let passed = runtime.block_on(async {
-        let (head, other) = nodes(&folder).await;
-        let address = head.socket().display().to_string();
+        let nodes = Nodes::start(2, 2).await;
+        let address = nodes.address();
         names::here(&address);
-        let tests = actors::TESTS.iter().chain(deaths::TESTS).chain(names::TESTS).chain(nesting::TESTS);
-        let tests = tests.chain(repeats::TESTS).chain(values::TESTS);
+        let plain = Config::default().address(&address);
+        let small = plain.clone().value_bytes_max(large::SMALL_MAX);
+        let tests = [actors::TESTS, deaths::TESTS, names::TESTS, nesting::TESTS, repeats::TESTS, values::TESTS];
+        let tests = [&tests.concat(), refs::TESTS, large::TESTS].concat();
+        let tests = tests.into_iter().map(|test| (test, &plain));
+        let tests = tests.chain(large::SMALL_TESTS.iter().map(|test| (*test, &small)));
         let mut passed = 0;
-        for (name, test) in
-            tests.filter(|(name, _)| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str())))
-        {
+        let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
+        for ((name, test), config) in tests.filter(|((name, _), _)| is_wanted(name)) {
             let began = Instant::now();
-            let session = mobula::init_with(Config::default().address(&address)).await.expect("a driver attaches");
+            let session = mobula::init_with(config.clone()).await.expect("a driver attaches");
             tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
             settled(&session, name).await;
             session.stop().await;
             println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
             passed += 1;
         }
-        other.stop().await;
-        head.stop().await;
+        nodes.stop().await;
+        for (name, test) in ends::TESTS.iter().filter(|(name, _)| is_wanted(name)) {
+            let began = Instant::now();
+            tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
+            println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
+            passed += 1;
+        }
         passed
     });
-    fs::remove_dir_all(&folder).ok();
     println!("test result: ok. {passed} passed; 0 failed; 0 ignored");
     ExitCode::SUCCESS
 }
@@ -75,22 +83,4 @@ async fn settled(session: &mobula::Session, name: &str) {
         assert!(Instant::now() < until, "{name}: {} submitted have no outcome", session.counters().pending());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-}
-
-/// Two nodes: a head, and one with a label.
-async fn nodes(folder: &std::path::Path) -> (Node, Node) {
-    // A folder named by the head's port is where others of this host look for a token.
-    let probe = std::net::UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
-    let port = probe.local_addr().expect("it has an address").port();
-    drop(probe);
-    let mut head = NodeConfig::head(folder.join(port.to_string()));
-    head.bind.set_port(port);
-    head.resources.cpus = mobula_types::resources::Amount::whole(2);
-    let head = Node::start(head).await.expect("a head starts");
-    let mut other = NodeConfig::member(folder.join("other"), head.addr(), None);
-    other.bind.set_port(0);
-    other.resources.cpus = mobula_types::resources::Amount::whole(2);
-    other.labels.insert("zone".into(), "b".into());
-    let other = Node::start(other).await.expect("a node joins");
-    (head, other)
 }

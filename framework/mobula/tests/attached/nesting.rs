@@ -24,6 +24,15 @@ fn deep(levels: u32) -> Result<u32> {
     Ok(deep::remote(levels - 1).wait()?.into_owned() + 1)
 }
 
+/// The same with an await.
+#[remote(num_cpus = 2)]
+async fn deep_async(levels: u32) -> Result<u32> {
+    if levels == 0 {
+        return Ok(0);
+    }
+    Ok(deep_async::remote(levels - 1).await?.into_owned() + 1)
+}
+
 #[remote]
 fn tree(levels: u32) -> Result<u64> {
     if levels == 0 {
@@ -93,6 +102,7 @@ async fn calls_endless(key: String) -> Result<()> {
 
 async fn deeper_than_cpus() -> Result<()> {
     assert_eq!(*mobula::get(deep::remote(50)).await?, 50);
+    assert_eq!(*mobula::get(deep_async::remote(50)).await?, 50);
     Ok(())
 }
 

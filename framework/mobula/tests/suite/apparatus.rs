@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use mobula::prelude::*;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 
@@ -37,6 +38,39 @@ pub(crate) async fn until(holds: impl Fn() -> bool) {
         }
     })
     .await;
+}
+
+/// Runs something with one deadline after another, each twice the one before, until its code has begun before one: where
+/// a process has to start first, or others have all the CPUs, that takes a while. The code notes `begun` and then `dropped`.
+pub(crate) async fn until_it_begins(journal: Journal, run: impl AsyncFn(Duration)) {
+    let mut deadline = millis(10);
+    while journal.is_read().await {
+        within(run(deadline)).await;
+        deadline *= 2;
+    }
+    // An earlier one may have begun late.
+    let mut note = journal.next().await;
+    while note == "begun" {
+        note = journal.next().await;
+    }
+    assert_eq!(note, "dropped");
+}
+
+struct Witness;
+
+#[actor]
+impl Witness {
+    fn new() -> Self {
+        Witness
+    }
+
+    fn hear(&self) {}
+}
+
+/// Waits until all that the test has said to its actors has come to their process, where that is another: those that ask
+/// for no place live in one, and what follows comes behind.
+pub(crate) async fn heard() -> Result<()> {
+    Ok(within(Witness::spawn().await?.hear()).await?)
 }
 
 /// Opened once, by the test; whoever waits at it goes on.

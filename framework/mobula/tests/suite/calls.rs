@@ -35,7 +35,7 @@ impl Counter {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_awaited_call_gives_the_typed_reply() -> Result<()> {
     let counter = Counter::spawn(40).await?;
     assert_eq!(counter.add(1).await?, 41);
@@ -43,7 +43,7 @@ async fn an_awaited_call_gives_the_typed_reply() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_tell_is_handled_before_the_next_ask() -> Result<()> {
     let counter = Counter::spawn(0).await?;
     counter.add(1).tell()?;
@@ -52,7 +52,7 @@ async fn a_tell_is_handled_before_the_next_ask() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_submitted_call_gives_a_reference_to_its_reply() -> Result<()> {
     let counter = Counter::spawn(0).await?;
     let gate = Gate::new();
@@ -63,7 +63,7 @@ async fn a_submitted_call_gives_a_reference_to_its_reply() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn messages_of_one_sender_are_handled_in_their_order() -> Result<()> {
     let counter = Counter::spawn(0).await?;
     let gate = Gate::new();
@@ -76,7 +76,7 @@ async fn messages_of_one_sender_are_handled_in_their_order() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_call_that_is_not_awaited_is_not_made() -> Result<()> {
     let counter = Counter::spawn(0).await?;
     drop(counter.add(1));
@@ -84,7 +84,7 @@ async fn a_call_that_is_not_awaited_is_not_made() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_reference_goes_wherever_its_value_goes() -> Result<()> {
     let counter = Counter::spawn(0).await?;
     let (one, two) = (mobula::put(1usize)?, counter.add(2).submit());
@@ -94,7 +94,7 @@ async fn a_reference_goes_wherever_its_value_goes() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn mail_waits_behind_a_reference_of_the_same_sender() -> Result<()> {
     let (counter, other) = (Counter::spawn(0).await?, Counter::spawn(0).await?);
     let gate = Gate::new();
@@ -150,7 +150,7 @@ impl Notebook {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn methods_take_their_context_and_any_arguments() -> Result<()> {
     let journal = Journal::new();
     let notebook = Notebook::spawn(journal, "rays".to_owned()).await?;
@@ -162,7 +162,7 @@ async fn methods_take_their_context_and_any_arguments() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_that_stops_itself_says_goodbye() -> Result<()> {
     let journal = Journal::new();
     let notebook = Notebook::spawn(journal, "rays".to_owned()).await?;
@@ -172,7 +172,7 @@ async fn an_actor_that_stops_itself_says_goodbye() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_constructor_that_fails_is_the_spawners_error() {
     let failed = Notebook::spawn(Journal::new(), String::new()).await;
     let Err(mobula::SpawnError::StartFailed(ExitReason::Failed(chain))) = failed else { panic!("{failed:?}") };

@@ -2,7 +2,7 @@
 
 use mobula::prelude::*;
 
-use crate::apparatus::{Gate, Journal, NotedDrop, within};
+use crate::apparatus::{Gate, Journal, NotedDrop, heard, within};
 
 struct Server {
     journal: Journal,
@@ -84,7 +84,7 @@ async fn begin_and_drop<F: IntoFuture>(call: F, journal: Journal) {
     assert_eq!(note, "begun");
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_handler_sees_its_caller_go_and_goes_on() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(journal).await?;
@@ -95,7 +95,7 @@ async fn a_handler_sees_its_caller_go_and_goes_on() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_handler_that_opted_in_is_dropped() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(journal).await?;
@@ -106,7 +106,7 @@ async fn a_handler_that_opted_in_is_dropped() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_call_that_still_waits_is_never_handled() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(journal).await?;
@@ -115,6 +115,7 @@ async fn a_call_that_still_waits_is_never_handled() -> Result<()> {
     assert_eq!(journal.next().await, "holding");
     let waiting = server.note("cancelled").into_future();
     drop(waiting);
+    heard().await?;
     gate.open();
     within(holding).await?;
     server.note("next").await?;
@@ -122,7 +123,7 @@ async fn a_call_that_still_waits_is_never_handled() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_submitted_call_is_cancelled_by_its_reference() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(journal).await?;
@@ -133,7 +134,7 @@ async fn a_submitted_call_is_cancelled_by_its_reference() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn dropping_a_reference_cancels_nothing() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(journal).await?;
@@ -142,7 +143,7 @@ async fn dropping_a_reference_cancels_nothing() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn cancelling_reaches_what_the_call_has_called() -> Result<()> {
     let (journal, inner) = (Journal::new(), Journal::new());
     let (server, other) = (Server::spawn(journal).await?, Server::spawn(inner).await?);
@@ -165,7 +166,7 @@ async fn cancelling_reaches_what_the_call_has_called() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_async_task_is_dropped_where_it_waits() {
     let journal = Journal::new();
     let task = hold_task::remote(journal);
@@ -175,7 +176,7 @@ async fn an_async_task_is_dropped_where_it_waits() {
     assert_eq!(within(task).await.unwrap_err(), CallError::Cancelled);
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_task_on_a_thread_sees_it_and_its_caller_does_not_wait() {
     let journal = Journal::new();
     let task = compute::remote(journal);
@@ -185,7 +186,7 @@ async fn a_task_on_a_thread_sees_it_and_its_caller_does_not_wait() {
     assert_eq!(journal.next().await, "seen");
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_task_that_has_not_begun_never_does() {
     let journal = Journal::new();
     let (gate, argument) = (Gate::new(), hold_task::remote(journal));
@@ -199,7 +200,7 @@ async fn a_task_that_has_not_begun_never_does() {
     assert!(journal.is_read().await);
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_task_ends_with_the_call_that_submitted_it() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(journal).await?;

@@ -35,7 +35,7 @@ impl Shared {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn shared_handlers_run_beside_one_another() -> Result<()> {
     let journal = Journal::new();
     let shared = Shared::spawn(journal).await?;
@@ -52,7 +52,7 @@ async fn shared_handlers_run_beside_one_another() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn no_more_of_them_than_were_asked_for() -> Result<()> {
     let journal = Journal::new();
     let shared = Shared::spawn(journal).await?;
@@ -69,7 +69,7 @@ async fn no_more_of_them_than_were_asked_for() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn one_that_changes_the_state_runs_alone() -> Result<()> {
     let journal = Journal::new();
     let shared = Shared::spawn(journal).await?;
@@ -83,7 +83,7 @@ async fn one_that_changes_the_state_runs_alone() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_panic_of_one_ends_the_incarnation_of_all() -> Result<()> {
     let journal = Journal::new();
     let shared = Shared::spawn(journal).await?;

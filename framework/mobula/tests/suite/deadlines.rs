@@ -2,7 +2,7 @@
 
 use mobula::prelude::*;
 
-use crate::apparatus::{Gate, Journal, NotedDrop, within};
+use crate::apparatus::{Gate, Journal, NotedDrop, heard, until_it_begins, within};
 
 struct Server {
     journal: Journal,
@@ -42,16 +42,18 @@ impl Server {
 #[remote]
 async fn patient(journal: Journal) {
     let _dropped = NotedDrop(journal, "dropped");
+    journal.note("begun");
     std::future::pending().await
 }
 
 #[remote(timeout_ms = 10)]
 async fn too_long(journal: Journal) {
     let _dropped = NotedDrop(journal, "dropped");
+    journal.note("begun");
     std::future::pending().await
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_ask_ends_with_its_deadline() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(journal).await?;
@@ -62,7 +64,7 @@ async fn an_ask_ends_with_its_deadline() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn mail_whose_deadline_has_passed_is_not_handled() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(journal).await?;
@@ -71,6 +73,7 @@ async fn mail_whose_deadline_has_passed_is_not_handled() -> Result<()> {
     assert_eq!(journal.next().await, "holding");
     let late = within(server.note("stale").timeout(millis(5))).await;
     assert!(matches!(late, Err(CallError::DeadlineExceeded { .. })));
+    heard().await?;
     gate.open();
     within(holding).await?;
     server.note("fresh").await?;
@@ -78,7 +81,7 @@ async fn mail_whose_deadline_has_passed_is_not_handled() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn only_an_ask_has_a_deadline_by_default() -> Result<()> {
     let server = Server::spawn(Journal::new()).await?;
     assert_eq!(server.seconds_left().await?, Some(30));
@@ -87,7 +90,7 @@ async fn only_an_ask_has_a_deadline_by_default() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn what_a_handler_asks_inherits_what_is_left() -> Result<()> {
     let server = Server::spawn(Journal::new()).await?;
     let other = Server::spawn(Journal::new()).await?;
@@ -96,20 +99,26 @@ async fn what_a_handler_asks_inherits_what_is_left() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_task_ends_with_its_deadline_and_is_dropped() {
     let journal = Journal::new();
     let late = within(too_long::remote(journal)).await.unwrap_err();
     assert_eq!(late, CallError::DeadlineExceeded { given: Some(millis(10)) });
-    assert_eq!(journal.next().await, "dropped");
+    until_it_begins(journal, async |deadline| {
+        let late = too_long::options().timeout(deadline).remote(journal).await.unwrap_err();
+        assert_eq!(late, CallError::DeadlineExceeded { given: Some(deadline) });
+    })
+    .await;
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_task_inherits_the_deadline_that_a_person_set() -> Result<()> {
     let journal = Journal::new();
     let server = Server::spawn(Journal::new()).await?;
     // The task and the call end at the same time: whichever is first, the task is dropped.
-    let _ = within(server.run_patient(journal).timeout(millis(50))).await;
-    assert_eq!(journal.next().await, "dropped");
+    until_it_begins(journal, async |deadline| {
+        let _ = server.run_patient(journal).timeout(deadline).await;
+    })
+    .await;
     Ok(())
 }

@@ -69,7 +69,7 @@ impl Account {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_error_that_serde_can_write_arrives_as_it_is() -> Result<()> {
     let account = Account::spawn(10).await?;
     assert_eq!(account.take(4).await?, 6);
@@ -80,7 +80,7 @@ async fn an_error_that_serde_can_write_arrives_as_it_is() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_error_that_serde_cannot_write_arrives_as_text() -> Result<()> {
     let account = Account::spawn(0).await?;
     let failed: CallError<ErrorChain> = account.parse("ten").await.unwrap_err();
@@ -90,14 +90,14 @@ async fn an_error_that_serde_cannot_write_arrives_as_text() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn only_the_return_type_itself_flattens() -> Result<()> {
     let account = Account::spawn(0).await?;
     assert!(account.nested().await?.is_some_and(|inside| inside.is_err()));
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_submitted_error_arrives_as_text() -> Result<()> {
     let account = Account::spawn(0).await?;
     let failed = account.take(1).submit().await.unwrap_err();
@@ -105,7 +105,7 @@ async fn a_submitted_error_arrives_as_text() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_panic_is_its_callers_and_the_actor_goes_on() -> Result<()> {
     let account = Account::spawn(5).await?;
     account.take(5).await?;
@@ -119,7 +119,7 @@ async fn a_panic_is_its_callers_and_the_actor_goes_on() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_that_has_ended_starts_no_call_and_says_why() -> Result<()> {
     let account = Account::spawn(5).await?;
     account.address().stop();
@@ -137,7 +137,7 @@ async fn an_actor_that_has_ended_starts_no_call_and_says_why() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_argument_without_a_value_is_the_cause() -> Result<()> {
     let account = Account::spawn(0).await?;
     let failed = account.take(account.take(1).submit()).await.unwrap_err();

@@ -46,7 +46,7 @@ async fn group(count: usize) -> Result<(ActorGroup<Member>, Journal)> {
     Ok((ActorGroup::spawn(count, |rank| Member::spawn(rank, journal, NOBODY).spread()).await?, journal))
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn every_member_answers_in_the_order_of_ranks() -> Result<()> {
     let (group, _) = group(5).await?;
     let ranks: Vec<usize> = group.ask_all(|member| member.rank()).await.into_iter().collect::<Result<_, _>>()?;
@@ -55,7 +55,7 @@ async fn every_member_answers_in_the_order_of_ranks() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_error_of_one_member_stands_in_its_place() -> Result<()> {
     let (group, _) = group(3).await?;
     let mut rank = 0;
@@ -70,7 +70,7 @@ async fn an_error_of_one_member_stands_in_its_place() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn members_and_clones_share_one_turn() -> Result<()> {
     let (group, _) = group(3).await?;
     let mut ranks = vec![group.in_turn().rank().await?];
@@ -82,7 +82,7 @@ async fn members_and_clones_share_one_turn() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_message_that_a_member_cannot_take_comes_back() -> Result<()> {
     let journal = Journal::new();
     let narrow = MailboxBounds { items_max: 1, ..MailboxBounds::default() };
@@ -94,7 +94,9 @@ async fn a_message_that_a_member_cannot_take_comes_back() -> Result<()> {
     let gate = Gate::new();
     let held: Vec<_> = group.members().iter().map(|member| member.hold(gate).submit()).collect();
     assert_eq!((journal.next().await, journal.next().await), ("held".to_owned(), "held".to_owned()));
-    assert!(group.tell_all(|member| member.see(1)).is_empty());
+    for member in group.members() {
+        within(member.see(1).send()).await?;
+    }
     let refused = group.tell_all(|member| member.see(1));
     assert_eq!(refused.len(), 1);
     assert_eq!(refused[0].0, 1);
@@ -106,7 +108,7 @@ async fn a_message_that_a_member_cannot_take_comes_back() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_group_that_cannot_start_leaves_nobody() {
     let journal = Journal::new();
     let failed = ActorGroup::spawn(3, |rank| Member::spawn(rank, journal, 1)).await;

@@ -61,7 +61,7 @@ impl<T: Send + 'static> Handler<Unregistered<T>> for Counter {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_hand_written_actor_is_asked_and_told() -> Result<()> {
     let counter: ActorRef<Counter> = mobula::spawn(1).await?;
     counter.try_send(Add(2))?;
@@ -71,7 +71,7 @@ async fn a_hand_written_actor_is_asked_and_told() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_hand_written_handler_streams() -> Result<()> {
     let counter = mobula::spawn::<Counter>(3).await?;
     let mut items = counter.ask(Upto).await?;
@@ -84,7 +84,7 @@ async fn a_hand_written_handler_streams() -> Result<()> {
 }
 
 /// An actor type without an entry stays in its process, whatever else is encoded: here everything works.
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn what_is_not_registered_works_inside_the_process() -> Result<()> {
     let counter = mobula::spawn::<Counter>(3).await?;
     assert_eq!(counter.ask(Apply(|n| 2 * n)).await?, 6);
@@ -109,7 +109,7 @@ impl Handler<Apply> for Register {
 }
 
 /// Of the codec only: plain, there is no process to leave.
-#[mobula::test(encoded)]
+#[mobula::test(encoded, cluster)]
 async fn a_message_that_is_not_registered_does_not_leave_its_process() -> Result<()> {
     let register = Register::spawn().await?;
     let refused = register.ask(Apply(|n| n)).await.unwrap_err();

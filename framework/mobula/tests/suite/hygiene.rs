@@ -74,7 +74,7 @@ fn options(options: taken::Options, remote: u8, self_: Option<taken::Options>) -
     taken::Options(options.0 + remote + self_.map_or(0, |options| options.0))
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn arguments_and_types_have_any_names() -> Result<()> {
     let odd = Odd::spawn(0, taken::Actor(0)).await?;
     assert_eq!(odd.names(1, 2, 3, 4, 5, 6, 7, 8, 9).await?, (1..10).collect::<Vec<_>>());
@@ -134,7 +134,7 @@ mod library {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn messages_are_as_visible_as_their_methods() -> Result<()> {
     let open = library::Open::spawn().await?;
     assert_eq!(within(open.outside()).await?, 7);
@@ -159,7 +159,7 @@ mod one {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn types_of_one_name_in_different_modules_differ() -> Result<()> {
     struct Same;
 

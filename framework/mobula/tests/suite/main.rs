@@ -1,10 +1,10 @@
 //! The suite of the public API, from the user's side: one subject per file.
 //!
 //! Each test runs plain and with every call, reply, spawn and task through the codec, as if caller and callee were two
-//! processes; what is of one process only says so. After each test `#[mobula::test]` checks that all that was submitted
+//! processes; `cluster.rs` runs it for a third time in several processes. What is of one process only says so. After each test `#[mobula::test]` checks that all that was submitted
 //! has had its outcome (G21). Nothing sleeps to be in time: tests wait for what is noted in a journal, and hold things
 //! back with gates.
-mod apparatus;
+pub(crate) mod apparatus;
 
 mod calls;
 mod cancellation;

@@ -31,7 +31,7 @@ impl Other {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_named_actor_is_found_by_its_name() -> Result<()> {
     let named = Named::spawn(Journal::new()).name("words").await?;
     let found = mobula::actor::<Named>("words").await?;
@@ -40,14 +40,14 @@ async fn a_named_actor_is_found_by_its_name() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn nobody_else_is_found() -> Result<()> {
     let nobody = mobula::actor::<Named>("nobody").await.unwrap_err();
     assert_eq!(nobody, LookupError::NoSuchName { name: "nobody".to_owned() });
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_of_another_type_is_not_found() -> Result<()> {
     let _other = Other::spawn().name("other").await?;
     let wrong = mobula::actor::<Named>("other").await.unwrap_err();
@@ -55,7 +55,7 @@ async fn an_actor_of_another_type_is_not_found() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_name_is_free_again_when_its_actor_has_ended() -> Result<()> {
     let first = Named::spawn(Journal::new()).name("one").await?;
     let second = Named::spawn(Journal::new()).name("one").await;
@@ -66,7 +66,7 @@ async fn a_name_is_free_again_when_its_actor_has_ended() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn who_has_the_name_is_given_and_else_one_is_started() -> Result<()> {
     let first = Named::spawn(Journal::new()).name("one").get_if_exists().await?;
     assert_eq!(Named::spawn(Journal::new()).name("one").get_if_exists().await?, first);
@@ -78,7 +78,7 @@ async fn who_has_the_name_is_given_and_else_one_is_started() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn another_type_is_not_given() -> Result<()> {
     let _other = Other::spawn().name("other").await?;
     let wrong = Named::spawn(Journal::new()).name("other").get_if_exists().await.unwrap_err();
@@ -91,7 +91,7 @@ async fn another_type_is_not_given() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_namespace_has_names_of_its_own() -> Result<()> {
     let own = Named::spawn(Journal::new()).name("one").await?;
     let shared = Named::spawn(Journal::new()).name("one").namespace("shop").await?;
@@ -106,7 +106,7 @@ async fn a_namespace_has_names_of_its_own() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_tell_that_is_sent_until_handled_is_handled() -> Result<()> {
     let named = Named::spawn(Journal::new()).name("told").await?;
     named.id().at_least_once().tell()?;
@@ -118,7 +118,7 @@ async fn a_tell_that_is_sent_until_handled_is_handled() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_scoped_actor_stops_with_its_handle() -> Result<()> {
     let journal = Journal::new();
     let scoped = Named::spawn(journal).name("scoped").scoped().await?;
@@ -130,7 +130,7 @@ async fn a_scoped_actor_stops_with_its_handle() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_outlives_its_references() -> Result<()> {
     let journal = Journal::new();
     drop(Named::spawn(journal).name("kept").await?);

@@ -72,20 +72,20 @@ fn add_blocking(total: ActorRef<Total>, n: u64) -> u64 {
     *total.add(n).submit().wait().unwrap()
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn tasks_submit_tasks_and_wait_for_them() -> Result<()> {
     assert_eq!(*within(fib::remote(8)).await?, 21);
     assert_eq!(*within(async_fib::remote(8)).await?, 21);
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_blocked_thread_gives_its_place_to_another() -> Result<()> {
     assert_eq!(*within(depth::remote(100)).await?, 100);
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn tasks_call_actors_and_actors_run_tasks() -> Result<()> {
     let total = Total::spawn().await?;
     assert_eq!(*within(add_all::remote(total.clone(), vec![1, 2, 3])).await?, 6);
@@ -94,7 +94,7 @@ async fn tasks_call_actors_and_actors_run_tasks() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_thread_that_actors_share_does_not_block() -> Result<()> {
     let total = Total::spawn().await?;
     let refused = within(total.wait_here()).await.unwrap_err();
@@ -102,7 +102,7 @@ async fn a_thread_that_actors_share_does_not_block() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_with_a_thread_of_its_own_may_block() -> Result<()> {
     let total = Total::spawn().dedicated().await?;
     assert_eq!(within(total.wait_here()).await?, 1);

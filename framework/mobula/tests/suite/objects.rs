@@ -28,7 +28,7 @@ fn sum(values: Vec<usize>) -> usize {
     values.iter().sum()
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn what_is_put_is_got() -> Result<()> {
     let big = mobula::put(vec![0f32; 1 << 16])?;
     let value = mobula::get(&big).await?;
@@ -37,7 +37,7 @@ async fn what_is_put_is_got() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn readers_share_one_value() -> Result<()> {
     let object = mobula::put("shared".to_owned())?;
     let (one, two) = (object.get().await?, object.clone().get().await?);
@@ -45,7 +45,7 @@ async fn readers_share_one_value() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_value_is_freed_with_its_last_holder() -> Result<()> {
     let journal = Journal::new();
     let object = mobula::put(NotedDrop(journal, "freed"))?;
@@ -57,7 +57,7 @@ async fn a_value_is_freed_with_its_last_holder() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn several_are_got_in_their_order() -> Result<()> {
     let refs: Vec<_> = (0..10).map(|n| sum::remote(vec![n, n])).collect();
     let values = mobula::get(&refs).await?;
@@ -65,7 +65,7 @@ async fn several_are_got_in_their_order() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn wait_parts_those_that_are_ready_from_the_rest() -> Result<()> {
     let gates: Vec<_> = (0..3).map(|_| Gate::new()).collect();
     let refs: Vec<_> = gates.iter().zip(0..).map(|(gate, n)| after::remote(*gate, n)).collect();
@@ -79,7 +79,7 @@ async fn wait_parts_those_that_are_ready_from_the_rest() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn wait_ends_with_its_time() -> Result<()> {
     let gate = Gate::new();
     let refs = [after::remote(gate, 1)];
@@ -89,13 +89,13 @@ async fn wait_ends_with_its_time() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn wait_for_more_than_there_are_says_so() {
     let none: [ObjectRef<usize>; 0] = [];
     assert_eq!(mobula::wait(&none).await.unwrap_err(), WaitError::TooFew { count: 1, given: 0 });
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_failure_is_ready_and_is_every_readers() -> Result<()> {
     let failed = fail::remote("no");
     let (ready, _) = within(mobula::wait(std::slice::from_ref(&failed))).await?;
@@ -106,7 +106,7 @@ async fn a_failure_is_ready_and_is_every_readers() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn arguments_share_or_take_the_value() -> Result<()> {
     let big = mobula::put(vec![1f32; 100])?;
     assert_eq!(*length::remote(&big).await.or(length::remote(big).await)?, 100);

@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use mobula::prelude::*;
 use mobula::{ActorGroup, ActorPool};
 
-use crate::apparatus::{Gate, Journal, until, within};
+use crate::apparatus::{Gate, Journal, heard, until, within};
 
 struct Squarer {
     journal: Journal,
@@ -33,7 +33,7 @@ async fn pool(count: usize) -> Result<(ActorPool<Squarer>, Journal)> {
     Ok((ActorPool::of(ActorGroup::spawn(count, |_| Squarer::spawn(journal).spread()).await?), journal))
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn results_come_in_the_order_of_the_items() -> Result<()> {
     let (pool, _) = pool(3).await?;
     let squares = pool.map(0..1000, |squarer, n| squarer.square(n % 10)).all().await?;
@@ -41,7 +41,7 @@ async fn results_come_in_the_order_of_the_items() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_empty_list_has_no_results() -> Result<()> {
     let (pool, _) = pool(2).await?;
     assert_eq!(pool.map([0u64; 0], |squarer, n| squarer.square(n)).next().await, None);
@@ -49,7 +49,7 @@ async fn an_empty_list_has_no_results() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn unordered_results_name_their_items() -> Result<()> {
     let (pool, _) = pool(3).await?;
     let results = pool.map_unordered(0..200, |squarer, n| squarer.square(n + 100));
@@ -65,7 +65,7 @@ async fn unordered_results_name_their_items() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_item_that_fails_is_one_error() -> Result<()> {
     let (pool, _) = pool(2).await?;
     let mut results = pool.map(12..15, |squarer, n| squarer.square(n));
@@ -79,7 +79,7 @@ async fn an_item_that_fails_is_one_error() -> Result<()> {
 }
 
 /// One item is held; the others may run ahead of it, and no further.
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn items_are_begun_within_bounds_only() -> Result<()> {
     let (pool, journal) = pool(2).await?;
     let pool = pool.per_actor(1);
@@ -112,7 +112,7 @@ async fn until_begun<F: Future + Unpin>(first: &mut F, begun: impl Fn() -> bool)
     .await;
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_that_has_ended_gets_no_items() -> Result<()> {
     let journal = Journal::new();
     let group = ActorGroup::spawn(3, |_| Squarer::spawn(journal).spread()).await?;
@@ -124,7 +124,7 @@ async fn an_actor_that_has_ended_gets_no_items() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn where_all_have_ended_every_item_says_so() -> Result<()> {
     let group = ActorGroup::of([Squarer::spawn(Journal::new()).await?]);
     assert!(group.in_turn().square(666).await.is_err());
@@ -136,7 +136,7 @@ async fn where_all_have_ended_every_item_says_so() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_reader_that_goes_gives_up_what_has_no_result() -> Result<()> {
     let (pool, journal) = pool(1).await?;
     let gate = Gate::new();
@@ -144,6 +144,7 @@ async fn a_reader_that_goes_gives_up_what_has_no_result() -> Result<()> {
     assert!(futures_util::poll!(Box::pin(results.next())).is_pending());
     assert_eq!(journal.next().await, "begins 0");
     drop(results);
+    heard().await?;
     gate.open();
     // Behind what was waiting, if anything still is.
     assert_eq!(within(pool.map([3], |squarer, n| squarer.square(n)).all()).await?, [9]);

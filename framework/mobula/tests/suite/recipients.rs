@@ -72,7 +72,7 @@ impl Press {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn recipients_of_several_types_are_one_type() -> Result<()> {
     let journal = Journal::new();
     let (reader, archive) = (Reader::spawn(journal).await?, Archive::spawn(journal).await?);
@@ -93,7 +93,7 @@ async fn recipients_of_several_types_are_one_type() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_recipient_travels() -> Result<()> {
     let journal = Journal::new();
     let (reader, archive) = (Reader::spawn(journal).await?, Archive::spawn(journal).await?);

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use futures_util::{Stream, StreamExt, stream};
 use mobula::prelude::*;
 
-use crate::apparatus::{Gate, Journal, NotedDrop, within};
+use crate::apparatus::{Gate, Journal, NotedDrop, until_it_begins, within};
 
 struct Source {
     made: usize,
@@ -52,7 +52,8 @@ fn letters(text: String) -> impl Stream<Item = char> {
 
 #[remote(timeout_ms = 20)]
 async fn nothing(journal: Journal) -> impl Stream<Item = u8> {
-    let dropped = NotedDrop(journal, "source dropped");
+    let dropped = NotedDrop(journal, "dropped");
+    journal.note("begun");
     stream::once(async move {
         let _dropped = dropped;
         std::future::pending::<()>().await;
@@ -71,7 +72,7 @@ async fn all<T: Send + 'static>(mut items: ReplyStream<T>) -> (Vec<T>, Option<Ca
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_streams_more_than_its_credit() -> Result<()> {
     let source = Source::spawn().await?;
     let (items, error) = all(source.count_to(10_000).await?).await;
@@ -79,14 +80,14 @@ async fn an_actor_streams_more_than_its_credit() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_empty_stream_ends() -> Result<()> {
     let source = Source::spawn().await?;
     assert_eq!(all(source.count_to(0).await?).await, (vec![], None));
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn the_actor_takes_its_next_message_meanwhile() -> Result<()> {
     let source = Source::spawn().await?;
     let (journal, gate) = (Journal::new(), Gate::new());
@@ -98,7 +99,7 @@ async fn the_actor_takes_its_next_message_meanwhile() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_reader_that_goes_drops_the_source() -> Result<()> {
     let source = Source::spawn().await?;
     let journal = Journal::new();
@@ -109,7 +110,7 @@ async fn a_reader_that_goes_drops_the_source() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_source_that_panics_is_the_last_item() -> Result<()> {
     let source = Source::spawn().await?;
     let (items, error) = all(source.break_after(2).await?).await;
@@ -120,7 +121,7 @@ async fn a_source_that_panics_is_the_last_item() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_stream_ends_with_its_actor() -> Result<()> {
     let source = Source::spawn().await?;
     let journal = Journal::new();
@@ -133,28 +134,33 @@ async fn a_stream_ends_with_its_actor() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_remote_function_streams() {
     let items = letters::remote("manta");
     assert_eq!(all(items).await, ("manta".chars().collect(), None));
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_item_that_takes_too_long_ends_the_stream() {
     let journal = Journal::new();
     let (items, error) = all(nothing::remote(journal)).await;
     assert_eq!(items, [0; 0]);
     assert_eq!(error, Some(CallError::DeadlineExceeded { given: Some(millis(20)) }));
-    assert_eq!(journal.next().await, "source dropped");
+    until_it_begins(journal, async |deadline| {
+        let (items, error) = all(nothing::options().timeout(deadline).remote(journal)).await;
+        assert_eq!(items, [0; 0]);
+        assert_eq!(error, Some(CallError::DeadlineExceeded { given: Some(deadline) }));
+    })
+    .await;
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_remote_stream_is_dropped_with_its_reader() {
     let journal = Journal::new();
-    let items = nothing::options().timeout(secs(60)).remote(journal);
-    drop(items);
     // It may not have begun: then there is nothing to drop but its arguments.
-    let again = nothing::remote(journal);
-    drop(all(again).await);
-    assert_eq!(journal.next().await, "source dropped");
+    drop(nothing::options().timeout(secs(60)).remote(Journal::new()));
+    let items = nothing::options().timeout(secs(60)).remote(journal);
+    assert_eq!(journal.next().await, "begun");
+    drop(items);
+    assert_eq!(journal.next().await, "dropped");
 }

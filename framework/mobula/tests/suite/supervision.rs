@@ -51,7 +51,7 @@ impl Worker {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn mail_behind_a_panic_survives_it_and_the_state_does_not() -> Result<()> {
     let journal = Journal::new();
     let worker = Worker::spawn(journal, "a".to_owned()).await?;
@@ -69,7 +69,7 @@ async fn mail_behind_a_panic_survives_it_and_the_state_does_not() -> Result<()> 
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_that_fails_itself_is_restarted_too() -> Result<()> {
     let journal = Journal::new();
     let worker = Worker::spawn(journal, "a".to_owned()).await?;
@@ -81,7 +81,7 @@ async fn an_actor_that_fails_itself_is_restarted_too() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_transient_actor_that_stops_stays_stopped() -> Result<()> {
     let journal = Journal::new();
     let worker = Worker::spawn(journal, "a".to_owned()).await?;
@@ -93,7 +93,7 @@ async fn a_transient_actor_that_stops_stays_stopped() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn beyond_its_intensity_an_actor_ends_for_good() -> Result<()> {
     let worker = Worker::spawn(Journal::new(), "a".to_owned())
         .restart(RestartPolicy {
@@ -137,17 +137,17 @@ async fn breaks(strategy: Strategy, expected: &[&str]) -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn one_for_one_restarts_the_one() -> Result<()> {
     breaks(Strategy::OneForOne, &["b starts incarnation-2"]).await
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn rest_for_one_restarts_those_behind_it_too() -> Result<()> {
     breaks(Strategy::RestForOne, &["b starts incarnation-2", "c starts incarnation-2", "c stops"]).await
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn one_for_all_restarts_all() -> Result<()> {
     breaks(
         Strategy::OneForAll,
@@ -156,7 +156,7 @@ async fn one_for_all_restarts_all() -> Result<()> {
     .await
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn children_stop_in_reverse_order() -> Result<()> {
     let journal = Journal::new();
     let group = group(Strategy::OneForOne, journal).await?;
@@ -168,7 +168,7 @@ async fn children_stop_in_reverse_order() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_supervisor_that_cannot_keep_a_child_alive_fails_up_the_tree() -> Result<()> {
     let journal = Journal::new();
     let inner = Supervisor::new(Strategy::OneForOne).intensity(0, secs(10)).child(Worker::spec(journal, "leaf"));
@@ -184,7 +184,7 @@ async fn a_supervisor_that_cannot_keep_a_child_alive_fails_up_the_tree() -> Resu
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn children_come_and_go() -> Result<()> {
     let journal = Journal::new();
     let group = Supervisor::new(Strategy::OneForOne).spawn().await?;
@@ -218,7 +218,7 @@ impl Parent {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_child_ends_before_its_parent() -> Result<()> {
     let journal = Journal::new();
     let parent = Parent::spawn(journal).await?;
@@ -232,7 +232,7 @@ async fn a_child_ends_before_its_parent() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_kill_drops_the_handler_where_it_waits() -> Result<()> {
     let journal = Journal::new();
     let worker = Worker::spawn(journal, "a".to_owned()).await?;
@@ -272,7 +272,7 @@ impl Drop for Brittle {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_panic_anywhere_leaves_the_process_standing() -> Result<()> {
     let failed = Brittle::spawn(true).await.unwrap_err();
     assert!(failed.to_string().contains("breaks at the start"), "{failed}");

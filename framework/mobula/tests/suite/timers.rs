@@ -37,6 +37,11 @@ impl Clock {
         ctx.send_after(millis(delay_ms), Tick(what));
     }
 
+    fn after_one_another(&mut self, ctx: &Context<Self>) {
+        ctx.send_after(millis(100), Tick("second".to_owned()));
+        ctx.send_after(millis(1), Tick("first".to_owned()));
+    }
+
     fn every(&mut self, period_ms: u64, ctx: &Context<Self>) {
         self.timer = Some(ctx.send_every(millis(period_ms), || Tick("tick".to_owned())));
     }
@@ -46,17 +51,16 @@ impl Clock {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn later_messages_come_in_the_order_of_their_times() -> Result<()> {
     let journal = Journal::new();
     let clock = Clock::spawn(journal).await?;
-    clock.after(20, "second").await?;
-    clock.after(1, "first").await?;
+    clock.after_one_another().await?;
     assert_eq!((journal.next().await, journal.next().await), ("first".into(), "second".into()));
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_repeated_message_comes_until_its_timer_is_cancelled() -> Result<()> {
     let journal = Journal::new();
     let clock = Clock::spawn(journal).await?;
@@ -72,7 +76,7 @@ async fn a_repeated_message_comes_until_its_timer_is_cancelled() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn timers_end_with_their_incarnation() -> Result<()> {
     let journal = Journal::new();
     let clock = Clock::spawn(journal).await?;

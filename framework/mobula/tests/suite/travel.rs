@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use mobula::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::apparatus::within;
+use crate::apparatus::{until, within};
 
 struct Node {
     next: Option<ActorRef<Node>>,
@@ -59,6 +59,11 @@ impl Node {
     async fn spawn_other(&mut self) -> ActorRef<Node> {
         Node::spawn().await.unwrap()
     }
+
+    /// Says how a call of it ends that has ended.
+    async fn call_the_dead(&mut self, dead: ActorRef<Node>) -> std::result::Result<usize, CallError> {
+        dead.length().submit().await.map(|length| *length).map_err(|error| error.map_returned(|_| unreachable!()))
+    }
 }
 
 #[remote]
@@ -71,7 +76,7 @@ async fn weigh(parcel: Parcel) -> usize {
     parcel.contents.await.unwrap().len()
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_reference_to_an_actor_travels() -> Result<()> {
     let (a, b, c) = (Node::spawn().await?, Node::spawn().await?, Node::spawn().await?);
     b.connect(c).await?;
@@ -81,7 +86,7 @@ async fn a_reference_to_an_actor_travels() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn references_are_equal_wherever_they_have_been() -> Result<()> {
     let node = Node::spawn().await?;
     let other = within(node.spawn_other()).await?;
@@ -94,7 +99,7 @@ async fn references_are_equal_wherever_they_have_been() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_reference_in_a_struct_stays_a_reference() -> Result<()> {
     let node = Node::spawn().await?;
     let contents = mobula::put(vec![0u8; 100])?;
@@ -112,7 +117,7 @@ async fn a_reference_in_a_struct_stays_a_reference() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn an_actor_gives_a_reference_to_what_it_put() -> Result<()> {
     let node = Node::spawn().await?;
     let object = within(node.make()).await?;
@@ -120,11 +125,25 @@ async fn an_actor_gives_a_reference_to_what_it_put() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_reference_to_a_reference_is_read_twice() -> Result<()> {
     let node = Node::spawn().await?;
     let outer = node.make().submit();
     let inner = within(outer).await?;
     assert_eq!(within(inner.get()).await?.len(), 3);
+    Ok(())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn a_reference_to_the_dead_says_so_wherever_it_is() -> Result<()> {
+    let (node, elsewhere) = (Node::spawn().await?, Node::spawn().await?);
+    let dead = within(node.spawn_other()).await?;
+    dead.stop();
+    until(|| !dead.is_alive()).await;
+    // Back where it was spawned, and where nobody has heard of it.
+    for node in [node, elsewhere] {
+        let error = within(node.call_the_dead(dead.clone())).await.unwrap_err();
+        assert!(matches!(error, CallError::Returned(CallError::NotStarted(NotStarted::ActorEnded { .. }))), "{error}");
+    }
     Ok(())
 }

@@ -54,7 +54,7 @@ impl Handler<Down> for Watcher {
     }
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_watcher_is_told_of_every_death() -> Result<()> {
     let journal = Journal::new();
     let (watcher, watched) = (Watcher::spawn(journal).await?, Watched::spawn().await?);
@@ -68,7 +68,7 @@ async fn a_watcher_is_told_of_every_death() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn a_watch_of_the_dead_says_so_at_once() -> Result<()> {
     let journal = Journal::new();
     let (watcher, watched) = (Watcher::spawn(journal).await?, Watched::spawn().await?);
@@ -79,7 +79,7 @@ async fn a_watch_of_the_dead_says_so_at_once() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn who_watches_no_more_is_not_told() -> Result<()> {
     let journal = Journal::new();
     let (watcher, watched) = (Watcher::spawn(journal).await?, Watched::spawn().await?);
@@ -93,7 +93,7 @@ async fn who_watches_no_more_is_not_told() -> Result<()> {
     Ok(())
 }
 
-#[mobula::test(plain, encoded)]
+#[mobula::test(plain, encoded, cluster)]
 async fn linked_actors_die_together() -> Result<()> {
     let journal = Journal::new();
     let (watcher, watched) = (Watcher::spawn(journal).await?, Watched::spawn().await?);

@@ -4,6 +4,12 @@ use mobula::prelude::*;
 #[mobula::test(twice)]
 async fn one() {}
 
+#[mobula::test(cluster(skip = "slow"))]
+async fn one_more() {}
+
+#[mobula::test(cluster())]
+async fn no_reason() {}
+
 #[mobula::test]
 fn two() {}
 

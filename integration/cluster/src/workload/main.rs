@@ -11,6 +11,7 @@ mod deaths;
 mod lack;
 mod names;
 mod record;
+mod streams;
 mod tasks;
 mod tree;
 
@@ -38,6 +39,8 @@ enum Work {
     Death(deaths::Args),
     /// Tasks and an actor that wait.
     Lack,
+    /// Streams that take a while, of a task and of an actor.
+    Streams,
 }
 
 /// How much of what is always under way; nothing of a kind when it is 0.
@@ -77,6 +80,7 @@ async fn main() -> Result<()> {
         Work::Tree(args) => tree::stand(args).await,
         Work::Death(args) => deaths::show(args).await,
         Work::Lack => lack::stand().await,
+        Work::Streams => streams::read().await,
     }
 }
 

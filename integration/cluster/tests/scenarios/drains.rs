@@ -7,15 +7,61 @@ use anyhow::{Context, Result, ensure};
 use mobula_cluster::cluster::Plan;
 use mobula_cluster::oracle::Holdings;
 use mobula_cluster::process::until;
+use mobula_cluster::report::REPORT;
+use serde_json::Value;
 
 use crate::membership::life_of;
 use crate::{cluster, times};
 
-/// G19: what runs has so long to finish; and a node needs a moment to end.
+/// G19: what runs has so long to finish.
+const FINISH: Duration = Duration::from_secs(30);
+
+/// A node needs a moment to end.
 const LEAVES: Duration = Duration::from_secs(32);
 
 /// Work goes on for so long between two drains.
 const BETWEEN: Duration = Duration::from_secs(1);
+
+/// A stream that has begun comes to its end, although the lease of its task and the place of its actor are given back.
+#[test]
+fn streams_of_a_drained_node_come_to_their_end() -> Result<()> {
+    let Some((mut cluster, _turn)) = cluster(Plan::of(2).head_apart())? else { return Ok(()) };
+    let mut driver = cluster.drive(0, "driver", &["streams"])?;
+    let (id, _) = life_of(&cluster, 1)?;
+    cluster.ask(0, &["drain", "--no-wait", &id])?;
+    let ended = cluster.node(1)?.wait(LEAVES)?;
+    ensure!(ended.success(), "the node ended with {ended}");
+    cluster.forget_node(1);
+    let said = driver.process.line(REPORT, BETWEEN * 5)?;
+    let read: Vec<Value> = serde_json::from_str(&said)?;
+    for stream in &read {
+        ensure!(stream["error"].is_null() && stream["items"] == stream["of"], "streams were cut off: {said}");
+    }
+    driver.process.succeed(BETWEEN * 5)?;
+    Ok(())
+}
+
+/// What does not end in 30 s ends with the node, and whoever waits for it is told why: a caller elsewhere, and a driver on
+/// the node itself.
+#[test]
+fn what_outlives_a_drain_is_told_that_it_was_drained() -> Result<()> {
+    let Some((mut cluster, _turn)) = cluster(Plan::of(2).head_apart())? else { return Ok(()) };
+    let mut drivers =
+        [cluster.drive(0, "elsewhere", &["death", "wait"])?, cluster.drive(1, "there", &["death", "wait"])?];
+    let (id, _) = life_of(&cluster, 1)?;
+    let begun = Instant::now();
+    cluster.ask(0, &["drain", "--no-wait", &id])?;
+    let ended = cluster.node(1)?.wait(LEAVES + BETWEEN)?;
+    ensure!(ended.success(), "the node ended with {ended}");
+    ensure!(begun.elapsed() > FINISH, "it left after {:?}, while something ran", begun.elapsed());
+    cluster.forget_node(1);
+    for driver in &mut drivers {
+        let said = driver.process.line(REPORT, BETWEEN * 5)?;
+        ensure!(said.contains("may_have_run") && said.contains("drained"), "{} heard {said}", driver.process.name());
+        driver.process.succeed(BETWEEN * 5)?;
+    }
+    Ok(())
+}
 
 /// A driver keeps its node, until it has ended; what it submits meanwhile runs elsewhere.
 #[test]

@@ -1,12 +1,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use mobula_wire::bulk::PART_BYTES_MAX;
 use mobula_wire::frame::{CONTROL_BYTES_MAX, PARCEL_BYTES_MAX};
 use mobula_wire::{FrameHead, FrameKind, HeadError};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::{Closed, Connection, Frame, Incoming, QUEUED_BYTES_MAX, SendError, over, over_unix};
+use super::{Closed, Connection, Frame, Incoming, PARTS_BYTES_MAX, QUEUED_BYTES_MAX, SendError, over, over_unix};
 use crate::unix::{Listener, UnixError, connect};
 
 /// A hang shows as this, not as a test that never ends.
@@ -87,6 +88,32 @@ async fn a_queue_that_nobody_reads_is_bounded_and_gives_room_again() {
         assert_eq!(next(&mut b).await.unwrap().body.len(), 1 << 20);
     }
     assert_eq!(timeout(LIMIT, waiting).await.unwrap().unwrap(), Ok(()));
+}
+
+#[tokio::test]
+async fn what_is_small_waits_for_one_part_of_a_large_payload_at_most() {
+    let ((a, _a), (_b, mut b)) = pair();
+    let part = |n: u8| Bytes::from(vec![n; PART_BYTES_MAX]);
+    for n in 0..8 {
+        a.send(FrameKind::Part, part(n)).unwrap();
+    }
+    assert_eq!(next(&mut b).await.unwrap().body, part(0));
+    // The second is being written.
+    a.send(FrameKind::Parcel, Bytes::from_static(b"small")).unwrap();
+    let kinds = [next(&mut b).await.unwrap().kind, next(&mut b).await.unwrap().kind];
+    assert_eq!(kinds, [FrameKind::Part, FrameKind::Parcel]);
+    for n in 2..8 {
+        assert_eq!(next(&mut b).await.unwrap().body, part(n), "parts keep their order");
+    }
+}
+
+#[tokio::test]
+async fn parts_that_nobody_reads_are_bounded_and_do_not_shut_out_others() {
+    let ((a, _a), _b) = pair();
+    let part = Bytes::from(vec![0; PART_BYTES_MAX]);
+    let sent = (0..).find(|_| a.send(FrameKind::Part, part.clone()).is_err()).unwrap();
+    assert_eq!(sent, PARTS_BYTES_MAX / PART_BYTES_MAX);
+    assert_eq!(a.send(FrameKind::Local, Bytes::from_static(b"small")), Ok(()));
 }
 
 #[tokio::test]

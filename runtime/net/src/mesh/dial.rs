@@ -117,7 +117,7 @@ fn is_passing(error: &NetError) -> bool {
 
 /// Connects, says the first words and reads the answer.
 async fn reach(inner: &Inner, addr: SocketAddr, offer: Offer, hello: &Bytes) -> Result<Dialed, Failed> {
-    let (quic, identity) = inner.port.dial(addr).await.map_err(Failed::Net)?;
+    let (quic, identity) = inner.port.dial(addr, offer.link).await.map_err(Failed::Net)?;
     let closed = |quic: &quinn::Connection| match quic.close_reason() {
         Some(error) if is_ended(&error) && !is_declared_dead(&error) => Failed::Ended,
         Some(error) => Failed::Net(NetError::of(&error, addr)),

@@ -60,15 +60,19 @@ impl Queue {
         }
     }
 
-    /// Waits until there is room. The control lane has twice as much, so that heartbeats are still heard when the others
-    /// wait.
+    /// Waits until there is room. The control lane has twice as much as calls, so that heartbeats are still heard when
+    /// these wait; and what is large has half, so that it never makes calls wait.
     pub(super) async fn room(&self, lane: Lane) {
-        let times = if lane == Lane::Control { 2 } else { 1 };
+        let (events_max, bytes_max) = match lane {
+            Lane::Control => (2 * EVENTS_MAX, 2 * BYTES_MAX),
+            Lane::Calls => (EVENTS_MAX, BYTES_MAX),
+            Lane::Bulk => (EVENTS_MAX / 2, BYTES_MAX / 2),
+        };
         loop {
             let emptied = self.emptied.notified();
             {
                 let waiting = self.waiting.lock();
-                let has_room = waiting.events.len() < times * EVENTS_MAX && waiting.bytes < times * BYTES_MAX;
+                let has_room = waiting.events.len() < events_max && waiting.bytes < bytes_max;
                 if has_room || waiting.is_closed {
                     return;
                 }

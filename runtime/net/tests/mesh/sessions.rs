@@ -41,8 +41,8 @@ async fn who_enters_is_told_who_is_there_and_welcomed() {
     assert_eq!((peer, welcome), (node(1), Bytes::from("welcome 2")));
     assert_eq!(b.next().await, Event::Up { peer: node(1) });
     assert_eq!(head.next().await, Event::Up { peer: node(2) });
-    head.mesh.send(node(2), Lane::Bulk, FrameKind::Parcel, Bytes::from(vec![5; 3 << 20])).unwrap();
-    assert_eq!(b.wait(body).await, (Lane::Bulk, Bytes::from(vec![5; 3 << 20])));
+    head.mesh.send(node(2), Lane::Bulk, FrameKind::Part, Bytes::from(vec![5; 1 << 20])).unwrap();
+    assert_eq!(b.wait(body).await, (Lane::Bulk, Bytes::from(vec![5; 1 << 20])));
 }
 
 /// What `from` has sent to `to`, and `to` has got: each lane in order.

@@ -11,8 +11,7 @@
 //! ```
 //!
 //! Mail is held while it is not known where its actor is, and while the actor's process has not said that earlier mail
-//! has gone on its way to the mailbox (credit): never more than [`CALLS_MAX`] calls and [`BYTES_MAX`] bytes are on the way
-//! from this process to one actor. Watches are remembered here: whoever watches an actor is told of the death of its
+//! has left the mailbox ([`mobula_logic::credit`]). Watches are remembered here: whoever watches an actor is told of the death of its
 //! process by its own.
 
 use std::collections::{HashMap, VecDeque};
@@ -22,18 +21,16 @@ use std::time::Duration;
 
 use mobula_actor::deliver::{EncodedReply, Outgoing, refuse};
 use mobula_actor::{Control, Down};
-use mobula_types::{ActorId, Death, ExitReason, Incarnation, NotStarted, ProcessId};
+use mobula_logic::credit::{OnTheWay, Window};
+use mobula_types::{ActorId, CallError, Death, ExitReason, Incarnation, NotStarted, ProcessId};
 use mobula_wire::{ExchangeId, Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::process::Process;
 
-/// Calls on their way to one actor: what its mailbox holds by default.
-pub(crate) const CALLS_MAX: u32 = 1024;
-/// Bytes of calls on their way to one actor; a larger one goes alone.
-pub(crate) const BYTES_MAX: u64 = 16 << 20;
 /// Mail that may be held for one actor by senders that do not wait.
 const HELD_MAX: usize = 65_536;
 /// A home that names a place which is gone is asked again after this time; nodes hear of deaths within milliseconds.
@@ -57,10 +54,16 @@ struct Target {
     /// How often in a row its home has said that it is where nothing is, as far as is known here.
     doubts: u32,
     held: VecDeque<Held>,
-    calls: u32,
-    bytes: u64,
+    window: Window,
+    on_the_way: OnTheWay,
+    /// Whether its home has been asked whether it lives.
+    is_asked: bool,
+    /// It has ended where it was, as its process says; its home tells the watchers.
+    refused: Option<ExitReason>,
     watchers: Vec<ActorId>,
     links: Vec<ActorId>,
+    /// Watchers that were told of its end from here, and may be told again by its own process.
+    told: Vec<ActorId>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -103,12 +106,16 @@ impl Mail {
 
 impl Target {
     fn has_credit(&self, bytes: u64) -> bool {
-        self.calls == 0 || (self.calls < CALLS_MAX && self.bytes + bytes <= BYTES_MAX)
+        self.on_the_way.has_room(self.window, bytes)
     }
 
     fn is_idle(&self) -> bool {
         let is_known = matches!(self.place, Place::At(_) | Place::Ended(_));
-        is_known && self.held.is_empty() && self.calls == 0 && self.watchers.is_empty() && self.links.is_empty()
+        is_known
+            && self.held.is_empty()
+            && self.on_the_way.calls() == 0
+            && self.watchers.is_empty()
+            && self.links.is_empty()
     }
 }
 
@@ -138,11 +145,15 @@ impl Process {
         let actor = mail.call.frame.header.target;
         let mut table = self.targets.table.lock();
         let target = table.entry(actor).or_default();
+        self.look_for(actor, target);
         let cause = match &target.place {
+            _ if target.refused.is_some() => {
+                target.refused.clone().map(|reason| NotStarted::ActorEnded { actor, reason })
+            }
             Place::Ended(reason) => Some(NotStarted::ActorEnded { actor, reason: reason.clone() }),
             _ if target.held.len() >= HELD_MAX => Some(NotStarted::MailboxFull { waiting: target.held.len() }),
             Place::At(_) if now_or_never && !(target.held.is_empty() && target.has_credit(mail.bytes())) => {
-                Some(NotStarted::MailboxFull { waiting: target.held.len() + target.calls as usize })
+                Some(NotStarted::MailboxFull { waiting: target.held.len() + target.on_the_way.calls() as usize })
             }
             _ => None,
         };
@@ -150,10 +161,6 @@ impl Process {
             drop(table);
             mail.refuse(&cause);
             return Err(cause);
-        }
-        if let Place::Unknown = target.place {
-            target.place = Place::Asking;
-            self.locate(actor);
         }
         target.held.push_back(Held::Mail(mail));
         self.flush(actor, target);
@@ -167,25 +174,19 @@ impl Process {
     pub(crate) fn control_away(self: &Arc<Self>, actor: ActorId, control: Control) {
         let mut table = self.targets.table.lock();
         let target = table.entry(actor).or_default();
+        self.look_for(actor, target);
         match &control {
             Control::Watch { by } if !target.watchers.contains(by) => target.watchers.push(*by),
             Control::Unwatch { by } => target.watchers.retain(|watcher| watcher != by),
             Control::Link { peer } if !target.links.contains(peer) => target.links.push(*peer),
             _ => {}
         }
-        match &target.place {
-            Place::Ended(_) => {
-                drop(table);
-                if let Some(system) = self.system() {
-                    system.control_local(actor, control);
-                }
-                return;
+        if let Place::Ended(_) = target.place {
+            drop(table);
+            if let Some(system) = self.system() {
+                system.control_local(actor, control);
             }
-            Place::Unknown => {
-                target.place = Place::Asking;
-                self.locate(actor);
-            }
-            _ => {}
+            return;
         }
         target.held.push_back(Held::Control(control));
         self.flush(actor, target);
@@ -204,6 +205,26 @@ impl Process {
         target.held.push_back(Held::Place(sender));
         self.locate(actor);
         receiver
+    }
+
+    /// Looks for an actor of which nothing is known, or no more: its home knows, which may be this process.
+    fn look_for(self: &Arc<Self>, actor: ActorId, target: &mut Target) {
+        if !matches!(target.place, Place::Unknown) {
+            return;
+        }
+        target.place = Place::Asking;
+        if actor.process != self.me {
+            return self.locate(actor);
+        }
+        match self.home_place(actor) {
+            Some((Some(process), window)) => {
+                target.window = window;
+                target.place = Place::At(process);
+            }
+            // Its home tells when it has a place.
+            Some((None, _)) => {}
+            None => target.place = Place::Ended(ExitReason::Gone),
+        }
     }
 
     /// Asks an actor's home where it is; the home of one that was spawned here is here.
@@ -228,8 +249,7 @@ impl Process {
             }
             match target.held.pop_front() {
                 Some(Held::Mail(mail)) => {
-                    target.calls += 1;
-                    target.bytes += mail.bytes();
+                    target.on_the_way.sent(mail.bytes());
                     self.send_call(process, mail);
                 }
                 Some(Held::Control(control)) => self.send_control(process, actor, &control),
@@ -248,10 +268,9 @@ impl Process {
         } else {
             self.exchanges.number()
         };
-        self.keep_for_others(pins.hand_to(to));
         let talk = Talk::Call { exchange, wants_reply, wants_entered, header: frame.header, refs: frame.refs };
         let parcel = Parcel { to, from: self.me, talk, payload: frame.payload };
-        if let Err(cause) = self.roads.send(&parcel) {
+        if let Err(cause) = self.post(parcel, pins) {
             if let Some(Waiting::Call { reply, entered }) = self.exchanges.close(exchange, to) {
                 refuse(reply, cause.clone());
                 if let Some(entered) = entered {
@@ -271,19 +290,18 @@ impl Process {
     pub(crate) fn send_control(self: &Arc<Self>, to: ProcessId, actor: ActorId, control: &Control) {
         match mobula_wire::encode(control) {
             Ok(payload) => {
-                self.send(&Parcel { to, from: self.me, talk: Talk::Control { to: actor }, payload: payload.into() });
+                self.send(Parcel { to, from: self.me, talk: Talk::Control { to: actor }, payload: payload.into() });
             }
             Err(error) => tracing::warn!(%actor, %error, "a control message cannot be encoded"),
         }
     }
 
-    /// So many calls have gone on their way to the mailbox.
+    /// So many calls have left the mailbox.
     pub(crate) fn credited(self: &Arc<Self>, actor: ActorId, from: ProcessId, calls: u32, bytes: u64) {
         let mut table = self.targets.table.lock();
         let Some(target) = table.get_mut(&actor) else { return };
         if matches!(target.place, Place::At(process) if process == from) {
-            target.calls = target.calls.saturating_sub(calls);
-            target.bytes = target.bytes.saturating_sub(bytes);
+            target.on_the_way.credited(calls, bytes);
             self.flush(actor, target);
         }
     }
@@ -317,7 +335,7 @@ impl Process {
                 return;
             }
             target.place = Place::Asking;
-            (target.calls, target.bytes) = (0, 0);
+            target.on_the_way = OnTheWay::default();
         }
         self.ask_home(actor);
     }
@@ -329,11 +347,22 @@ impl Process {
         }
     }
 
+    /// The process where the actor was says that it has ended there: nothing said after that may seem to begin.
+    pub(crate) fn refused(&self, actor: ActorId, from: ProcessId, reason: &ExitReason) {
+        let mut table = self.targets.table.lock();
+        if let Some(target) = table.get_mut(&actor).filter(|target| matches!(target.place, Place::At(at) if at == from))
+        {
+            target.refused = Some(reason.clone());
+        }
+    }
+
     /// It is known where the actor is; watches go there anew when it has moved.
-    pub(crate) fn located(self: &Arc<Self>, actor: ActorId, process: ProcessId, life: Incarnation) {
+    pub(crate) fn located(self: &Arc<Self>, actor: ActorId, process: ProcessId, life: Incarnation, window: Window) {
         let mut table = self.targets.table.lock();
         let target = table.entry(actor).or_default();
         target.life = life.max(target.life);
+        target.is_asked = false;
+        target.window = window;
         if !matches!(target.place, Place::Unknown | Place::Asking) {
             return;
         }
@@ -355,6 +384,7 @@ impl Process {
             return;
         }
         target.place = Place::At(process);
+        target.refused = None;
         for by in &target.watchers {
             self.send_control(process, actor, &Control::Watch { by: *by });
         }
@@ -387,10 +417,12 @@ impl Process {
                 return;
             }
             target.place = Place::Ended(reason.clone());
-            target.calls = 0;
-            target.bytes = 0;
-            let links = std::mem::take(&mut target.links);
-            (std::mem::take(&mut target.held), std::mem::take(&mut target.watchers), links, target.life)
+            target.on_the_way = OnTheWay::default();
+            let (watchers, links) = (std::mem::take(&mut target.watchers), std::mem::take(&mut target.links));
+            if tell {
+                target.told.clone_from(&watchers);
+            }
+            (std::mem::take(&mut target.held), watchers, links, target.life)
         };
         let Some(system) = self.system() else { return };
         let cause = NotStarted::ActorEnded { actor, reason: reason.clone() };
@@ -427,8 +459,7 @@ impl Process {
                 if !was_there && !home_is_gone {
                     continue;
                 }
-                target.calls = 0;
-                target.bytes = 0;
+                target.on_the_way = OnTheWay::default();
                 if was_there {
                     target.place = Place::Asking;
                     downs.extend(target.watchers.iter().map(|by| (*actor, target.life, *by)));
@@ -461,10 +492,43 @@ impl Process {
         }
     }
 
-    /// Whether the actor lives, as far as is known.
-    pub(crate) fn may_live(&self, actor: ActorId) -> bool {
-        let table = self.targets.table.lock();
-        !table.get(&actor).is_some_and(|target| matches!(target.place, Place::Ended(_)))
+    /// The process of an actor itself tells `to` of its end. Its home may be this process, and tells it too: the second
+    /// to come is one too many, and is left out here.
+    pub(crate) fn has_told(&self, to: ActorId, control: &Control) -> bool {
+        let mut table = self.targets.table.lock();
+        match control {
+            Control::Down(down) if down.ended => {
+                let Some(target) = table.get_mut(&down.actor) else { return false };
+                target.watchers.retain(|by| *by != to);
+                let told = target.told.iter().position(|by| *by == to);
+                told.map(|told| target.told.swap_remove(told)).is_some()
+            }
+            Control::LinkDown(down) => {
+                if let Some(target) = table.get_mut(&down.actor) {
+                    target.links.retain(|peer| *peer != to);
+                }
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether the actor lives, as far as is known. Its home is asked meanwhile, so that whoever looks again is told
+    /// of its end: nobody tells those that do not watch.
+    pub(crate) fn may_live(self: &Arc<Self>, actor: ActorId) -> bool {
+        let mut table = self.targets.table.lock();
+        let target = table.entry(actor).or_default();
+        self.look_for(actor, target);
+        match target.place {
+            _ if target.refused.is_some() => false,
+            Place::Ended(_) => false,
+            Place::At(_) if actor.process != self.me && !target.is_asked => {
+                target.is_asked = true;
+                self.locate(actor);
+                true
+            }
+            _ => true,
+        }
     }
 }
 
@@ -478,7 +542,11 @@ struct GivenUp {
 impl Wake for GivenUp {
     fn wake(self: Arc<Self>) {
         let given_up = self.process.exchanges.close(self.exchange, self.to);
-        if given_up.is_some() {
+        if let Some(given_up) = given_up {
+            if let Waiting::Call { reply: Some(reply), .. } = given_up {
+                (reply.answer)(Err(CallError::Cancelled));
+            }
+            self.process.not_wanted(self.to, ours(self.exchange));
             self.process.say(self.to, Talk::Cancel { exchange: self.exchange });
         }
     }

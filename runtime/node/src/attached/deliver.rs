@@ -34,7 +34,8 @@ impl Deliver for Attached {
     }
 
     fn guest_ended(&self, actor: ActorId, incarnation: Incarnation, reason: &ExitReason) {
-        self.process.tell_of_end(actor, incarnation, reason);
+        let talk = Talk::ActorEnded { actor, incarnation, reason: reason.clone() };
+        self.process.say(actor.process, talk);
     }
 
     fn try_call(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use mobula_actor::deliver::Spawned;
 use mobula_actor::{SpawnError, SpawnFrame};
 use mobula_types::{ActorId, ActorName, ErrorChain, ExitReason, Incarnation, NotStarted, ProcessId};
+use mobula_wire::INLINE_BYTES_MAX;
 use mobula_wire::local::DetachedSpawn;
 
 use super::homes::{said_name, spawn_wire};
@@ -23,6 +24,11 @@ impl Process {
             let why =
                 "the arguments of a detached actor outlive the job, and references to objects do not: pass values";
             return Err(wrong(why.to_owned()));
+        }
+        // The head keeps them, and a node sends them to the worker inside a message.
+        if args.len() > INLINE_BYTES_MAX {
+            let cause = NotStarted::TooLarge { bytes: args.len(), max: INLINE_BYTES_MAX };
+            return Err(SpawnError::NotStarted(cause));
         }
         // Another job must be able to say it.
         options.namespace = options.namespace.or_else(|| own_namespace.map(str::to_owned));

@@ -9,14 +9,17 @@ use std::time::Duration;
 use mobula_actor::{System, SystemConfig, arbiters};
 use mobula_types::resources::Resources;
 use mobula_types::{DeathCause, JobId, ProcessId};
-use mobula_wire::PROTOCOL;
 use mobula_wire::local::Hello;
+use mobula_wire::{PAYLOAD_BYTES_MAX, PROTOCOL};
 
 use crate::compute::Pool;
 use crate::host::{Host, QueueBounds};
 
 use super::deliver::Attached;
 use super::process::{self, Hooks, JoinError, Process};
+
+/// The variable that tells a job's workers how large a value may be, where its driver has said so.
+pub(crate) const VALUE_BYTES_MAX: &str = "MOBULA_VALUE_BYTES_MAX";
 
 /// How to attach a program.
 #[derive(Clone, Debug)]
@@ -33,6 +36,8 @@ pub struct DriverConfig {
     pub arbiters: usize,
     /// How long what is here may take to end with the session.
     pub patience: Duration,
+    /// The bytes of one value that leaves a process of the job.
+    pub value_bytes_max: usize,
 }
 
 /// Why a program is not attached.
@@ -61,15 +66,19 @@ impl Driver {
     ///
     /// [`AttachError`].
     pub async fn attach(config: &DriverConfig) -> Result<Self, AttachError> {
-        let DriverConfig { socket, name, env, namespace, arbiters, patience } = config;
-        let (env, namespace) = (env.clone(), namespace.clone());
+        let DriverConfig { socket, name, env, namespace, arbiters, patience, value_bytes_max } = config;
+        let (mut env, namespace) = (env.clone(), namespace.clone());
+        if *value_bytes_max != PAYLOAD_BYTES_MAX {
+            env.insert(VALUE_BYTES_MAX.to_owned(), value_bytes_max.to_string());
+        }
         let hello = Hello::Driver { protocol: PROTOCOL, name: name.clone(), env, namespace };
         // On our own runtime: what is read and written for the session must not wait for the program's.
         let at = socket.clone();
         let joining = arbiters::runtime().spawn(async move { process::join(&at, &hello).await });
         let joined = joining.await.expect("joining does not panic").map_err(|error| refused(socket, &error))?;
         let (me, job) = (joined.welcome.process, joined.welcome.job);
-        let system = System::start(&SystemConfig { process: me, arbiters: *arbiters });
+        let system =
+            System::start(&SystemConfig { process: me, arbiters: *arbiters, value_bytes_max: *value_bytes_max });
         // Nothing of the job runs here: the pool serves code that waits.
         let pool = Pool::new(1, &Resources { cpus: mobula_types::resources::Amount::ONE, ..Resources::default() });
         let host = Host::new(pool.clone(), QueueBounds::default());

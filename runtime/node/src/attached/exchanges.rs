@@ -69,6 +69,11 @@ impl Exchanges {
         table.open.remove(&exchange).map(|open| open.waiting)
     }
 
+    /// Whether somebody waits for an answer of `from`.
+    pub(crate) fn is_open(&self, exchange: ExchangeId, from: ProcessId) -> bool {
+        self.table.lock().open.get(&exchange).is_some_and(|open| open.to == from)
+    }
+
     /// Gives it up: nobody wants the answer any more.
     pub(crate) fn give_up(&self, exchange: ExchangeId) -> Option<Exchange> {
         self.table.lock().open.remove(&exchange)

@@ -8,6 +8,7 @@ use mobula_actor::deliver::Spawned;
 use mobula_actor::object::Pins;
 use mobula_actor::registry;
 use mobula_actor::{ChildEvent, ChildState, Control, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
+use mobula_logic::credit::Window;
 use mobula_logic::home::{self, Decides, Home, Input, Output};
 use mobula_types::state::Listed;
 use mobula_types::{
@@ -15,13 +16,14 @@ use mobula_types::{
     StateMachine, Time,
 };
 use mobula_wire::local::{RequestId, ToNode};
-use mobula_wire::parcel::{NotBegun, SpawnWire};
+use mobula_wire::parcel::{MailboxWire, NotBegun, SpawnWire};
 use mobula_wire::{Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::link::Wanted;
 use super::listing::due;
+use super::post::mailbox_wire;
 use super::process::Process;
 
 /// The actors whose home this process is and that live elsewhere.
@@ -45,7 +47,7 @@ struct Entry {
     request: Option<RequestId>,
     /// Where it died last.
     avoid: Vec<NodeId>,
-    /// Who asked where it is while it was nowhere.
+    /// Who asked where it is while it was nowhere, or not yet there.
     asking: Vec<ProcessId>,
     /// Who was told where it is, and may send it mail there.
     told: BTreeSet<ProcessId>,
@@ -129,6 +131,10 @@ impl Process {
                 mobula_actor::arbiters::runtime().spawn(async move { process.look_then_start(id, name).await });
             }
         }
+        if self.link.is_cut() {
+            // Between the first look and now; what came before that is ended with all others.
+            self.drive_home(id, Some(Input::Stop { reason: ExitReason::Shutdown }));
+        }
         let ended = || Err(SpawnError::StartFailed(ExitReason::Shutdown));
         Ok(Spawned { id, started: Box::pin(async move { started.await.unwrap_or_else(|_| ended()) }) })
     }
@@ -161,6 +167,9 @@ impl Process {
             while let Some(output) = entry.machine.poll_output() {
                 self.perform_home(id, entry, output, &mut after);
             }
+            if entry.machine.is_running() {
+                self.tell_askers(id, entry);
+            }
             if let Some(at) = entry.machine.next_timeout() {
                 self.wake_home(id, at);
             }
@@ -190,9 +199,9 @@ impl Process {
                 entry.request = None;
                 self.send_spawn(id, entry, lease, process, incarnation);
                 after.placed = Some((process, incarnation));
+                after.mailbox = mailbox_wire(entry.options.mailbox);
                 entry.settling = None;
-                entry.told = entry.asking.iter().copied().collect();
-                after.told.append(&mut entry.asking);
+                entry.told.clear();
             }
             Output::Leave { .. } => {
                 let mut senders = std::mem::take(&mut entry.told);
@@ -230,8 +239,7 @@ impl Process {
     ) {
         let options = &entry.options;
         let wire = spawn_wire(options);
-        let refs = entry.pins.ids();
-        self.keep_for_others(entry.pins.again().hand_to(process));
+        let (refs, pins) = (entry.pins.ids(), entry.pins.again());
         let talk = Talk::Spawn {
             actor: id,
             incarnation,
@@ -241,21 +249,32 @@ impl Process {
             options: wire,
             refs,
         };
-        self.send(&Parcel { to: process, from: self.me, talk, payload: entry.args.clone() });
+        let parcel = Parcel { to: process, from: self.me, talk, payload: entry.args.clone() };
+        if let Err(cause) = self.post(parcel, pins) {
+            tracing::warn!(%id, %cause, "the start of an actor was not sent");
+            self.not_begun(id, incarnation, cause);
+        }
+    }
+
+    /// A start could not be sent. Its home's table is taken: it hears of that as if the place had said so.
+    fn not_begun(self: &Arc<Self>, id: ActorId, incarnation: Incarnation, cause: NotStarted) {
+        let process = self.clone();
+        mobula_actor::arbiters::runtime()
+            .spawn(async move { process.home_started(id, incarnation, Err(NotBegun::Refused(cause))) });
     }
 
     /// What is done without the table: others' tables are taken meanwhile.
     fn follow_up(self: &Arc<Self>, id: ActorId, after: After) {
-        let After { placed, told, moves, parent, ended, gone } = after;
+        let After { placed, mailbox, told, moves, parent, ended, gone } = after;
         if moves {
             self.actor_moves(id);
         }
         if let Some((process, life)) = placed {
-            self.located(id, process, life);
+            self.located(id, process, life, Window::of_mailbox(mailbox.items_max, mailbox.bytes_max));
         }
         let place = self.homes.table.lock().get(&id).and_then(|entry| entry.machine.place());
         for asker in told {
-            self.say(asker, Talk::Located { actor: id, at: place, reason: ended.clone() });
+            self.say(asker, Talk::Located { actor: id, at: place, reason: ended.clone(), mailbox });
         }
         let Some(system) = self.system() else { return };
         if let Some((parent, what)) = parent {
@@ -328,24 +347,44 @@ impl Process {
     pub(crate) fn home_asked(self: &Arc<Self>, actor: ActorId, from: ProcessId) {
         let mut homes = self.homes.table.lock();
         if let Some(entry) = homes.get_mut(&actor) {
-            let at = entry.machine.place();
-            if at.is_some() {
-                entry.told.insert(from);
-                // Under the lock: the word that it moves must not overtake this one.
-                return self.say(from, Talk::Located { actor, at, reason: None });
-            }
             if !entry.asking.contains(&from) {
                 entry.asking.push(from);
+            }
+            if entry.machine.is_running() {
+                return self.tell_askers(actor, entry);
             }
             drop(homes);
             // Whoever asks has nothing on its way to where the actor was.
             return self.home_settled(actor, from);
         }
         drop(homes);
-        let life = self.system().and_then(|system| system.incarnation(actor));
+        let system = self.system();
+        let life = system.as_ref().and_then(|system| system.incarnation(actor));
+        let mailbox = system.and_then(|system| system.mailbox_bounds(actor));
         let at = life.map(|life| (self.me, life));
         let reason = at.is_none().then_some(ExitReason::Gone);
-        self.say(from, Talk::Located { actor, at, reason });
+        let mailbox = mailbox.map(mailbox_wire).unwrap_or_default();
+        self.say(from, Talk::Located { actor, at, reason, mailbox });
+    }
+
+    /// Tells those that have asked where an actor is. Not while it starts: what others send could be there before it.
+    /// Called with the table locked: the word that it moves must not overtake this one.
+    fn tell_askers(self: &Arc<Self>, actor: ActorId, entry: &mut Entry) {
+        let (at, mailbox) = (entry.machine.place(), mailbox_wire(entry.options.mailbox));
+        for asker in entry.asking.drain(..) {
+            entry.told.insert(asker);
+            self.say(asker, Talk::Located { actor, at, reason: None, mailbox });
+        }
+    }
+
+    /// Where an actor is whose home this is, as far as there is a place, and what its mailbox holds; `None` when it has
+    /// ended.
+    pub(crate) fn home_place(&self, actor: ActorId) -> Option<(Option<ProcessId>, Window)> {
+        let homes = self.homes.table.lock();
+        let entry = homes.get(&actor)?;
+        let MailboxWire { items_max, bytes_max } = mailbox_wire(entry.options.mailbox);
+        let process = entry.machine.place().map(|(process, _)| process);
+        Some((process, Window::of_mailbox(items_max, bytes_max)))
     }
 
     /// The holder of a lease is to give it back; false when it is of no actor of ours.
@@ -404,6 +443,22 @@ impl Process {
         self.settle_homes(None, |process| home::concerns(death, process));
     }
 
+    /// The node is gone, and with it every place: all actors whose home this is have ended, or cannot be reached.
+    pub(crate) fn homes_over(self: &Arc<Self>, death: &Death) {
+        let all: Vec<_> = {
+            let homes = self.homes.table.lock();
+            homes.iter().map(|(id, entry)| (*id, entry.machine.host())).collect()
+        };
+        for (id, place) in all {
+            if let Some((_, process)) = place {
+                let death = Box::new(Death { process, ..death.clone() });
+                self.drive_home(id, Some(Input::ProcessDied { death, culprit: false }));
+            }
+            let reason = ExitReason::ProcessDied(Box::new(death.clone()));
+            self.drive_home(id, Some(Input::Stop { reason }));
+        }
+    }
+
     /// A verdict or an end for an actor that is nowhere now is for its home; true when it was.
     pub(crate) fn home_control(self: &Arc<Self>, actor: ActorId, control: &Control) -> bool {
         let (parent, is_parked) = {
@@ -453,8 +508,7 @@ pub(crate) fn spawn_wire(options: &SpawnOptions) -> SpawnWire {
         parent: options.parent,
         supervised_by_parent: options.supervised_by_parent,
         policy: options.policy,
-        mailbox_items_max: options.mailbox.items_max as u64,
-        mailbox_bytes_max: options.mailbox.bytes_max as u64,
+        mailbox: mailbox_wire(options.mailbox),
         dedicated: options.placement == Placement::Dedicated,
     }
 }
@@ -462,6 +516,7 @@ pub(crate) fn spawn_wire(options: &SpawnOptions) -> SpawnWire {
 #[derive(Default)]
 struct After {
     placed: Option<(ProcessId, Incarnation)>,
+    mailbox: MailboxWire,
     told: Vec<ProcessId>,
     moves: bool,
     parent: Option<(ActorId, ChildState)>,

@@ -16,6 +16,8 @@
 //! | `exchanges` | what was asked of other processes and is not answered yet |
 //! | `calls` | calls of actors that live elsewhere, with credit |
 //! | `outboxes` | messages that are sent again until they are acknowledged |
+//! | `handoff` | references in messages, held until they have arrived |
+//! | `large` | payloads that do not fit into a message, both ways |
 //! | `homes` | the homes of actors that were spawned here and live elsewhere |
 //! | `detached` | spawning actors whose home is the head |
 //! | `tasks` | functions that run elsewhere |
@@ -27,7 +29,9 @@ mod deliver;
 mod detached;
 mod driver;
 mod exchanges;
+mod handoff;
 mod homes;
+mod large;
 mod link;
 mod listing;
 mod outboxes;

@@ -104,7 +104,7 @@ impl Said {
             },
             Err(CallError::MayHaveRun(Unknown::ProcessDied { death })) => Self::Lost(death),
             // It ran; only what it gave could not travel.
-            Err(CallError::MayHaveRun(Unknown::Codec { .. })) => Self::Handled,
+            Err(CallError::MayHaveRun(Unknown::Codec { .. } | Unknown::TooLarge { .. })) => Self::Handled,
             Err(_) => Self::Later,
         }
     }
@@ -353,6 +353,7 @@ mod tests {
             (not_started(NotStarted::NoSession), Said::Gone(ExitReason::Shutdown)),
             (not_started(unknown), is_dead),
             (Err(CallError::MayHaveRun(Unknown::Codec { message: "no".into() })), Said::Handled),
+            (Err(CallError::MayHaveRun(Unknown::TooLarge { bytes: 2, max: 1 })), Said::Handled),
         ] {
             assert_eq!(Said::of(answer), says);
         }

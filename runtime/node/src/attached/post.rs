@@ -7,24 +7,27 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Payload};
+use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Left, Payload};
 use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, System, clock};
+use mobula_logic::credit::{Owed, Window};
+use mobula_logic::handoff;
 use mobula_logic::outbox::{Reception, Taking};
-use mobula_types::{ActorId, CallError, Deadline, ExitReason, Incarnation, Interface, NotStarted, ProcessId, Unknown};
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
-use mobula_wire::parcel::{NotBegun, ReplyHead, SpawnWire};
+use mobula_wire::local::ToNode;
+use mobula_wire::parcel::{MailboxWire, NotBegun, ReplyHead, SpawnWire};
 use mobula_wire::{CallFrame, CodecId, ExchangeId, Parcel, Talk};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 
 use crate::encoded::{self, TaskFrame, TaskReply};
 use crate::host::Host;
 use crate::linked::Linked;
 use crate::options::TaskOptions;
 
-use super::calls::{BYTES_MAX, CALLS_MAX};
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::process::Process;
 
 /// Items of a stream on their way, as in one process.
@@ -32,14 +35,7 @@ const STREAM_ITEMS_MAX: usize = mobula_actor::stream::ITEMS_MAX;
 /// Credit is given back in pieces of this many items.
 const STREAM_CREDIT_ITEMS: u32 = STREAM_ITEMS_MAX as u32 / 4;
 
-/// Credit for calls is given back when a quarter of it is used: a word for each would cost as much as the call.
-const CREDIT_CALLS: u32 = CALLS_MAX / 4;
-const CREDIT_BYTES: u64 = BYTES_MAX / 4;
-
-/// References in a message that belong to others are held so much longer than its receiver needs to tell their owners.
-const OTHERS_HELD: Duration = Duration::from_millis(500);
-
-/// Between two looks whether an actor that moves still owes answers.
+/// Between two looks whether something is still owed to others, on a node that is to leave.
 const OWES_LOOK: Duration = Duration::from_millis(5);
 
 /// What this process does for others now.
@@ -47,8 +43,8 @@ const OWES_LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Serving {
     /// Calls, tasks and streams under way: who gives them up is heard.
     open: Mutex<HashMap<(ProcessId, ExchangeId), Served>>,
-    /// Calls and bytes that have gone to mailboxes and are not credited yet.
-    credit: Mutex<HashMap<(ProcessId, ActorId), (u32, u64)>>,
+    /// What has left mailboxes and is not credited yet, and the windows of its senders.
+    credit: Mutex<HashMap<(ProcessId, ActorId), (Owed, Window)>>,
     /// The node is to leave: no task begins here any more.
     is_draining: AtomicBool,
     /// Messages that are sent until they are acknowledged, by actor.
@@ -60,19 +56,32 @@ const RECEPTIONS_MAX: usize = 4_096;
 
 struct Served {
     call: Arc<Linked>,
-    /// The actor that was called, of a call.
-    actor: Option<ActorId>,
     /// Room for items, of a stream.
-    room: Option<Arc<Semaphore>>,
+    room: Option<Arc<Room>>,
+}
+
+/// Room for the items of a stream at its reader.
+struct Room {
+    items: Semaphore,
+    /// The reader has gone.
+    gone: Notify,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { items: Semaphore::new(STREAM_ITEMS_MAX), gone: Notify::new() }
+    }
+
+    fn close(&self) {
+        self.items.close();
+        self.gone.notify_one();
+    }
 }
 
 impl Process {
-    /// Acts on a parcel of another process.
-    pub(crate) fn received(self: &Arc<Self>, parcel: Parcel) {
-        let Parcel { to, from, talk, payload } = parcel;
-        if to != self.me {
-            return tracing::warn!(%to, %from, "a parcel for another process came here");
-        }
+    /// Acts on a parcel of another process, whose payload is there.
+    pub(crate) fn act(self: &Arc<Self>, parcel: Parcel) {
+        let Parcel { to: _, from, talk, payload } = parcel;
         match talk {
             Talk::Call { exchange, wants_reply, wants_entered, header, refs } => {
                 let wants = Wants { exchange, reply: wants_reply, entered: wants_entered };
@@ -129,12 +138,12 @@ impl Process {
             Talk::StreamCredit { exchange, items } => {
                 let room = self.serving.open.lock().get(&(from, exchange)).and_then(|served| served.room.clone());
                 if let Some(room) = room {
-                    room.add_permits((items as usize).min(STREAM_ITEMS_MAX));
+                    room.items.add_permits((items as usize).min(STREAM_ITEMS_MAX));
                 }
             }
             Talk::Cancel { exchange } => {
                 let served = self.serving.open.lock().remove(&(from, exchange));
-                if let Some(Served { call, room, .. }) = served {
+                if let Some(Served { call, room }) = served {
                     mobula_actor::object::Cancellable::cancel(&*call);
                     if let Some(room) = room {
                         room.close();
@@ -146,8 +155,10 @@ impl Process {
                 Err(error) => tracing::warn!(%from, %error, "a control message cannot be read"),
             },
             Talk::Locate { actor } => self.home_asked(actor, from),
-            Talk::Located { actor, at, reason } => match (at, reason) {
-                (Some((process, life)), _) => self.located(actor, process, life),
+            Talk::Located { actor, at, reason, mailbox } => match (at, reason) {
+                (Some((process, life)), _) => {
+                    self.located(actor, process, life, Window::of_mailbox(mailbox.items_max, mailbox.bytes_max));
+                }
                 (None, reason) => {
                     self.actor_ended(actor, Default::default(), &reason.unwrap_or(ExitReason::Gone), true);
                 }
@@ -171,11 +182,19 @@ impl Process {
                     objects.iter().for_each(|object| system.release_object(*object, from));
                 }
             }
+            Talk::HoldFor { receipt, objects } => {
+                if let Some(system) = self.system() {
+                    objects.iter().for_each(|object| system.hold_object(*object, from));
+                }
+                self.say(from, Talk::Held { receipt });
+            }
+            Talk::Held { receipt } => self.drive_handoffs(handoff::Input::Held { by: from, receipt }),
+            Talk::Counts { numbers } => self.drive_handoffs(handoff::Input::Acknowledged { by: from, numbers }),
             _ => tracing::warn!(%from, "a process says what this one does not know"),
         }
     }
 
-    fn received_pins(&self, from: ProcessId, refs: &[mobula_types::ObjectId]) -> Pins {
+    pub(crate) fn received_pins(&self, from: ProcessId, refs: &[mobula_types::ObjectId]) -> Pins {
         match self.system() {
             Some(system) if !refs.is_empty() => Pins::received(&system, from, refs),
             _ => Pins::default(),
@@ -198,7 +217,7 @@ impl Process {
             }
         }
         let reply = wants.reply.then(|| {
-            let call = self.serve(from, exchange, Some(actor));
+            let call = self.serve(from, exchange);
             let process = self.clone();
             let answer = Box::new(move |answer: Result<Payload, CallError>| match again {
                 Some((sender, seq)) => process.acknowledge(actor, (from, sender), seq, exchange, answer),
@@ -207,7 +226,9 @@ impl Process {
             EncodedReply { answer, call: Some(call as Arc<dyn CallState>) }
         });
         let frame = CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: Vec::new(), payload };
-        let entering = system.receive(&frame, reply).map(|incoming| incoming.enter());
+        let process = self.clone();
+        let left = Left::new(move || process.credit(from, actor, bytes));
+        let entering = system.receive(&frame, reply).map(|incoming| incoming.enter(Some(left)));
         // What was decoded holds its references by itself.
         drop(pins);
         let (process, wants_entered) = (self.clone(), wants.entered);
@@ -215,7 +236,6 @@ impl Process {
             if wants_entered {
                 process.say(from, Talk::Entered { exchange, result });
             }
-            process.credit(from, actor, bytes);
         };
         match entering {
             Err(cause) => entered(Err(cause)),
@@ -263,64 +283,73 @@ impl Process {
         }
     }
 
-    /// Notes that a call has gone to its mailbox, and tells its sender of many at once.
-    fn credit(self: &Arc<Self>, to: ProcessId, actor: ActorId, bytes: u64) {
+    /// Notes that a call has left its mailbox, and tells its sender of many at once.
+    pub(crate) fn credit(self: &Arc<Self>, to: ProcessId, actor: ActorId, bytes: u64) {
         let due = {
             let mut credit = self.serving.credit.lock();
-            let owed = credit.entry((to, actor)).or_default();
-            owed.0 += 1;
-            owed.1 += bytes;
-            let is_due = owed.0 >= CREDIT_CALLS || owed.1 >= CREDIT_BYTES;
-            if is_due { credit.remove(&(to, actor)) } else { None }
+            let (owed, window) = credit.entry((to, actor)).or_insert_with(|| (Owed::default(), self.window_of(actor)));
+            let due = owed.taken(*window, bytes);
+            if due.is_some() {
+                credit.remove(&(to, actor));
+            }
+            due
         };
         if let Some((calls, bytes)) = due {
             self.say(to, Talk::Credit { actor, calls, bytes });
         }
     }
 
-    fn serve(&self, from: ProcessId, exchange: ExchangeId, actor: Option<ActorId>) -> Arc<Linked> {
+    /// What each sender may have on its way to an actor that lives here; of one that does not, all is credited at once.
+    fn window_of(&self, actor: ActorId) -> Window {
+        let bounds = self.system().and_then(|system| system.mailbox_bounds(actor));
+        let MailboxWire { items_max, bytes_max } = bounds.map(mailbox_wire).unwrap_or_default();
+        Window::of_mailbox(items_max, bytes_max)
+    }
+
+    fn serve(&self, from: ProcessId, exchange: ExchangeId) -> Arc<Linked> {
         let call = Linked::to(None);
-        self.serving.open.lock().insert((from, exchange), Served { call: call.clone(), actor, room: None });
+        self.serving.open.lock().insert((from, exchange), Served { call: call.clone(), room: None });
         call
     }
 
     fn serve_task(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId, frame: TaskFrame) {
-        let call = self.serve(from, exchange, None);
+        let call = self.serve(from, exchange);
         let process = self.clone();
         let answer = Box::new(move |answer: Result<Payload, GetError>| process.answer(from, exchange, answer));
-        let reply = TaskReply { answer, call };
+        let system = self.system();
+        let value_bytes_max = system.as_ref().map_or(0, |system| system.value_bytes_max());
+        let reply = TaskReply { answer, call, value_bytes_max };
         if self.serving.is_draining.load(Ordering::Acquire) {
             return reply.refuse(NotStarted::Drained);
         }
-        match self.system() {
+        match system {
             Some(system) => encoded::receive(&system, frame, reply),
             None => reply.refuse(NotStarted::NoSession),
         }
     }
 
     /// The node is to leave: tasks of others that have not begun go back to them, and none begins any more.
-    pub(crate) fn withdraw_tasks(&self) {
+    pub(crate) fn withdraw_tasks(self: &Arc<Self>) {
         self.serving.is_draining.store(true, Ordering::Release);
         if let Some(host) = self.system().and_then(|system| Host::of(&system)) {
             host.pool().withdraw(&NotStarted::Drained);
         }
-    }
-
-    /// An actor that lived here has ended, or moves: its home is told, when all answers and streams that it still owes to
-    /// others have gone, because the process may end as soon as its last actor has moved.
-    pub(crate) fn tell_of_end(self: &Arc<Self>, actor: ActorId, incarnation: Incarnation, reason: &ExitReason) {
-        let talk = Talk::ActorEnded { actor, incarnation, reason: reason.clone() };
-        if *reason != ExitReason::Moved {
-            return self.say(actor.process, talk);
-        }
         let process = self.clone();
         mobula_actor::arbiters::runtime().spawn(async move {
-            let owes = || process.serving.open.lock().values().any(|served| served.actor == Some(actor));
-            while owes() && !process.is_ending() {
-                tokio::time::sleep(OWES_LOOK).await;
-            }
-            process.say(actor.process, talk);
+            process.owes_no_more().await;
+            process.link.tell(&ToNode::Quiet);
         });
+    }
+
+    /// Waits until no actor of others lives here any more, and no task or stream for others runs, or this process is to end.
+    async fn owes_no_more(&self) {
+        let owes = || {
+            let hosts = self.system().is_some_and(|system| !system.guests().is_empty());
+            hosts || !self.serving.open.lock().is_empty()
+        };
+        while !self.is_ending() && owes() {
+            tokio::time::sleep(OWES_LOOK).await;
+        }
     }
 
     fn serve_spawn(self: &Arc<Self>, from: ProcessId, frame: SpawnFrame) {
@@ -368,6 +397,9 @@ impl Process {
         if let Control::Down(down) | Control::LinkDown(down) = &control {
             self.note_down(down);
         }
+        if self.has_told(to, &control) {
+            return;
+        }
         if !system.hosts(to) && to.process == self.me && self.home_control(to, &control) {
             return;
         }
@@ -380,14 +412,10 @@ impl Process {
             // Nobody has cancelled it: it ends with this process, whose death tells the caller why.
             return;
         }
-        let (result, payload) = match answer {
-            Ok(Payload::Value(bytes, pins)) => {
-                let refs = pins.ids();
-                self.keep_for_others(pins.hand_to(to));
-                (Ok(ReplyHead::Value { refs }), bytes)
-            }
+        let (result, payload, pins) = match answer {
+            Ok(Payload::Value(bytes, pins)) => (Ok(ReplyHead::Value { refs: pins.ids() }), bytes, pins),
             Ok(Payload::Stream(items)) => {
-                let room = Arc::new(Semaphore::new(STREAM_ITEMS_MAX));
+                let room = Arc::new(Room::new());
                 if let Some(served) = self.serving.open.lock().get_mut(&(to, exchange)) {
                     served.room = Some(room.clone());
                 }
@@ -398,16 +426,21 @@ impl Process {
                 });
                 return;
             }
-            Err(error) => (Err(error), Bytes::new()),
+            Err(error) => (Err(error), Bytes::new(), Pins::default()),
         };
         self.serving.open.lock().remove(&(to, exchange));
         let reply = Parcel { to, from: self.me, talk: Talk::Reply { exchange, result }, payload };
         if to == self.me {
+            let (handed, _) = pins.hand_to(to);
+            handed.sent();
             return self.received(reply);
         }
-        if let Err(cause) = self.roads.send(&reply) {
-            // Too large, most likely: whoever waits is told so instead.
-            let result = Err(CallError::MayHaveRun(Unknown::Codec { message: cause.to_string() }));
+        if let Err(cause) = self.post(reply, pins) {
+            // Whoever waits is told so instead.
+            let result = Err(CallError::MayHaveRun(match cause {
+                mobula_types::NotStarted::TooLarge { bytes, max } => Unknown::TooLarge { bytes, max },
+                cause => Unknown::Codec { message: cause.to_string() },
+            }));
             self.say(to, Talk::Reply { exchange, result });
         }
     }
@@ -417,17 +450,23 @@ impl Process {
         to: ProcessId,
         exchange: ExchangeId,
         mut items: mpsc::Receiver<EncodedItem>,
-        room: &Semaphore,
+        room: &Room,
     ) {
         let error = loop {
             // Closed when the reader has gone; dropping `items` ends the source.
-            let Ok(permit) = room.acquire().await else { return };
+            let Ok(permit) = room.items.acquire().await else { return };
             permit.forget();
-            match items.recv().await {
+            let item = tokio::select! {
+                item = items.recv() => item,
+                () = room.gone.notified() => return,
+            };
+            match item {
                 Some(EncodedItem::Item(payload, pins)) => {
-                    let refs = pins.ids();
-                    self.keep_for_others(pins.hand_to(to));
-                    self.send(&Parcel { to, from: self.me, talk: Talk::Item { exchange, refs }, payload });
+                    let talk = Talk::Item { exchange, refs: pins.ids() };
+                    if let Err(cause) = self.post(Parcel { to, from: self.me, talk, payload }, pins) {
+                        // Without it the reader would see a hole.
+                        break Some(CallError::MayHaveRun(Unknown::Codec { message: cause.to_string() }));
+                    }
                 }
                 Some(EncodedItem::Failed(error)) => break Some(error.widen()),
                 Some(EncodedItem::End) => break None,
@@ -438,7 +477,7 @@ impl Process {
         self.say(to, Talk::StreamEnd { exchange, error });
     }
 
-    fn replied(
+    pub(crate) fn replied(
         self: &Arc<Self>,
         from: ProcessId,
         exchange: ExchangeId,
@@ -452,6 +491,11 @@ impl Process {
             }
             return;
         };
+        if let (Waiting::Call { .. }, Err(CallError::NotStarted(NotStarted::ActorEnded { actor, reason }))) =
+            (&waiting, &result)
+        {
+            self.refused(*actor, from, reason);
+        }
         let answer = match result {
             Ok(ReplyHead::Value { refs }) => Ok(Payload::Value(payload, self.received_pins(from, &refs))),
             Ok(ReplyHead::Stream) => Ok(Payload::Stream(self.read_items(from, exchange))),
@@ -503,19 +547,18 @@ impl Process {
                 }
             }
             if process.exchanges.close(exchange, from).is_some() {
+                process.not_wanted(from, ours(exchange));
                 process.say(from, Talk::Cancel { exchange });
             }
         });
         receiver
     }
 
-    /// Holds references that belong to neither end of a message until its receiver has told their owners of itself.
-    pub(crate) fn keep_for_others(&self, pins: Pins) {
-        if !pins.is_empty() {
-            mobula_actor::arbiters::runtime().spawn(async move {
-                tokio::time::sleep(OTHERS_HELD).await;
-                drop(pins);
-            });
+    /// An item of a stream is lost: what follows it is not read either.
+    pub(crate) fn stream_broke(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId) {
+        if let Some(Waiting::Stream { items }) = self.exchanges.close(exchange, from) {
+            items.send(EncodedItem::Failed(CallError::MayHaveRun(Unknown::NoReply))).ok();
+            self.say(from, Talk::Cancel { exchange });
         }
     }
 
@@ -526,7 +569,7 @@ impl Process {
             let keys: Vec<_> = open.keys().filter(|(from, _)| is_gone(*from)).copied().collect();
             keys.iter().filter_map(|key| open.remove(key)).collect()
         };
-        for Served { call, room, .. } in gone {
+        for Served { call, room } in gone {
             mobula_actor::object::Cancellable::cancel(&*call);
             if let Some(room) = room {
                 room.close();
@@ -542,6 +585,10 @@ struct Wants {
     entered: bool,
 }
 
+pub(crate) fn mailbox_wire(MailboxBounds { items_max, bytes_max }: MailboxBounds) -> MailboxWire {
+    MailboxWire { items_max: items_max as u64, bytes_max: bytes_max as u64 }
+}
+
 fn spawn_options(wire: SpawnWire) -> SpawnOptions {
     let bounded = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
     let (name, namespace) = wire.name.map(|name| (name.name, name.namespace)).unzip();
@@ -552,8 +599,8 @@ fn spawn_options(wire: SpawnWire) -> SpawnOptions {
         supervised_by_parent: wire.supervised_by_parent,
         policy: wire.policy,
         mailbox: MailboxBounds {
-            items_max: bounded(wire.mailbox_items_max),
-            bytes_max: bounded(wire.mailbox_bytes_max),
+            items_max: bounded(wire.mailbox.items_max),
+            bytes_max: bounded(wire.mailbox.bytes_max),
         },
         placement: if wire.dedicated { Placement::Dedicated } else { Placement::Spread },
         ..SpawnOptions::default()

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use mobula_actor::deliver::NameClaim;
+use mobula_actor::object::Pins;
 use mobula_actor::{Count, System, arbiters};
 use mobula_logic::home::{self, Input as HomeInput};
 use mobula_net::unix::{self, Listener, UnixError};
@@ -23,7 +24,9 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
+use super::handoff::Handoffs;
 use super::homes::Homes;
+use super::large::Large;
 use super::link::{Link, NameAnswer, Wanted};
 use super::outboxes::Outboxes;
 use super::post::Serving;
@@ -54,6 +57,8 @@ pub(crate) struct Process {
     pub(crate) outboxes: Outboxes,
     pub(crate) tasks: Tasks,
     pub(crate) serving: Serving,
+    pub(crate) large: Large,
+    pub(crate) handoffs: Handoffs,
     graves: Mutex<Graves>,
     readers: Readers,
     /// Where its node listens.
@@ -124,6 +129,8 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
         outboxes: Outboxes::default(),
         tasks: Tasks::default(),
         serving: Serving::default(),
+        large: Large::new(me),
+        handoffs: Handoffs::default(),
         graves: Mutex::default(),
         readers: Readers::default(),
         socket: socket.to_owned(),
@@ -134,7 +141,7 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
 }
 
 impl Joined {
-    /// Begins to listen, in the name of `system`.
+    /// Begins to listen, in the name of `system`: what comes needs all that the system is made of.
     pub(crate) fn begin(self, system: &Arc<System>, hooks: Hooks) {
         let Self { process, incoming, listener, welcome } = self;
         process.system.set(Arc::downgrade(system)).ok();
@@ -171,14 +178,15 @@ impl Process {
 
     /// Says something that has no payload and no answer.
     pub(crate) fn say(self: &Arc<Self>, to: ProcessId, talk: Talk) {
-        self.send(&Parcel { to, from: self.me, talk, payload: bytes::Bytes::new() });
+        self.send(Parcel { to, from: self.me, talk, payload: bytes::Bytes::new() });
     }
 
     /// Sends a parcel whose loss is found out by its receiver or at its receiver's death. A parcel for this process itself
     /// is acted on at once.
-    pub(crate) fn send(self: &Arc<Self>, parcel: &Parcel) {
-        if let Err(cause) = self.roads.send(parcel) {
-            tracing::debug!(to = %parcel.to, %cause, "a word was not sent");
+    pub(crate) fn send(self: &Arc<Self>, parcel: Parcel) {
+        let to = parcel.to;
+        if let Err(cause) = self.post(parcel, Pins::default()) {
+            tracing::debug!(%to, %cause, "a word was not sent");
             if let Some(system) = self.system() {
                 system.counters().add(Count::Refused);
             }
@@ -189,6 +197,7 @@ impl Process {
         while let Ok(Frame { kind, body }) = incoming.next().await {
             match kind {
                 FrameKind::Parcel => self.take_parcel(&body),
+                FrameKind::Part => self.part_came(&body, None),
                 FrameKind::Local => match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(&body) {
                     Ok(said) => self.node_said(said),
                     Err(error) => tracing::warn!(%error, "the node says what cannot be read"),
@@ -222,6 +231,10 @@ impl Process {
         let Some(from) = self.roads.greeted(&connection, &mut incoming).await else { return };
         let _reading = self.readers.enter(&self, from);
         while let Ok(Frame { kind, body }) = incoming.next().await {
+            if kind == FrameKind::Part {
+                self.part_came(&body, Some(from));
+                continue;
+            }
             match Parcel::decode(&body) {
                 Ok(parcel) if kind == FrameKind::Parcel && parcel.from == from => self.received(parcel),
                 Ok(_) => break,
@@ -362,6 +375,8 @@ impl Process {
         self.targets_died(death, is_gone);
         self.homes_died(death);
         self.serving_died(is_gone);
+        self.large_died(death.process, is_gone);
+        self.drive_handoffs(mobula_logic::handoff::Input::Gone { process: death.process });
         if let Some(system) = self.system() {
             system.holders_gone(is_gone);
             let reason = ExitReason::SupervisorDied(boxed());
@@ -376,10 +391,9 @@ impl Process {
     fn node_gone(self: &Arc<Self>) {
         self.link.cut();
         let node: NodeId = self.me.node();
-        let mut death = Death::of(node.into(), DeathCause::NodeKilled);
-        if self.ended.borrow().is_some() {
-            death.cause = DeathCause::JobStopped;
-        }
+        // It may have said why it goes, or that the job ends.
+        let cause = self.ended.borrow().clone().unwrap_or(DeathCause::NodeKilled);
+        let death = Death::of(node.into(), cause);
         // Other nodes cannot be reached any more either.
         let everybody = |process: ProcessId| process != self.me;
         let mut nodes: Vec<NodeId> = self.exchanges.nodes();
@@ -390,6 +404,8 @@ impl Process {
             self.died(&Death { process: node.into(), ..death.clone() });
         }
         self.targets_died(&death, everybody);
+        self.tasks_over(&death);
+        self.homes_over(&death);
         self.ended.send_if_modified(|ended| {
             let is_new = ended.is_none();
             ended.get_or_insert(DeathCause::NodeKilled);

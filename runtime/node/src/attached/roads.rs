@@ -91,6 +91,25 @@ impl Roads {
         }
     }
 
+    /// Sends a part of a large payload as soon as its road takes it.
+    ///
+    /// # Errors
+    ///
+    /// The road is over.
+    pub(crate) async fn send_part(&self, to: ProcessId, body: Bytes) -> Result<(), SendError> {
+        let direct = match self.ways.lock().get(&to) {
+            Some(Way::Direct(connection)) => Some(connection.clone()),
+            _ => None,
+        };
+        if let Some(connection) = direct
+            && connection.send_when_room(FrameKind::Part, body.clone()).await.is_ok()
+        {
+            return Ok(());
+        }
+        // Parts have no order with messages: while a direct way is made, the node has one.
+        self.node.send_when_room(FrameKind::Part, body).await
+    }
+
     /// A process has ended: what follows to it is answered by the node.
     pub(crate) fn forget(&self, is_gone: impl Fn(ProcessId) -> bool) {
         self.ways.lock().retain(|process, way| !is_gone(*process) || matches!(way, Way::Making(_)));

@@ -22,6 +22,7 @@ use crate::encoded::{TaskFrame, TaskReply};
 use crate::function::FunctionEntry;
 
 use super::exchanges::Waiting;
+use super::large::ours;
 use super::link::Wanted;
 use super::process::Process;
 
@@ -43,6 +44,8 @@ pub(super) struct Table {
     avoid: Vec<NodeId>,
     /// The time for which a wake-up is under way.
     alarm: Option<Time>,
+    /// How the node ended; no task has a place any more.
+    over: Option<Death>,
 }
 
 pub(super) struct Entry {
@@ -96,6 +99,10 @@ impl Process {
         let call = reply.call.clone();
         let key = {
             let mut table = self.tasks.table.lock();
+            if table.over.is_some() {
+                drop(table);
+                return reply.refuse(NotStarted::NoSession);
+            }
             let shape = table.shape(place);
             let spec = TaskSpec {
                 system_max: frame.options.max_retries,
@@ -119,7 +126,7 @@ impl Process {
     /// Gives the dispatch an input, and does what it says.
     pub(crate) fn drive_tasks(self: &Arc<Self>, input: Option<Input>) {
         let mut after = After::default();
-        {
+        let over = {
             let mut table = self.tasks.table.lock();
             if let Some(input) = input {
                 table.dispatch.handle(clock::now(), input);
@@ -128,10 +135,14 @@ impl Process {
                 self.perform_task(&mut table, output, &mut after);
             }
             self.set_alarm(&mut table);
-        }
+            if after.resolved.is_empty() { None } else { table.over.clone() }
+        };
         let After { resolved, own } = after;
         for (entry, outcome) in resolved {
-            resolve(entry, outcome);
+            match &over {
+                Some(death) => entry.give_up(death),
+                None => resolve(entry, outcome),
+            }
         }
         own.into_iter().for_each(|parcel| self.received(parcel));
     }
@@ -158,6 +169,7 @@ impl Process {
                 if let Some(exchange) = exchange
                     && self.exchanges.close(exchange, process).is_some()
                 {
+                    self.not_wanted(process, ours(exchange));
                     self.say(process, Talk::Cancel { exchange });
                 }
             }
@@ -186,10 +198,8 @@ impl Process {
             name: frame.options.name.clone(),
         };
         let refs = frame.pins.ids();
-        if !refs.is_empty() {
-            // Held once more for each run: the first may be lost.
-            self.keep_for_others(frame.pins.again().hand_to(process));
-        }
+        // Held once more for each run: the first may be lost.
+        let pins = frame.pins.again();
         let talk = Talk::Task {
             exchange,
             task: entry.id,
@@ -204,9 +214,11 @@ impl Process {
         };
         let parcel = Parcel { to: process, from: self.me, talk, payload: frame.args.clone() };
         if process == self.me {
+            let (handed, _) = pins.hand_to(process);
+            handed.sent();
             return after.own.push(parcel);
         }
-        if let Err(cause) = self.roads.send(&parcel) {
+        if let Err(cause) = self.post(parcel, pins) {
             self.exchanges.close(exchange, process);
             entry.last = Some(Err(CallError::NotStarted(cause)));
             table.dispatch.handle(clock::now(), Input::TurnedAway { key, attempt });
@@ -282,6 +294,18 @@ impl Process {
         self.drive_tasks(Some(Input::NoPlace { request, for_ever }));
     }
 
+    /// The node is gone, and with it every place: no task runs once more, and none is left without an outcome.
+    pub(crate) fn tasks_over(self: &Arc<Self>, death: &Death) {
+        let keys: Vec<Key> = {
+            let mut table = self.tasks.table.lock();
+            table.over = Some(death.clone());
+            table.entries.keys().copied().collect()
+        };
+        for key in keys {
+            self.drive_tasks(Some(Input::Cancel { key }));
+        }
+    }
+
     fn set_alarm(self: &Arc<Self>, table: &mut Table) {
         let Some(at) = table.dispatch.next_timeout() else { return };
         if table.alarm.is_some_and(|alarm| alarm <= at) {
@@ -332,6 +356,20 @@ impl Table {
                 shape
             }
         }
+    }
+}
+
+impl Entry {
+    /// Ends the task as what is known of its last run, since there is none after it.
+    fn give_up(self, death: &Death) {
+        let answer = match self.last {
+            _ if self.exchange.is_some() => {
+                Err(CallError::MayHaveRun(Unknown::ProcessDied { death: Box::new(death.clone()) }))
+            }
+            Some(answer) => answer,
+            None => Err(CallError::NotStarted(NotStarted::NoSession)),
+        };
+        (self.reply.answer)(answer);
     }
 }
 

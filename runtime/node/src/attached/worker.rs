@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use mobula_actor::{System, SystemConfig, arbiters};
 use mobula_types::resources::{Amount, Resources};
-use mobula_wire::PROTOCOL;
 use mobula_wire::local::{Hello, ToNode};
+use mobula_wire::{PAYLOAD_BYTES_MAX, PROTOCOL};
 
 use crate::compute::Pool;
 use crate::daemon::workers::guard::{self, Role};
@@ -22,10 +22,14 @@ use crate::host::{Host, QueueBounds};
 use crate::running;
 
 use super::deliver::Attached;
+use super::driver::VALUE_BYTES_MAX;
 use super::process::{self, Hooks};
 
 /// How long actors and functions may take to end with the worker; its node ends it after a second.
 const PATIENCE: Duration = Duration::from_millis(800);
+
+/// How long what was said last may take to be fetched; nearly always nothing is left, and the node does not wait longer.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(200);
 
 /// The exit code of a worker that could not begin.
 const NOT_BEGUN: i32 = 70;
@@ -60,7 +64,11 @@ async fn run(role: Role) -> i32 {
     };
     running::write_to(slots);
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    let system = System::start(&SystemConfig { process: joined.welcome.process, arbiters: cpus });
+    let system = System::start(&SystemConfig {
+        process: joined.welcome.process,
+        arbiters: cpus,
+        value_bytes_max: value_bytes_max(),
+    });
     system.make_process_default();
     let pool = Pool::new(1, &at_least_one_cpu(Resources::default()));
     let host = Host::of_worker(pool.clone(), QueueBounds::default());
@@ -85,8 +93,16 @@ async fn run(role: Role) -> i32 {
     let closing = pool.clone();
     tokio::task::spawn_blocking(move || closing.close(PATIENCE)).await.ok();
     system.stop(PATIENCE).await;
+    // An answer that is promised and not fetched would be lost with this process.
+    process.large.fetched(LAST_WORDS_MAX).await;
     process.leave();
     0
+}
+
+/// What the job's driver says that a value may be.
+fn value_bytes_max() -> usize {
+    let said = std::env::var(VALUE_BYTES_MAX).ok().and_then(|said| said.parse().ok());
+    said.map_or(PAYLOAD_BYTES_MAX, |said: usize| said.min(PAYLOAD_BYTES_MAX))
 }
 
 /// Actors without a CPU of their own may call functions, and those must run.

@@ -82,6 +82,9 @@ impl State {
         if reply.send(Ok(process)).is_err() {
             return self.workers.kill(process, DeathCause::Disconnected);
         }
+        if self.leaves_at.is_some() {
+            self.routes.tell(process, &FromNode::Draining);
+        }
         self.scheduler.handle(self.clock.now(), scheduler::Input::WorkerStarted { start, process });
     }
 

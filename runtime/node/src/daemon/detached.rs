@@ -23,7 +23,7 @@ use mobula_types::{
 };
 use mobula_wire::cluster::{ClusterTalk, Detached, DetachedFrame, JobSetup, ToHead};
 use mobula_wire::local::{DetachedSpawn, FromNode, RequestId};
-use mobula_wire::parcel::NotBegun;
+use mobula_wire::parcel::{MailboxWire, NotBegun};
 use mobula_wire::{Parcel, Talk};
 
 use super::arrivals::secret;
@@ -397,7 +397,8 @@ impl State {
             Ok(at) => (Some(at), None),
             Err(reason) => (None, Some(reason)),
         };
-        let talk = Talk::Located { actor, at, reason };
+        let mailbox = MailboxWire { items_max: u64::MAX, bytes_max: u64::MAX };
+        let talk = Talk::Located { actor, at, reason, mailbox };
         self.routes.send(&Parcel { to, from: ProcessId::HEAD, talk, payload: Bytes::new() });
     }
 

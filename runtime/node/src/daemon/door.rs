@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mobula_net::unix::{Listener, PeerProcess};
 use mobula_net::{Connection, Frame, Incoming};
 use mobula_types::ProcessId;
@@ -30,6 +31,10 @@ const GREETINGS_MAX: usize = 64;
 
 /// After the system had no descriptor left for a connection, the next try waits: some may have been given back.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Parts of one process's large payloads that wait for the network, of a megabyte at most: as many as one lane to another
+/// node holds. Who has more on its way waits with all it says.
+const PARTS_MAX: usize = 64;
 
 /// What every reader needs.
 #[derive(Clone)]
@@ -153,13 +158,20 @@ impl Door {
     }
 
     async fn read(self, process: ProcessId, connection: &Connection, incoming: &mut Incoming) {
+        let mut parts = None;
         let why = loop {
             let Frame { kind, body } = match incoming.next().await {
                 Ok(frame) => frame,
                 Err(closed) => break closed.to_string(),
             };
             match kind {
-                FrameKind::Parcel => match self.routes.forward_from(process, body).await {
+                FrameKind::Part if self.routes.is_for_another_node(&body) => {
+                    let parts = parts.get_or_insert_with(|| self.send_parts(process, connection));
+                    if parts.send(body).await.is_err() {
+                        break "it spoke in the name of another".to_owned();
+                    }
+                }
+                FrameKind::Parcel | FrameKind::Part => match self.routes.forward_from(process, kind, body).await {
                     Forwarded::Done => {}
                     Forwarded::Dead(death) => say(connection, &FromNode::Died(death)),
                     Forwarded::Wrong => break "it spoke in the name of another".to_owned(),
@@ -178,6 +190,22 @@ impl Door {
         };
         connection.close(why.clone());
         self.inputs.send(Input::Gone { process, why }).await.ok();
+    }
+
+    /// Sends parts of a process's large payloads to other nodes, so that its messages need not wait behind them.
+    fn send_parts(&self, process: ProcessId, connection: &Connection) -> mpsc::Sender<Bytes> {
+        let (parts, mut waiting) = mpsc::channel(PARTS_MAX);
+        let (routes, connection) = (self.routes.clone(), connection.clone());
+        tokio::spawn(async move {
+            while let Some(part) = waiting.recv().await {
+                match routes.forward_from(process, FrameKind::Part, part).await {
+                    Forwarded::Done => {}
+                    Forwarded::Dead(death) => say(&connection, &FromNode::Died(death)),
+                    Forwarded::Wrong => return,
+                }
+            }
+        });
+        parts
     }
 
     async fn read_tool(self, connection: &Connection, incoming: &mut Incoming) {

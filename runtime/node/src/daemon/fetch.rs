@@ -20,8 +20,9 @@ use super::state::State;
 use super::workers::Programs;
 use super::workers::programs::{ProgramError, ProgramHash, ProgramInUse};
 
-/// Parts that are asked for ahead: a megabyte each, so that the way there and back is filled.
-const AHEAD: u64 = 8;
+/// Parts that are asked for ahead, a megabyte each: they fill a way there and back of 3 ms at 10 Gb/s. What is on its way is
+/// held several times on both sides, and an allocator keeps it for the life of the node.
+const AHEAD: u64 = 4;
 
 /// A part that has not come in this time: the other node is gone or hangs, and the next one is asked.
 const PART_MAX: Duration = Duration::from_secs(10);

@@ -125,8 +125,8 @@ pub(crate) async fn read(
 ) {
     while let Some(event) = events.next().await {
         let input = match event {
-            Event::Frame { from, kind: FrameKind::Parcel, body, .. } => {
-                forward(&routes, from, body);
+            Event::Frame { from, kind: kind @ (FrameKind::Parcel | FrameKind::Part), body, .. } => {
+                forward(&routes, from, kind, body);
                 continue;
             }
             Event::Frame { from, kind: FrameKind::Cluster, body, .. } => {
@@ -169,9 +169,9 @@ pub(crate) async fn read(
     }
 }
 
-fn forward(routes: &Routes, from: mobula_types::ProcessId, body: Bytes) {
+fn forward(routes: &Routes, from: mobula_types::ProcessId, kind: FrameKind, body: Bytes) {
     let sender = mobula_wire::Parcel::address(&body).map(|(_, sender)| sender);
-    match routes.forward_of_mesh(from, body) {
+    match routes.forward_of_mesh(from, kind, body) {
         Forwarded::Done => {}
         Forwarded::Dead(death) => {
             let Ok(sender) = sender else { return };

@@ -3,7 +3,8 @@
 //! The leases that it has given are recalled. A submitter sends nothing more to such a place and gives it back when what
 //! runs there has ended; what has not begun goes back and runs elsewhere. The home of an actor moves it: first those who
 //! send it mail settle what they have sent, then it handles that and leaves, then its next life begins on another node.
-//! When the last lease is back, nothing of others is here any more. A driver keeps its node, for [`FINISH_MAX`].
+//! When the last lease is back, and no worker still sends the items of a stream, nothing of others is here any more. A
+//! driver keeps its node, for [`FINISH_MAX`].
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use mobula_types::{ProcessId, StateMachine};
 use mobula_wire::cluster::ToHead;
 use mobula_wire::local::FromNode;
 
-use super::roster::Kind;
+use super::roster::{Kind, Resident};
 use super::state::State;
 
 /// What runs has so long to finish.
@@ -39,8 +40,11 @@ impl State {
     /// Ends when nothing is left, or when the time is up.
     pub(crate) fn leave_when_empty(&mut self) {
         let Some(at) = self.leaves_at else { return };
-        let has_driver = self.roster.all().any(|(_, resident)| matches!(resident.kind, Kind::Driver));
-        let is_empty = !has_driver && self.scheduler.leases() == 0;
+        let is_done = |(number, resident): (u32, &Resident)| match resident.kind {
+            Kind::Driver => false,
+            Kind::Worker { .. } => !resident.is_attached || self.quiet.contains(&ProcessId::new(self.node, number)),
+        };
+        let is_empty = self.scheduler.leases() == 0 && self.roster.all().all(is_done);
         if (is_empty || at <= self.clock.now()) && !self.is_ending {
             self.is_ending = true;
             self.end_soon();

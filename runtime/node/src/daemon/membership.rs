@@ -276,7 +276,7 @@ impl State {
         self.stopping.clear();
         self.detached.clear();
         self.roster.clear();
-        self.routes.clear_local();
+        self.routes.clear_local("this node was given up by its cluster");
         self.node = NodeId(0);
         self.head_lost();
     }

@@ -124,6 +124,7 @@ impl Node {
         if !self.state.is_finished() {
             (&mut self.state).await.ok();
         }
+        self.routes.clear_local("this node has ended");
         if let Some(mesh) = self.routes.mesh() {
             mesh.close().await;
         }

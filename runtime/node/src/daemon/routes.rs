@@ -133,10 +133,10 @@ impl Routes {
     }
 
     /// Nothing of this node's processes is known any more; what was said to them last still leaves.
-    pub(crate) fn clear_local(&self) {
+    pub(crate) fn clear_local(&self, why: &str) {
         for (_, route) in self.local.write().drain() {
             if let Route::Socket(connection) = route {
-                connection.close("this node was given up by its cluster");
+                connection.close(why);
             }
         }
     }
@@ -150,19 +150,21 @@ impl Routes {
         }
     }
 
-    /// Forwards a parcel of a process that is attached here; waits while another node has no room.
-    pub(crate) async fn forward_from(&self, from: ProcessId, body: Bytes) -> Forwarded {
+    /// Forwards a parcel of a process that is attached here, or a part of a large payload; waits while another node has no
+    /// room.
+    pub(crate) async fn forward_from(&self, from: ProcessId, kind: FrameKind, body: Bytes) -> Forwarded {
         let Ok((to, said_from)) = Parcel::address(&body) else { return Forwarded::Wrong };
         if said_from != from {
             return Forwarded::Wrong;
         }
         if to.node() == self.node() || to == ProcessId::HEAD {
-            return self.deliver(to, body);
+            return self.deliver(to, kind, body);
         }
+        let lane = if kind == FrameKind::Part { Lane::Bulk } else { Lane::Calls };
         let Some(mesh) = self.mesh() else { return self.nowhere(to) };
         let mut waited = Duration::ZERO;
         loop {
-            match mesh.send(to.node().into(), Lane::Calls, FrameKind::Parcel, body.clone()) {
+            match mesh.send(to.node().into(), lane, kind, body.clone()) {
                 Ok(()) => return Forwarded::Done,
                 Err(SendError::Full { .. }) if waited < FULL_WAIT_MAX => {
                     tokio::time::sleep(FULL_LOOK).await;
@@ -173,14 +175,19 @@ impl Routes {
         }
     }
 
-    /// Hands on a parcel that came from another node, and tells the sender's node when it is for a dead process.
-    pub(crate) fn forward_of_mesh(&self, peer: ProcessId, body: Bytes) -> Forwarded {
+    /// Whether what a process sends leaves this host.
+    pub(crate) fn is_for_another_node(&self, body: &[u8]) -> bool {
+        Parcel::address(body).is_ok_and(|(to, _)| to.node() != self.node())
+    }
+
+    /// Hands on a parcel or a part that came from another node, and tells the sender's node when it is for a dead process.
+    pub(crate) fn forward_of_mesh(&self, peer: ProcessId, kind: FrameKind, body: Bytes) -> Forwarded {
         let Ok((to, from)) = Parcel::address(&body) else { return Forwarded::Wrong };
         if from.node() != peer.node() {
             return Forwarded::Wrong;
         }
         if to.node() == self.node() {
-            return self.deliver(to, body);
+            return self.deliver(to, kind, body);
         }
         // Nodes send to one another directly.
         self.nowhere(to)
@@ -190,7 +197,7 @@ impl Routes {
     pub(crate) fn send(&self, parcel: &Parcel) {
         let Ok(body) = parcel.encode() else { return self.lose() };
         if parcel.to.node() == self.node() {
-            self.deliver(parcel.to, body.into());
+            self.deliver(parcel.to, FrameKind::Parcel, body.into());
         } else if let Some(mesh) = self.mesh()
             && mesh.send(parcel.to.node().into(), Lane::Calls, FrameKind::Parcel, body.into()).is_err()
         {
@@ -198,7 +205,7 @@ impl Routes {
         }
     }
 
-    fn deliver(&self, to: ProcessId, body: Bytes) -> Forwarded {
+    fn deliver(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Forwarded {
         if to == ProcessId::HEAD || to.number() == 0 {
             // A full queue means that this node hangs; who asks asks again.
             if self.own.get().is_none_or(|own| own.try_send(Input::Parcel { body }).is_err()) {
@@ -209,10 +216,10 @@ impl Routes {
         let local = self.local.read();
         match local.get(&to.number()) {
             Some(Route::Socket(connection)) => {
-                match connection.send(FrameKind::Parcel, body) {
+                match connection.send(kind, body) {
                     Ok(()) => {}
-                    // Credit keeps a process that lives from this: it does not read. What is lost now would be missed
-                    // for ever, so the connection ends, and with it the process.
+                    // Credit keeps a process that lives from this, and for parts what it has asked for: it does not
+                    // read. What is lost now would be missed for ever, so the connection ends, and with it the process.
                     Err(mobula_net::SendError::Full { .. }) => connection.close("it does not read"),
                     Err(_) => self.lose(),
                 }
@@ -282,14 +289,18 @@ mod tests {
         routes.set_node(NodeId(3));
         let (a, b) = (ProcessId::new(NodeId(3), 1), ProcessId::new(NodeId(3), 2));
         routes.between(b);
-        assert_eq!(routes.forward_from(a, parcel(a, b)).await, Forwarded::Done, "it starts just now");
+        assert_eq!(
+            routes.forward_from(a, FrameKind::Parcel, parcel(a, b)).await,
+            Forwarded::Done,
+            "it starts just now"
+        );
         let death = Death::of(b, DeathCause::Aborted);
         routes.bury(&death);
-        assert_eq!(routes.forward_from(a, parcel(a, b)).await, Forwarded::Dead(death));
+        assert_eq!(routes.forward_from(a, FrameKind::Parcel, parcel(a, b)).await, Forwarded::Dead(death));
         let far = ProcessId::new(NodeId(4), 2);
         let node = Death::of(NodeId(4).into(), DeathCause::NodeKilled);
         routes.bury(&node);
-        assert_eq!(routes.forward_from(a, parcel(a, far)).await, Forwarded::Dead(node));
+        assert_eq!(routes.forward_from(a, FrameKind::Parcel, parcel(a, far)).await, Forwarded::Dead(node));
     }
 
     #[tokio::test]
@@ -297,9 +308,9 @@ mod tests {
         let routes = Routes::default();
         routes.set_node(NodeId(3));
         let (a, b) = (ProcessId::new(NodeId(3), 1), ProcessId::new(NodeId(3), 2));
-        assert_eq!(routes.forward_from(a, parcel(b, a)).await, Forwarded::Wrong);
-        assert_eq!(routes.forward_from(a, Bytes::from_static(b"short")).await, Forwarded::Wrong);
-        assert_eq!(routes.forward_of_mesh(NodeId(4).into(), parcel(b, a)), Forwarded::Wrong);
+        assert_eq!(routes.forward_from(a, FrameKind::Parcel, parcel(b, a)).await, Forwarded::Wrong);
+        assert_eq!(routes.forward_from(a, FrameKind::Parcel, Bytes::from_static(b"short")).await, Forwarded::Wrong);
+        assert_eq!(routes.forward_of_mesh(NodeId(4).into(), FrameKind::Parcel, parcel(b, a)), Forwarded::Wrong);
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub(crate) struct State {
     pub(crate) logs_count: u64,
     /// Until when what runs here may finish, when this node is to leave.
     pub(crate) leaves_at: Option<Time>,
+    /// Workers in which no task runs any more, when this node is to leave.
+    pub(crate) quiet: BTreeSet<ProcessId>,
     /// It has been told to end.
     pub(crate) is_ending: bool,
     /// What processes that have ended had submitted.
@@ -165,6 +167,7 @@ impl State {
             logs_asked: BTreeMap::new(),
             logs_count: 0,
             leaves_at: None,
+            quiet: BTreeSet::new(),
             is_ending: false,
             past_counters: OutcomeCounters::default(),
             submissions: Submissions::default(),

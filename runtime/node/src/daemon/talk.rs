@@ -22,6 +22,9 @@ impl State {
                 self.scheduler.handle(now, scheduler::Input::TakenBack { request });
             }
             ToNode::Return { lease } => self.returned(lease),
+            ToNode::Quiet => {
+                self.quiet.insert(process);
+            }
             ToNode::Waiting { cpus } => self.scheduler.handle(now, scheduler::Input::Waiting { process, cpus }),
             ToNode::ClaimName { request, namespace, name, actor, incarnation, interface } => {
                 let key = self.name_key(job, namespace, name);

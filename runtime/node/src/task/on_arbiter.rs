@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures_util::future::LocalBoxFuture;
-use mobula_actor::current::Frame;
+use mobula_actor::current::{self, Frame};
 use mobula_actor::{Arg, CallState};
 use mobula_types::{CallError, TaskId, Unknown};
 
@@ -56,9 +56,19 @@ pub(super) async fn run<F: RemoteFn>(
         Err(panic) => Some(Err(panic)),
         Ok(future) => {
             let mut framed = Framed::<F> { id: task.id, frame, future: Some(future) };
-            poll_fn(|cx| match task.poll_cancelled(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => framed.poll(cx).map(Some),
+            // Lent while it awaits what others make: they may need the very CPUs.
+            let mut lent = None;
+            poll_fn(|cx| {
+                lent = None;
+                current::take_wait();
+                let polled = match task.poll_cancelled(cx) {
+                    Poll::Ready(()) => Poll::Ready(None),
+                    Poll::Pending => framed.poll(cx).map(Some),
+                };
+                if polled.is_pending() && current::take_wait() {
+                    lent = permit.lend();
+                }
+                polled
             })
             .await
         }

@@ -1,5 +1,8 @@
 //! What two nodes do for one another's processes.
 
+use std::time::{Duration, Instant};
+
+use mobula_types::state::Listed;
 use mobula_types::{ActorId, ActorName, DeathCause, Interface, NameOwner};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 
@@ -30,6 +33,52 @@ pub(crate) fn elsewhere() {
         head.stop().await;
     });
 }
+
+/// What is here beside what is silent: a driver by hand answers only when the test says so.
+pub(crate) fn silent() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let head = head(folder.path(), 1).await;
+        let node = member(folder.path(), "2", &head, 1).await;
+        let (mut speaks, sleeps) = (Driver::attach(&head).await, Driver::attach(&node).await);
+        let item = Listed { id: "task-1".into(), kind: "task".into(), state: "waiting".into(), ..Listed::default() };
+        let began = Instant::now();
+        let asked = async {
+            let tasks = ask(&head, ToolQuestion::List { kind: "tasks".into() }).await.unwrap();
+            let why = ask(&head, ToolQuestion::Why { id: "task-1".into() }).await.unwrap();
+            let unknown = ask(&head, ToolQuestion::Why { id: "task-2".into() }).await.unwrap_err();
+            (tasks, why, unknown)
+        };
+        let answers = async {
+            loop {
+                let request = speaks
+                    .until(|said| match said {
+                        Said::Node(FromNode::List { request, .. }) => Some(request),
+                        _ => None,
+                    })
+                    .await;
+                speaks.say(&ToNode::Listing { request, items: vec![item.clone()], requests: Vec::new() });
+            }
+        };
+        let (tasks, why, unknown) = tokio::select! {
+            said = asked => said,
+            () = answers => unreachable!("it answers for ever"),
+        };
+        assert!(began.elapsed() < SILENCE_MAX, "three questions took {:?}", began.elapsed());
+        let tasks: Vec<Listed> = tasks.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let state_of = |id: String| tasks.iter().find(|item| item.id == id).map(|item| item.state.as_str());
+        assert_eq!(state_of("task-1".into()), Some("waiting"));
+        assert_eq!(state_of(sleeps.welcome.process.to_string()), Some("silent"), "{tasks:?}");
+        assert_eq!(tasks.len(), 2, "{tasks:?}");
+        assert!(why.contains("task-1"), "{why}");
+        assert!(unknown.contains(&format!("{} did not answer", sleeps.welcome.process)), "{unknown}");
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+/// Three questions that somebody does not answer, with ten times the wait of each.
+const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 pub(crate) fn far_death() {
     let folder = tempfile::tempdir().unwrap();

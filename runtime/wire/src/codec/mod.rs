@@ -13,6 +13,7 @@ mod decoder;
 use std::fmt;
 
 use bincode::enc::write::Writer;
+use mobula_types::{NotStarted, Unknown};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -54,10 +55,18 @@ pub const EMPTY_ELEMENTS_MAX: usize = 65_536;
 /// ```
 ///
 /// # Errors
-/// [`EncodeError::TooLarge`] above [`PAYLOAD_BYTES_MAX`], as soon as it is reached; [`EncodeError::Value`] when the
-/// value itself refuses, or is a sequence that does not know its length.
+/// [`EncodeError::TooLarge`] above [`PAYLOAD_BYTES_MAX`]; [`EncodeError::Value`] when the value itself refuses, or is a
+/// sequence that does not know its length.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, EncodeError> {
-    encode_onto(Vec::with_capacity(MESSAGE_BYTES_USUAL), value, PAYLOAD_BYTES_MAX)
+    encode_limited(value, PAYLOAD_BYTES_MAX)
+}
+
+/// Like [`encode`], for a door that takes at most `max` bytes. What is beyond is counted and not kept.
+///
+/// # Errors
+/// As [`encode`], with `max`.
+pub fn encode_limited<T: Serialize + ?Sized>(value: &T, max: usize) -> Result<Vec<u8>, EncodeError> {
+    encode_onto(Vec::with_capacity(MESSAGE_BYTES_USUAL), value, max)
 }
 
 /// Appends `value` to `bytes`, which may not grow beyond `max`.
@@ -66,10 +75,10 @@ pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     value: &T,
     max: usize,
 ) -> Result<Vec<u8>, EncodeError> {
-    let mut writer = BoundedWriter { bytes, max, full: false };
+    let mut writer = BoundedWriter { bytes, max, beyond: 0 };
     match bincode::serde::encode_into_writer(value, &mut writer, bincode::config::legacy()) {
-        Ok(()) => Ok(writer.bytes),
-        Err(_) if writer.full => Err(EncodeError::TooLarge { max }),
+        Ok(()) if writer.beyond == 0 => Ok(writer.bytes),
+        Ok(()) => Err(EncodeError::TooLarge { bytes: writer.beyond, max }),
         Err(bincode::error::EncodeError::OtherString(message)) => Err(EncodeError::Value { message }),
         Err(error) => Err(EncodeError::Value { message: error.to_string() }),
     }
@@ -114,8 +123,12 @@ pub(crate) fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// It is larger than may travel inside a message.
-    #[error("the value takes more than {max} bytes: put it and send its reference")]
+    #[error(
+        "the value's {bytes} bytes are more than the {max} allowed: divide it, or put its parts and send references"
+    )]
     TooLarge {
+        /// The bytes it takes.
+        bytes: usize,
         /// The bytes allowed.
         max: usize,
     },
@@ -125,6 +138,24 @@ pub enum EncodeError {
         /// What its `Serialize` said.
         message: String,
     },
+}
+
+impl From<EncodeError> for NotStarted {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
+            EncodeError::Value { .. } => Self::Codec { message: error.to_string() },
+        }
+    }
+}
+
+impl From<EncodeError> for Unknown {
+    fn from(error: EncodeError) -> Self {
+        match error {
+            EncodeError::TooLarge { bytes, max } => Self::TooLarge { bytes, max },
+            EncodeError::Value { .. } => Self::Codec { message: error.to_string() },
+        }
+    }
 }
 
 /// Why bytes are not a value of the wanted type.
@@ -208,21 +239,23 @@ pub enum DecodeError {
 /// Room for most messages at once: growing to 41 bytes took 340 of the 490 ns that encoding did.
 const MESSAGE_BYTES_USUAL: usize = 128;
 
-/// Collects bytes up to a bound, so that a value too large is refused before it is held.
+/// Collects bytes up to a bound; beyond it they are let go and only counted, so that the error can say how many they are.
 struct BoundedWriter {
     bytes: Vec<u8>,
     max: usize,
-    full: bool,
+    /// What all of them are, once they are too many.
+    beyond: usize,
 }
 
 impl Writer for BoundedWriter {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
-        if bytes.len() > self.max.saturating_sub(self.bytes.len()) {
-            self.full = true;
-            return Err(bincode::error::EncodeError::UnexpectedEnd);
+        if self.beyond == 0 && bytes.len() <= self.max.saturating_sub(self.bytes.len()) {
+            self.bytes.extend_from_slice(bytes);
+        } else {
+            let before = if self.beyond == 0 { std::mem::take(&mut self.bytes).len() } else { self.beyond };
+            self.beyond = before.saturating_add(bytes.len());
         }
-        self.bytes.extend_from_slice(bytes);
         Ok(())
     }
 }

@@ -80,7 +80,7 @@ fn types_that_look_at_the_data_are_refused() {
 #[test]
 fn values_too_large_are_refused_while_they_are_written() {
     let error = encode_onto(Vec::new(), &vec![0u8; 64], 64).unwrap_err();
-    assert_eq!(error, EncodeError::TooLarge { max: 64 });
+    assert_eq!(error, EncodeError::TooLarge { bytes: 72, max: 64 });
     assert!(encode_onto(Vec::new(), &vec![0u8; 56], 64).is_ok());
 }
 

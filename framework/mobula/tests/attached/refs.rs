@@ -1,0 +1,175 @@
+//! References that travel: what is on its way is never freed, what nobody holds is, and the dead own nothing.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use mobula::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::Test;
+
+pub(crate) const TESTS: &[Test] = &[
+    ("refs: a receiver that sleeps finds what its sender let go", || Box::pin(a_sleeping_receiver())),
+    ("refs: what nobody holds is freed", || Box::pin(what_nobody_holds())),
+    ("refs: what a dead process owned is lost", || Box::pin(what_the_dead_owned())),
+];
+
+/// Ten times what is promised for the freeing of what nobody holds (G9).
+const FREED_MAX: Duration = Duration::from_secs(10);
+
+#[derive(Serialize, Deserialize)]
+struct Boxed {
+    inside: ObjectRef<String>,
+}
+
+/// Holds references, of its own objects or of others'.
+struct Holder {
+    held: Vec<ObjectRef<String>>,
+}
+
+#[actor]
+impl Holder {
+    fn new() -> Self {
+        Holder { held: Vec::new() }
+    }
+
+    fn pid(&self) -> u32 {
+        std::process::id()
+    }
+
+    fn make(&mut self, text: String) -> Result<Boxed> {
+        let inside = mobula::put(text)?;
+        Ok(Boxed { inside })
+    }
+
+    fn keep(&mut self, boxed: Boxed) {
+        self.held.push(boxed.inside);
+    }
+
+    /// Gives all it has to another, and keeps nothing.
+    fn give_to(&mut self, other: ActorRef<Holder>) -> Result<usize> {
+        let given = self.held.len();
+        for inside in self.held.drain(..) {
+            other.keep(Boxed { inside }).tell()?;
+        }
+        Ok(given)
+    }
+
+    async fn read(&self) -> Result<Vec<String>> {
+        let mut texts = Vec::new();
+        for held in &self.held {
+            texts.push(mobula::get(held).await?.into_owned());
+        }
+        Ok(texts)
+    }
+
+    fn drop_all(&mut self) {
+        self.held.clear();
+    }
+
+    /// Objects of this process that others hold.
+    fn exported(&self) -> usize {
+        exported()
+    }
+}
+
+fn exported() -> usize {
+    mobula_actor::current::system().map_or(0, |system| system.objects_exported())
+}
+
+/// Three holders, of which the first two share no process with another, and the third is on another node.
+async fn holders() -> Result<[ActorRef<Holder>; 3]> {
+    let nodes = mobula::nodes().await?;
+    let (here, there) = (nodes[0].id, nodes[1].id);
+    Ok([
+        Holder::spawn().on_node(here).isolated().await?,
+        Holder::spawn().on_node(here).isolated().await?,
+        Holder::spawn().on_node(there).isolated().await?,
+    ])
+}
+
+fn signal(name: &str, pid: u32) {
+    let sent = Command::new("kill").args([name, &pid.to_string()]).status();
+    assert!(sent.is_ok_and(|status| status.success()), "the system sends {name} to {pid}");
+}
+
+async fn eventually<F: Future<Output = Result<bool>>>(what: &str, mut holds: impl FnMut() -> F) -> Result<()> {
+    let end = Instant::now() + FREED_MAX;
+    while !holds().await? {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// Much longer than any time after which a sender could think that a reference has arrived.
+const ASLEEP: Duration = Duration::from_millis(1_200);
+
+async fn a_sleeping_receiver() -> Result<()> {
+    for (giver, receiver) in [(0, 1), (0, 2), (2, 1)] {
+        let holders = holders().await?;
+        let (giver, receiver) = (&holders[giver], &holders[receiver]);
+        // The driver owns it and does not hold it.
+        giver.keep(Boxed { inside: mobula::put("kept".to_owned())? }).await?;
+        let pid = receiver.pid().await?;
+        signal("-STOP", pid);
+        assert_eq!(giver.give_to(receiver.clone()).await?, 1);
+        tokio::time::sleep(ASLEEP).await;
+        assert_eq!(exported(), 1, "what is on its way is not freed");
+        signal("-CONT", pid);
+        eventually("it arrives", async || Ok(receiver.read().await? == ["kept"])).await?;
+        receiver.drop_all().await?;
+        eventually("it is freed with its last holder", async || Ok(exported() == 0)).await?;
+    }
+    Ok(())
+}
+
+async fn what_nobody_holds() -> Result<()> {
+    let [a, b, c] = holders().await?;
+    for n in 0..300 {
+        let made = a.make(format!("text {n}")).await?;
+        match n % 3 {
+            0 => b.keep(made).await?,
+            1 => c.keep(made).await?,
+            _ => a.keep(made).await?,
+        }
+    }
+    assert_eq!(b.give_to(c.clone()).await?, 100);
+    eventually("all arrive", async || Ok(c.read().await?.len() == 200)).await?;
+    eventually("its own it holds itself", async || Ok(a.exported().await? == 200)).await?;
+    assert_eq!(c.give_to(b.clone()).await?, 200);
+    eventually("all arrive again", async || Ok(b.read().await?.len() == 200)).await?;
+    b.drop_all().await?;
+    eventually("they are freed with their last holder", async || Ok(a.exported().await? == 0)).await?;
+    // Whoever is killed holds nothing any more.
+    c.keep(a.make("held by the dead".to_owned()).await?).await?;
+    assert_eq!(a.exported().await?, 1);
+    signal("-KILL", c.pid().await?);
+    eventually("the dead hold nothing", async || Ok(a.exported().await? == 0)).await
+}
+
+async fn what_the_dead_owned() -> Result<()> {
+    let [owner, keeper, _] = holders().await?;
+    let (known, unknown) = (owner.make("read".to_owned()).await?.inside, owner.make("unread".to_owned()).await?.inside);
+    assert_eq!(*mobula::get(&known).await?, "read");
+    keeper.keep(Boxed { inside: unknown.clone() }).await?;
+    let pid = owner.pid().await?;
+    signal("-STOP", pid);
+    let asked = tokio::spawn({
+        let unknown = unknown.clone();
+        async move { mobula::get(&unknown).await.err() }
+    });
+    // The question is on its way before the end.
+    tokio::task::yield_now().await;
+    signal("-KILL", pid);
+    let lost = asked.await.expect("nobody panics");
+    assert!(
+        matches!(&lost, Some(CallError::ObjectLost { object, cause })
+        if *object == unknown.id() && cause.to_string().contains("signal 9")),
+        "{lost:?}"
+    );
+    assert_eq!(*mobula::get(&known).await?, "read", "what was read before is here");
+    let error = keeper.read().await.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(error.contains("is lost"), "asked after the death, by another: {error}");
+    Ok(())
+}

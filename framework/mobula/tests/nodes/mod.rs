@@ -1,0 +1,66 @@
+//! A cluster of two nodes on this host, for test programs whose executable is driver, worker and the nodes' warden.
+
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs};
+
+use mobula_node::attached::run_if_worker;
+use mobula_node::daemon::workers::warden;
+use mobula_node::daemon::{Node, NodeConfig};
+use mobula_types::resources::Amount;
+
+/// Serves as warden or worker, if a node has started this process as one. Comes first in `main`.
+pub(crate) fn serve_a_node() -> Option<ExitCode> {
+    let code = warden::run_if_warden();
+    if code.is_none() {
+        run_if_worker();
+    }
+    code
+}
+
+/// A head, and a node in zone `b`. They run in this process, and speak to each other as on two hosts.
+pub(crate) struct Nodes {
+    head: Node,
+    other: Node,
+    folder: PathBuf,
+}
+
+impl Nodes {
+    /// Starts both, in a folder of their own, with so many CPUs.
+    pub(crate) async fn start(head_cpus: u64, other_cpus: u64) -> Self {
+        static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let folder = env::temp_dir().join(format!("mobula-nodes-{}-{number}", std::process::id()));
+        let head = start_head(&folder, head_cpus).await;
+        let mut config = NodeConfig::member(folder.join("other"), head.addr(), None);
+        config.bind.set_port(0);
+        config.resources.cpus = Amount::whole(other_cpus);
+        config.labels.insert("zone".into(), "b".into());
+        let other = Node::start(config).await.expect("a node joins");
+        Self { head, other, folder }
+    }
+
+    /// Where drivers attach: the head.
+    pub(crate) fn address(&self) -> String {
+        self.head.socket().display().to_string()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.other.stop().await;
+        self.head.stop().await;
+        fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+async fn start_head(folder: &Path, cpus: u64) -> Node {
+    // A folder named by the head's port is where others of this host look for a token.
+    let probe = UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
+    let port = probe.local_addr().expect("it has an address").port();
+    drop(probe);
+    let mut config = NodeConfig::head(folder.join(port.to_string()));
+    config.bind.set_port(port);
+    config.resources.cpus = Amount::whole(cpus);
+    Node::start(config).await.expect("a head starts")
+}

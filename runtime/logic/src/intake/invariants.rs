@@ -1,0 +1,50 @@
+//! | number | what holds |
+//! |---|---|
+//! | INTAKE-1 | messages of one line are handed on in the order in which they came |
+//! | INTAKE-2 | payloads that are pulled, or whole and not handed on, are bounded, per peer and together; one alone always goes |
+//! | INTAKE-3 | bytes that are asked for and have not come are bounded |
+//! | INTAKE-4 | only what was asked for is taken, and in its turn |
+//! | INTAKE-5 | memory for a payload is in proportion to what has come of it |
+//! | INTAKE-6 | what waits is asked for, or stands behind something that is: nothing is forgotten |
+
+use super::{ASKED_BYTES_MAX, Intake, OPEN_BYTES_MAX, PEER_BYTES_MAX, Payload};
+use crate::invariant::{Violation, ensure};
+
+/// Whether every invariant holds that can be seen from the state.
+///
+/// # Errors
+///
+/// The first that does not.
+pub fn check<M>(intake: &Intake<M>) -> Result<(), Violation> {
+    let (mut open, mut asked, mut transfers) = (0, 0, 0);
+    for (from, peer) in &intake.peers {
+        for (line, numbers) in &peer.lines {
+            let is_in_order = numbers.iter().zip(numbers.iter().skip(1)).all(|(before, after)| before < after);
+            ensure(is_in_order, "INTAKE-1", || format!("{line:?} of {from} holds {numbers:?}"))?;
+            let first = numbers.front().and_then(|number| peer.letters.get(number));
+            let is_awaited = first.is_some_and(|it| it.payload.as_ref().is_some_and(|payload| !payload.is_whole()));
+            ensure(is_awaited, "INTAKE-6", || format!("the first of {line:?} of {from} waits for nothing"))?;
+        }
+        let payloads = || peer.letters.values().filter_map(|letter| letter.payload.as_ref());
+        let pulled = || payloads().filter(|payload| payload.is_open);
+        let peer_open: u64 = pulled().map(|payload| payload.announced.bytes).sum();
+        ensure(peer_open == peer.open_bytes, "INTAKE-2", || format!("{peer_open} bytes of {from} are open"))?;
+        let is_bounded = peer_open <= PEER_BYTES_MAX || pulled().count() == 1;
+        ensure(is_bounded, "INTAKE-2", || format!("{peer_open} bytes of {from} are pulled at once"))?;
+        asked += pulled().map(Payload::outstanding).sum::<u64>();
+        open += peer_open;
+        transfers += payloads().filter(|payload| !payload.is_whole()).count();
+        for payload in payloads() {
+            let (have, room) = (payload.bytes.len(), payload.bytes.capacity());
+            let part = super::FAR_PART_BYTES as usize;
+            ensure(room <= 2 * have.max(part), "INTAKE-5", || format!("room for {room} bytes where {have} came"))?;
+        }
+        ensure(!peer.letters.is_empty(), "INTAKE-6", || format!("{from} is known for nothing"))?;
+    }
+    ensure(open == intake.open_bytes && open <= OPEN_BYTES_MAX, "INTAKE-2", || format!("{open} bytes are pulled"))?;
+    ensure(asked == intake.asked_bytes && asked <= ASKED_BYTES_MAX, "INTAKE-3", || format!("{asked} bytes are asked"))?;
+    let known = intake.waiting.len() + intake.pulled.len();
+    ensure(known == transfers, "INTAKE-6", || format!("{transfers} payloads have not come, {known} are thought of"))?;
+    let is_idle = asked == 0 && transfers > 0;
+    ensure(!is_idle, "INTAKE-6", || format!("{transfers} payloads wait and none is asked for"))
+}

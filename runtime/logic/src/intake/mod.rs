@@ -1,0 +1,520 @@
+//! What comes to a process: messages in order, and the payloads that are too large to come inside them.
+//!
+//! ```text
+//!              room          all of it has come        nothing of its line is before it
+//!  (announced) ────► pulled ─────────────────────► whole ─────────────────────────────► handed on
+//!       │               │                            ▲
+//!       └───────────────┴── given up, sender died    └── messages that came whole
+//!                            ▼
+//!                        dropped
+//! ```
+//!
+//! A sender only announces a large payload and keeps it; this side asks for it, part by part, as far as it has room. So
+//! nobody can fill a process's memory by announcing, and what is on its way is bounded for every road. Messages of one
+//! *line* (one sender's to one actor, or the items of one stream) are handed on in the order in which they came; those of
+//! other lines pass by.
+//!
+//! Memory for a payload grows as its parts come, never by what was announced.
+
+mod invariants;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mobula_types::{ActorId, ProcessId, StateMachine, Time};
+use mobula_wire::{ExchangeId, PAYLOAD_BYTES_MAX, TransferId};
+
+pub use invariants::check;
+
+/// Bytes of one payload that are asked for and have not come: enough to keep a fast road busy for a round trip.
+pub const AHEAD_BYTES_MAX: u64 = 8 << 20;
+
+/// Bytes of all payloads that are asked for and have not come. They may all stand in one queue of the node's, which holds
+/// 64 MiB for a process.
+pub const ASKED_BYTES_MAX: u64 = 32 << 20;
+
+/// Payloads of one peer that are being pulled, together; a larger one alone. One of the largest, so that no peer keeps
+/// others from theirs.
+pub const PEER_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64;
+
+/// Payloads of all peers that are being pulled, together.
+pub const OPEN_BYTES_MAX: u64 = 2 * PAYLOAD_BYTES_MAX as u64;
+
+/// Messages of one peer that are held: what its credit for 64 busy actors lets it send. What comes beyond is dropped.
+pub const HELD_MAX: usize = 65_536;
+
+/// A part from another node.
+pub const FAR_PART_BYTES: u32 = 1 << 20;
+
+/// A part from this host, whose small messages take the same socket: a quarter of a millisecond on a slow one.
+pub const NEAR_PART_BYTES: u32 = 256 << 10;
+
+/// Messages that keep their order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Line {
+    /// Those of one process to one actor.
+    Actor(ActorId),
+    /// The items of a stream, and its end.
+    Stream(ExchangeId),
+}
+
+/// An exchange that may be given up, and who numbered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Exchange {
+    /// The sender asked.
+    Theirs(ExchangeId),
+    /// This process asked.
+    Ours(ExchangeId),
+}
+
+/// A payload that its sender keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Announced {
+    /// Its name there.
+    pub transfer: TransferId,
+    /// How long it is.
+    pub bytes: u64,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input<M> {
+    /// A message has come.
+    Came {
+        /// Who sent it.
+        from: ProcessId,
+        /// Behind what it stays.
+        line: Option<Line>,
+        /// What it is part of.
+        exchange: Option<Exchange>,
+        /// The message.
+        message: M,
+        /// Its payload, if that did not come inside it.
+        large: Option<Announced>,
+    },
+    /// A part of a payload has come.
+    Part {
+        /// Who sent it.
+        from: ProcessId,
+        /// Of which payload.
+        transfer: TransferId,
+        /// Where it begins.
+        offset: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
+    /// Nobody wants what is held of an exchange.
+    Unwanted {
+        /// With whom.
+        from: ProcessId,
+        /// Which.
+        exchange: Exchange,
+    },
+    /// A process has ended, or with the number 0 a whole node.
+    Gone {
+        /// Which.
+        process: ProcessId,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output<M> {
+    /// Ask for a part.
+    Pull {
+        /// Of whom.
+        from: ProcessId,
+        /// Of which payload.
+        transfer: TransferId,
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        bytes: u32,
+    },
+    /// Act on a message.
+    Deliver {
+        /// Who sent it.
+        from: ProcessId,
+        /// The message.
+        message: M,
+        /// Its payload, if that did not come inside it.
+        payload: Option<Bytes>,
+        /// How long it was held.
+        waited: Duration,
+    },
+    /// A message is not acted on: it was given up, or cannot come whole.
+    Dropped {
+        /// Who sent it.
+        from: ProcessId,
+        /// The message.
+        message: M,
+    },
+    /// Say that no more is asked of a payload.
+    Taken {
+        /// Whom.
+        from: ProcessId,
+        /// Which payload.
+        transfer: TransferId,
+    },
+}
+
+/// What has come to a process and has not been handed on.
+#[derive(Debug)]
+pub struct Intake<M> {
+    me: ProcessId,
+    peers: BTreeMap<ProcessId, Peer<M>>,
+    /// Payloads that are not pulled yet, the oldest first.
+    waiting: VecDeque<(ProcessId, TransferId)>,
+    /// Those that are being pulled; the first is the next to ask.
+    pulled: VecDeque<(ProcessId, TransferId)>,
+    open_bytes: u64,
+    asked_bytes: u64,
+    outputs: VecDeque<Output<M>>,
+}
+
+#[derive(Debug)]
+struct Peer<M> {
+    /// By the order in which they came.
+    letters: BTreeMap<u64, Letter<M>>,
+    /// The letters of each line, the first of which is not whole.
+    lines: BTreeMap<Line, VecDeque<u64>>,
+    /// Which letter a payload is of.
+    transfers: BTreeMap<TransferId, u64>,
+    last: u64,
+    /// Of payloads that are pulled, or whole and behind one that is pulled.
+    open_bytes: u64,
+}
+
+#[derive(Debug)]
+struct Letter<M> {
+    message: M,
+    line: Option<Line>,
+    exchange: Option<Exchange>,
+    came: Time,
+    payload: Option<Payload>,
+}
+
+#[derive(Debug)]
+struct Payload {
+    announced: Announced,
+    is_open: bool,
+    /// How far it was asked for.
+    asked: u64,
+    bytes: Vec<u8>,
+}
+
+impl Payload {
+    fn outstanding(&self) -> u64 {
+        self.asked - self.bytes.len() as u64
+    }
+
+    fn is_whole(&self) -> bool {
+        self.is_open && self.bytes.len() as u64 == self.announced.bytes
+    }
+}
+
+impl<M> Default for Peer<M> {
+    fn default() -> Self {
+        Self { letters: BTreeMap::new(), lines: BTreeMap::new(), transfers: BTreeMap::new(), last: 0, open_bytes: 0 }
+    }
+}
+
+impl<M> Intake<M> {
+    /// The intake of a process.
+    pub fn new(me: ProcessId) -> Self {
+        Self {
+            me,
+            peers: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            pulled: VecDeque::new(),
+            open_bytes: 0,
+            asked_bytes: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Whether nothing is held: then a message that came whole needs no place here.
+    pub fn is_empty(&self) -> bool {
+        self.peers.is_empty()
+    }
+
+    /// Messages that are held.
+    pub fn held(&self) -> usize {
+        self.peers.values().map(|peer| peer.letters.len()).sum()
+    }
+
+    /// Bytes that have come of payloads that are not whole.
+    pub fn held_bytes(&self) -> u64 {
+        let payloads = self.peers.values().flat_map(|peer| peer.letters.values()).filter_map(|it| it.payload.as_ref());
+        payloads.map(|payload| payload.bytes.len() as u64).sum()
+    }
+
+    fn came(&mut self, now: Time, from: ProcessId, mut letter: Letter<M>) {
+        let peer = self.peers.entry(from).or_default();
+        let announced = letter.payload.as_ref().map(|payload| payload.announced);
+        let waits = letter.line.is_some_and(|line| peer.lines.contains_key(&line));
+        if announced.is_none() && !waits {
+            self.outputs.push_back(Output::Deliver {
+                from,
+                message: letter.message,
+                payload: None,
+                waited: Duration::ZERO,
+            });
+            return self.tidy(from);
+        }
+        let is_sound = announced.is_none_or(|it| {
+            it.bytes <= PAYLOAD_BYTES_MAX as u64 && it.bytes > 0 && !peer.transfers.contains_key(&it.transfer)
+        });
+        if !is_sound || peer.letters.len() >= HELD_MAX {
+            // Nothing that keeps to its bounds and credit comes here.
+            if let Some(Announced { transfer, .. }) = announced.filter(|_| is_sound) {
+                self.outputs.push_back(Output::Taken { from, transfer });
+            }
+            self.outputs.push_back(Output::Dropped { from, message: letter.message });
+            return self.tidy(from);
+        }
+        letter.came = now;
+        peer.last += 1;
+        let number = peer.last;
+        if let Some(Announced { transfer, .. }) = announced {
+            peer.transfers.insert(transfer, number);
+            self.waiting.push_back((from, transfer));
+        }
+        if let Some(line) = letter.line {
+            peer.lines.entry(line).or_default().push_back(number);
+        }
+        peer.letters.insert(number, letter);
+        self.open();
+        self.ask();
+    }
+
+    /// Begins to pull what there is room for.
+    fn open(&mut self) {
+        let mut at = 0;
+        let mut full: Vec<ProcessId> = Vec::new();
+        while let Some((from, transfer)) = self.waiting.get(at).copied() {
+            // A later one of the same peer may belong behind this one: it would keep the room that this one needs.
+            if full.contains(&from) {
+                at += 1;
+                continue;
+            }
+            let Some(peer) = self.peers.get_mut(&from) else { break };
+            let Some(payload) = payload_of(peer, transfer) else { break };
+            let bytes = payload.announced.bytes;
+            // INTAKE-2: what is pulled at once is bounded; one payload alone always goes.
+            if self.open_bytes > 0 && self.open_bytes + bytes > OPEN_BYTES_MAX {
+                // Nobody passes it by, or a large one would wait for ever.
+                return;
+            }
+            if peer.open_bytes > 0 && peer.open_bytes + bytes > PEER_BYTES_MAX {
+                full.push(from);
+                continue;
+            }
+            peer.open_bytes += bytes;
+            self.open_bytes += bytes;
+            if let Some(payload) = payload_of(peer, transfer) {
+                payload.is_open = true;
+            }
+            self.waiting.remove(at);
+            self.pulled.push_back((from, transfer));
+        }
+    }
+
+    /// Asks for parts, of each payload in turn.
+    fn ask(&mut self) {
+        let mut idle = 0;
+        while idle < self.pulled.len() {
+            let Some((from, transfer)) = self.pulled.pop_front() else { return };
+            self.pulled.push_back((from, transfer));
+            let part = if from.node() == self.me.node() { NEAR_PART_BYTES } else { FAR_PART_BYTES };
+            let Some(payload) = self.peers.get_mut(&from).and_then(|peer| payload_of(peer, transfer)) else {
+                idle += 1;
+                continue;
+            };
+            let left = payload.announced.bytes - payload.asked;
+            let bytes = part.min(u32::try_from(left).unwrap_or(u32::MAX));
+            let is_far_enough = payload.outstanding() + u64::from(bytes) > AHEAD_BYTES_MAX;
+            if bytes == 0 || is_far_enough {
+                idle += 1;
+                continue;
+            }
+            // INTAKE-3: what may be on its way to this process is bounded.
+            if self.asked_bytes + u64::from(bytes) > ASKED_BYTES_MAX {
+                return;
+            }
+            let offset = payload.asked;
+            payload.asked += u64::from(bytes);
+            self.asked_bytes += u64::from(bytes);
+            self.outputs.push_back(Output::Pull { from, transfer, offset, bytes });
+            idle = 0;
+        }
+    }
+
+    fn part(&mut self, now: Time, from: ProcessId, transfer: TransferId, offset: u64, bytes: &Bytes) {
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let number = peer.transfers.get(&transfer).copied();
+        let Some(payload) = payload_of(peer, transfer) else { return };
+        let count = bytes.len() as u64;
+        // INTAKE-4: only what was asked for is taken, and in its turn.
+        if offset != payload.bytes.len() as u64 || count == 0 || count > payload.outstanding() {
+            return;
+        }
+        let room = payload.bytes.capacity() - payload.bytes.len();
+        if room < bytes.len() {
+            // INTAKE-5: twice what has come, never what was announced.
+            let have = payload.bytes.len();
+            let whole = usize::try_from(payload.announced.bytes).unwrap_or(usize::MAX) - have;
+            payload.bytes.reserve_exact(whole.min(have.max(bytes.len())));
+        }
+        payload.bytes.extend_from_slice(bytes);
+        self.asked_bytes -= count;
+        if payload.is_whole() {
+            let line = number.and_then(|number| peer.letters.get(&number)).and_then(|letter| letter.line);
+            self.close(from, transfer);
+            match (line, number) {
+                (Some(line), _) => self.hand_on(now, from, line),
+                (None, Some(number)) => self.deliver(now, from, number),
+                (None, None) => {}
+            }
+            self.tidy(from);
+            self.open();
+        }
+        self.ask();
+    }
+
+    /// A payload is not pulled any more; its sender may forget it.
+    fn close(&mut self, from: ProcessId, transfer: TransferId) {
+        self.waiting.retain(|it| *it != (from, transfer));
+        self.pulled.retain(|it| *it != (from, transfer));
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.transfers.remove(&transfer);
+        }
+        self.outputs.push_back(Output::Taken { from, transfer });
+    }
+
+    /// Takes a letter out, and gives its room back.
+    fn take(&mut self, from: ProcessId, number: u64) -> Option<Letter<M>> {
+        let peer = self.peers.get_mut(&from)?;
+        let letter = peer.letters.remove(&number)?;
+        if let Some(payload) = letter.payload.as_ref().filter(|payload| payload.is_open) {
+            peer.open_bytes -= payload.announced.bytes;
+            self.open_bytes -= payload.announced.bytes;
+            self.asked_bytes -= payload.outstanding();
+        }
+        Some(letter)
+    }
+
+    /// Hands on what is whole at the front of a line.
+    fn hand_on(&mut self, now: Time, from: ProcessId, line: Line) {
+        loop {
+            let Some(peer) = self.peers.get_mut(&from) else { return };
+            let Some(numbers) = peer.lines.get_mut(&line) else { return };
+            let Some(number) = numbers.front().copied() else {
+                peer.lines.remove(&line);
+                return;
+            };
+            let letter = peer.letters.get(&number);
+            // INTAKE-1: nothing overtakes in its line.
+            if letter.is_some_and(|letter| letter.payload.as_ref().is_some_and(|payload| !payload.is_whole())) {
+                return;
+            }
+            numbers.pop_front();
+            self.deliver(now, from, number);
+        }
+    }
+
+    fn deliver(&mut self, now: Time, from: ProcessId, number: u64) {
+        let Some(Letter { message, came, payload, .. }) = self.take(from, number) else { return };
+        let payload = payload.map(|payload| Bytes::from(payload.bytes));
+        self.outputs.push_back(Output::Deliver { from, message, payload, waited: now.since(came) });
+    }
+
+    fn unwanted(&mut self, now: Time, from: ProcessId, exchange: Exchange) {
+        let Some(peer) = self.peers.get(&from) else { return };
+        let is_of_it = |letter: &Letter<M>| letter.exchange == Some(exchange);
+        let numbers: Vec<u64> = peer.letters.iter().filter(|(_, it)| is_of_it(it)).map(|(number, _)| *number).collect();
+        for number in numbers {
+            let Some(peer) = self.peers.get_mut(&from) else { return };
+            let Some(letter) = peer.letters.get(&number) else { continue };
+            let (line, payload) = (letter.line, letter.payload.as_ref());
+            // One that is whole was closed when it became so.
+            if let Some(transfer) = payload.filter(|it| !it.is_whole()).map(|payload| payload.announced.transfer) {
+                self.close(from, transfer);
+            }
+            let Some(peer) = self.peers.get_mut(&from) else { return };
+            if let Some(numbers) = line.and_then(|line| peer.lines.get_mut(&line)) {
+                numbers.retain(|it| *it != number);
+            }
+            if let Some(letter) = self.take(from, number) {
+                self.outputs.push_back(Output::Dropped { from, message: letter.message });
+            }
+            if let Some(line) = line {
+                self.hand_on(now, from, line);
+            }
+        }
+        self.tidy(from);
+        self.open();
+        self.ask();
+    }
+
+    fn gone(&mut self, process: ProcessId) {
+        let is_gone = |peer: ProcessId| peer == process || process.number() == 0 && peer.node() == process.node();
+        self.waiting.retain(|(from, _)| !is_gone(*from));
+        self.pulled.retain(|(from, _)| !is_gone(*from));
+        let dead: Vec<ProcessId> = self.peers.keys().copied().filter(|peer| is_gone(*peer)).collect();
+        for from in dead {
+            let Some(peer) = self.peers.remove(&from) else { continue };
+            self.open_bytes -= peer.open_bytes;
+            // What came behind a payload that never comes is no better than it: its receiver would see a hole.
+            for letter in peer.letters.into_values() {
+                if let Some(payload) = letter.payload.filter(|payload| payload.is_open) {
+                    self.asked_bytes -= payload.outstanding();
+                }
+                self.outputs.push_back(Output::Dropped { from, message: letter.message });
+            }
+        }
+        self.open();
+        self.ask();
+    }
+
+    fn tidy(&mut self, from: ProcessId) {
+        if self.peers.get(&from).is_some_and(|peer| peer.letters.is_empty()) {
+            self.peers.remove(&from);
+        }
+    }
+}
+
+fn payload_of<M>(peer: &mut Peer<M>, transfer: TransferId) -> Option<&mut Payload> {
+    let number = peer.transfers.get(&transfer)?;
+    peer.letters.get_mut(number)?.payload.as_mut()
+}
+
+impl<M> StateMachine for Intake<M> {
+    type Input = Input<M>;
+    type Output = Output<M>;
+
+    fn handle(&mut self, now: Time, input: Input<M>) {
+        match input {
+            Input::Came { from, line, exchange, message, large } => {
+                let payload = large.map(|announced| Payload { announced, is_open: false, asked: 0, bytes: Vec::new() });
+                self.came(now, from, Letter { message, line, exchange, came: now, payload });
+            }
+            Input::Part { from, transfer, offset, bytes } => self.part(now, from, transfer, offset, &bytes),
+            Input::Unwanted { from, exchange } => self.unwanted(now, from, exchange),
+            Input::Gone { process } => self.gone(process),
+        }
+        debug_assert_eq!(check(self), Ok(()));
+    }
+
+    fn poll_output(&mut self) -> Option<Output<M>> {
+        self.outputs.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        // Whoever waits for a message has a deadline of its own.
+        None
+    }
+}

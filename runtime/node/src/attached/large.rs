@@ -1,0 +1,409 @@
+//! Payloads that do not fit into a message, both ways.
+//!
+//! ```text
+//! out: message ─► shelf (kept) ─► Large …    Pull ─► one server per peer ─► parts
+//! in:  Large ─► intake ─► Pull, parts, … ─► whole, in its order ─► acted on
+//! ```
+//!
+//! What is sent is kept on the *shelf* until its receiver says that it has it, or has ended. What comes is decided by
+//! [`mobula_logic::intake`]; here its words are carried out. As long as nothing large is on its way, messages pass by it.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mobula_actor::clock;
+use mobula_logic::intake::{Announced, Exchange, Input, Intake, Line, Output};
+use mobula_types::{CallError, NotStarted, ProcessId, StateMachine, Unknown};
+use mobula_wire::bulk::PART_BYTES_MAX;
+use mobula_wire::parcel::NotBegun;
+use mobula_wire::{ExchangeId, INLINE_BYTES_MAX, Parcel, Part, Talk, TransferId};
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::process::Process;
+
+/// Payloads that wait to be fetched by others, together: sixteen of the largest. They are memory of this process, which
+/// their receivers take off it as fast as they can; one that cannot is not to fill it.
+const SHELF_BYTES_MAX: u64 = 4 << 30;
+
+/// Parts that one process has asked for and has not been sent. It asks for no more ahead than
+/// [`ASKED_BYTES_MAX`](mobula_logic::intake::ASKED_BYTES_MAX), in parts of at least a quarter of a megabyte but for the
+/// last of each payload; who asks for more gets no answer to the rest.
+const PULLS_MAX: usize = 65_536;
+
+/// What is on its way, to others and to here.
+pub(crate) struct Large {
+    shelf: Mutex<Shelf>,
+    /// Wakes who waits for an empty shelf.
+    emptied: Notify,
+    intake: Mutex<Inflow>,
+    /// Whether messages must pass through the intake. Only the reader of a peer's messages makes its lines busy, so it sees
+    /// what it must.
+    is_busy: AtomicBool,
+}
+
+#[derive(Default)]
+struct Shelf {
+    last: TransferId,
+    kept: HashMap<TransferId, Kept>,
+    bytes: u64,
+    /// What is asked for by whom; a task serves each of them as long as there is something.
+    pulls: HashMap<ProcessId, VecDeque<Pull>>,
+}
+
+struct Kept {
+    to: ProcessId,
+    payload: Bytes,
+}
+
+struct Pull {
+    transfer: TransferId,
+    offset: u64,
+    bytes: u32,
+}
+
+struct Inflow {
+    machine: Intake<Held>,
+    /// Somebody carries out what the machine says; others leave it to them, so that order holds.
+    is_performed: bool,
+}
+
+/// A message in the intake.
+#[derive(Debug)]
+struct Held {
+    parcel: Parcel,
+    /// How long its payload is.
+    bytes: u64,
+}
+
+impl Large {
+    pub(crate) fn new(me: ProcessId) -> Self {
+        Self {
+            shelf: Mutex::default(),
+            emptied: Notify::new(),
+            intake: Mutex::new(Inflow { machine: Intake::new(me), is_performed: false }),
+            is_busy: AtomicBool::new(false),
+        }
+    }
+
+    fn keep(&self, to: ProcessId, payload: Bytes) -> Result<TransferId, NotStarted> {
+        let mut shelf = self.shelf.lock();
+        let bytes = payload.len() as u64;
+        if shelf.bytes + bytes > SHELF_BYTES_MAX {
+            return Err(NotStarted::MailboxFull { waiting: shelf.kept.len() });
+        }
+        shelf.bytes += bytes;
+        shelf.last += 1;
+        let transfer = shelf.last;
+        shelf.kept.insert(transfer, Kept { to, payload });
+        Ok(transfer)
+    }
+
+    /// What is not asked for any more leaves the shelf.
+    fn forget(&self, is_over: impl Fn(TransferId, ProcessId) -> bool) {
+        let gone: Vec<Kept> = {
+            let mut shelf = self.shelf.lock();
+            let gone = shelf.kept.iter().filter(|(transfer, kept)| is_over(**transfer, kept.to));
+            let gone: Vec<TransferId> = gone.map(|(transfer, _)| *transfer).collect();
+            let gone: Vec<Kept> = gone.iter().filter_map(|transfer| shelf.kept.remove(transfer)).collect();
+            shelf.bytes -= gone.iter().map(|kept| kept.payload.len() as u64).sum::<u64>();
+            gone
+        };
+        if !gone.is_empty() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    fn taken(&self, transfer: TransferId, by: ProcessId) {
+        let kept = {
+            let mut shelf = self.shelf.lock();
+            match shelf.kept.remove(&transfer) {
+                Some(kept) if kept.to == by => {
+                    shelf.bytes -= kept.payload.len() as u64;
+                    Some(kept)
+                }
+                // Another's is not its to forget.
+                Some(kept) => {
+                    shelf.kept.insert(transfer, kept);
+                    None
+                }
+                None => None,
+            }
+        };
+        if kept.is_some() {
+            self.emptied.notify_waiters();
+        }
+    }
+
+    /// Waits until all that was promised to others has been fetched, but not for long.
+    pub(crate) async fn fetched(&self, within: Duration) {
+        let empty = async {
+            loop {
+                let mut emptied = std::pin::pin!(self.emptied.notified());
+                // Before the look: a change in between would wake nobody.
+                emptied.as_mut().enable();
+                if self.shelf.lock().kept.is_empty() {
+                    return;
+                }
+                emptied.await;
+            }
+        };
+        tokio::time::timeout(within, empty).await.ok();
+    }
+}
+
+impl Process {
+    /// Sends a parcel, whatever the size of its payload, behind all that were sent to the same actor or on the same stream.
+    ///
+    /// # Errors
+    ///
+    /// Why it was not taken.
+    pub(crate) fn post_large(self: &Arc<Self>, parcel: Parcel) -> Result<(), NotStarted> {
+        if parcel.payload.len() <= INLINE_BYTES_MAX {
+            return self.roads.send(&parcel);
+        }
+        let Parcel { to, from, talk, payload } = parcel;
+        let bytes = payload.len() as u64;
+        let transfer = self.large.keep(to, payload)?;
+        let talk = Talk::Large { transfer, bytes, talk: Box::new(talk) };
+        let sent = self.roads.send(&Parcel { to, from, talk, payload: Bytes::new() });
+        if sent.is_err() {
+            self.large.taken(transfer, to);
+        }
+        sent
+    }
+
+    /// A parcel has come: it is acted on at once, or in its turn.
+    pub(crate) fn received(self: &Arc<Self>, parcel: Parcel) {
+        let Parcel { to, from, talk, payload } = parcel;
+        if to != self.me {
+            return tracing::warn!(%to, %from, "a parcel for another process came here");
+        }
+        let (large, talk) = match talk {
+            Talk::Large { transfer, bytes, talk } => (Some(Announced { transfer, bytes }), *talk),
+            talk => (None, talk),
+        };
+        let (number, talk) = match talk {
+            Talk::Counted { number, talk } => (Some(number), *talk),
+            talk => (None, talk),
+        };
+        self.refs_came(from, number, talk.refs());
+        let parcel = Parcel { to, from, talk, payload };
+        match (&parcel.talk, large) {
+            (_, Some(large)) => {
+                if self.is_answer_to_nobody(&parcel) {
+                    self.say(from, Talk::Taken { transfer: large.transfer });
+                    return self.act(parcel);
+                }
+                self.take_in(parcel, Some(large));
+            }
+            (&Talk::Pull { transfer, offset, bytes }, None) => {
+                self.serve_pull(from, Pull { transfer, offset, bytes });
+            }
+            (&Talk::Taken { transfer }, None) => self.large.taken(transfer, from),
+            (&Talk::Cancel { exchange }, None) => {
+                if self.large.is_busy.load(Ordering::Acquire) {
+                    self.drive_intake(Input::Unwanted { from, exchange: Exchange::Theirs(exchange) });
+                }
+                self.act(parcel);
+            }
+            _ if line(&parcel.talk).is_some() && self.large.is_busy.load(Ordering::Acquire) => {
+                self.take_in(parcel, None);
+            }
+            _ => self.act(parcel),
+        }
+    }
+
+    /// An answer that was given up: its payload need not come.
+    fn is_answer_to_nobody(&self, parcel: &Parcel) -> bool {
+        match &parcel.talk {
+            Talk::Reply { exchange, .. } | Talk::Item { exchange, .. } => {
+                !self.exchanges.is_open(*exchange, parcel.from)
+            }
+            _ => false,
+        }
+    }
+
+    fn take_in(self: &Arc<Self>, parcel: Parcel, large: Option<Announced>) {
+        let (line, exchange) = (line(&parcel.talk), exchange(&parcel.talk));
+        let bytes = large.map_or(parcel.payload.len() as u64, |large| large.bytes);
+        let from = parcel.from;
+        self.drive_intake(Input::Came { from, line, exchange, message: Held { parcel, bytes }, large });
+    }
+
+    /// A part of a large payload has come.
+    pub(crate) fn part_came(self: &Arc<Self>, body: &Bytes, by: Option<ProcessId>) {
+        match Part::decode(body) {
+            Ok(Part { to, from, transfer, offset, bytes }) if to == self.me && by.is_none_or(|by| by == from) => {
+                self.drive_intake(Input::Part { from, transfer, offset, bytes });
+            }
+            Ok(Part { to, from, .. }) => tracing::warn!(%to, %from, "a part of a payload came to the wrong place"),
+            Err(error) => tracing::warn!(%error, "a part of a payload cannot be read"),
+        }
+    }
+
+    /// Nobody wants what is still to come of an exchange. Said from anywhere: what it lets go on is acted on later.
+    pub(crate) fn not_wanted(self: &Arc<Self>, from: ProcessId, exchange: Exchange) {
+        if self.large.is_busy.load(Ordering::Acquire) {
+            let process = self.clone();
+            let unwanted = async move { process.drive_intake(Input::Unwanted { from, exchange }) };
+            mobula_actor::arbiters::runtime().spawn(unwanted);
+        }
+    }
+
+    /// A process or a node has ended.
+    pub(crate) fn large_died(self: &Arc<Self>, dead: ProcessId, is_gone: impl Fn(ProcessId) -> bool) {
+        self.large.forget(|_, to| is_gone(to));
+        self.large.shelf.lock().pulls.retain(|by, _| !is_gone(*by));
+        self.drive_intake(Input::Gone { process: dead });
+    }
+
+    fn drive_intake(self: &Arc<Self>, input: Input<Held>) {
+        let mut input = Some(input);
+        loop {
+            let output = {
+                let mut intake = self.large.intake.lock();
+                if let Some(input) = input.take() {
+                    self.large.is_busy.store(true, Ordering::Release);
+                    intake.machine.handle(clock::now(), input);
+                    if intake.is_performed {
+                        return;
+                    }
+                    intake.is_performed = true;
+                }
+                match intake.machine.poll_output() {
+                    Some(output) => output,
+                    None => {
+                        intake.is_performed = false;
+                        self.large.is_busy.store(!intake.machine.is_empty(), Ordering::Release);
+                        return;
+                    }
+                }
+            };
+            self.perform_intake(output);
+        }
+    }
+
+    fn perform_intake(self: &Arc<Self>, output: Output<Held>) {
+        match output {
+            Output::Pull { from, transfer, offset, bytes } => {
+                self.say(from, Talk::Pull { transfer, offset, bytes });
+            }
+            Output::Taken { from, transfer } => self.say(from, Talk::Taken { transfer }),
+            Output::Deliver { message: Held { mut parcel, .. }, payload, waited, .. } => {
+                // Its time ran while it waited.
+                match &mut parcel.talk {
+                    Talk::Call { header, .. } => header.left = header.left.map(|left| left.saturating_sub(waited)),
+                    Talk::Task { left, .. } => *left = left.map(|left| left.saturating_sub(waited)),
+                    _ => {}
+                }
+                if let Some(payload) = payload {
+                    parcel.payload = payload;
+                }
+                self.act(parcel);
+            }
+            Output::Dropped { message, .. } => self.dropped(message),
+        }
+    }
+
+    /// A message is not acted on. Whoever waits for it is told so; mostly nobody does.
+    fn dropped(self: &Arc<Self>, Held { parcel, bytes }: Held) {
+        let Parcel { from, talk, .. } = parcel;
+        drop(self.received_pins(from, talk.refs()));
+        let not_taken = NotStarted::MailboxFull { waiting: mobula_logic::intake::HELD_MAX };
+        let refused = || Err(CallError::NotStarted(not_taken.clone()));
+        match talk {
+            Talk::Call { exchange, wants_reply, wants_entered, header, .. } => {
+                if wants_entered {
+                    self.say(from, Talk::Entered { exchange, result: Err(not_taken.clone()) });
+                }
+                if wants_reply {
+                    self.say(from, Talk::Reply { exchange, result: refused() });
+                }
+                self.credit(from, header.target, bytes);
+            }
+            Talk::Task { exchange, .. } => self.say(from, Talk::Reply { exchange, result: refused() }),
+            Talk::Spawn { actor, incarnation, .. } => {
+                let result = Err(NotBegun::Refused(not_taken));
+                self.say(from, Talk::Started { actor, incarnation, result });
+            }
+            Talk::Reply { exchange, .. } => {
+                self.replied(from, exchange, Err(CallError::MayHaveRun(Unknown::NoReply)), Bytes::new());
+            }
+            Talk::Item { exchange, .. } => self.stream_broke(from, exchange),
+            _ => {}
+        }
+    }
+
+    fn serve_pull(self: &Arc<Self>, by: ProcessId, pull: Pull) {
+        let is_served = {
+            let mut shelf = self.large.shelf.lock();
+            let is_served = shelf.pulls.contains_key(&by);
+            let pulls = shelf.pulls.entry(by).or_default();
+            if pulls.len() >= PULLS_MAX {
+                return;
+            }
+            pulls.push_back(pull);
+            is_served
+        };
+        if !is_served {
+            let process = self.clone();
+            mobula_actor::arbiters::runtime().spawn(async move { process.serve_pulls(by).await });
+        }
+    }
+
+    /// Sends one process the parts that it asks for, as fast as its road takes them.
+    async fn serve_pulls(self: Arc<Self>, by: ProcessId) {
+        loop {
+            let part = {
+                let mut shelf = self.large.shelf.lock();
+                let Some(pulls) = shelf.pulls.get_mut(&by) else { return };
+                let Some(Pull { transfer, offset, bytes }) = pulls.pop_front() else {
+                    shelf.pulls.remove(&by);
+                    return;
+                };
+                let kept = shelf.kept.get(&transfer).filter(|kept| kept.to == by);
+                kept.and_then(|kept| {
+                    let from = usize::try_from(offset).ok().filter(|from| *from < kept.payload.len())?;
+                    let until = kept.payload.len().min(from + PART_BYTES_MAX.min(bytes as usize));
+                    let bytes = kept.payload.slice(from..until);
+                    Some(Part { to: by, from: self.me, transfer, offset, bytes })
+                })
+            };
+            // Not wanted any more, and its receiver knows.
+            let Some(part) = part else { continue };
+            if let Err(error) = self.roads.send_part(by, part.encode().into()).await {
+                // Its end is told by the node.
+                tracing::debug!(%by, %error, "a part was not taken");
+            }
+        }
+    }
+}
+
+/// What a message must not overtake.
+fn line(talk: &Talk) -> Option<Line> {
+    match talk {
+        Talk::Call { header, .. } => Some(Line::Actor(header.target)),
+        Talk::Control { to } => Some(Line::Actor(*to)),
+        Talk::Item { exchange, .. } | Talk::StreamEnd { exchange, .. } => Some(Line::Stream(*exchange)),
+        _ => None,
+    }
+}
+
+fn exchange(talk: &Talk) -> Option<Exchange> {
+    match talk {
+        Talk::Call { exchange, .. } | Talk::Task { exchange, .. } => Some(Exchange::Theirs(*exchange)),
+        Talk::Reply { exchange, .. } | Talk::Item { exchange, .. } | Talk::StreamEnd { exchange, .. } => {
+            Some(Exchange::Ours(*exchange))
+        }
+        _ => None,
+    }
+}
+
+/// An exchange of this process's that nobody waits for any more.
+pub(crate) fn ours(exchange: ExchangeId) -> Exchange {
+    Exchange::Ours(exchange)
+}
