@@ -69,16 +69,17 @@ pub(crate) fn become_worker() {
 }
 
 /// How to begin a session. Everything has a default; `MOBULA_ENCODE=always` sets `encode_all`.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Config {
     embedded: EmbeddedConfig,
     address: Option<String>,
+    token: Option<String>,
     worker_env: BTreeMap<String, String>,
 }
 
 impl Config {
-    /// Which cluster to join: `local` for the node of this host, `host:port` or the folder of one of its nodes, or
-    /// `embedded` for none. `MOBULA_ADDRESS` says the same for programs that say nothing.
+    /// Which cluster to join: `local` for the node of this host, `host:port` of any of its nodes or the folder of one on
+    /// this host, or `embedded` for none. `MOBULA_ADDRESS` says the same for programs that say nothing.
     #[must_use]
     pub fn address(mut self, address: impl Into<String>) -> Self {
         self.address = Some(address.into());
@@ -107,6 +108,16 @@ impl Config {
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.embedded.namespace = Some(namespace.into());
+        self
+    }
+
+    /// What lets the program into a cluster that has no node on this host: what `mobula token create --role driver` printed,
+    /// or the path of a file that holds it. `MOBULA_TOKEN` says the same. It is needed once: the certificate that it is
+    /// exchanged for is kept in `MOBULA_DIR`, or in `~/.mobula`. A connection that is lost may be resumed within 30 s, then
+    /// the job ends.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
         self
     }
 
@@ -158,6 +169,16 @@ impl Config {
     pub fn patience(mut self, patience: Duration) -> Self {
         self.embedded.patience = patience;
         self
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the token, which is a secret.
+        let Self { embedded, address, worker_env, .. } = self;
+        let mut text = f.debug_struct("Config");
+        text.field("embedded", embedded).field("address", address).field("worker_env", worker_env);
+        text.finish_non_exhaustive()
     }
 }
 
@@ -233,14 +254,15 @@ impl Session {
     pub(crate) async fn private(config: Config) -> Result<Self, InitError> {
         let worker_env = config.worker_env.clone();
         let address = config.address.clone().or_else(|| variable("MOBULA_ADDRESS"));
+        let token = config.token.clone().or_else(|| variable("MOBULA_TOKEN"));
         let embedded = checked(config, variable)?;
-        let host = match address::find(address.as_deref()).await? {
+        let host = match address::find(address.as_deref(), token).await? {
             Where::Here => Host::Embedded(Embedded::start(&embedded)),
-            Where::Node(socket) => {
+            Where::Node(node) => {
                 let EmbeddedConfig { arbiters, patience, namespace, value_bytes_max, .. } = embedded;
                 let name = program();
                 let config =
-                    DriverConfig { socket, name, env: worker_env, namespace, arbiters, patience, value_bytes_max };
+                    DriverConfig { node, name, env: worker_env, namespace, arbiters, patience, value_bytes_max };
                 Host::Attached(Driver::attach(&config).await?)
             }
         };

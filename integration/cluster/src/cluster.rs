@@ -42,12 +42,16 @@ pub struct Plan {
     pub cpus: u32,
     /// The head's.
     pub head_cpus: u32,
+    /// Hosts beside them that have no node; their numbers follow.
+    pub bare: usize,
+    /// For how long nodes let a driver of another host be away; 30 s is what they do by themselves.
+    pub driver_resume_s: u32,
 }
 
 impl Plan {
     /// Nodes of two CPUs each.
     pub fn of(nodes: usize) -> Self {
-        Self { nodes, cpus: 2, head_cpus: 2 }
+        Self { nodes, cpus: 2, head_cpus: 2, bare: 0, driver_resume_s: 30 }
     }
 
     /// The same with a head on which nothing of a job runs.
@@ -73,7 +77,7 @@ impl Cluster {
     ///
     /// A node did not start or did not join.
     pub fn start(plan: Plan) -> Result<Option<Self>> {
-        let Some(network) = Network::of(plan.nodes)? else { return Ok(None) };
+        let Some(network) = Network::of(plan.nodes + plan.bare)? else { return Ok(None) };
         let mut folder = tempfile::Builder::new().prefix("m").tempdir_in("/tmp").context("make a folder")?;
         // For a person who wants to read what the processes said.
         folder.disable_cleanup(std::env::var_os("MOBULA_CLUSTER_KEEP").is_some());
@@ -144,11 +148,9 @@ impl Cluster {
     /// It ended, or was not ready in time.
     pub fn start_node(&mut self, node: usize) -> Result<()> {
         let mut command = self.mobula(node, &["start", "--block"]);
-        command.args(["--port", &PORT.to_string()]);
+        command.args(["--port", &PORT.to_string(), "--driver-resume-s", &self.plan.driver_resume_s.to_string()]);
         if node == 0 {
             command.args(["--head", "--num-cpus", &self.plan.head_cpus.to_string()]);
-            // These hosts have no way out, by which a head would know its address.
-            command.args(["--host", &self.host(0).ip().to_string()]);
             command.args(["--dashboard-port", &DASHBOARD_PORT.to_string()]);
         } else {
             command.args(["--address", &self.address(), "--num-cpus", &self.plan.cpus.to_string()]);

@@ -6,6 +6,7 @@
 //!
 //! | module | decides |
 //! |---|---|
+//! | [`attachment`] | whether a driver on another host, or its node, is still there |
 //! | [`calendar`] | what o'clock a moment is, for records and people |
 //! | [`credit`] | how much mail may be on its way to an actor elsewhere (G14) |
 //! | [`dispatch`] | which place runs which task of a process (G2) |
@@ -26,6 +27,7 @@
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
 #![forbid(unsafe_code)]
 
+pub mod attachment;
 pub mod calendar;
 pub mod credit;
 pub mod directory;

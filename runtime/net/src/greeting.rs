@@ -9,7 +9,7 @@
 
 use mobula_logic::session::{Link, Made, Offer};
 use mobula_types::{ClusterId, ProcessId};
-use mobula_wire::frame::{FRAME_HEAD_BYTES, GREETING_BYTES_MAX};
+use mobula_wire::frame::{CONTROL_BYTES_MAX, FRAME_HEAD_BYTES, GREETING_BYTES_MAX};
 use mobula_wire::{FrameHead, FrameKind, HeadError, PROTOCOL};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -57,17 +57,45 @@ impl From<SessionWords> for Offer {
     }
 }
 
-/// The first words as the body of a frame.
+/// How a member's first words travel: TLS has shown who it is, so they may be longer than a stranger's. A node that registers
+/// again says with them which names its actors hold. What does not fit one frame goes on in the next: a frame that is full
+/// is not the last.
+pub(crate) const MEMBER: FrameKind = FrameKind::Cluster;
+
+/// The first words of a node: 100,000 names, as many as a cluster has, of 150 bytes each.
+pub(crate) const NODE_BYTES_MAX: usize = 16 << 20;
+
+/// The first words of who is not known yet as the body of a frame.
 ///
 /// # Errors
 ///
 /// They are longer than first words may be.
 pub(crate) fn encode<T: Serialize>(words: &T) -> Result<Vec<u8>, Refusal> {
+    encode_within(words, GREETING_BYTES_MAX)
+}
+
+/// A member's first words as the body of a frame.
+///
+/// # Errors
+///
+/// They are longer than words of control may be.
+pub(crate) fn encode_member<T: Serialize>(words: &T) -> Result<Vec<u8>, Refusal> {
+    encode_within(words, NODE_BYTES_MAX)
+}
+
+/// The bodies of the frames in which a member's first words travel.
+pub(crate) fn frames(words: &[u8]) -> impl Iterator<Item = &[u8]> {
+    // The last one must not be full.
+    let end = words.len().is_multiple_of(CONTROL_BYTES_MAX).then_some(&[][..]);
+    words.chunks(CONTROL_BYTES_MAX).chain(end)
+}
+
+fn encode_within<T: Serialize>(words: &T, max: usize) -> Result<Vec<u8>, Refusal> {
     let mut bytes = PROTOCOL.to_le_bytes().to_vec();
     let words = mobula_wire::encode(words).map_err(|error| Refusal::because(Cause::Malformed, error.to_string()))?;
     bytes.extend_from_slice(&words);
-    if bytes.len() > GREETING_BYTES_MAX {
-        let message = format!("first words of {} bytes, where {GREETING_BYTES_MAX} are allowed", bytes.len());
+    if bytes.len() > max {
+        let message = format!("first words of {} bytes, where {max} are allowed", bytes.len());
         return Err(Refusal::because(Cause::Malformed, message));
     }
     Ok(bytes)
@@ -79,6 +107,19 @@ pub(crate) fn encode<T: Serialize>(words: &T) -> Result<Vec<u8>, Refusal> {
 ///
 /// Another version, or no such words.
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    decode_within::<T, GREETING_BYTES_MAX>(bytes)
+}
+
+/// Reads what [`encode_member`] made, from bytes that a member has sent.
+///
+/// # Errors
+///
+/// Another version, or no such words.
+pub(crate) fn decode_member<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
+    decode_within::<T, NODE_BYTES_MAX>(bytes)
+}
+
+fn decode_within<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> Result<T, Refusal> {
     let Some((protocol, words)) = bytes.split_first_chunk() else {
         return Err(Refusal::new(Cause::Malformed));
     };
@@ -86,7 +127,7 @@ pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
     if theirs != PROTOCOL {
         return Err(other_protocol(theirs));
     }
-    mobula_wire::decode_limited::<T, GREETING_BYTES_MAX>(words)
+    mobula_wire::decode_limited::<T, LIMIT>(words)
         .map_err(|error| Refusal::because(Cause::Malformed, format!("the first words cannot be read: {error}")))
 }
 
@@ -100,16 +141,44 @@ fn other_protocol(theirs: u32) -> Refusal {
 ///
 /// The stream ended or is no such frame.
 pub(crate) async fn read(stream: &mut quinn::RecvStream) -> Result<Vec<u8>, FirstWords> {
+    read_kind(stream, FrameKind::Greeting).await
+}
+
+/// Reads the frames with the first words of a member, of which so many bytes are taken.
+///
+/// # Errors
+///
+/// The stream ended or holds no such frames, or more.
+pub(crate) async fn read_member(stream: &mut quinn::RecvStream, max: usize) -> Result<Vec<u8>, FirstWords> {
+    let mut words = Vec::new();
+    loop {
+        let body = read_kind(stream, MEMBER).await?;
+        if words.len() + body.len() > max {
+            let message = format!("first words of more than {max} bytes");
+            return Err(Refusal::because(Cause::Malformed, message).into());
+        }
+        words.extend_from_slice(&body);
+        if body.len() < CONTROL_BYTES_MAX {
+            return Ok(words);
+        }
+    }
+}
+
+async fn read_kind(stream: &mut quinn::RecvStream, expected: FrameKind) -> Result<Vec<u8>, FirstWords> {
     let mut head = [0; FRAME_HEAD_BYTES];
     stream.read_exact(&mut head).await.map_err(|_| FirstWords::Gone)?;
     let body_bytes = match FrameHead::read(head) {
-        Ok(FrameHead { kind: FrameKind::Greeting, body_bytes }) => body_bytes,
+        Ok(FrameHead { kind, body_bytes }) if kind == expected => body_bytes,
         Ok(_) => return Err(Refusal::new(Cause::Malformed).into()),
         Err(HeadError::Version { theirs }) => return Err(other_protocol(theirs).into()),
         Err(error) => return Err(Refusal::because(Cause::Malformed, error.to_string()).into()),
     };
-    let mut body = vec![0; body_bytes];
-    stream.read_exact(&mut body).await.map_err(|_| FirstWords::Gone)?;
+    // Memory grows with what has come, not with what was announced.
+    let mut body = Vec::new();
+    while body.len() < body_bytes {
+        let chunk = stream.read_chunk(body_bytes - body.len(), true).await.map_err(|_| FirstWords::Gone)?;
+        body.extend_from_slice(&chunk.ok_or(FirstWords::Gone)?.bytes);
+    }
     Ok(body)
 }
 
@@ -119,7 +188,23 @@ pub(crate) async fn read(stream: &mut quinn::RecvStream) -> Result<Vec<u8>, Firs
 ///
 /// The connection is over.
 pub(crate) async fn write(stream: &mut quinn::SendStream, body: &[u8]) -> Result<(), FirstWords> {
-    let head = FrameHead { kind: FrameKind::Greeting, body_bytes: body.len() }.bytes();
+    write_kind(stream, FrameKind::Greeting, body).await
+}
+
+/// Writes the frames with the first words of a member.
+///
+/// # Errors
+///
+/// The connection is over.
+pub(crate) async fn write_member(stream: &mut quinn::SendStream, words: &[u8]) -> Result<(), FirstWords> {
+    for body in frames(words) {
+        write_kind(stream, MEMBER, body).await?;
+    }
+    Ok(())
+}
+
+async fn write_kind(stream: &mut quinn::SendStream, kind: FrameKind, body: &[u8]) -> Result<(), FirstWords> {
+    let head = FrameHead { kind, body_bytes: body.len() }.bytes();
     stream.write_all(&[&head, body].concat()).await.map_err(|_| FirstWords::Gone)
 }
 
@@ -175,5 +260,23 @@ mod tests {
         }
         let long = Greeting { body: vec![0; GREETING_BYTES_MAX], ..greeting() };
         assert_eq!(encode(&long).unwrap_err().cause, Cause::Malformed);
+        assert_eq!(decode_member::<Greeting>(&encode_member(&long).unwrap()).unwrap(), long, "a member may say more");
+        let longer = Greeting { body: vec![0; NODE_BYTES_MAX], ..greeting() };
+        assert_eq!(encode_member(&longer).unwrap_err().cause, Cause::Malformed);
+    }
+
+    #[test]
+    fn words_that_do_not_fit_one_frame_go_on_in_the_next() {
+        for (bytes, expect) in [
+            (0, &[0][..]),
+            (5, &[5]),
+            (CONTROL_BYTES_MAX - 1, &[CONTROL_BYTES_MAX - 1]),
+            (CONTROL_BYTES_MAX, &[CONTROL_BYTES_MAX, 0]),
+            (CONTROL_BYTES_MAX + 1, &[CONTROL_BYTES_MAX, 1]),
+        ] {
+            let words = vec![7; bytes];
+            assert_eq!(frames(&words).map(<[u8]>::len).collect::<Vec<_>>(), expect);
+            assert_eq!(frames(&words).collect::<Vec<_>>().concat(), words);
+        }
     }
 }

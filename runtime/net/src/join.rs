@@ -69,13 +69,43 @@ struct Response {
 ///
 /// The head refuses the token, is not of the token's cluster, or does not answer `within` the time.
 pub async fn join(addr: SocketAddr, token: &Token, role: Role, within: Duration) -> Result<Identity, NetError> {
-    match tokio::time::timeout(within, ask(addr, token, role)).await {
+    join_as_any(addr, token, &[role], within).await
+}
+
+/// Joins as the first of `roles` for which the token is good: who shows it need not know for which it was made.
+///
+/// # Errors
+///
+/// As [`join`]; when it is good for none of them, what is said of the last.
+///
+/// # Panics
+///
+/// When there are no roles.
+pub async fn join_as_any(
+    addr: SocketAddr,
+    token: &Token,
+    roles: &[Role],
+    within: Duration,
+) -> Result<Identity, NetError> {
+    let (last, others) = roles.split_last().expect("somebody joins as something");
+    // One key for all: the head takes it for one use of the token.
+    let key = Key::new()?;
+    let asked = async {
+        for role in others {
+            match ask(addr, token, *role, &key).await {
+                Err(NetError::Refused(Refusal { cause: Cause::WrongRole, .. })) => {}
+                joined => return joined,
+            }
+        }
+        ask(addr, token, *last, &key).await
+    };
+    match tokio::time::timeout(within, asked).await {
         Ok(joined) => joined,
         Err(_) => Err(NetError::TimedOut { addr, within }),
     }
 }
 
-async fn ask(addr: SocketAddr, token: &Token, role: Role) -> Result<Identity, NetError> {
+async fn ask(addr: SocketAddr, token: &Token, role: Role, key: &Key) -> Result<Identity, NetError> {
     let crypto = quic::client_crypto(Arc::new(Pinned { pin: token.pin }), None, JOIN_ALPN)?;
     let endpoint = quic::joiner(addr)?;
     let connection = quic::dial(&endpoint, Arc::new(crypto), addr, Link::Main).await?;
@@ -83,7 +113,6 @@ async fn ask(addr: SocketAddr, token: &Token, role: Role) -> Result<Identity, Ne
         Some(error) => NetError::of(&error, addr),
         None => NetError::Unreachable { addr, message: "the connection was closed".into() },
     };
-    let key = Key::new()?;
     let request = Request { id: token.id.0, secret: *token.secret.bytes(), role, key: key.public() };
     let (mut send, mut recv) = connection.open_bi().await.map_err(|_| closed())?;
     greeting::write(&mut send, &greeting::encode(&request)?).await.map_err(|_| closed())?;
@@ -98,7 +127,7 @@ async fn ask(addr: SocketAddr, token: &Token, role: Role) -> Result<Identity, Ne
     if Pin::of(&response.authority) != token.pin {
         return Err(Refusal::new(Cause::ForeignAuthority).into());
     }
-    Ok(Identity::new(&key, response.certificate.into(), response.authority.into())?)
+    Ok(Identity::new(key, response.certificate.into(), response.authority.into())?)
 }
 
 /// Answers one who wants to join.

@@ -8,6 +8,7 @@
 //! | [`mesh`] | every process spoken with over the network: sessions that outlive connections |
 //! | [`unix`] | connections inside a host, to processes of the same user only |
 //! | [`connection`] | the two ends of a connection, whatever carries it: a bounded queue out, a bounded reader in |
+//! | [`line`] | what a process and its node speak over: a connection on one host, a session from another |
 //! | `quic`, `reset`, [`socket`] | a UDP port that speaks QUIC with certificates on both sides |
 //! | `bounced` | datagrams to ports that nobody has |
 //! | `greeting`, [`refusal`] | the first words of either side, and what they are answered with when something is wrong |
@@ -24,6 +25,7 @@ pub mod error;
 mod greeting;
 pub mod identity;
 pub mod join;
+pub mod line;
 pub mod mesh;
 mod quic;
 pub mod refusal;
@@ -37,7 +39,8 @@ pub use certificate::PeerIdentity;
 pub use connection::{Closed, Connection, Frame, Incoming, SendError};
 pub use error::NetError;
 pub use identity::{Credentials, Identity};
-pub use join::{Issued, Registrar, join};
+pub use join::{Issued, Registrar, join, join_as_any};
+pub use line::Line;
 pub use mesh::{Admitted, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents};
 pub use refusal::{Cause, Refusal, Refusals};
 pub use socket::Sockets;
@@ -54,7 +57,7 @@ pub mod doors {
     ///
     /// They are none.
     pub fn greeting(bytes: &[u8]) -> Result<Vec<u8>, Refusal> {
-        crate::greeting::encode(&crate::greeting::decode::<crate::greeting::Greeting>(bytes)?)
+        crate::greeting::encode_member(&crate::greeting::decode_member::<crate::greeting::Greeting>(bytes)?)
     }
 
     /// What a joiner asks.

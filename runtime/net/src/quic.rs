@@ -4,7 +4,7 @@
 //! yet ([`join`](mod@crate::join)). Because one port serves both, TLS asks for a certificate without insisting; that a member
 //! has shown one is the first thing looked at after the handshake, before a byte of it is read.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -95,7 +95,11 @@ pub(crate) enum Arrived {
 
 impl Port {
     /// Speaks QUIC at a socket as the member whose credentials these are.
-    pub(crate) fn open(sockets: Sockets, credentials: Arc<Credentials>) -> Result<Self, NetError> {
+    pub(crate) fn open(
+        sockets: Sockets,
+        credentials: Arc<Credentials>,
+        takes_connections: bool,
+    ) -> Result<Self, NetError> {
         let roots = credentials.roots()?;
         let reset_key = credentials.reset_key();
         let verifier = WebPkiServerVerifier::builder_with_provider(roots.clone(), provider());
@@ -114,7 +118,8 @@ impl Port {
         server.send_tls13_tickets = 0;
         let server = QuicServerConfig::try_from(server).map_err(|error| NetError::Tls(error.to_string()))?;
         let server = Arc::new(server);
-        let endpoint = endpoint(sockets, reset_key, Some(server_config(server.clone(), false, Link::Main)))?;
+        let taking = takes_connections.then(|| server_config(server.clone(), false, Link::Main));
+        let endpoint = endpoint(sockets, reset_key, taking)?;
         let refusals = Arc::default();
         Ok(Self { endpoint, client: Arc::new(client), server, half_open: Arc::default(), refusals })
     }
@@ -231,12 +236,20 @@ impl Drop for HalfOpen {
 
 /// An endpoint for one who joins: it has no certificate and takes no connections.
 pub(crate) fn joiner(addr: SocketAddr) -> Result<quinn::Endpoint, NetError> {
-    let any = if addr.is_ipv6() { "[::]:0" } else { "0.0.0.0:0" };
-    let any = any.parse().expect("an address in the code");
     // Nobody is connected to it after it has gone.
     let mut reset_key = [0; 32];
     getrandom::fill(&mut reset_key).map_err(|error| NetError::Socket(error.into()))?;
-    endpoint(Sockets::udp(any).map_err(NetError::Socket)?, reset_key, None)
+    endpoint(Sockets::udp(any_port(addr)).map_err(NetError::Socket)?, reset_key, None)
+}
+
+/// Any port of this host, for who goes to `addr`; on loopback one that no other host can send to.
+pub(crate) fn any_port(addr: SocketAddr) -> SocketAddr {
+    let ip: IpAddr = match addr.ip() {
+        ip if ip.is_loopback() => ip,
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    SocketAddr::new(ip, 0)
 }
 
 pub(crate) async fn dial(

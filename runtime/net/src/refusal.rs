@@ -171,7 +171,8 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    pub(crate) fn count(&self, cause: Cause) {
+    /// One more was turned away for this cause.
+    pub fn count(&self, cause: Cause) {
         self.counts[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 

@@ -9,7 +9,6 @@ use mobula_wire::local::{ToNode, ToolQuestion};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::attached::ask_node;
 use crate::host::Host;
 
 /// Values of one job at once, where no head counts them.
@@ -119,7 +118,7 @@ pub async fn nodes() -> Result<Vec<NodeStatus>, ValueError> {
     let (system, host) = Host::here().ok_or(ValueError::NoSession)?;
     let Some(process) = host.seat.get() else {
         return Ok(vec![NodeStatus {
-            node_id: system.process().node().0.to_string(),
+            node_id: system.process().node().to_string(),
             state: "alive".into(),
             incarnation: 1,
             resources_total: BTreeMap::from([("num_cpus".to_owned(), host.pool().cpus() as f64)]),
@@ -128,7 +127,7 @@ pub async fn nodes() -> Result<Vec<NodeStatus>, ValueError> {
         }]);
     };
     let refused = |message: String| ValueError::Refused { message };
-    let answer = ask_node(&process.socket, ToolQuestion::Status).await.map_err(refused)?;
+    let answer = process.ask_tool(ToolQuestion::Status).await.map_err(refused)?;
     let status: ClusterStatus = serde_json::from_str(&answer).map_err(|error| refused(error.to_string()))?;
     Ok(status.nodes)
 }

@@ -85,6 +85,11 @@ pub enum DeathCause {
         /// The name.
         name: String,
     },
+    /// It could not be heard for too long, and its process may live: a driver on another host whose connection was cut.
+    Silent {
+        /// For how long, in milliseconds.
+        silent_ms: u64,
+    },
 }
 
 impl fmt::Display for DeathCause {
@@ -107,6 +112,9 @@ impl fmt::Display for DeathCause {
             Self::Disconnected => f.write_str("lost its connection and did not come back"),
             Self::NameLost { name } => {
                 write!(f, "was ended because its actor named `{name}` did not stop when that name's lease was over")
+            }
+            Self::Silent { silent_ms } => {
+                write!(f, "lost its connection, and did not come back within {silent_ms} ms")
             }
             Self::NotStarted { message } => write!(f, "could not be started: {message}"),
         }

@@ -14,7 +14,7 @@ use mobula_types::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::local::{DetachedSpawn, FromNode, ToNode};
+use crate::local::DetachedSpawn;
 
 /// Names a request of a node: unique while it lives.
 pub type AskId = u64;
@@ -40,6 +40,8 @@ pub enum Greeting {
         name: String,
         /// Variables for the job's workers.
         env: BTreeMap<String, String>,
+        /// Where the job's names are unique; none for a namespace that nobody else has.
+        namespace: Option<String>,
         /// The BLAKE3 hash of its program.
         program: [u8; 32],
         /// The length of its program.
@@ -70,13 +72,15 @@ pub struct Admission {
     pub detached_jobs: Vec<JobId>,
 }
 
-/// The answer to [`Greeting::Driver`].
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The answer to [`Greeting::Driver`] and [`Greeting::Tool`]. What follows is what a process on the node's host hears:
+/// [`FromNode::Welcome`](crate::local::FromNode::Welcome) as soon as the node has the program, for which it asks by
+/// [`ClusterTalk::ProgramAsk`] if it lacks it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DriverWelcome {
-    /// As for a driver on the node's host.
-    pub welcome: crate::local::Welcome,
-    /// From which byte on the node lacks the program: its length when it has it whole.
-    pub program_from: u64,
+    /// Which process of the node it is.
+    pub process: ProcessId,
+    /// For how long a lost connection may be resumed, in milliseconds.
+    pub resume_ms: u64,
 }
 
 /// What a node must know to run a job's workers.
@@ -287,10 +291,6 @@ pub enum ClusterTalk {
         /// JSON, or what is wrong.
         answer: Result<String, String>,
     },
-    /// From a far driver, to its node.
-    ToNode(ToNode),
-    /// From a node, to a far driver.
-    FromNode(FromNode),
 }
 
 /// What a node says to its head.
@@ -421,6 +421,19 @@ pub enum ToHead {
         /// The request.
         ask: AskId,
         /// The public key.
+        key: [u8; 32],
+    },
+    /// Somebody has shown the sender a join token.
+    Redeem {
+        /// The request.
+        ask: AskId,
+        /// The token's id.
+        id: [u8; 8],
+        /// The hash of the secret that was shown.
+        hash: [u8; 32],
+        /// As what its user wants to come.
+        role: Role,
+        /// The public key of its user.
         key: [u8; 32],
     },
 }
@@ -584,6 +597,13 @@ pub enum FromHead {
         ask: AskId,
         /// The certificate.
         certificate: Result<Vec<u8>, String>,
+    },
+    /// The answer to [`ToHead::Redeem`].
+    Redeemed {
+        /// The request.
+        ask: AskId,
+        /// The certificate and that of the CA; or the number of the cause for which the token is refused, and what to do.
+        result: Result<(Vec<u8>, Vec<u8>), (u32, String)>,
     },
 }
 

@@ -16,7 +16,8 @@ mod repeats;
 mod values;
 
 use std::env;
-use std::process::ExitCode;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -39,28 +40,41 @@ fn main() -> ExitCode {
     if let Ok(scenario) = env::var(names::DRIVER) {
         return names::drive(&scenario);
     }
+    // The process keeps its number when it begins again.
+    let own = env::temp_dir().join(format!("mobula-attached-{}", std::process::id()));
+    if env::var_os("MOBULA_DIR").is_none() {
+        // Certificates are kept there, and not in this user's home.
+        let program = env::current_exe().expect("the kernel names the program that runs");
+        let error = Command::new(program).args(env::args_os().skip(1)).env("MOBULA_DIR", &own).exec();
+        panic!("the tests cannot be started again: {error}");
+    }
     let filter = env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("there are threads");
     let passed = runtime.block_on(async {
         let nodes = Nodes::start(2, 2).await;
-        let address = nodes.address();
-        names::here(&address);
-        let plain = Config::default().address(&address);
-        let small = plain.clone().value_bytes_max(large::SMALL_MAX);
+        names::here(&nodes.address());
+        let near = Config::default().address(nodes.address());
+        // Over the network, at the node that is not the head. The token is good once; then there is a certificate.
+        let (address, token) = nodes.far().await;
+        let far = Config::default().address(address).token(token);
         let tests = [actors::TESTS, deaths::TESTS, names::TESTS, nesting::TESTS, repeats::TESTS, values::TESTS];
         let tests = [&tests.concat(), refs::TESTS, large::TESTS].concat();
-        let tests = tests.into_iter().map(|test| (test, &plain));
-        let tests = tests.chain(large::SMALL_TESTS.iter().map(|test| (*test, &small)));
         let mut passed = 0;
         let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
-        for ((name, test), config) in tests.filter(|((name, _), _)| is_wanted(name)) {
-            let began = Instant::now();
-            let session = mobula::init_with(config.clone()).await.expect("a driver attaches");
-            tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
-            settled(&session, name).await;
-            session.stop().await;
-            println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
-            passed += 1;
+        for (how, plain) in [("near", near), ("far", far)] {
+            let small = plain.clone().value_bytes_max(large::SMALL_MAX);
+            let tests = tests.iter().map(|test| (test, &plain));
+            let tests = tests.chain(large::SMALL_TESTS.iter().map(|test| (test, &small)));
+            let named = tests.map(|((name, test), config)| (format!("{how}::{name}"), test, config));
+            for (name, test, config) in named.filter(|(name, ..)| is_wanted(name)) {
+                let began = Instant::now();
+                let session = mobula::init_with(config.clone()).await.expect("a driver attaches");
+                tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
+                settled(&session, &name).await;
+                session.stop().await;
+                println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
+                passed += 1;
+            }
         }
         nodes.stop().await;
         for (name, test) in ends::TESTS.iter().filter(|(name, _)| is_wanted(name)) {
@@ -71,6 +85,7 @@ fn main() -> ExitCode {
         }
         passed
     });
+    std::fs::remove_dir_all(own).ok();
     println!("test result: ok. {passed} passed; 0 failed; 0 ignored");
     ExitCode::SUCCESS
 }

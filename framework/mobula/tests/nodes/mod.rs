@@ -9,6 +9,7 @@ use std::{env, fs};
 use mobula_node::attached::run_if_worker;
 use mobula_node::daemon::workers::warden;
 use mobula_node::daemon::{Node, NodeConfig};
+use mobula_types::Role;
 use mobula_types::resources::Amount;
 
 /// Serves as warden or worker, if a node has started this process as one. Comes first in `main`.
@@ -45,6 +46,13 @@ impl Nodes {
     /// Where drivers attach: the head.
     pub(crate) fn address(&self) -> String {
         self.head.socket().display().to_string()
+    }
+
+    /// Where programs of other hosts attach, at the node that is not the head, and the token with which one may.
+    #[allow(dead_code, reason = "not each program with these nodes has drivers elsewhere")]
+    pub(crate) async fn far(&self) -> (String, String) {
+        let token = self.head.token(Role::Driver).await.expect("a token is made");
+        (self.other.addr().to_string(), token)
     }
 
     pub(crate) async fn stop(self) {

@@ -6,6 +6,7 @@
 mod cuts;
 mod deaths;
 mod drains;
+mod far;
 mod heads;
 mod kills;
 mod left_behind;

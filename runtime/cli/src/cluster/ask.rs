@@ -1,4 +1,4 @@
-//! A question to the node of this host: which one, and what it answers.
+//! A question to a node, of this host or of another one: which one, and what it answers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use mobula_net::unix::UnixError;
 use mobula_net::{Connection, Incoming, unix};
+use mobula_node::attached::{FarNode, FarTool};
 use mobula_node::daemon::SOCKET;
 use mobula_types::NodeId;
 use mobula_wire::local::{FromNode, Hello, ToNode, ToolQuestion, Welcome};
@@ -14,15 +15,19 @@ use mobula_wire::{FrameKind, PROTOCOL};
 use crate::exit::{self, Usage};
 
 /// Which node is meant.
-#[derive(clap::Args, Clone, Debug, Default)]
+#[derive(clap::Args, Clone, Default)]
 pub(crate) struct Which {
     /// The folder that holds the folders of this host's nodes
     #[arg(long, value_name = "DIR", env = "MOBULA_DIR", global = true)]
     dir: Option<PathBuf>,
 
-    /// The node to ask: the folder of one, or host:port of one that runs on this host
+    /// The node to ask: the folder of one, or host:port of one, on this host or on another
     #[arg(long, value_name = "ADDRESS", env = "MOBULA_ADDRESS", global = true)]
     address: Option<String>,
+
+    /// For a node of another host, once: what `mobula token create --role viewer` printed, or a file that holds it
+    #[arg(long, value_name = "TOKEN", env = "MOBULA_TOKEN", hide_env_values = true, global = true)]
+    token: Option<String>,
 
     /// The port of the node, when several run here
     #[arg(long, value_name = "PORT", global = true, conflicts_with = "address")]
@@ -64,7 +69,7 @@ impl Which {
                 let folder = if path.ends_with(SOCKET) { path.parent().unwrap_or(path) } else { path };
                 Ok(Some(folder.to_owned()))
             }
-            _ => match address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok()) {
+            _ => match port_of(address) {
                 Some(port) => Ok(Some(base()?.join(port.to_string()))),
                 None => {
                     let why = format!("--address {address}: expected the folder of a node, or host:port of one");
@@ -73,6 +78,32 @@ impl Which {
             },
         }
     }
+
+    /// The node of another host that is meant: one that was named by host and port and is not here.
+    async fn far(&self) -> Result<Option<FarNode>> {
+        let address = self.address.as_deref().filter(|address| !address.starts_with(['/', '.']));
+        let Some((address, folder)) = address.filter(|address| port_of(address).is_some()).zip(self.named()?) else {
+            return Ok(None);
+        };
+        // The nodes of a cluster mostly have one port: on any of their hosts the node there is asked. Who shows a token may
+        // mean another cluster.
+        let is_here = is_of_this_host(address).await;
+        if is_here && self.token.is_none() || (is_here || self.token.is_none()) && folder.join(SOCKET).exists() {
+            return Ok(None);
+        }
+        let folder = Some(base(self.dir.as_deref())?);
+        Ok(Some(FarNode { address: address.to_owned(), token: self.token.clone(), folder }))
+    }
+}
+
+fn port_of(address: &str) -> Option<u16> {
+    address.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+}
+
+/// An address is this host's when a socket can be bound to it.
+async fn is_of_this_host(address: &str) -> bool {
+    let Ok(mut found) = tokio::net::lookup_host(address).await else { return false };
+    found.any(|addr| std::net::UdpSocket::bind((addr.ip(), 0)).is_ok())
 }
 
 /// The folders of this host's nodes, those that have ended too.
@@ -83,18 +114,25 @@ fn folders(base: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// A connection to a node.
+/// A way to a node.
 pub(crate) struct Node {
-    connection: Connection,
-    incoming: Incoming,
-    socket: PathBuf,
+    way: Way,
     id: NodeId,
-    asked: u64,
+}
+
+enum Way {
+    Here { connection: Connection, incoming: Incoming, socket: PathBuf, asked: u64 },
+    Far(Box<FarTool>),
 }
 
 impl Node {
     /// Goes to the node that is meant: the one that was named, else the only one that answers, else the head.
     pub(crate) async fn of(which: &Which) -> Result<Self> {
+        if let Some(far) = which.far().await? {
+            let address = far.address.clone();
+            let tool = FarTool::enter(&far).await.with_context(|| format!("ask the node at {address}"))?;
+            return Ok(Self { id: tool.node(), way: Way::Far(Box::new(tool)) });
+        }
         if let Some(folder) = which.named()? {
             return Self::at(&folder.join(SOCKET)).await;
         }
@@ -144,7 +182,8 @@ impl Node {
         connection.send(FrameKind::Greeting, hello.into())?;
         match tokio::time::timeout(CONNECT_MAX, next(&mut incoming)).await.context("wait for the node")?? {
             FromNode::Welcome(Welcome { process, .. }) => {
-                Ok(Self { connection, incoming, socket: socket.to_owned(), id: process.node(), asked: 0 })
+                let way = Way::Here { connection, incoming, socket: socket.to_owned(), asked: 0 };
+                Ok(Self { way, id: process.node() })
             }
             FromNode::Refused { message } => Err(anyhow!(message)),
             other => bail!("the node answered {other:?} to the greeting"),
@@ -156,20 +195,35 @@ impl Node {
         self.id
     }
 
-    /// Where it listens.
-    pub(crate) fn socket(&self) -> &Path {
-        &self.socket
+    /// Where it listens, on this host.
+    pub(crate) fn socket(&self) -> Result<&Path> {
+        match &self.way {
+            Way::Here { socket, .. } => Ok(socket),
+            Way::Far(_) => bail!("{} is on another host: this is done on its own", self.id),
+        }
+    }
+
+    /// Ends the way to it; a node of another host hears that at once, and not by silence.
+    pub(crate) async fn leave(self) {
+        if let Way::Far(tool) = self.way {
+            tool.close().await;
+        }
     }
 
     /// Asks, and waits for the answer.
     pub(crate) async fn ask(&mut self, question: ToolQuestion) -> Result<String> {
-        self.asked += 1;
-        let asked = ToNode::Tool { request: self.asked, question };
-        self.connection.send(FrameKind::Local, mobula_wire::encode(&asked)?.into())?;
+        let (connection, incoming, count) = match &mut self.way {
+            Way::Here { connection, incoming, asked, .. } => (connection, incoming, asked),
+            Way::Far(tool) => return tool.ask(question).await.map_err(|why| anyhow!(why)),
+        };
+        *count += 1;
+        let number = *count;
+        let asked = ToNode::Tool { request: number, question };
+        connection.send(FrameKind::Local, mobula_wire::encode(&asked)?.into())?;
         let answered = async {
             loop {
-                match next(&mut self.incoming).await? {
-                    FromNode::Answer { request, answer } if request == self.asked => {
+                match next(incoming).await? {
+                    FromNode::Answer { request, answer } if request == number => {
                         return answer.map_err(|why| anyhow!(why));
                     }
                     _ => {}
@@ -187,7 +241,9 @@ impl Node {
 
     /// Waits until the node has closed the connection.
     pub(crate) async fn closed(&mut self) {
-        while next(&mut self.incoming).await.is_ok() {}
+        if let Way::Here { incoming, .. } = &mut self.way {
+            while next(incoming).await.is_ok() {}
+        }
     }
 }
 
@@ -198,7 +254,12 @@ async fn next(incoming: &mut Incoming) -> Result<FromNode> {
 
 /// Asks one question and gives the answer.
 pub(crate) fn once(which: &Which, question: ToolQuestion) -> Result<String> {
-    exit::until_signal(async { Node::of(which).await?.ask(question).await })
+    exit::until_signal(async {
+        let mut node = Node::of(which).await?;
+        let answer = node.ask(question).await;
+        node.leave().await;
+        answer
+    })
 }
 
 /// Reads records, one a line.
@@ -229,7 +290,7 @@ mod tests {
     use super::*;
 
     fn named(address: &str) -> Result<Option<PathBuf>> {
-        Which { dir: Some("/base".into()), address: Some(address.to_owned()), port: None }.named()
+        Which { dir: Some("/base".into()), address: Some(address.to_owned()), ..Which::default() }.named()
     }
 
     #[test]

@@ -39,19 +39,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     exit::until_signal(async {
         let mut node = Node::of(&args.which).await?;
-        if is_job {
-            let part = part(&mut node, &args.id, 0).await?;
-            return write(false, &part.text).map(drop);
-        }
-        let mut follow = Follow::of(&args.id);
-        loop {
-            follow.print(&mut node).await?;
-            if follow.is_over() || !args.follow {
-                return Ok(());
-            }
-            tokio::time::sleep(LOOK).await;
-        }
+        let printed = print(args, is_job, &mut node).await;
+        node.leave().await;
+        printed
     })
+}
+
+async fn print(args: &Args, is_job: bool, node: &mut Node) -> Result<()> {
+    if is_job {
+        let part = part(node, &args.id, 0).await?;
+        return write(false, &part.text).map(drop);
+    }
+    let mut follow = Follow::of(&args.id);
+    loop {
+        follow.print(node).await?;
+        if follow.is_over() || !args.follow {
+            return Ok(());
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// The streams of a process, each printed up to somewhere.

@@ -1,6 +1,7 @@
 //! The verbs of a cluster: nodes are started and stopped, asked what there is, and given programs to run.
 //!
-//! All but `start` speak with the node of this host over its socket, and end when it has answered.
+//! All but `start` speak with a node, and end when it has answered: with one of this host over its socket, with one of
+//! another host over the network, where a token says what they may ask.
 
 pub(crate) mod ask;
 pub(crate) mod drain;

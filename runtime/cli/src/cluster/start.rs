@@ -51,6 +51,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PORT", requires = "head")]
     dashboard_port: Option<u16>,
 
+    /// For how many seconds a program on another host that is attached here may be cut off before its job ends
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    driver_resume_s: u32,
+
     /// The folder that holds the folders of this host's nodes
     #[arg(long, value_name = "DIR", env = "MOBULA_DIR")]
     dir: Option<PathBuf>,
@@ -130,6 +134,8 @@ fn config(args: &Args) -> Result<NodeConfig> {
         part,
         resources: args.resources.resources(daemon::hardware::resources())?,
         labels: args.resources.labels()?,
+        resume_max: Duration::from_secs(args.driver_resume_s.into()),
+        ..NodeConfig::head(base.join(port.to_string()))
     })
 }
 
@@ -267,6 +273,9 @@ fn dashboard_port(asked: Option<u16>) -> Result<Option<http::Port>> {
 /// Says that the node is ready: what a person wants to know, and an empty line.
 async fn announce(node: &Node, is_head: bool, http: Option<SocketAddr>) -> Result<()> {
     let mut text = format!("node {} is ready at {}\n", node.id().0, node.addr());
+    if is_head && node.addr().ip().is_loopback() {
+        text.push_str("only this host reaches it: with --host, others are told another address\n");
+    }
     if is_head {
         let question = ToolQuestion::TokenCreate { ttl_s: 0, role: "node".to_owned() };
         let answer = super::ask::Node::at(node.socket()).await?.ask(question).await?;

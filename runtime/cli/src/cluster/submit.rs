@@ -57,8 +57,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let question = question(args)?;
     let submitted = exit::until_signal(async {
         let mut node = Node::of(&args.which).await?;
-        let submitted = status(&node.ask(question).await?)?;
-        Ok((node.socket().to_owned(), submitted))
+        // From another host the node says what to do instead.
+        let answer = match node.ask(question).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                node.leave().await;
+                return Err(error);
+            }
+        };
+        let submitted = status(&answer)?;
+        Ok((node.socket()?.to_owned(), submitted))
     });
     let (socket, submitted) = submitted?;
     let SubmissionStatus { job_id, process_id, .. } = &submitted;

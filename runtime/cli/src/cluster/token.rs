@@ -61,11 +61,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             }
             let made: serde_json::Value = serde_json::from_str(&answer).context("read the node's answer")?;
             let token = made["token"].as_str().context("read the token")?;
-            if role == "node"
-                && let Some(head) = head_addr(&status)?
-            {
+            if let Some(head) = head_addr(&status)? {
                 // Beside the answer, so that `$(mobula token create)` is the token.
-                anstream::eprintln!("join from another host: mobula start --address={head} --token={token}");
+                match role.as_str() {
+                    "node" => {
+                        anstream::eprintln!("join from another host: mobula start --address={head} --token={token}");
+                    }
+                    "driver" => anstream::eprintln!(
+                        "run a program of another host: MOBULA_ADDRESS={head} MOBULA_TOKEN=<token> ./program"
+                    ),
+                    _ => anstream::eprintln!(
+                        "ask from another host: MOBULA_ADDRESS={head} MOBULA_TOKEN=<token> mobula status"
+                    ),
+                }
             }
             anstream::println!("{token}");
         }

@@ -120,8 +120,10 @@ pub enum Why {
 /// lease.handle(late, Input::Tick);
 /// assert_eq!(lease.poll_output(), Some(Output::StopNamed));
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Lease {
+    /// [`FENCE_AFTER`], unless it was told otherwise.
+    fence_after: Duration,
     state: State,
     heads: Heads,
     /// When which beat was sent, those that are not answered and the one that renewed the lease last.
@@ -152,6 +154,21 @@ struct Renewal {
     sent: Time,
     /// The beat; none for a registration.
     beat: Option<u64>,
+}
+
+impl Default for Lease {
+    fn default() -> Self {
+        Self {
+            fence_after: FENCE_AFTER,
+            state: State::default(),
+            heads: Heads::default(),
+            sent: BTreeMap::new(),
+            renewal: None,
+            looked: Time::ZERO,
+            outputs: VecDeque::new(),
+            planted: Planted::default(),
+        }
+    }
 }
 
 impl StateMachine for Lease {
@@ -193,10 +210,10 @@ impl StateMachine for Lease {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        let sent = self.renewal?.sent;
+        let renewal = self.renewal?;
         match self.state {
-            State::Held => Some(sent + (LEASE - STOP_BEFORE)),
-            State::Lost => Some(sent + FENCE_AFTER),
+            State::Held => Some(self.ends(renewal)),
+            State::Lost => Some(renewal.sent + self.fence_after),
             State::Fenced => None,
         }
     }
@@ -211,9 +228,21 @@ impl Lease {
         self
     }
 
+    /// The same with another time than [`FENCE_AFTER`]; named actors stop then at the latest.
+    #[must_use]
+    pub fn fencing_after(mut self, fence_after: Duration) -> Self {
+        self.fence_after = fence_after;
+        self
+    }
+
+    /// When named actors stop.
+    fn ends(&self, renewal: Renewal) -> Time {
+        renewal.sent + (LEASE - STOP_BEFORE).min(self.fence_after)
+    }
+
     /// Whether the named actors of this node may act at `now`.
     pub fn may_act(&self, now: Time) -> bool {
-        self.state == State::Held && self.renewal.is_some_and(|renewal| now < renewal.ends())
+        self.state == State::Held && self.renewal.is_some_and(|renewal| now < self.ends(renewal))
     }
 
     /// Whether a name that was granted under `term` may be used: a grant of an earlier term came too late, and the head
@@ -247,11 +276,11 @@ impl Lease {
     fn handle_time(&mut self, now: Time) {
         let Some(renewal) = self.renewal else { return };
         // LEASE-1: nobody acts under a name after this.
-        if self.state == State::Held && renewal.ends() <= now && !self.planted.is(Mutant::ForgetToStop) {
+        if self.state == State::Held && self.ends(renewal) <= now && !self.planted.is(Mutant::ForgetToStop) {
             self.lose();
         }
         // LEASE-4: the cluster has given up what runs here, or soon will.
-        if self.state == State::Lost && renewal.sent + FENCE_AFTER <= now && !self.planted.is(Mutant::NeverFence) {
+        if self.state == State::Lost && renewal.sent + self.fence_after <= now && !self.planted.is(Mutant::NeverFence) {
             self.fence(Why::NoHead);
         }
     }
@@ -276,7 +305,7 @@ impl Lease {
             renewal = last;
         }
         self.renewal = Some(renewal);
-        if self.state == State::Lost && now < renewal.ends() {
+        if self.state == State::Lost && now < self.ends(renewal) {
             self.state = State::Held;
         }
     }
@@ -294,12 +323,5 @@ impl Lease {
         self.renewal = None;
         self.sent.clear();
         self.outputs.push_back(Output::Fence { why });
-    }
-}
-
-impl Renewal {
-    /// When named actors stop.
-    fn ends(self) -> Time {
-        self.sent + (LEASE - STOP_BEFORE)
     }
 }

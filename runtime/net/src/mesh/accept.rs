@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use mobula_logic::session::{Input, Lane, Link, Offer};
 use mobula_types::Role;
+use mobula_wire::frame::CONTROL_BYTES_MAX;
 use quinn::VarInt;
 use tokio::time::timeout;
 
@@ -28,7 +29,10 @@ pub(super) async fn accept_all(inner: Arc<Inner>) {
             let served = async {
                 match arrived {
                     Arrived::Member(quic, identity) => greet(&inner, quic, identity).await,
-                    Arrived::Joiner(quic) => join::serve(&inner.port, inner.registrar.as_deref(), quic).await,
+                    Arrived::Joiner(quic) => {
+                        let registrar = inner.doors()?.registrar;
+                        join::serve(&inner.port, registrar.as_deref(), quic).await
+                    }
                 }
             };
             match timeout(HANDSHAKE_MAX, served).await {
@@ -50,7 +54,9 @@ pub(super) async fn accept_all(inner: Arc<Inner>) {
 async fn greet(inner: &Arc<Inner>, quic: quinn::Connection, identity: PeerIdentity) -> Result<(), FirstWords> {
     let gone = |_| FirstWords::Gone;
     let (send, mut recv) = quic.accept_bi().await.map_err(gone)?;
-    let greeting: Greeting = greeting::decode(&greeting::read(&mut recv).await?)?;
+    // Only nodes have so much to say.
+    let max = if identity.role == Role::Node { greeting::NODE_BYTES_MAX } else { CONTROL_BYTES_MAX };
+    let greeting: Greeting = greeting::decode_member(&greeting::read_member(&mut recv, max).await?)?;
     let ours = inner.credentials.peer().cluster;
     if greeting.cluster != ours || identity.cluster != ours {
         let message = format!("this is cluster {ours}, not {}: check the address", greeting.cluster);
@@ -64,7 +70,7 @@ async fn greet(inner: &Arc<Inner>, quic: quinn::Connection, identity: PeerIdenti
     if offer.link == Link::Main {
         streams.push((Lane::Control, send, recv));
         let (send, mut recv) = quic.accept_bi().await.map_err(gone)?;
-        greeting::read(&mut recv).await?;
+        greeting::read_member(&mut recv, CONTROL_BYTES_MAX).await?;
         streams.push((Lane::Calls, send, recv));
     } else {
         streams.push((Lane::Bulk, send, recv));
@@ -99,7 +105,7 @@ async fn whose(
         quic.close(VarInt::from_u32(code::ENDED), b"there is no such session any more");
         return Ok(None);
     }
-    let Admitted { peer: id, welcome } = inner.gate.admit(identity, hello).await?;
+    let Admitted { peer: id, welcome } = inner.doors()?.gate.admit(identity, hello).await?;
     let peer = match inner.peer(id).filter(|peer| peer.recognises(offer, identity.member)) {
         Some(peer) => peer,
         None => {

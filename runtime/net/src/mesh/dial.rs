@@ -130,7 +130,7 @@ async fn reach(inner: &Inner, addr: SocketAddr, offer: Offer, hello: &Bytes) -> 
         session: offer.into(),
         body: hello.to_vec(),
     };
-    let words = greeting::encode(&words).map_err(|refusal| Failed::Net(refusal.into()))?;
+    let words = greeting::encode_member(&words).map_err(|refusal| Failed::Net(refusal.into()))?;
     let lanes: &[Lane] = match offer.link {
         Link::Main => &[Lane::Control, Lane::Calls],
         Link::Bulk => &[Lane::Bulk],
@@ -140,11 +140,11 @@ async fn reach(inner: &Inner, addr: SocketAddr, offer: Offer, hello: &Bytes) -> 
         // The second stream is opened by a frame without words: the other side hears of a stream with its first byte.
         let first = if streams.is_empty() { &words[..] } else { &[] };
         let (mut send, recv) = quic.open_bi().await.map_err(|_| closed(&quic))?;
-        greeting::write(&mut send, first).await.map_err(|_| closed(&quic))?;
+        greeting::write_member(&mut send, first).await.map_err(|_| closed(&quic))?;
         streams.push((*lane, send, recv));
     }
-    let answer = match greeting::read(&mut streams[0].2).await {
-        Ok(words) => greeting::decode::<Greeting>(&words),
+    let answer = match greeting::read_member(&mut streams[0].2, greeting::NODE_BYTES_MAX).await {
+        Ok(words) => greeting::decode_member::<Greeting>(&words),
         Err(FirstWords::Refused(refusal)) => Err(refusal),
         Err(FirstWords::Gone) => return Err(closed(&quic)),
     };

@@ -40,8 +40,8 @@ use crate::connection::Frame;
 use crate::error::NetError;
 use crate::identity::Credentials;
 use crate::join::Registrar;
-use crate::quic::Port;
-use crate::refusal::{Refusal, Refusals};
+use crate::quic::{self, Port};
+use crate::refusal::{Cause, Refusal, Refusals};
 use crate::socket::Sockets;
 
 pub use events::MeshEvents;
@@ -63,12 +63,20 @@ pub struct MeshConfig {
     pub registrar: Option<Arc<dyn Registrar>>,
     /// What carries datagrams, if it is not to be a UDP socket at `addr`.
     pub sockets: Option<Sockets>,
+    /// Whether others may connect to it: a driver's mesh only goes to others, and answers nobody.
+    pub takes_connections: bool,
 }
 
 impl MeshConfig {
     /// A mesh at `addr` that has nothing to say yet.
     pub fn new(addr: SocketAddr, credentials: Arc<Credentials>) -> Self {
-        Self { addr, credentials, process: None, hello: Bytes::new(), registrar: None, sockets: None }
+        let hello = Bytes::new();
+        Self { addr, credentials, process: None, hello, registrar: None, sockets: None, takes_connections: true }
+    }
+
+    /// The mesh of a program that goes to the node at `node` and takes no connections: any port will do.
+    pub fn of_driver(node: SocketAddr, credentials: Arc<Credentials>) -> Self {
+        Self { takes_connections: false, ..Self::new(quic::any_port(node), credentials) }
     }
 }
 
@@ -193,8 +201,8 @@ pub struct Mesh {
 struct Inner {
     port: Port,
     credentials: Arc<Credentials>,
-    gate: Arc<dyn Gate>,
-    registrar: Option<Arc<dyn Registrar>>,
+    /// Who decides who comes in; nobody any more once the mesh is closed, so that what they hold is given up with it.
+    doors: RwLock<Option<Doors>>,
     process: RwLock<Option<ProcessId>>,
     hello: RwLock<Bytes>,
     peers: RwLock<HashMap<ProcessId, Arc<Peer>>>,
@@ -208,6 +216,12 @@ struct Inner {
     /// Runs what senders on any thread begin.
     runtime: tokio::runtime::Handle,
     is_closed: AtomicBool,
+}
+
+#[derive(Clone)]
+struct Doors {
+    gate: Arc<dyn Gate>,
+    registrar: Option<Arc<dyn Registrar>>,
 }
 
 /// Halves of ended sessions that are kept: as many as deaths that a node keeps.
@@ -233,10 +247,9 @@ impl Mesh {
         let (events, receiver) = events::queue();
         let probes = sockets.is_of_host;
         let inner = Arc::new(Inner {
-            port: Port::open(sockets, config.credentials.clone())?,
+            port: Port::open(sockets, config.credentials.clone(), config.takes_connections)?,
             credentials: config.credentials,
-            gate,
-            registrar: config.registrar,
+            doors: RwLock::new(Some(Doors { gate, registrar: config.registrar })),
             process: RwLock::new(config.process),
             hello: RwLock::new(config.hello),
             peers: RwLock::default(),
@@ -248,7 +261,9 @@ impl Mesh {
             runtime: tokio::runtime::Handle::current(),
             is_closed: AtomicBool::new(false),
         });
-        tokio::spawn(accept::accept_all(inner.clone()));
+        if config.takes_connections {
+            tokio::spawn(accept::accept_all(inner.clone()));
+        }
         Ok((Self { inner }, receiver))
     }
 
@@ -347,6 +362,38 @@ impl Mesh {
         peer.end(&self.inner);
     }
 
+    /// Ends the session with a peer when all that was sent to it has arrived, or after `within`.
+    pub fn end_when_said(&self, peer: ProcessId, within: Duration) {
+        let Some(ending) = self.inner.peer(peer) else { return };
+        let mesh = self.clone();
+        self.inner.runtime.spawn(async move {
+            tokio::time::timeout(within, ending.until_said()).await.ok();
+            mesh.end(peer);
+        });
+    }
+
+    /// Waits until there is no session with a peer any more.
+    pub async fn ended(&self, peer: ProcessId) {
+        if let Some(peer) = self.inner.peer(peer) {
+            peer.until_over().await;
+        }
+    }
+
+    /// Ends the session with a peer that did what it may not, and counts that.
+    pub fn turn_away(&self, peer: ProcessId, refusal: &Refusal) {
+        tracing::warn!(%peer, cause = refusal.cause.word(), "turned away: {refusal}");
+        self.inner.port.refusals.count(refusal.cause);
+        self.end(peer);
+    }
+
+    /// Reads nothing more of what a peer says until it is to go on, but that it lives. So the peer is held back like one
+    /// on this host that is not read: what it has read for it is little, and then its own queue is full.
+    pub fn hold_back(&self, peer: ProcessId, is_held: bool) {
+        if let Some(peer) = self.inner.peer(peer) {
+            peer.hold_back(is_held);
+        }
+    }
+
     /// Gives up the connections to a peer for new ones, for which the certificate in use now is shown. Nothing is lost.
     pub fn reconnect(&self, peer: ProcessId) {
         if let Some(peer) = self.inner.peer(peer) {
@@ -397,6 +444,7 @@ impl Mesh {
         // Whoever is not told finds out by silence.
         tokio::time::timeout(CLOSE_MAX, self.inner.port.wait_idle()).await.ok();
         self.inner.peers.write().drain().for_each(|(_, peer)| peer.stop());
+        self.inner.doors.write().take();
         self.inner.events.close();
         self.inner.bounced.close().await;
     }
@@ -419,6 +467,10 @@ impl Inner {
 
     fn peer(&self, id: ProcessId) -> Option<Arc<Peer>> {
         self.peers.read().get(&id).cloned()
+    }
+
+    fn doors(&self) -> Result<Doors, Refusal> {
+        self.doors.read().clone().ok_or_else(|| Refusal::new(Cause::Failed))
     }
 
     fn is_closed(&self) -> bool {

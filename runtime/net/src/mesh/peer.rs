@@ -11,8 +11,8 @@ use mobula_types::{MemberId, ProcessId, StateMachine, Time};
 use mobula_wire::FrameKind;
 use parking_lot::{Mutex, MutexGuard};
 use quinn::VarInt;
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 
 use super::{Event, Inner, SendError, dial, half, probe};
 use crate::connection::{Closed, Connection, Frame, Incoming};
@@ -41,11 +41,15 @@ pub(super) struct Peer {
     wake: Notify,
     /// Wakes those that wait for room.
     room: Notify,
+    /// Whether its lanes are not read now, but for the control lane.
+    is_held: watch::Sender<bool>,
 }
 
 struct State {
     session: Session<Frame>,
     addr: Option<SocketAddr>,
+    /// Where its last connection came from, by which is known whether a peer that takes no connections is gone.
+    came_from: Option<SocketAddr>,
     member: Option<MemberId>,
     /// What this peer was told when it was admitted, for the case that it did not hear it.
     welcome: Bytes,
@@ -91,6 +95,7 @@ impl Peer {
         let state = State {
             session,
             addr,
+            came_from: None,
             member,
             welcome: Bytes::new(),
             wires: HashMap::new(),
@@ -99,7 +104,8 @@ impl Peer {
             armed: Time::MAX,
             is_stopped: false,
         };
-        let peer = Arc::new(Self { id, state: Mutex::new(state), wake: Notify::new(), room: Notify::new() });
+        let (wake, room, is_held) = (Notify::new(), Notify::new(), watch::Sender::new(false));
+        let peer = Arc::new(Self { id, state: Mutex::new(state), wake, room, is_held });
         inner.runtime.spawn(keep_time(inner.clone(), peer.clone()));
         peer
     }
@@ -185,9 +191,46 @@ impl Peer {
         self.room.notified()
     }
 
+    /// Waits until all that was sent is known to have arrived, or the session is over.
+    pub(super) async fn until_said(&self) {
+        let is_said = |session: &Session<Frame>| Lane::ALL.into_iter().all(|lane| session.held(lane).0 == 0);
+        self.until(|session| session.is_over() || is_said(session)).await;
+    }
+
+    /// Waits until the session is over.
+    pub(super) async fn until_over(&self) {
+        self.until(Session::is_over).await;
+    }
+
+    async fn until(&self, is_so: impl Fn(&Session<Frame>) -> bool) {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            // Before the look: what changes in between would wake nobody.
+            room.as_mut().enable();
+            if is_so(&self.state.lock().session) {
+                return;
+            }
+            room.await;
+        }
+    }
+
+    pub(super) fn hold_back(&self, is_held: bool) {
+        self.is_held.send_replace(is_held);
+    }
+
+    /// Waits while the peer is held back. Its control lane never is: by that it lives.
+    async fn until_read(&self, lane: Lane) {
+        if lane != Lane::Control {
+            let mut held = self.is_held.subscribe();
+            // Its sender is this peer.
+            held.wait_for(|is_held| !is_held).await.ok();
+        }
+    }
+
     /// Ends the session.
     pub(super) fn end(self: &Arc<Self>, inner: &Arc<Inner>) {
         self.handle(inner, Input::End);
+        self.hold_back(false);
         self.stop();
         self.room.notify_waiters();
     }
@@ -220,6 +263,7 @@ impl Peer {
             readers.push((lane, incoming));
         }
         let mut state = self.state.lock();
+        state.came_from = Some(quic.remote_address());
         state.connections += 1;
         let connection = state.connections;
         state.wires.insert(connection, Wire { quic: quic.clone(), lanes });
@@ -262,7 +306,12 @@ impl Peer {
                 }
                 Output::Probe => {
                     let silent = state.session.silent(inner.now());
-                    inner.runtime.spawn(probe::probe(inner.clone(), self.clone(), state.addr, silent));
+                    let at = match (state.addr, state.came_from) {
+                        (Some(addr), _) => probe::At::Open(addr),
+                        (None, Some(addr)) => probe::At::CameFrom(addr),
+                        (None, None) => probe::At::Nowhere,
+                    };
+                    inner.runtime.spawn(probe::probe(inner.clone(), self.clone(), at, silent));
                 }
                 Output::Silent { silent, refused } => {
                     inner.events.push(Event::Silent { peer: self.id, silent, refused });
@@ -342,8 +391,12 @@ impl State {
         };
         // The first lane's stream is the one that the connection began with.
         let lane = if offer.link == Link::Main { Lane::Control } else { Lane::Bulk };
-        match greeting::encode(&greeting) {
-            Ok(words) => self.write(connection, lane, FrameKind::Greeting, words.into()),
+        match greeting::encode_member(&greeting) {
+            Ok(words) => {
+                for body in greeting::frames(&words) {
+                    self.write(connection, lane, greeting::MEMBER, Bytes::copy_from_slice(body));
+                }
+            }
             Err(refusal) => tracing::error!(%refusal, "the welcome does not fit"),
         }
     }
@@ -404,6 +457,7 @@ async fn read_lane(
             break closed;
         }
         inner.events.room(lane).await;
+        peer.until_read(lane).await;
     };
     // A stream that ends or cannot be read ends its connection; where that is over already, nothing happens.
     tracing::debug!(peer = %peer.id, ?lane, %closed, "a lane's stream ended");

@@ -23,10 +23,21 @@ const REFUSALS: usize = 2;
 /// A host that says anything says it within this: ten round trips of a slow network.
 const ANSWER_MAX: Duration = Duration::from_millis(200);
 
+/// Where a peer can be asked for.
+#[derive(Clone, Copy)]
+pub(super) enum At {
+    /// It takes connections there.
+    Open(SocketAddr),
+    /// It came from there and takes none. Between may stand a router that lets in only what answers it, and says of all
+    /// else that nobody has the port: so it is not asked, and only what comes back of what was sent to it counts.
+    CameFrom(SocketAddr),
+    Nowhere,
+}
+
 /// Probes a peer that has been silent for so long, and tells its session.
-pub(super) async fn probe(inner: Arc<Inner>, peer: Arc<Peer>, addr: Option<SocketAddr>, silent: Duration) {
-    let refused = match addr.filter(|_| inner.probes) {
-        Some(addr) => {
+pub(super) async fn probe(inner: Arc<Inner>, peer: Arc<Peer>, at: At, silent: Duration) {
+    let refused = match at {
+        At::Open(addr) if inner.probes => {
             // Mostly the host has said so already, of what the session had sent.
             let mut refusals = inner.bounced.lately(addr, silent);
             while refusals < REFUSALS && is_refused(addr).await.unwrap_or(false) {
@@ -34,7 +45,8 @@ pub(super) async fn probe(inner: Arc<Inner>, peer: Arc<Peer>, addr: Option<Socke
             }
             refusals >= REFUSALS
         }
-        None => false,
+        At::CameFrom(addr) => inner.bounced.lately(addr, silent) >= REFUSALS,
+        At::Open(_) | At::Nowhere => false,
     };
     peer.handle(&inner, Input::Probed { refused });
 }

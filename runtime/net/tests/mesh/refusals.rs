@@ -187,7 +187,8 @@ async fn raw_greeting(head: &Node, authority: &Authority, alpn: &[u8], cluster: 
         body.push(0);
         body.extend([1u64, 0, 0, 0, 0, 0].map(u64::to_le_bytes).concat());
         let mut frame = (body.len() as u32 + 2).to_le_bytes().to_vec();
-        frame.extend([1, 1]);
+        // The version of frames, and the kind in which members speak.
+        frame.extend([1, 4]);
         frame.extend(body);
         frame
     };

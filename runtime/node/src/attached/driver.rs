@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_actor::{System, SystemConfig, arbiters};
+use mobula_net::{Line, Mesh};
 use mobula_types::resources::Resources;
 use mobula_types::{DeathCause, JobId, ProcessId};
 use mobula_wire::local::Hello;
@@ -16,6 +17,7 @@ use crate::compute::Pool;
 use crate::host::{Host, QueueBounds};
 
 use super::deliver::Attached;
+use super::far::FarNode;
 use super::process::{self, Hooks, JoinError, Process};
 
 /// The variable that tells a job's workers how large a value may be, where its driver has said so.
@@ -24,8 +26,8 @@ pub(crate) const VALUE_BYTES_MAX: &str = "MOBULA_VALUE_BYTES_MAX";
 /// How to attach a program.
 #[derive(Clone, Debug)]
 pub struct DriverConfig {
-    /// The socket of the node.
-    pub socket: PathBuf,
+    /// Where the node is.
+    pub node: NodeAddress,
     /// How the program is called in lists.
     pub name: String,
     /// Variables for the job's workers.
@@ -40,12 +42,30 @@ pub struct DriverConfig {
     pub value_bytes_max: usize,
 }
 
+/// Where a node is, for who attaches to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeAddress {
+    /// On this host: its socket.
+    Socket(PathBuf),
+    /// On another one.
+    Far(FarNode),
+}
+
+impl std::fmt::Display for NodeAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Socket(socket) => write!(f, "{}", socket.display()),
+            Self::Far(node) => f.write_str(&node.address),
+        }
+    }
+}
+
 /// Why a program is not attached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("cannot attach to the node at {socket}: {message}", socket = socket.display())]
+#[error("cannot attach to the node at {node}: {message}")]
 pub struct AttachError {
-    /// The node's socket.
-    pub socket: PathBuf,
+    /// Where the node is.
+    pub node: String,
     /// What went wrong.
     pub message: String,
 }
@@ -66,19 +86,23 @@ impl Driver {
     ///
     /// [`AttachError`].
     pub async fn attach(config: &DriverConfig) -> Result<Self, AttachError> {
-        let DriverConfig { socket, name, env, namespace, arbiters, patience, value_bytes_max } = config;
-        let (mut env, namespace) = (env.clone(), namespace.clone());
-        if *value_bytes_max != PAYLOAD_BYTES_MAX {
+        let DriverConfig { node, name, mut env, namespace, arbiters, patience, value_bytes_max } = config.clone();
+        let at = node.to_string();
+        if value_bytes_max != PAYLOAD_BYTES_MAX {
             env.insert(VALUE_BYTES_MAX.to_owned(), value_bytes_max.to_string());
         }
-        let hello = Hello::Driver { protocol: PROTOCOL, name: name.clone(), env, namespace };
         // On our own runtime: what is read and written for the session must not wait for the program's.
-        let at = socket.clone();
-        let joining = arbiters::runtime().spawn(async move { process::join(&at, &hello).await });
-        let joined = joining.await.expect("joining does not panic").map_err(|error| refused(socket, &error))?;
+        let joining = arbiters::runtime().spawn(async move {
+            match node {
+                NodeAddress::Socket(socket) => {
+                    process::join(&socket, &Hello::Driver { protocol: PROTOCOL, name, env, namespace }).await
+                }
+                NodeAddress::Far(far) => process::join_far(&far, name, env, namespace).await,
+            }
+        });
+        let joined = joining.await.expect("joining does not panic").map_err(|error| refused(at, &error))?;
         let (me, job) = (joined.welcome.process, joined.welcome.job);
-        let system =
-            System::start(&SystemConfig { process: me, arbiters: *arbiters, value_bytes_max: *value_bytes_max });
+        let system = System::start(&SystemConfig { process: me, arbiters, value_bytes_max });
         // Nothing of the job runs here: the pool serves code that waits.
         let pool = Pool::new(1, &Resources { cpus: mobula_types::resources::Amount::ONE, ..Resources::default() });
         let host = Host::new(pool.clone(), QueueBounds::default());
@@ -91,7 +115,7 @@ impl Driver {
         let road = process.clone();
         host.run_tasks_at(Box::new(move |frame, reply| road.submit_task(frame, reply, None)));
         joined.begin(&system, hooks);
-        Ok(Self { system, process, pool, job, patience: *patience })
+        Ok(Self { system, process, pool, job, patience })
     }
 
     /// The system of the program's own code.
@@ -120,17 +144,41 @@ impl Driver {
         self.system.stop(patience).await;
         tokio::task::spawn_blocking(move || pool.close(patience)).await.ok();
         self.process.leave();
+        if let Line::Session { mesh, .. } = &self.process.link.line {
+            close(mesh.clone(), self.process.link.line.clone()).await;
+        }
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
+        let line = self.process.link.line.clone();
         self.process.leave();
+        let Line::Session { mesh, .. } = &line else { return };
+        // The node hears it now, and not by silence: the process may end with this.
+        let (closed, is_closed) = std::sync::mpsc::channel();
+        let mesh = mesh.clone();
+        arbiters::runtime().spawn(async move {
+            close(mesh, line).await;
+            closed.send(()).ok();
+        });
+        is_closed.recv_timeout(2 * LAST_WORDS_MAX).ok();
     }
 }
 
-fn refused(socket: &Path, error: &JoinError) -> AttachError {
-    AttachError { socket: socket.to_owned(), message: error.to_string() }
+/// What is said last to a node on another host has so long to arrive: several round trips of a network.
+const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
+
+/// Ends a session with a node on another host.
+async fn close(mesh: Mesh, line: Line) {
+    if let Line::Session { peer, .. } = line {
+        tokio::time::timeout(LAST_WORDS_MAX, mesh.ended(peer)).await.ok();
+    }
+    mesh.close().await;
+}
+
+fn refused(node: String, error: &JoinError) -> AttachError {
+    AttachError { node, message: error.to_string() }
 }
 
 /// Lines of workers on the program's terminal, each with who wrote it.

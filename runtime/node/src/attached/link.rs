@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mobula_net::{Connection, unix};
+use mobula_net::{Line, unix};
 use mobula_types::{ActorId, NameOwner};
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use mobula_wire::local::{FromNode, Hello, RequestId, ToNode, ToolQuestion};
@@ -28,11 +28,12 @@ pub(crate) enum Wanted {
     Claim(oneshot::Sender<NameAnswer>),
     LookUp(oneshot::Sender<Option<NameOwner>>),
     Value(oneshot::Sender<ValueAnswer>),
+    Answer(oneshot::Sender<Result<String, String>>),
 }
 
-/// The connection to the node, and what was asked over it.
+/// The way to the node, and what was asked over it.
 pub(crate) struct Link {
-    pub(crate) connection: Connection,
+    pub(crate) line: Line,
     requests: Mutex<Requests>,
     is_cut: AtomicBool,
 }
@@ -44,8 +45,8 @@ struct Requests {
 }
 
 impl Link {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, requests: Mutex::default(), is_cut: AtomicBool::new(false) }
+    pub(crate) fn new(line: Line) -> Self {
+        Self { line, requests: Mutex::default(), is_cut: AtomicBool::new(false) }
     }
 
     /// Asks; the answer is for `wanted`. Nothing is asked of a node that is gone, and whoever waits is told so by the end
@@ -72,7 +73,7 @@ impl Link {
     pub(crate) fn tell(&self, said: &ToNode) {
         match mobula_wire::encode(said) {
             Ok(body) => {
-                if let Err(error) = self.connection.send(FrameKind::Local, Bytes::from(body)) {
+                if let Err(error) = self.line.send(FrameKind::Local, Bytes::from(body)) {
                     tracing::debug!(%error, "the node was not told");
                 }
             }

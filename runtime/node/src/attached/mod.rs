@@ -10,6 +10,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `process` | one attached process from its first word to its end |
+//! | `far` | its way to a node on another host |
 //! | `link` | what it asks of its node |
 //! | `listing` | what is here and why it waits, for lists |
 //! | `roads` | the ways of parcels to other processes |
@@ -29,6 +30,7 @@ mod deliver;
 mod detached;
 mod driver;
 mod exchanges;
+mod far;
 mod handoff;
 mod homes;
 mod large;
@@ -44,5 +46,6 @@ mod worker;
 pub(crate) use link::ask_node;
 pub(crate) use process::Process;
 
-pub use driver::{AttachError, Driver, DriverConfig};
+pub use driver::{AttachError, Driver, DriverConfig, NodeAddress};
+pub use far::{FarError, FarNode, FarTool};
 pub use worker::run_if_worker;

@@ -1,6 +1,6 @@
 //! One attached process from its first word to its end: what its node and other processes say, and who acts on it.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -10,24 +10,25 @@ use mobula_actor::object::Pins;
 use mobula_actor::{Count, System, arbiters};
 use mobula_logic::home::{self, Input as HomeInput};
 use mobula_net::unix::{self, Listener, UnixError};
-use mobula_net::{Connection, Frame, Incoming};
+use mobula_net::{Connection, Frame, Incoming, Line};
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{
     ActorId, ActorName, CallError, Death, DeathCause, ErrorChain, ExitReason, NameOwner, NodeId, NotStarted, Outcome,
     ProcessId, Unknown,
 };
 use mobula_wire::frame::CONTROL_BYTES_MAX;
-use mobula_wire::local::{DetachedSpawn, FromNode, Hello, ToNode, Welcome};
+use mobula_wire::local::{DetachedSpawn, FromNode, Hello, ToNode, ToolQuestion, Welcome};
 use mobula_wire::{FrameKind, Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
+use super::far::{self, FarError, FarNode, Session};
 use super::handoff::Handoffs;
 use super::homes::Homes;
 use super::large::Large;
-use super::link::{Link, NameAnswer, Wanted};
+use super::link::{Link, NameAnswer, Wanted, ask_node};
 use super::outboxes::Outboxes;
 use super::post::Serving;
 use super::roads::Roads;
@@ -61,8 +62,8 @@ pub(crate) struct Process {
     pub(crate) handoffs: Handoffs,
     graves: Mutex<Graves>,
     readers: Readers,
-    /// Where its node listens.
-    pub(crate) socket: PathBuf,
+    /// Where its node listens, on this host.
+    socket: Option<PathBuf>,
     /// Why the process is to end, once its node says so or is gone.
     ended: watch::Sender<Option<DeathCause>>,
     hooks: OnceLock<Hooks>,
@@ -82,6 +83,9 @@ pub(crate) struct Hooks {
 pub(crate) enum JoinError {
     #[error(transparent)]
     Unix(#[from] UnixError),
+    /// There is no way to a node on another host.
+    #[error(transparent)]
+    Far(#[from] FarError),
     /// The node said no.
     #[error("{message}")]
     Refused { message: String },
@@ -94,8 +98,14 @@ pub(crate) enum JoinError {
 pub(crate) struct Joined {
     pub(crate) process: Arc<Process>,
     pub(crate) welcome: Welcome,
-    incoming: Incoming,
-    listener: Listener,
+    ears: Ears,
+    listener: Option<Listener>,
+}
+
+/// By what a process hears its node.
+enum Ears {
+    Socket(Incoming),
+    Session(Session),
 }
 
 /// Attaches to the node that listens at `socket`.
@@ -115,13 +125,28 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
         Ok(_) => return Err(silent("its first word is no welcome".into())),
         Err(error) => return Err(silent(error.to_string())),
     };
+    joined(connection.into(), welcome, Some(socket.to_owned()), Ears::Socket(incoming)).await
+}
+
+/// Attaches to a node on another host.
+pub(crate) async fn join_far(
+    node: &FarNode,
+    name: String,
+    env: BTreeMap<String, String>,
+    namespace: Option<String>,
+) -> Result<Joined, JoinError> {
+    let (session, welcome) = far::attach(node, name, env, namespace).await?;
+    joined(session.line(), welcome, None, Ears::Session(session)).await
+}
+
+async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ears) -> Result<Joined, JoinError> {
     let me = welcome.process;
-    let roads = Roads::new(me, connection.clone(), Path::new(&welcome.folder), welcome.peer_secret.clone());
+    let roads = Roads::new(me, line.clone(), &welcome.folder, welcome.peer_secret.clone());
     let listener = roads.listen().await?;
     let process = Arc::new(Process {
         me,
         system: OnceLock::new(),
-        link: Link::new(connection),
+        link: Link::new(line),
         roads: Arc::new(roads),
         exchanges: Arc::default(),
         targets: Targets::default(),
@@ -133,25 +158,30 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
         handoffs: Handoffs::default(),
         graves: Mutex::default(),
         readers: Readers::default(),
-        socket: socket.to_owned(),
+        socket,
         ended: watch::Sender::new(None),
         hooks: OnceLock::new(),
     });
-    Ok(Joined { process, welcome, incoming, listener })
+    Ok(Joined { process, welcome, ears, listener })
 }
 
 impl Joined {
     /// Begins to listen, in the name of `system`: what comes needs all that the system is made of.
     pub(crate) fn begin(self, system: &Arc<System>, hooks: Hooks) {
-        let Self { process, incoming, listener, welcome } = self;
+        let Self { process, ears, listener, welcome } = self;
         process.system.set(Arc::downgrade(system)).ok();
         if let Some(namespace) = welcome.namespace {
             system.set_namespace(namespace);
         }
         process.hooks.set(hooks).ok();
         let runtime = arbiters::runtime();
-        runtime.spawn(process.clone().read_node(incoming));
-        runtime.spawn(process.clone().take_peers(listener));
+        match ears {
+            Ears::Socket(incoming) => runtime.spawn(process.clone().read_node(incoming)),
+            Ears::Session(session) => runtime.spawn(process.clone().read_session(session)),
+        };
+        if let Some(listener) = listener {
+            runtime.spawn(process.clone().take_peers(listener));
+        }
         runtime.spawn(process.count());
     }
 }
@@ -194,18 +224,33 @@ impl Process {
     }
 
     async fn read_node(self: Arc<Self>, mut incoming: Incoming) {
-        while let Ok(Frame { kind, body }) = incoming.next().await {
-            match kind {
-                FrameKind::Parcel => self.take_parcel(&body),
-                FrameKind::Part => self.part_came(&body, None),
-                FrameKind::Local => match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(&body) {
-                    Ok(said) => self.node_said(said),
-                    Err(error) => tracing::warn!(%error, "the node says what cannot be read"),
-                },
-                _ => {}
-            }
+        while let Ok(frame) = incoming.next().await {
+            self.heard(&frame);
         }
-        self.node_gone();
+        self.node_gone(DeathCause::NodeKilled);
+    }
+
+    async fn read_session(self: Arc<Self>, mut session: Session) {
+        let cause = loop {
+            match session.next().await {
+                Ok(frame) => self.heard(&frame),
+                Err(cause) => break cause,
+            }
+        };
+        self.node_gone(cause);
+    }
+
+    fn heard(self: &Arc<Self>, frame: &Frame) {
+        let Frame { kind, body } = frame;
+        match kind {
+            FrameKind::Parcel => self.take_parcel(body),
+            FrameKind::Part => self.part_came(body, None),
+            FrameKind::Local => match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(body) {
+                Ok(said) => self.node_said(said),
+                Err(error) => tracing::warn!(%error, "the node says what cannot be read"),
+            },
+            _ => {}
+        }
     }
 
     async fn take_peers(self: Arc<Self>, listener: Listener) {
@@ -289,6 +334,11 @@ impl Process {
                 }
             }
             FromNode::Draining => self.withdraw_tasks(),
+            FromNode::Answer { request, answer } => {
+                if let Some(Wanted::Answer(sender)) = self.link.answered(request) {
+                    sender.send(answer).ok();
+                }
+            }
             FromNode::Died(death) => self.heard_of_death(death),
             FromNode::Capacity(resources) => {
                 if let Some(hooks) = self.hooks.get() {
@@ -387,13 +437,13 @@ impl Process {
         }
     }
 
-    /// The node is gone, and with it everything that is not in this process.
-    fn node_gone(self: &Arc<Self>) {
+    /// The node is gone, or cannot be reached any more, and with it everything that is not in this process.
+    fn node_gone(self: &Arc<Self>, cause: DeathCause) {
         self.link.cut();
         let node: NodeId = self.me.node();
         // It may have said why it goes, or that the job ends.
-        let cause = self.ended.borrow().clone().unwrap_or(DeathCause::NodeKilled);
-        let death = Death::of(node.into(), cause);
+        let cause = self.ended.borrow().clone().unwrap_or(cause);
+        let death = Death::of(node.into(), cause.clone());
         // Other nodes cannot be reached any more either.
         let everybody = |process: ProcessId| process != self.me;
         let mut nodes: Vec<NodeId> = self.exchanges.nodes();
@@ -408,7 +458,7 @@ impl Process {
         self.homes_over(&death);
         self.ended.send_if_modified(|ended| {
             let is_new = ended.is_none();
-            ended.get_or_insert(DeathCause::NodeKilled);
+            ended.get_or_insert(cause);
             is_new
         });
     }
@@ -443,7 +493,7 @@ impl Process {
         if let Some(counted) = self.counted() {
             self.link.tell(&ToNode::Counters(counted));
         }
-        self.link.connection.close("the session has ended");
+        self.link.line.close("the session has ended");
     }
 
     /// G7: another one may act under the name soon. Only the end of this one is answered: a node that hears nothing ends
@@ -491,6 +541,16 @@ impl Process {
         let ActorName { namespace, name } = name;
         self.link.ask(Wanted::LookUp(sender), |request| ToNode::LookUpName { request, namespace, name });
         answer(owner).await.flatten()
+    }
+
+    /// Asks the node what the command line asks.
+    pub(crate) async fn ask_tool(&self, question: ToolQuestion) -> Result<String, String> {
+        if let Some(socket) = &self.socket {
+            return ask_node(socket, question).await;
+        }
+        let (sender, said) = oneshot::channel();
+        self.link.ask(Wanted::Answer(sender), |request| ToNode::Tool { request, question });
+        answer(said).await.unwrap_or_else(|| Err("the node does not answer".into()))
     }
 
     /// Reads, stores or removes a value of the job.

@@ -1,16 +1,18 @@
 //! The ways of parcels: to processes of this host over a socket of their own, to all others through the node.
 //!
+//! A driver on another host than its node has one way only, through the node.
+//!
 //! All parcels of a pair of processes take one way, so their order holds. A direct way that cannot be made, or that has
 //! broken, leads through the node from then on: it knows who is dead, and says so.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::unix::{self, Listener};
-use mobula_net::{Connection, Incoming, SendError};
+use mobula_net::{Connection, Incoming, Line, SendError};
 use mobula_types::{NotStarted, ProcessId};
 use mobula_wire::local::{PeerHello, peer_socket};
 use mobula_wire::{FrameKind, PROTOCOL, Parcel};
@@ -25,8 +27,9 @@ const WAITING_MAX: usize = 1 << 18;
 /// The ways of one process.
 pub(crate) struct Roads {
     me: ProcessId,
-    node: Connection,
-    folder: PathBuf,
+    node: Line,
+    /// Where the processes of this host have their sockets; none where the node is on another one.
+    folder: Option<PathBuf>,
     hello: Bytes,
     secret: String,
     ways: Mutex<HashMap<ProcessId, Way>>,
@@ -40,10 +43,11 @@ enum Way {
 }
 
 impl Roads {
-    pub(crate) fn new(me: ProcessId, node: Connection, folder: &Path, secret: String) -> Self {
+    pub(crate) fn new(me: ProcessId, node: Line, folder: &str, secret: String) -> Self {
         let hello = PeerHello { protocol: PROTOCOL, from: me, secret: secret.clone() };
         let hello = mobula_wire::encode(&hello).map(Bytes::from).unwrap_or_default();
-        Self { me, node, folder: folder.to_owned(), hello, secret, ways: Mutex::default() }
+        let folder = (!folder.is_empty()).then(|| folder.into());
+        Self { me, node, folder, hello, secret, ways: Mutex::default() }
     }
 
     /// Sends a parcel, behind all that were sent to the same process before.
@@ -54,7 +58,7 @@ impl Roads {
     pub(crate) fn send(self: &Arc<Self>, parcel: &Parcel) -> Result<(), NotStarted> {
         let body = parcel.encode().map_err(|error| NotStarted::TooLarge { bytes: error.count, max: error.max })?.into();
         let to = parcel.to;
-        if to.node() != self.me.node() || to.number() == 0 {
+        if to.node() != self.me.node() || to.number() == 0 || self.folder.is_none() {
             return sent(self.node.send(FrameKind::Parcel, body));
         }
         let mut ways = self.ways.lock();
@@ -119,12 +123,12 @@ impl Roads {
         let made = tokio::time::timeout(CONNECT_MAX, self.connect(to)).await.ok().flatten();
         let mut ways = self.ways.lock();
         let Some(Way::Making(waiting)) = ways.remove(&to) else { return };
-        let (way, connection) = match made {
-            Some(connection) => (Way::Direct(connection.clone()), connection),
+        let (way, line) = match made {
+            Some(connection) => (Way::Direct(connection.clone()), connection.into()),
             None => (Way::ByNode, self.node.clone()),
         };
         for body in waiting {
-            if let Err(error) = connection.send(FrameKind::Parcel, body) {
+            if let Err(error) = line.send(FrameKind::Parcel, body) {
                 tracing::debug!(%to, %error, "a parcel was not taken");
             }
         }
@@ -132,7 +136,8 @@ impl Roads {
     }
 
     async fn connect(&self, to: ProcessId) -> Option<Connection> {
-        let (connection, mut incoming) = unix::connect(&self.folder.join(peer_socket(to)), CONNECT_MAX).await.ok()?;
+        let (connection, mut incoming) =
+            unix::connect(&self.folder.as_ref()?.join(peer_socket(to)), CONNECT_MAX).await.ok()?;
         connection.send(FrameKind::Greeting, self.hello.clone()).ok()?;
         let answer = incoming.next().await.ok()?;
         if answer.kind != FrameKind::Greeting {
@@ -143,9 +148,12 @@ impl Roads {
         Some(connection)
     }
 
-    /// Where others of this host reach this process.
-    pub(crate) async fn listen(&self) -> Result<Listener, unix::UnixError> {
-        Listener::bind(&self.folder.join(peer_socket(self.me))).await
+    /// Where others of this host reach this process; none where its node is on another one.
+    pub(crate) async fn listen(&self) -> Result<Option<Listener>, unix::UnixError> {
+        match &self.folder {
+            Some(folder) => Listener::bind(&folder.join(peer_socket(self.me))).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Who is at the other end of a connection that was made to us; `None` when it is not of our job.

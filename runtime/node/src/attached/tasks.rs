@@ -128,6 +128,10 @@ impl Process {
         let mut after = After::default();
         let over = {
             let mut table = self.tasks.table.lock();
+            if let Some(Input::Granted { request, .. }) = &input {
+                // There is nothing to be taken back any more.
+                table.requests.remove(request);
+            }
             if let Some(input) = input {
                 table.dispatch.handle(clock::now(), input);
             }
@@ -149,6 +153,10 @@ impl Process {
 
     fn perform_task(self: &Arc<Self>, table: &mut Table, output: Output, after: &mut After) {
         match output {
+            // Nobody answers any more.
+            Output::AskLease { request, .. } if self.link.is_cut() => {
+                table.dispatch.handle(clock::now(), Input::NoPlace { request, for_ever: true });
+            }
             Output::AskLease { request, shape } => {
                 let (spec, avoid) = (table.specs[shape].clone(), table.avoid.clone());
                 let asked = self.link.ask(Wanted::Tasks(request), |request| ToNode::Lease { request, spec, avoid });

@@ -1,7 +1,7 @@
 //! Drivers and workers come: who they are, and what they are told to begin.
 
 use mobula_logic::scheduler;
-use mobula_net::Connection;
+use mobula_net::Line;
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{DeathCause, JobId, ProcessId, StateMachine};
 use mobula_wire::cluster::{JobSetup, ToHead};
@@ -18,9 +18,8 @@ impl State {
         if let Some(process) = self.submissions.attach(came.worker_token.as_deref()) {
             return self.submitted_came(process, came);
         }
-        let Some(number) = self.roster.number() else {
-            came.reply.send(Err("this node has no process numbers left: start it again".to_owned())).ok();
-            return;
+        let Some(number) = came.number.or_else(|| self.roster.number()) else {
+            return came.answer.refuse("this node has no process numbers left: start it again".to_owned());
         };
         let setup = JobSetup {
             name: came.name.clone(),
@@ -44,28 +43,25 @@ impl State {
     ) {
         let job = match result {
             Ok(job) => job,
-            Err(why) => {
-                came.reply.send(Err(why)).ok();
-                return;
-            }
+            Err(why) => return came.answer.refuse(why),
         };
         let process = ProcessId::new(self.node, number);
         let now = self.clock.now();
-        let (pid, since) = (Some(came.pid), now);
+        let (pid, since) = (came.pid, now);
         let counters = OutcomeCounters::default();
         self.roster.settle(number, Resident { kind: Kind::Driver, job, pid, is_attached: true, since, counters });
         self.roster.open_job(job, setup, self.node);
         if let Some(job) = self.roster.job_mut(job) {
             job.program = Some(came.program);
         }
-        self.welcome(process, job, &came.connection);
-        if came.reply.send(Ok(process)).is_err() {
+        self.welcome(process, job, &came.line);
+        if self.is_far_gone(process, &came.line) || !came.answer.admit(process) {
             self.gone(process, "it ended while it began");
         }
     }
 
     /// A process says that it is a worker of this node's.
-    pub(crate) fn worker_came(&mut self, token: &str, pid: u32, connection: Connection, reply: Reply) {
+    pub(crate) fn worker_came(&mut self, token: &str, pid: u32, line: Line, reply: Reply) {
         let Some(number) = self.roster.by_token(token) else {
             reply.send(Err("this node started no such worker".to_owned())).ok();
             return;
@@ -78,7 +74,7 @@ impl State {
             Kind::Worker { start, .. } => *start,
             Kind::Driver => return,
         };
-        self.welcome(process, job, &connection);
+        self.welcome(process, job, &line);
         if reply.send(Ok(process)).is_err() {
             return self.workers.kill(process, DeathCause::Disconnected);
         }
@@ -88,7 +84,12 @@ impl State {
         self.scheduler.handle(self.clock.now(), scheduler::Input::WorkerStarted { start, process });
     }
 
-    pub(crate) fn welcome(&self, process: ProcessId, job: JobId, connection: &Connection) {
+    pub(crate) fn welcome(&self, process: ProcessId, job: JobId, line: &Line) {
+        // Who is on another host reaches nobody here directly, and nobody reaches it.
+        let folder = match line {
+            Line::Socket(_) => self.config.folder.display().to_string(),
+            Line::Session { .. } => String::new(),
+        };
         let setup = self.roster.job(job).map(|job| job.setup.clone()).unwrap_or_default();
         let (peer_secret, namespace) = (setup.peer_secret, setup.namespace);
         let welcome = Welcome {
@@ -97,11 +98,11 @@ impl State {
             namespace,
             resources: self.config.resources.clone(),
             nodes: self.nodes(),
-            folder: self.config.folder.display().to_string(),
+            folder,
             peer_secret,
         };
-        say_greeting(connection, &FromNode::Welcome(welcome));
-        self.routes.connect(process, connection.clone());
+        say_greeting(line, &FromNode::Welcome(welcome));
+        self.routes.connect(process, line.clone());
     }
 }
 

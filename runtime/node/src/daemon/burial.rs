@@ -55,8 +55,13 @@ impl State {
         self.tell_nodes(&ClusterTalk::Died { job, death: death.clone() });
         self.tell_head(ToHead::ProcessDied { process, cause: death.cause.clone() });
         if matches!(resident.kind, Kind::Driver) {
-            self.end_job(job, &DeathCause::JobStopped);
-            self.tell_head(ToHead::JobEnd { job, cause: DeathCause::JobStopped });
+            let cause = match &death.cause {
+                // It was on another host, and the job's records say what became of it.
+                cause @ (DeathCause::Disconnected | DeathCause::Silent { .. }) => cause.clone(),
+                _ => DeathCause::JobStopped,
+            };
+            self.end_job(job, &cause);
+            self.tell_head(ToHead::JobEnd { job, cause });
         }
     }
 

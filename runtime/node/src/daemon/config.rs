@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use mobula_net::token::Token;
 use mobula_types::resources::Resources;
 
 /// The port of a node unless another is given.
 pub const PORT: u16 = 6379;
+
+/// A certificate is renewed two days before its end.
+const RENEWAL_LOOK: Duration = Duration::from_secs(3_600);
 
 /// How to start a node.
 #[derive(Clone, Debug)]
@@ -25,6 +29,12 @@ pub struct NodeConfig {
     pub resources: Resources,
     /// What it is called and where it stands.
     pub labels: BTreeMap<String, String>,
+    /// For how long a program on another host that is attached here may resume a lost connection before its job ends.
+    pub resume_max: Duration,
+    /// A node that has not heard of its head for so long stops all that it runs, and comes as a new one (G13).
+    pub fence_after: Duration,
+    /// Between two looks at this node's certificate: one that has less than a third of its life left is renewed.
+    pub renewal_look: Duration,
 }
 
 /// The part a node has in its cluster.
@@ -51,6 +61,9 @@ impl NodeConfig {
             part: Part::Head,
             resources: super::hardware::resources(),
             labels: BTreeMap::new(),
+            resume_max: mobula_logic::attachment::RESUME_MAX,
+            fence_after: mobula_logic::lease::FENCE_AFTER,
+            renewal_look: RENEWAL_LOOK,
         }
     }
 

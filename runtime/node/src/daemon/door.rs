@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::unix::{Listener, PeerProcess};
-use mobula_net::{Connection, Frame, Incoming};
+use mobula_net::{Connection, Frame, Incoming, Line};
 use mobula_types::ProcessId;
 use mobula_wire::frame::{CONTROL_BYTES_MAX, GREETING_BYTES_MAX};
 use mobula_wire::local::{FromNode, Hello, ToNode, Welcome};
 use mobula_wire::{FrameKind, PROTOCOL};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::input::{DriverCame, Input};
+use super::input::{Answer, DriverCame, Input};
 use super::routes::{Forwarded, Routes, say};
 use super::workers::{Programs, descent, guard};
 
@@ -71,7 +71,7 @@ impl Door {
         place: tokio::sync::OwnedSemaphorePermit,
     ) {
         if let Err(message) = self.clone().admit(&connection, &mut incoming, peer, place).await {
-            say_greeting(&connection, &FromNode::Refused { message });
+            say_greeting(&connection.clone().into(), &FromNode::Refused { message });
             connection.close("it was refused");
             // The words leave before the reader is dropped, or never.
             tokio::time::timeout(REFUSAL_MAX, connection.closed()).await.ok();
@@ -106,12 +106,12 @@ impl Door {
                 Input::DriverCame(self.driver(name, (env, namespace), connection, peer, reply).await?)
             }
             Hello::Worker { token, .. } => {
-                Input::WorkerCame { token, pid: peer.pid.unsigned_abs(), connection: connection.clone(), reply }
+                Input::WorkerCame { token, pid: peer.pid.unsigned_abs(), line: connection.clone().into(), reply }
             }
             Hello::Tool { .. } => {
                 drop(place);
                 let process = self.routes.node().into();
-                say_greeting(connection, &FromNode::Welcome(Welcome { process, ..Welcome::default() }));
+                say_greeting(&connection.clone().into(), &FromNode::Welcome(Welcome { process, ..Welcome::default() }));
                 self.read_tool(connection, incoming).await;
                 return Ok(());
             }
@@ -149,11 +149,12 @@ impl Door {
             namespace,
             env,
             working_dir: cwd.and_then(|cwd| cwd.to_str().map(str::to_owned)),
-            pid: peer.pid.unsigned_abs(),
+            pid: Some(peer.pid.unsigned_abs()),
+            number: None,
             worker_token,
             program,
-            connection: connection.clone(),
-            reply,
+            line: connection.clone().into(),
+            answer: Answer::AtDoor(reply),
         })
     }
 
@@ -173,7 +174,7 @@ impl Door {
                 }
                 FrameKind::Parcel | FrameKind::Part => match self.routes.forward_from(process, kind, body).await {
                     Forwarded::Done => {}
-                    Forwarded::Dead(death) => say(connection, &FromNode::Died(death)),
+                    Forwarded::Dead(death) => say(&connection.clone().into(), &FromNode::Died(death)),
                     Forwarded::Wrong => break "it spoke in the name of another".to_owned(),
                 },
                 FrameKind::Local => match mobula_wire::decode_limited::<ToNode, CONTROL_BYTES_MAX>(&body) {
@@ -195,12 +196,12 @@ impl Door {
     /// Sends parts of a process's large payloads to other nodes, so that its messages need not wait behind them.
     fn send_parts(&self, process: ProcessId, connection: &Connection) -> mpsc::Sender<Bytes> {
         let (parts, mut waiting) = mpsc::channel(PARTS_MAX);
-        let (routes, connection) = (self.routes.clone(), connection.clone());
+        let (routes, line) = (self.routes.clone(), Line::from(connection.clone()));
         tokio::spawn(async move {
             while let Some(part) = waiting.recv().await {
                 match routes.forward_from(process, FrameKind::Part, part).await {
                     Forwarded::Done => {}
-                    Forwarded::Dead(death) => say(&connection, &FromNode::Died(death)),
+                    Forwarded::Dead(death) => say(&line, &FromNode::Died(death)),
                     Forwarded::Wrong => return,
                 }
             }
@@ -215,7 +216,7 @@ impl Door {
                 _ => break,
             };
             let Ok(ToNode::Tool { request, question }) = said else { break };
-            let input = Input::Asked { connection: connection.clone(), request, question };
+            let input = Input::Asked { line: connection.clone().into(), request, question };
             if self.inputs.send(input).await.is_err() {
                 break;
             }
@@ -225,9 +226,9 @@ impl Door {
 }
 
 /// The first words of a node are a greeting too.
-pub(crate) fn say_greeting(connection: &Connection, said: &FromNode) {
+pub(crate) fn say_greeting(line: &Line, said: &FromNode) {
     if let Ok(body) = mobula_wire::encode(said) {
-        // A connection that does not take it is found out by its reader.
-        connection.send(FrameKind::Greeting, body.into()).ok();
+        // A line that does not take it is found out by its reader.
+        line.send_greeting(body.into()).ok();
     }
 }

@@ -6,30 +6,35 @@
 //! |---|---|---|
 //! | `Register` | node | the head |
 //! | `Node` | node | a node whose view has that node |
-//! | `Driver` | driver, admin | nowhere yet: it is told so |
+//! | `Driver` | driver, admin | every node |
+//! | `Tool` | viewer, driver, admin | every node; what each may ask stands in [`far::may_ask`] |
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use mobula_logic::attachment;
 use mobula_logic::membership::Refusal as Refused;
 use mobula_net::authority::PublicKey;
 use mobula_net::token::{Secret, TokenId};
-use mobula_net::{Admitted, Cause, Event, Gate, Issued, Lane, MeshEvents, PeerIdentity, Refusal, Registrar};
+use mobula_net::{Admitted, Cause, Event, Frame, Gate, Issued, Lane, MeshEvents, PeerIdentity, Refusal, Registrar};
 use mobula_types::Role;
 use mobula_wire::FrameKind;
-use mobula_wire::cluster::{ClusterTalk, Greeting};
+use mobula_wire::cluster::{ClusterTalk, DriverWelcome, Greeting};
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use tokio::sync::{mpsc, oneshot};
 
-use super::input::Input;
+use super::far::{self, FarCame, Readers, Visit};
+use super::input::{Input, Redeem};
 use super::routes::{Forwarded, Routes};
 use super::seat::{NotAdmitted, ToSeat};
+use super::workers::programs::ProgramHash;
 
 /// The door of the mesh.
 pub(crate) struct MeshGate {
     pub(crate) routes: Arc<Routes>,
+    pub(crate) inputs: mpsc::Sender<Input>,
     /// The head's part; none on other nodes.
     pub(crate) seat: Option<mpsc::Sender<ToSeat>>,
 }
@@ -52,18 +57,38 @@ impl Gate for MeshGate {
                     // The head has told others of it sooner than this node.
                     None => Err(Refusal::new(Cause::NotReady)),
                 },
-                Greeting::Driver { .. } if peer.role.may_submit() => {
-                    let message = "drivers on other hosts come with a later version: run the program on a node's host";
-                    Err(Refusal::because(Cause::WrongRole, message))
+                Greeting::Driver { name, env, namespace, program, program_bytes } if peer.role.may_submit() => {
+                    far::check_length(program_bytes)?;
+                    self.far(peer.role, Visit::Driver { name, env, namespace, program: ProgramHash(program) }).await
                 }
-                _ => Err(Refusal::new(Cause::WrongRole)),
+                Greeting::Driver { .. } => Err(wrong_role(peer.role, "run programs", Role::Driver)),
+                Greeting::Tool if peer.role != Role::Node => self.far(peer.role, Visit::Tool).await,
+                Greeting::Tool => Err(wrong_role(peer.role, "ask", Role::Viewer)),
+                Greeting::Register(_) | Greeting::Node { .. } => Err(wrong_role(peer.role, "be a node", Role::Node)),
             }
         }
         .boxed()
     }
 }
 
+fn wrong_role(is: Role, may_not: &str, right: Role) -> Refusal {
+    let message = format!(
+        "the certificate's role is {is}, which may not {may_not}: join with a token of `mobula token create --role {right}`"
+    );
+    Refusal::because(Cause::WrongRole, message)
+}
+
 impl MeshGate {
+    async fn far(&self, role: Role, visit: Visit) -> Result<Admitted, Refusal> {
+        let failed = || Refusal::new(Cause::Failed);
+        let (reply, admitted) = oneshot::channel();
+        self.inputs.send(Input::FarCame(FarCame { role, visit, reply })).await.map_err(|_| failed())?;
+        let (process, resume_max) = admitted.await.map_err(|_| failed())??;
+        let resume_ms = u64::try_from(resume_max.as_millis()).unwrap_or(u64::MAX);
+        let welcome = mobula_wire::encode(&DriverWelcome { process, resume_ms }).map_err(|_| failed())?;
+        Ok(Admitted { peer: process, welcome: welcome.into() })
+    }
+
     async fn register(&self, registration: mobula_types::Registration) -> Result<Admitted, Refusal> {
         let seat = self.seat.as_ref().ok_or_else(|| {
             Refusal::because(
@@ -116,6 +141,44 @@ impl Registrar for Tokens {
     }
 }
 
+/// Lets the head redeem join tokens that are shown to another node.
+pub(crate) struct Relay {
+    pub(crate) inputs: mpsc::Sender<Input>,
+}
+
+impl Registrar for Relay {
+    fn redeem(
+        &self,
+        id: TokenId,
+        secret: Secret,
+        role: Role,
+        key: PublicKey,
+    ) -> BoxFuture<'_, Result<Issued, Refusal>> {
+        async move {
+            let failed = |_| Refusal::new(Cause::Failed);
+            if role == Role::Node {
+                let message = "this node makes no nodes: join at the head's address";
+                return Err(Refusal::because(Cause::WrongRole, message));
+            }
+            let (reply, issued) = oneshot::channel();
+            let redeem = Redeem { id: id.0, hash: secret.hash().0, role, key, reply };
+            self.inputs.send(Input::Redeem(redeem)).await.map_err(|_| Refusal::new(Cause::Failed))?;
+            issued.await.map_err(failed)?
+        }
+        .boxed()
+    }
+}
+
+/// The head has redeemed a token that was shown here, or has not.
+pub(crate) fn redeemed(redeem: Redeem, result: Result<(Vec<u8>, Vec<u8>), (u32, String)>) {
+    let issued = match result {
+        Ok((certificate, authority)) => Ok(Issued { certificate: certificate.into(), authority: authority.into() }),
+        Err((code, message)) => Err(Refusal::because(Cause::of_code(code.into()).unwrap_or(Cause::Failed), message)),
+    };
+    // Who showed it may have gone.
+    redeem.reply.send(issued).ok();
+}
+
 /// Hands on what comes from the mesh: parcels straight to whom they are for, all else to the state or the head's part.
 pub(crate) async fn read(
     mut events: MeshEvents,
@@ -123,8 +186,28 @@ pub(crate) async fn read(
     inputs: mpsc::Sender<Input>,
     seat: Option<mpsc::Sender<ToSeat>>,
 ) {
+    let mut fars = Readers::new(routes.clone(), inputs.clone());
     while let Some(event) = events.next().await {
         let input = match event {
+            // A process on another host, and no node.
+            Event::Frame { from, kind, body, .. } if from.number() != 0 => {
+                fars.take(from, Frame { kind, body });
+                continue;
+            }
+            Event::Up { peer } if peer.number() != 0 => {
+                Input::Far { process: peer, seen: attachment::Input::Connected }
+            }
+            Event::Down { peer, .. } if peer.number() != 0 => {
+                Input::Far { process: peer, seen: attachment::Input::Lost }
+            }
+            Event::Silent { peer, refused, .. } if peer.number() != 0 => match refused {
+                true => Input::Far { process: peer, seen: attachment::Input::Refused },
+                false => continue,
+            },
+            Event::Ended { peer, .. } if peer.number() != 0 => {
+                fars.forget(peer);
+                Input::Far { process: peer, seen: attachment::Input::Ended }
+            }
             Event::Frame { from, kind: kind @ (FrameKind::Parcel | FrameKind::Part), body, .. } => {
                 forward(&routes, from, kind, body);
                 continue;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mobula_logic::scheduler::RequestKey;
-use mobula_net::Connection;
+use mobula_net::Line;
 use mobula_types::state::{ClusterStatus, Listed, NodeStatus, OutcomeCounters};
 use mobula_types::{NodeId, ProcessId, Time};
 use mobula_wire::cluster::{AskId, ClusterTalk};
@@ -37,11 +37,11 @@ const ITEMS_MAX: usize = 1 << 16;
 /// What is gathered, and for whom.
 pub(crate) enum Want {
     /// Records of one kind.
-    List { connection: Connection, request: RequestId, kind: String },
+    List { line: Line, request: RequestId, kind: String },
     /// The counters of all, into the head's view.
-    Status { connection: Connection, request: RequestId, status: Box<ClusterStatus> },
+    Status { line: Line, request: RequestId, status: Box<ClusterStatus> },
     /// Why one thing waits.
-    Why { connection: Connection, request: RequestId, id: String },
+    Why { line: Line, request: RequestId, id: String },
     /// All of this node, or the one thing with that id, for another one.
     Node { node: NodeId, ask: AskId, only: Option<String> },
 }
@@ -192,17 +192,17 @@ impl State {
 
     fn finish(&mut self, want: Want, mut items: Vec<Listed>, counters: &OutcomeCounters) {
         match want {
-            Want::List { connection, request, kind } => {
+            Want::List { line, request, kind } => {
                 // Who lists actors is to see whose are missing; workers are known without being asked.
                 let is_missed = |item: &Listed| item.state == SILENT && (kind != "worker" || item.kind == "node");
                 items.retain(|item| item.kind == kind || is_missed(item));
-                answer(&connection, request, Ok(json_lines(&items)));
+                answer(&line, request, Ok(json_lines(&items)));
             }
-            Want::Status { connection, request, mut status } => {
+            Want::Status { line, request, mut status } => {
                 add(&mut status.counters, counters);
-                answer(&connection, request, Ok(json(&status)));
+                answer(&line, request, Ok(json(&status)));
             }
-            Want::Why { connection, request, id } => {
+            Want::Why { line, request, id } => {
                 let found = items.iter().find(|item| item.id == id).map(json).ok_or_else(|| {
                     let silent: Vec<&str> =
                         items.iter().filter(|item| item.state == SILENT).map(|item| item.id.as_str()).collect();
@@ -214,7 +214,7 @@ impl State {
                         "nothing that runs or waits has the id {id}{but}: see `mobula list tasks` and `mobula list actors`"
                     )
                 });
-                answer(&connection, request, found);
+                answer(&line, request, found);
             }
             Want::Node { node, ask, .. } => {
                 let mut frames: Vec<Vec<Listed>> = items.chunks(ITEMS_PER_FRAME).map(<[Listed]>::to_vec).collect();

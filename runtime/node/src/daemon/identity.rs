@@ -5,11 +5,10 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use mobula_net::token::Token;
-use mobula_net::{Authority, Identity, join, unix};
+use mobula_net::{Authority, Identity, join};
+use mobula_types::state::ClusterStatus;
 use mobula_types::{MemberId, Role};
-use mobula_wire::frame::CONTROL_BYTES_MAX;
-use mobula_wire::local::{FromNode, Hello, ToNode, ToolQuestion};
-use mobula_wire::{FrameKind, PROTOCOL};
+use mobula_wire::local::ToolQuestion;
 
 use super::config::{NodeConfig, StartError};
 use super::node::SOCKET;
@@ -71,19 +70,40 @@ async fn token_of_host(config: &NodeConfig, head: SocketAddr) -> Option<Token> {
     if !is_of_this_host(head.ip()) {
         return None;
     }
-    for socket in sockets_of(config, head.port()) {
-        if let Some(token) = ask_token(&socket).await {
+    for (socket, is_named_by_port) in sockets_of(config, head.port()) {
+        if (is_named_by_port || is_head_at(&socket, head.port()).await)
+            && let Some(token) = ask_token(&socket).await
+        {
             return Some(token);
         }
     }
     None
 }
 
-fn sockets_of(config: &NodeConfig, port: u16) -> Vec<PathBuf> {
+/// The sockets of this host's nodes, those first whose folder has the port's name. A head that has taken any free port has
+/// a folder of another name.
+fn sockets_of(config: &NodeConfig, port: u16) -> Vec<(PathBuf, bool)> {
     let beside = config.folder.parent().map(Path::to_owned);
     let usual = std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".mobula"));
-    let bases = beside.into_iter().chain(usual);
-    bases.map(|base| base.join(port.to_string()).join(SOCKET)).filter(|socket| socket.exists()).collect()
+    let mut sockets = Vec::new();
+    for base in beside.into_iter().chain(usual) {
+        for entry in std::fs::read_dir(&base).into_iter().flatten().flatten() {
+            let socket = entry.path().join(SOCKET);
+            if socket.exists() && entry.path() != config.folder {
+                sockets.push((socket, entry.file_name().to_str() == Some(port.to_string().as_str())));
+            }
+        }
+    }
+    sockets.sort_by_key(|(_, is_named_by_port)| !is_named_by_port);
+    sockets
+}
+
+/// Whether the node at a socket is the head that takes connections at this port.
+async fn is_head_at(socket: &Path, port: u16) -> bool {
+    let Ok(answer) = ask(socket, ToolQuestion::Status).await else { return false };
+    let Ok(status) = serde_json::from_str::<ClusterStatus>(&answer) else { return false };
+    let is_it = |addr: &str| addr.parse::<SocketAddr>().is_ok_and(|addr| addr.port() == port);
+    status.nodes.iter().any(|node| node.node_id == status.head && is_it(&node.addr))
 }
 
 /// An address is this host's when a socket can be bound to it.
@@ -92,21 +112,12 @@ fn is_of_this_host(ip: IpAddr) -> bool {
 }
 
 async fn ask_token(socket: &Path) -> Option<Token> {
-    let asked = async {
-        let (connection, mut incoming) = unix::connect(socket, ASK_MAX).await.ok()?;
-        let hello = mobula_wire::encode(&Hello::Tool { protocol: PROTOCOL }).ok()?;
-        connection.send(FrameKind::Greeting, hello.into()).ok()?;
-        let question = ToolQuestion::TokenCreate { ttl_s: 0, role: Role::Node.to_string() };
-        let asked = mobula_wire::encode(&ToNode::Tool { request: 1, question }).ok()?;
-        connection.send(FrameKind::Local, asked.into()).ok()?;
-        loop {
-            let frame = incoming.next().await.ok()?;
-            let said = mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(&frame.body).ok()?;
-            if let FromNode::Answer { answer, .. } = said {
-                let made: serde_json::Value = serde_json::from_str(&answer.ok()?).ok()?;
-                return made["token"].as_str()?.parse().ok();
-            }
-        }
-    };
-    tokio::time::timeout(ASK_MAX, asked).await.ok().flatten()
+    let question = ToolQuestion::TokenCreate { ttl_s: 0, role: Role::Node.to_string() };
+    let made: serde_json::Value = serde_json::from_str(&ask(socket, question).await.ok()?).ok()?;
+    made["token"].as_str()?.parse().ok()
+}
+
+async fn ask(socket: &Path, question: ToolQuestion) -> Result<String, String> {
+    let late = || Err("it does not answer".to_owned());
+    tokio::time::timeout(ASK_MAX, crate::attached::ask_node(socket, question)).await.unwrap_or_else(|_| late())
 }

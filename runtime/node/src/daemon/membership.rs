@@ -59,7 +59,13 @@ pub(crate) struct Membership {
 #[derive(Debug)]
 pub(crate) enum Registered {
     /// The head knows this node again.
-    Admitted { admission: Box<Admission>, head: ProcessId, sent: Time },
+    Admitted {
+        admission: Box<Admission>,
+        head: ProcessId,
+        sent: Time,
+        /// As which node it had come.
+        came_as: Option<NodeId>,
+    },
     /// The head has declared it dead: it must stop all and come as a new one.
     Fenced,
     /// It will not be admitted.
@@ -67,14 +73,20 @@ pub(crate) enum Registered {
 }
 
 impl Membership {
-    pub(crate) fn new(member: MemberId, start: u64, addr: SocketAddr, head_addr: Option<SocketAddr>) -> Self {
+    pub(crate) fn new(
+        member: MemberId,
+        start: u64,
+        addr: SocketAddr,
+        head_addr: Option<SocketAddr>,
+        fence_after: Duration,
+    ) -> Self {
         Self {
             member,
             start,
             addr,
             head_addr,
             head_node: NodeId(0),
-            lease: Lease::default(),
+            lease: Lease::default().fencing_after(fence_after),
             view: View::default(),
             held: BTreeMap::new(),
             beat: 0,
@@ -241,8 +253,14 @@ impl State {
     pub(crate) fn registered(&mut self, registered: Registered) {
         self.cluster.is_registering = false;
         match registered {
-            Registered::Admitted { admission, head, sent } => {
+            Registered::Admitted { admission, head, sent, came_as } => {
                 if !self.hears(admission.head) {
+                    return self.head_lost();
+                }
+                if came_as.is_some_and(|node| node != self.node) {
+                    // It was fenced while it waited for its head, which takes it for what it was: all of that has stopped,
+                    // so it comes as another start of its member, before which the other one ends.
+                    self.cluster.start = super::node::random();
                     return self.head_lost();
                 }
                 let is_new = admission.node != self.node;
@@ -268,13 +286,15 @@ impl State {
         }
         tracing::warn!(node = %self.node, "fenced: everything here stops, and the node registers anew");
         let jobs: Vec<JobId> = self.roster.jobs().map(|(job, _)| job).collect();
-        let cause = DeathCause::NodeSilent { silent_ms: lease::FENCE_AFTER.as_millis() as u64 };
+        let silent_ms = u64::try_from(self.config.fence_after.as_millis()).unwrap_or(u64::MAX);
+        let cause = DeathCause::NodeSilent { silent_ms };
         for job in jobs {
             self.end_job(job, &cause);
         }
         self.cluster.held.clear();
         self.stopping.clear();
         self.detached.clear();
+        self.clear_fars();
         self.roster.clear();
         self.routes.clear_local("this node was given up by its cluster");
         self.node = NodeId(0);
@@ -318,6 +338,7 @@ pub(crate) async fn register(
     clock: super::state::Clock,
     within: Option<Duration>,
 ) -> Registered {
+    let came_as = registration.node;
     let hello: Bytes = match mobula_wire::encode(&Greeting::Register(registration)) {
         Ok(hello) => hello.into(),
         Err(error) => return Registered::Refused { why: error.to_string() },
@@ -328,7 +349,7 @@ pub(crate) async fn register(
         let sent = clock.now();
         match mesh.enter(head, hello.clone(), ENTER_MAX).await {
             Ok((head, welcome)) => match mobula_wire::decode(&welcome) {
-                Ok(admission) => return Registered::Admitted { admission: Box::new(admission), head, sent },
+                Ok(admission) => return Registered::Admitted { admission: Box::new(admission), head, sent, came_as },
                 Err(error) => return Registered::Refused { why: format!("its welcome cannot be read: {error}") },
             },
             Err(NetError::Refused(refusal)) if refusal.cause == Cause::DeclaredDead => return Registered::Fenced,

@@ -10,17 +10,20 @@
 //! | [`config`], [`hardware`] | how a node is started, what its host has |
 //! | `node` | a [`Node`] from start to end |
 //! | `door` | the socket of this host |
+//! | `gate`, `far` | who comes from other hosts: nodes, drivers, command lines |
 //! | `routes` | the way of a parcel, without the state |
 //! | `state` and what it names | the one task that owns the node's state |
 //! | `roster` | who is attached, and the jobs |
 //! | `seat` | the head's part, on one node |
 //! | [`workers`] | processes: starts, deaths, output, programs |
 
+mod address;
 mod arrivals;
 mod burial;
 pub mod config;
 mod detached;
 mod door;
+mod far;
 mod fetch;
 mod gate;
 mod gather;
@@ -46,3 +49,4 @@ pub mod workers;
 pub use config::{NodeConfig, Part, StartError};
 pub use mobula_head::store::FILE as HEAD_FILE;
 pub use node::{Node, SOCKET};
+pub(crate) use state::until;

@@ -1,7 +1,8 @@
 //! A node from its start to its end.
 
+use std::collections::BTreeMap;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,14 +12,16 @@ use mobula_net::identity::Credentials;
 use mobula_net::token::Pin;
 use mobula_net::unix::{Listener, UnixError};
 use mobula_net::{Authority, Mesh, MeshConfig, MeshEvents};
-use mobula_types::{NodeId, NodeLoad, Time};
+use mobula_types::{NodeId, NodeLoad, Role, Time};
 use mobula_wire::cluster::Admission;
+use mobula_wire::local::ToolQuestion;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::address::advertised;
 use super::config::{NodeConfig, Part, StartError};
 use super::door::Door;
-use super::gate::{self, MeshGate, Tokens};
+use super::gate::{self, MeshGate, Relay, Tokens};
 use super::identity;
 use super::input::{INPUTS_MAX, Input};
 use super::membership::{self, Membership, Registered};
@@ -42,6 +45,8 @@ pub struct Node {
     routes: Arc<Routes>,
     state: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
+    /// The head's part, when it is this node's.
+    seat: Option<(mpsc::Sender<ToSeat>, JoinHandle<()>)>,
 }
 
 impl Node {
@@ -71,14 +76,14 @@ impl Node {
         let clock = Clock::start();
         let joined = Joined::join(&config, &routes, &inputs, clock).await?;
         let Joined { id, addr, membership, admission, sent, seat, events: mesh_events, pin, credentials } = joined;
-        let head_of = seat.clone();
+        let head_of = seat.as_ref().map(|(seat, _)| seat.clone());
         let mut state = State::new(
             config,
             (membership, Renewal::new(credentials)),
             clock,
             routes.clone(),
             (workers, programs.clone()),
-            seat,
+            head_of.clone(),
             inputs.clone(),
         );
         state.begin(admission, sent);
@@ -87,7 +92,7 @@ impl Node {
         let state = tokio::spawn(state.run(heard, events));
         let door = Door { inputs: inputs.clone(), routes: routes.clone(), programs };
         let door = tokio::spawn(door.open(listener));
-        Ok(Self { inputs, socket, id, addr, pin, routes, state, tasks: vec![door, reader] })
+        Ok(Self { inputs, socket, id, addr, pin, routes, state, tasks: vec![door, reader], seat })
     }
 
     /// Its id.
@@ -110,6 +115,23 @@ impl Node {
         self.pin
     }
 
+    /// How often it has refused somebody from another host, by cause.
+    pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
+        self.routes.mesh().map(|mesh| mesh.refusals().list().collect()).unwrap_or_default()
+    }
+
+    /// A new join token, as `mobula token create` makes it.
+    ///
+    /// # Errors
+    ///
+    /// Why the head makes none.
+    pub async fn token(&self, role: Role) -> Result<String, String> {
+        let question = ToolQuestion::TokenCreate { ttl_s: 0, role: role.to_string() };
+        let answer = crate::attached::ask_node(&self.socket, question).await?;
+        let made: serde_json::Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
+        made["token"].as_str().map(str::to_owned).ok_or_else(|| "the head's answer holds no token".to_owned())
+    }
+
     /// Ends all that it runs, and itself.
     pub async fn stop(mut self) {
         let (done, ended) = oneshot::channel();
@@ -125,6 +147,11 @@ impl Node {
             (&mut self.state).await.ok();
         }
         self.routes.clear_local("this node has ended");
+        if let Some((seat, task)) = self.seat.take() {
+            // It has ended already when the head ended first.
+            seat.send(ToSeat::Close).await.ok();
+            task.await.ok();
+        }
         if let Some(mesh) = self.routes.mesh() {
             mesh.close().await;
         }
@@ -169,7 +196,7 @@ struct Joined {
     membership: Membership,
     admission: Admission,
     sent: Time,
-    seat: Option<mpsc::Sender<ToSeat>>,
+    seat: Option<(mpsc::Sender<ToSeat>, JoinHandle<()>)>,
     events: MeshEvents,
     pin: Pin,
     credentials: Arc<Credentials>,
@@ -189,12 +216,13 @@ impl Joined {
                 let pin = Pin::of(identity.authority());
                 let member = identity.peer().member;
                 let credentials = Credentials::new(&identity)?;
-                let mesh_config = MeshConfig::new(config.bind, credentials.clone());
-                let gate = MeshGate { routes: routes.clone(), seat: None };
+                let mut mesh_config = MeshConfig::new(config.bind, credentials.clone());
+                mesh_config.registrar = Some(Arc::new(Relay { inputs: inputs.clone() }));
+                let gate = MeshGate { routes: routes.clone(), inputs: inputs.clone(), seat: None };
                 let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
-                let addr = advertised(config, mesh.local_addr()?, Some(head));
+                let addr = advertised(config.advertise, mesh.local_addr()?, Some(head));
                 routes.set_mesh(mesh.clone());
-                let membership = Membership::new(member, random(), addr, Some(head));
+                let membership = Membership::new(member, random(), addr, Some(head), config.fence_after);
                 let registration = membership.registration(None, load(config), Vec::new());
                 match membership::register(&mesh, head, registration, clock, Some(JOIN_WITHIN)).await {
                     Registered::Admitted { admission, sent, .. } => {
@@ -227,12 +255,12 @@ impl Joined {
         let credentials = Credentials::new(&identity)?;
         let mut mesh_config = MeshConfig::new(config.bind, credentials.clone());
         mesh_config.registrar = Some(Arc::new(Tokens { seat: seat.clone() }));
-        let gate = MeshGate { routes: routes.clone(), seat: Some(seat.clone()) };
+        let gate = MeshGate { routes: routes.clone(), inputs: inputs.clone(), seat: Some(seat.clone()) };
         let (mesh, events) = Mesh::bind(mesh_config, Arc::new(gate)).await?;
-        let addr = advertised(config, mesh.local_addr()?, None);
+        let addr = advertised(config.advertise, mesh.local_addr()?, None);
         routes.set_mesh(mesh.clone());
-        tokio::spawn(head.run(seat_heard));
-        let membership = Membership::new(member, random(), addr, None);
+        let task = tokio::spawn(head.run(seat_heard));
+        let membership = Membership::new(member, random(), addr, None, config.fence_after);
         let registration = membership.registration(None, load(config), Vec::new());
         let (reply, admitted) = oneshot::channel();
         let sent = clock.now();
@@ -243,7 +271,7 @@ impl Joined {
         let id = admission.node;
         routes.set_node(id);
         mesh.set_process(id.into());
-        let (pin, seat) = (authority.pin(), Some(seat));
+        let (pin, seat) = (authority.pin(), Some((seat, task)));
         Ok(Self { id, addr, membership, admission, sent, seat, events, pin, credentials })
     }
 }
@@ -253,25 +281,8 @@ fn load(config: &NodeConfig) -> NodeLoad {
     NodeLoad { total, free, labels: config.labels.clone(), is_draining: false }
 }
 
-fn random() -> u64 {
+pub(crate) fn random() -> u64 {
     let mut bytes = [0; 8];
     getrandom::fill(&mut bytes).expect("the system gave random numbers for the certificate's key before");
     u64::from_le_bytes(bytes)
-}
-
-/// Where the others reach this node: as it was said, or the address by which it reaches them.
-fn advertised(config: &NodeConfig, bound: SocketAddr, head: Option<SocketAddr>) -> SocketAddr {
-    let ip = config.advertise.or_else(|| (!bound.ip().is_unspecified()).then_some(bound.ip()));
-    let ip = ip.unwrap_or_else(|| outward(head).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
-    SocketAddr::new(ip, bound.port())
-}
-
-/// The address from which this host goes to another, as the system would choose it; nothing is sent.
-fn outward(to: Option<SocketAddr>) -> Option<IpAddr> {
-    // An address of documentation: only which way it lies matters.
-    let to = to.unwrap_or(SocketAddr::from(([198, 51, 100, 1], 9)));
-    let any: SocketAddr = if to.is_ipv4() { ([0, 0, 0, 0], 0).into() } else { ([0_u16; 8], 0).into() };
-    let socket = std::net::UdpSocket::bind(any).ok()?;
-    socket.connect(to).ok()?;
-    socket.local_addr().ok().map(|addr| addr.ip())
 }

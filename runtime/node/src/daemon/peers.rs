@@ -1,7 +1,7 @@
 //! Other nodes: what is said to them, and what they say.
 
 use mobula_logic::scheduler::{self, RequestKey, Wanted};
-use mobula_net::{Connection, Lane};
+use mobula_net::{Lane, Line};
 use mobula_types::{JobId, NodeId, ProcessId, StateMachine};
 use mobula_wire::FrameKind;
 use mobula_wire::cluster::ClusterTalk;
@@ -95,7 +95,7 @@ impl State {
             }
             ClusterTalk::ProgramAsk { program, offset } => self.program_asked(node, program, offset),
             ClusterTalk::ProgramPart { program, total_bytes, offset, bytes } => {
-                self.program_part(node, program, total_bytes, offset, bytes);
+                self.program_part(from, program, total_bytes, offset, bytes);
             }
             ClusterTalk::StartDetached { key, actor, incarnation, job, frame, isolated }
                 if node == self.cluster.head_node =>
@@ -114,8 +114,8 @@ impl State {
             }
             ClusterTalk::LogsAsk { ask, id, offset } => self.logs_of_here(node, ask, id, offset),
             ClusterTalk::LogsAre { ask, answer } => {
-                if let Some((connection, request)) = self.logs_asked.remove(&ask) {
-                    super::tool::answer(&connection, request, answer);
+                if let Some((line, request)) = self.logs_asked.remove(&ask) {
+                    super::tool::answer(&line, request, answer);
                 }
             }
             _ => tracing::debug!(%from, "another node said what this one does not act on"),
@@ -123,24 +123,17 @@ impl State {
     }
 
     /// Asks another node for what one of its processes wrote.
-    pub(crate) fn ask_logs_of(
-        &mut self,
-        node: NodeId,
-        connection: Connection,
-        request: RequestId,
-        id: String,
-        offset: u64,
-    ) {
+    pub(crate) fn ask_logs_of(&mut self, node: NodeId, line: Line, request: RequestId, id: String, offset: u64) {
         if self.cluster.view.member(node).is_none() {
             let why = format!("{node} is not alive: its logs are in its folder on its host");
-            return super::tool::answer(&connection, request, Err(why));
+            return super::tool::answer(&line, request, Err(why));
         }
         if self.logs_asked.len() >= LOGS_ASKED_MAX {
             self.logs_asked.pop_first();
         }
         self.logs_count += 1;
         let ask = self.logs_count;
-        self.logs_asked.insert(ask, (connection, request));
+        self.logs_asked.insert(ask, (line, request));
         self.tell_node(node, &ClusterTalk::LogsAsk { ask, id, offset });
     }
 

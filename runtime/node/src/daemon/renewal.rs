@@ -2,7 +2,7 @@
 //! restart (promises.md, "Trust").
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use mobula_net::Identity;
 use mobula_net::identity::{Credentials, Key};
@@ -10,9 +10,6 @@ use mobula_types::Time;
 use mobula_wire::cluster::{AskId, ToHead};
 
 use super::state::State;
-
-/// Between two looks at the certificate: it is renewed two days before its end.
-const LOOK: Duration = Duration::from_secs(3_600);
 
 /// The certificate in use, and the key of the one that was asked for.
 pub(crate) struct Renewal {
@@ -37,7 +34,7 @@ impl State {
         if self.renewal.next > now {
             return;
         }
-        self.renewal.next = now + LOOK;
+        self.renewal.next = now + self.config.renewal_look;
         let identity = Identity::load(&self.config.folder);
         let is_due = matches!(identity, Ok(Some(identity)) if identity.needs_renewal(SystemTime::now()));
         if is_due {

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::mesh::SendError;
-use mobula_net::{Connection, Lane, Mesh};
+use mobula_net::{Lane, Line, Mesh};
 use mobula_types::{Death, DeathCause, MemberId, NodeId, ProcessId};
 use mobula_wire::local::FromNode;
 use mobula_wire::{FrameKind, Parcel};
@@ -54,8 +54,8 @@ pub(crate) struct Routes {
 enum Route {
     /// Starts, or ends: parcels wait for nobody.
     Between,
-    /// On this host.
-    Socket(Connection),
+    /// On this host, or on another one from which it is attached here.
+    Line(Line),
 }
 
 #[derive(Debug, Default)]
@@ -73,6 +73,14 @@ pub(crate) enum Forwarded {
     Dead(Death),
     /// Its sender did not say who it is, or says nonsense.
     Wrong,
+}
+
+/// There is no room for a parcel now.
+struct Full {
+    /// Whose; none where it is another node's.
+    line: Option<Line>,
+    /// Whether there will be.
+    may_wait: bool,
 }
 
 impl Routes {
@@ -101,8 +109,13 @@ impl Routes {
         self.local.write().insert(process.number(), Route::Between);
     }
 
-    pub(crate) fn connect(&self, process: ProcessId, connection: Connection) {
-        self.local.write().insert(process.number(), Route::Socket(connection));
+    pub(crate) fn connect(&self, process: ProcessId, line: Line) {
+        self.local.write().insert(process.number(), Route::Line(line));
+    }
+
+    /// A number was given to nobody.
+    pub(crate) fn forget(&self, process: ProcessId) {
+        self.local.write().remove(&process.number());
     }
 
     /// A process or node is dead from now on.
@@ -135,8 +148,8 @@ impl Routes {
     /// Nothing of this node's processes is known any more; what was said to them last still leaves.
     pub(crate) fn clear_local(&self, why: &str) {
         for (_, route) in self.local.write().drain() {
-            if let Route::Socket(connection) = route {
-                connection.close(why);
+            if let Route::Line(line) = route {
+                line.close(why);
             }
         }
     }
@@ -145,32 +158,32 @@ impl Routes {
     pub(crate) fn tell(&self, process: ProcessId, said: &FromNode) {
         let route = self.local.read().get(&process.number()).cloned();
         match route {
-            Some(Route::Socket(connection)) => say(&connection, said),
+            Some(Route::Line(line)) => say(&line, said),
             Some(Route::Between) | None => {}
         }
     }
 
-    /// Forwards a parcel of a process that is attached here, or a part of a large payload; waits while another node has no
-    /// room.
+    /// Forwards a parcel of a process that is attached here, or a part of a large payload; waits while a process on another
+    /// host has no room.
     pub(crate) async fn forward_from(&self, from: ProcessId, kind: FrameKind, body: Bytes) -> Forwarded {
         let Ok((to, said_from)) = Parcel::address(&body) else { return Forwarded::Wrong };
         if said_from != from {
             return Forwarded::Wrong;
         }
-        if to.node() == self.node() || to == ProcessId::HEAD {
-            return self.deliver(to, kind, body);
-        }
-        let lane = if kind == FrameKind::Part { Lane::Bulk } else { Lane::Calls };
-        let Some(mesh) = self.mesh() else { return self.nowhere(to) };
         let mut waited = Duration::ZERO;
         loop {
-            match mesh.send(to.node().into(), lane, kind, body.clone()) {
-                Ok(()) => return Forwarded::Done,
-                Err(SendError::Full { .. }) if waited < FULL_WAIT_MAX => {
+            let sent = if to.node() == self.node() || to == ProcessId::HEAD {
+                self.deliver(to, kind, body.clone())
+            } else {
+                self.send_to_node(to, kind, body.clone())
+            };
+            match sent {
+                Ok(forwarded) => return forwarded,
+                Err(full) if full.may_wait && waited < FULL_WAIT_MAX => {
                     tokio::time::sleep(FULL_LOOK).await;
                     waited += FULL_LOOK;
                 }
-                Err(_) => return self.nowhere(to),
+                Err(full) => return self.give_up(to, full),
             }
         }
     }
@@ -187,7 +200,7 @@ impl Routes {
             return Forwarded::Wrong;
         }
         if to.node() == self.node() {
-            return self.deliver(to, kind, body);
+            return self.deliver(to, kind, body).unwrap_or_else(|full| self.give_up(to, full));
         }
         // Nodes send to one another directly.
         self.nowhere(to)
@@ -196,43 +209,71 @@ impl Routes {
     /// Sends a parcel of this node itself, which waits for nobody.
     pub(crate) fn send(&self, parcel: &Parcel) {
         let Ok(body) = parcel.encode() else { return self.lose() };
-        if parcel.to.node() == self.node() {
-            self.deliver(parcel.to, FrameKind::Parcel, body.into());
-        } else if let Some(mesh) = self.mesh()
-            && mesh.send(parcel.to.node().into(), Lane::Calls, FrameKind::Parcel, body.into()).is_err()
-        {
-            self.lose();
+        let sent = if parcel.to.node() == self.node() {
+            self.deliver(parcel.to, FrameKind::Parcel, body.into())
+        } else {
+            self.send_to_node(parcel.to, FrameKind::Parcel, body.into())
+        };
+        if let Err(full) = sent {
+            self.give_up(parcel.to, full);
         }
     }
 
-    fn deliver(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Forwarded {
+    /// To another node.
+    fn send_to_node(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
+        let lane = if kind == FrameKind::Part { Lane::Bulk } else { Lane::Calls };
+        let Some(mesh) = self.mesh() else { return Ok(self.nowhere(to)) };
+        match mesh.send(to.node().into(), lane, kind, body) {
+            Ok(()) => Ok(Forwarded::Done),
+            Err(SendError::Full { .. }) => Err(Full { line: None, may_wait: true }),
+            Err(_) => Ok(self.nowhere(to)),
+        }
+    }
+
+    /// To a process that is attached here, or to this node itself.
+    fn deliver(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
         if to == ProcessId::HEAD || to.number() == 0 {
             // A full queue means that this node hangs; who asks asks again.
             if self.own.get().is_none_or(|own| own.try_send(Input::Parcel { body }).is_err()) {
                 self.lose();
             }
-            return Forwarded::Done;
+            return Ok(Forwarded::Done);
         }
         let local = self.local.read();
         match local.get(&to.number()) {
-            Some(Route::Socket(connection)) => {
-                match connection.send(kind, body) {
+            Some(Route::Line(line)) => {
+                match line.send(kind, body) {
                     Ok(()) => {}
-                    // Credit keeps a process that lives from this, and for parts what it has asked for: it does not
-                    // read. What is lost now would be missed for ever, so the connection ends, and with it the process.
-                    Err(mobula_net::SendError::Full { .. }) => connection.close("it does not read"),
+                    Err(mobula_net::SendError::Full { .. }) => {
+                        // Whose connection is lost just now reads again when it is back.
+                        let may_wait = matches!(line, Line::Session { .. });
+                        return Err(Full { line: Some(line.clone()), may_wait });
+                    }
                     Err(_) => self.lose(),
                 }
-                Forwarded::Done
+                Ok(Forwarded::Done)
             }
             Some(Route::Between) => {
                 self.lose();
-                Forwarded::Done
+                Ok(Forwarded::Done)
             }
             None => {
                 drop(local);
-                self.nowhere(to)
+                Ok(self.nowhere(to))
             }
+        }
+    }
+
+    /// There is no room, and nobody can wait.
+    fn give_up(&self, to: ProcessId, full: Full) -> Forwarded {
+        match full.line {
+            // Credit keeps a process that lives from this: it does not read. What is lost now would be missed for ever, so
+            // the connection ends, and with it the process.
+            Some(line) => {
+                line.close("it does not read");
+                Forwarded::Done
+            }
+            None => self.nowhere(to),
         }
     }
 
@@ -248,11 +289,11 @@ impl Routes {
 }
 
 /// Says something to a process; one that does not read, or has gone, is found out by its connection.
-pub(crate) fn say(connection: &Connection, said: &FromNode) {
+pub(crate) fn say(line: &Line, said: &FromNode) {
     match mobula_wire::encode(said) {
         Ok(body) => {
-            if let Err(mobula_net::SendError::Full { .. }) = connection.send(FrameKind::Local, body.into()) {
-                connection.close("it does not read");
+            if let Err(mobula_net::SendError::Full { .. }) = line.send(FrameKind::Local, body.into()) {
+                line.close("it does not read");
             }
         }
         Err(error) => tracing::error!(%error, "what the node says cannot be encoded"),

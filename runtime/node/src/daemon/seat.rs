@@ -56,6 +56,8 @@ pub(crate) enum ToSeat {
     },
     /// The mesh has not heard of a node.
     Silent { node: NodeId, silent: Duration, refused: bool },
+    /// The node has ended: give the records up, so that another head may have them.
+    Close,
 }
 
 /// Why a node is not admitted.
@@ -72,9 +74,28 @@ pub(crate) enum NotAdmitted {
 /// Whose answer the head's answer is.
 enum Asked {
     Register(MemberId, oneshot::Sender<Result<Admission, NotAdmitted>>),
-    Node { node: NodeId, ask: AskId, kind: Kind },
-    TokenCreate { node: NodeId, ask: AskId, token: Box<Token> },
-    Redeem { role: Role, key: PublicKey, reply: oneshot::Sender<Result<Issued, Refusal>> },
+    Node {
+        node: NodeId,
+        ask: AskId,
+        kind: Kind,
+    },
+    TokenCreate {
+        node: NodeId,
+        ask: AskId,
+        token: Box<Token>,
+    },
+    Redeem {
+        role: Role,
+        key: PublicKey,
+        reply: oneshot::Sender<Result<Issued, Refusal>>,
+    },
+    /// The token was shown to another node.
+    RedeemFor {
+        node: NodeId,
+        ask: AskId,
+        role: Role,
+        key: PublicKey,
+    },
 }
 
 /// In which words a request is answered when nothing can be done.
@@ -133,8 +154,8 @@ impl Seat {
             let due = self.head.next_timeout().map(|at| self.clock.instant(at));
             tokio::select! {
                 said = heard.recv() => match said {
+                    Some(ToSeat::Close) | None => break,
                     Some(said) => self.handle(said),
-                    None => break,
                 },
                 () = self.written.notified() => self.head.turn(self.clock.now()),
                 () = super::state::until(due) => self.head.turn(self.clock.now()),
@@ -211,6 +232,8 @@ impl Seat {
                     self.head.handle(now, directory::Input::TokenUse { ask, id, hash: hash.0, by: key });
                 }
             }
+            // Its task has ended by then.
+            ToSeat::Close => {}
             ToSeat::Silent { node, silent, refused } => {
                 // The mesh says `refused` after two refusals in a row, which are two for the machine.
                 for _ in 0..if refused { membership::REFUSALS } else { 1 } {
@@ -267,6 +290,10 @@ impl Seat {
             }
             ToHead::Tool { ask, question } => return self.handle_tool(node, ask, question),
             ToHead::Renew { ask, key } => return self.renew(node, ask, &key),
+            ToHead::Redeem { ask, id, hash, role, key } => {
+                let Some(ask) = self.ask(Asked::RedeemFor { node, ask, role, key }) else { return };
+                Input::TokenUse { ask, id: TokenId(id), hash, by: key }
+            }
             _ => return,
         };
         self.head.handle(now, input);
@@ -435,6 +462,14 @@ impl Seat {
                 reply.send(issued.and_then(|granted| self.issue(granted, role, &key))).ok();
                 true
             }
+            Some(Asked::RedeemFor { node, ask, role, key }) => {
+                let granted = result.map_err(|why| Refusal::new(token_cause(&why)));
+                let issued = granted.and_then(|granted| self.issue(granted, role, &key));
+                let result = issued
+                    .map(|issued| (issued.certificate.to_vec(), issued.authority.to_vec()))
+                    .map_err(|refusal| (refusal.cause.code(), refusal.message));
+                self.say(node, FromHead::Redeemed { ask, result }).await
+            }
             Some(Asked::Register(..)) | None => true,
         }
     }
@@ -445,6 +480,9 @@ impl Seat {
         match self.asks.remove(&ask) {
             Some(Asked::Register(_, reply)) => drop(reply.send(Err(NotAdmitted::ReadOnly(why)))),
             Some(Asked::Redeem { reply, .. }) => drop(reply.send(Err(Refusal::because(Cause::Failed, why)))),
+            Some(Asked::RedeemFor { node, ask, .. }) => {
+                return self.say(node, FromHead::Redeemed { ask, result: Err((Cause::Failed.code(), why)) }).await;
+            }
             Some(Asked::TokenCreate { node, ask, .. }) => {
                 return self.say(node, FromHead::Answer { ask, answer: Err(why) }).await;
             }
@@ -468,7 +506,10 @@ impl Seat {
     /// A certificate for a new member.
     fn issue(&self, granted: Role, role: Role, key: &PublicKey) -> Result<Issued, Refusal> {
         if granted != role {
-            let message = format!("the token is for a {granted}, not for a {role}: make one with --role {role}");
+            let message = format!(
+                "the token is for a {granted}, not for a {role}: make one with `mobula token create --role {role}` on the \
+                 head's host"
+            );
             return Err(Refusal::because(Cause::WrongRole, message));
         }
         let mut member = [0; 16];

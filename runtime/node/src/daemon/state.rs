@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_logic::scheduler::{self, Scheduler};
-use mobula_net::Connection;
+use mobula_net::{Cause, Line, Refusal};
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{ActorId, DeathCause, HeadId, JobId, NameKey, NodeId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::{AskId, ClusterTalk, FromHead, ToHead};
@@ -28,9 +28,10 @@ use tokio::time::Instant;
 
 use super::config::NodeConfig;
 use super::detached::{DetachedActors, Start};
+use super::far::{Far, Fars};
 use super::fetch::Fetches;
 use super::gather::Gathers;
-use super::input::{DriverCame, Input};
+use super::input::{DriverCame, Input, Redeem};
 use super::membership::Membership;
 use super::named::{Parted, Stopping};
 use super::renewal::Renewal;
@@ -90,7 +91,7 @@ pub(crate) struct State {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) gathers: Gathers,
     /// Who asked for logs of other nodes.
-    pub(crate) logs_asked: BTreeMap<u64, (Connection, RequestId)>,
+    pub(crate) logs_asked: BTreeMap<u64, (Line, RequestId)>,
     pub(crate) logs_count: u64,
     /// Until when what runs here may finish, when this node is to leave.
     pub(crate) leaves_at: Option<Time>,
@@ -107,6 +108,8 @@ pub(crate) struct State {
     /// Names whose actors were told to stop and have not said that they did.
     pub(crate) stopping: BTreeMap<NameKey, Stopping>,
     pub(crate) parted: Parted,
+    /// Who is attached from other hosts.
+    pub(crate) fars: Fars,
     asks: BTreeMap<AskId, Ask>,
     asked: AskId,
 }
@@ -132,7 +135,9 @@ pub(crate) enum Purpose {
     Locate(ProcessId, ActorId),
     LookUp(ProcessId, RequestId),
     Value(ProcessId, RequestId),
-    Tool(Connection, RequestId, super::tool::Kind),
+    Tool(Line, RequestId, super::tool::Kind),
+    /// Somebody on another host has shown a token here.
+    Redeem(Box<Redeem>),
 }
 
 impl State {
@@ -174,6 +179,7 @@ impl State {
             detached: DetachedActors::default(),
             stopping: BTreeMap::new(),
             parted: Parted::default(),
+            fars: Fars::new(),
             asks: BTreeMap::new(),
             asked: 0,
         }
@@ -203,11 +209,11 @@ impl State {
     fn handle(&mut self, input: Input) {
         match input {
             Input::DriverCame(came) => self.driver_came(came),
-            Input::WorkerCame { token, pid, connection, reply } => self.worker_came(&token, pid, connection, reply),
+            Input::WorkerCame { token, pid, line, reply } => self.worker_came(&token, pid, line, reply),
             Input::Said { process, said } => self.said(process, said),
             Input::Parcel { body } => self.parcel(&body),
             Input::Gone { process, why } => self.gone(process, &why),
-            Input::Asked { connection, request, question } => self.tool_asked(connection, request, question),
+            Input::Asked { line, request, question } => self.tool_asked(line, request, question),
             Input::FromHead { head, said } => self.head_said(head, said),
             Input::Talk { from, talk } => self.talk(from, *talk),
             Input::PeerLost { peer } => {
@@ -216,7 +222,10 @@ impl State {
                 }
             }
             Input::Registered(registered) => self.registered(registered),
-            Input::Program { program, result } => self.program_came(program, result),
+            Input::Program { program, result, asked } => self.program_came(program, &result, &asked),
+            Input::FarCame(came) => self.far_came(came),
+            Input::Far { process, seen } => self.far_seen(process, seen),
+            Input::Redeem(redeem) => self.redeem(redeem),
             Input::Stop { .. } => {}
         }
     }
@@ -249,6 +258,7 @@ impl State {
             .chain(membership)
             .chain(self.leaves_at)
             .chain(self.stopping.values().map(|stopping| stopping.until))
+            .chain(self.fars.values().filter_map(Far::next_timeout))
             .min()
     }
 
@@ -259,6 +269,7 @@ impl State {
         self.tick_membership(now);
         self.tick_renewal(now);
         self.tick_names(now);
+        self.tick_fars(now);
         let late: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.until <= now).map(|(id, _)| *id).collect();
         for ask in late {
             if let Some(Ask { said, until, purpose: Purpose::Locate(..) }) = self.asks.get_mut(&ask) {
@@ -351,14 +362,19 @@ impl State {
                 }
             }
             FromHead::JobEnded { job, cause } => self.end_job(job, &cause),
+            FromHead::Redeemed { ask, result } => {
+                if let Some(Ask { purpose: Purpose::Redeem(redeem), .. }) = self.asks.remove(&ask) {
+                    super::gate::redeemed(*redeem, result);
+                }
+            }
             FromHead::Status { ask, status } => {
-                if let Some(Ask { purpose: Purpose::Tool(connection, request, kind), .. }) = self.asks.remove(&ask) {
-                    self.tool_status(&connection, request, &kind, status);
+                if let Some(Ask { purpose: Purpose::Tool(line, request, kind), .. }) = self.asks.remove(&ask) {
+                    self.tool_status(&line, request, &kind, status);
                 }
             }
             FromHead::Answer { ask, answer } => {
-                if let Some(Ask { purpose: Purpose::Tool(connection, request, kind), .. }) = self.asks.remove(&ask) {
-                    self.tool_answer(&connection, request, &kind, answer);
+                if let Some(Ask { purpose: Purpose::Tool(line, request, kind), .. }) = self.asks.remove(&ask) {
+                    self.tool_answer(&line, request, &kind, answer);
                 }
             }
             _ => {}
@@ -368,9 +384,7 @@ impl State {
     fn unanswered(&mut self, purpose: Purpose, why: &str) {
         let why = why.to_owned();
         match purpose {
-            Purpose::Driver(came, _) => {
-                came.reply.send(Err(why)).ok();
-            }
+            Purpose::Driver(came, _) => came.answer.refuse(why),
             Purpose::Submit(submitting) => submitting.answer(Err(why)),
             Purpose::Name(process, request) | Purpose::SpawnDetached(process, request) => {
                 self.routes.tell(process, &FromNode::NameClaimed { request, owner: Err(why) });
@@ -383,8 +397,16 @@ impl State {
             Purpose::Value(process, request) => {
                 self.routes.tell(process, &FromNode::KvValue { request, value: Err(why) });
             }
-            Purpose::Tool(connection, request, _) => super::tool::answer(&connection, request, Err(why)),
+            Purpose::Tool(line, request, _) => super::tool::answer(&line, request, Err(why)),
+            // Who showed it has given up long before.
+            Purpose::Redeem(redeem) => drop(redeem.reply.send(Err(Refusal::because(Cause::Failed, why)))),
         }
+    }
+
+    /// Asks the head for what a token is good for that was shown to this node.
+    fn redeem(&mut self, redeem: Redeem) {
+        let Redeem { id, hash, role, key, .. } = redeem;
+        self.ask(Purpose::Redeem(Box::new(redeem)), |ask| ToHead::Redeem { ask, id, hash, role, key });
     }
 
     async fn stop(&mut self) {

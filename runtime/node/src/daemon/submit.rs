@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use mobula_net::Connection;
+use mobula_net::Line;
 use mobula_types::state::{OutcomeCounters, SubmissionStatus};
 use mobula_types::{Death, DeathCause, JobId, ProcessId};
 use mobula_wire::cluster::{JobSetup, ToHead};
@@ -38,7 +38,7 @@ pub(crate) struct Submit {
 
 /// A program that waits for its job.
 pub(crate) struct Submitting {
-    connection: Connection,
+    line: Line,
     request: RequestId,
     number: u32,
     submit: Submit,
@@ -46,7 +46,7 @@ pub(crate) struct Submitting {
 
 impl Submitting {
     pub(crate) fn answer(&self, said: Result<String, String>) {
-        answer(&self.connection, self.request, said);
+        answer(&self.line, self.request, said);
     }
 }
 
@@ -139,13 +139,13 @@ fn exit_code(cause: &DeathCause) -> i32 {
 
 impl State {
     /// A program is to be run: the head gives its job a number first.
-    pub(crate) fn submit(&mut self, connection: Connection, request: RequestId, submit: Submit) {
+    pub(crate) fn submit(&mut self, line: Line, request: RequestId, submit: Submit) {
         if self.leaves_at.is_some() || self.is_ending {
-            return answer(&connection, request, Err("this node is leaving: submit to another".to_owned()));
+            return answer(&line, request, Err("this node is leaving: submit to another".to_owned()));
         }
         let Some(number) = self.roster.number() else {
             let why = "this node has no process numbers left: start it again".to_owned();
-            return answer(&connection, request, Err(why));
+            return answer(&line, request, Err(why));
         };
         let words = [&submit.program].into_iter().chain(&submit.args).map(String::as_str);
         let setup = JobSetup {
@@ -158,7 +158,7 @@ impl State {
             working_dir: Some(submit.working_dir.clone()),
             peer_secret: secret(),
         };
-        let submitting = Submitting { connection, request, number, submit };
+        let submitting = Submitting { line, request, number, submit };
         self.ask(Purpose::Submit(Box::new(submitting)), |ask| ToHead::JobStart { ask, setup });
     }
 
@@ -206,8 +206,7 @@ impl State {
     pub(crate) fn submitted_came(&mut self, process: ProcessId, came: DriverCame) {
         let job = self.roster.get(process).map(|resident| resident.job);
         let Some((job, known)) = job.and_then(|job| Some((job, self.roster.job_mut(job)?))) else {
-            came.reply.send(Err("its job was stopped before it began".to_owned())).ok();
-            return;
+            return came.answer.refuse("its job was stopped before it began".to_owned());
         };
         known.setup.program = came.program.hash().0;
         known.setup.namespace = came.namespace;
@@ -217,8 +216,8 @@ impl State {
         if let Some(resident) = self.roster.get_mut(process) {
             resident.is_attached = true;
         }
-        self.welcome(process, job, &came.connection);
-        if came.reply.send(Ok(process)).is_err() {
+        self.welcome(process, job, &came.line);
+        if !came.answer.admit(process) {
             self.gone(process, "it ended while it began");
         }
     }

@@ -9,6 +9,10 @@ use super::state::{Purpose, State};
 
 impl State {
     pub(crate) fn said(&mut self, process: ProcessId, said: ToNode) {
+        if let ToNode::Tool { request, question } = said {
+            // Only from another host: on this one, the command line has a way of its own.
+            return self.far_asked(process, request, question);
+        }
         // What a process said before its end may be read after it.
         let Some(job) = self.roster.get(process).map(|resident| resident.job) else { return };
         let now = self.clock.now();

@@ -1,7 +1,7 @@
 //! The command line's questions: what this node answers itself, what it asks the head, and what it gathers from all.
 
 use bytes::Bytes;
-use mobula_net::Connection;
+use mobula_net::Line;
 use mobula_types::state::{ClusterStatus, LogPart};
 use mobula_types::{ActorName, NameKey, ProcessId, Role};
 use mobula_wire::FrameKind;
@@ -30,7 +30,7 @@ pub(crate) enum Kind {
 }
 
 impl State {
-    pub(crate) fn tool_asked(&mut self, connection: Connection, request: RequestId, question: ToolQuestion) {
+    pub(crate) fn tool_asked(&mut self, line: Line, request: RequestId, question: ToolQuestion) {
         let of_head = match question {
             ToolQuestion::Status => (Kind::Status, HeadQuestion::Status),
             ToolQuestion::List { kind } => match kind.as_str() {
@@ -38,17 +38,17 @@ impl State {
                 "jobs" => (Kind::Other, HeadQuestion::Jobs),
                 "workers" | "actors" | "tasks" => {
                     let kind = kind.trim_end_matches('s').to_owned();
-                    return self.gather(Want::List { connection, request, kind });
+                    return self.gather(Want::List { line, request, kind });
                 }
                 other => {
                     let why = format!("`{other}` cannot be listed: expected nodes, jobs, workers, actors or tasks");
-                    return answer(&connection, request, Err(why));
+                    return answer(&line, request, Err(why));
                 }
             },
-            ToolQuestion::Why { id } => return self.gather(Want::Why { connection, request, id }),
+            ToolQuestion::Why { id } => return self.gather(Want::Why { line, request, id }),
             ToolQuestion::TokenCreate { ttl_s, role } => match role.parse::<Role>() {
                 Ok(role) => (Kind::Other, HeadQuestion::TokenCreate { ttl_s: (ttl_s > 0).then_some(ttl_s), role }),
-                Err(error) => return answer(&connection, request, Err(format!("role {role}: {error}"))),
+                Err(error) => return answer(&line, request, Err(format!("role {role}: {error}"))),
             },
             ToolQuestion::TokenList => (Kind::Other, HeadQuestion::TokenList),
             ToolQuestion::TokenRevoke { id } => (Kind::Other, HeadQuestion::TokenRevoke { id }),
@@ -57,44 +57,38 @@ impl State {
                 (Kind::Other, HeadQuestion::StopActor { key: NameKey::shared(space, name) })
             }
             ToolQuestion::StopJob { job } => (Kind::Other, HeadQuestion::StopJob { job }),
-            ToolQuestion::Logs { id, offset } => return self.logs_asked(connection, request, id, offset),
+            ToolQuestion::Logs { id, offset } => return self.logs_asked(line, request, id, offset),
             ToolQuestion::Submit { program, args, working_dir, env } => {
-                return self.submit(connection, request, Submit { program, args, working_dir, env });
+                return self.submit(line, request, Submit { program, args, working_dir, env });
             }
             ToolQuestion::Submission { process } => {
-                return answer(&connection, request, self.submissions.status(&process));
+                return answer(&line, request, self.submissions.status(&process));
             }
             ToolQuestion::Stop => {
-                answer(&connection, request, Ok("{}".to_owned()));
+                answer(&line, request, Ok("{}".to_owned()));
                 return self.end_soon();
             }
-            _ => return answer(&connection, request, Err("this node does not know the question".to_owned())),
+            _ => return answer(&line, request, Err("this node does not know the question".to_owned())),
         };
         let (kind, question) = of_head;
-        self.ask(Purpose::Tool(connection, request, kind), |ask| ToHead::Tool { ask, question });
+        self.ask(Purpose::Tool(line, request, kind), |ask| ToHead::Tool { ask, question });
     }
 
     /// The head's view has come.
-    pub(crate) fn tool_status(
-        &mut self,
-        connection: &Connection,
-        request: RequestId,
-        kind: &Kind,
-        status: ClusterStatus,
-    ) {
+    pub(crate) fn tool_status(&mut self, line: &Line, request: RequestId, kind: &Kind, status: ClusterStatus) {
         match kind {
             Kind::Nodes => {
                 let lines = status.nodes.iter().map(super::gather::node_line);
-                answer(connection, request, Ok(json_lines(lines)));
+                answer(line, request, Ok(json_lines(lines)));
             }
-            _ => self.gather(Want::Status { connection: connection.clone(), request, status: Box::new(status) }),
+            _ => self.gather(Want::Status { line: line.clone(), request, status: Box::new(status) }),
         }
     }
 
     /// The head has answered something else.
     pub(crate) fn tool_answer(
         &mut self,
-        connection: &Connection,
+        line: &Line,
         request: RequestId,
         _kind: &Kind,
         said: Result<HeadAnswer, String>,
@@ -105,17 +99,17 @@ impl State {
             HeadAnswer::Tokens(tokens) => json_lines(tokens),
             _ => "{}".to_owned(),
         });
-        answer(connection, request, said);
+        answer(line, request, said);
     }
 
-    fn logs_asked(&mut self, connection: Connection, request: RequestId, id: String, offset: u64) {
+    fn logs_asked(&mut self, line: Line, request: RequestId, id: String, offset: u64) {
         let node = id.split_once(':').and_then(|(node, _)| node.parse::<u64>().ok());
         match node.filter(|node| *node != self.node.0) {
-            Some(node) => self.ask_logs_of(mobula_types::NodeId(node), connection, request, id, offset),
+            Some(node) => self.ask_logs_of(mobula_types::NodeId(node), line, request, id, offset),
             None => {
                 let logs = self.workers.logs().clone();
                 // Reads the disk, so not here.
-                tokio::task::spawn_blocking(move || answer(&connection, request, read_log(&logs, &id, offset)));
+                tokio::task::spawn_blocking(move || answer(&line, request, read_log(&logs, &id, offset)));
             }
         }
     }
@@ -139,7 +133,8 @@ pub(crate) fn read_log(logs: &Logs, id: &str, offset: u64) -> Result<String, Str
     let (mut next_offset, mut has_ended) = (offset, true);
     match found[..] {
         [only] => {
-            let chunk = logs.read(only, offset, LOG_BYTES_MAX).map_err(|error| error.to_string())?;
+            let mut chunk = logs.read(only, offset, LOG_BYTES_MAX).map_err(|error| error.to_string())?;
+            chunk.bytes.truncate(whole_characters(&chunk.bytes, chunk.has_ended));
             (next_offset, has_ended) = (chunk.next_offset(), chunk.has_ended);
             text.push_str(&String::from_utf8_lossy(&chunk.bytes));
         }
@@ -160,12 +155,32 @@ pub(crate) fn read_log(logs: &Logs, id: &str, offset: u64) -> Result<String, Str
     Ok(json(&LogPart { text, next_offset, has_ended }))
 }
 
+/// How many of the bytes are whole characters: the last one may go on in the next part, and is left to it. What is no
+/// beginning of a character is no reason to wait, and neither is the end of a log.
+fn whole_characters(bytes: &[u8], has_ended: bool) -> usize {
+    /// A character has four bytes at most, so that three of one may stand at the end.
+    const CUT_BYTES_MAX: usize = 3;
+    let cut = match std::str::from_utf8(&bytes[bytes.len().saturating_sub(CUT_BYTES_MAX + 1)..]) {
+        // Whether it stands at the end is told by the missing length.
+        Err(_) => (1..=CUT_BYTES_MAX.min(bytes.len())).find(|cut| {
+            let last = &bytes[bytes.len() - cut..];
+            std::str::from_utf8(last).is_err_and(|error| error.valid_up_to() == 0 && error.error_len().is_none())
+        }),
+        Ok(_) => None,
+    };
+    // A part of nothing but such a beginning would be asked for again and again.
+    match cut {
+        Some(cut) if !(has_ended && bytes.len() <= CUT_BYTES_MAX) => bytes.len() - cut,
+        _ => bytes.len(),
+    }
+}
+
 /// Sends an answer to the command line.
-pub(crate) fn answer(connection: &Connection, request: RequestId, answer: Result<String, String>) {
+pub(crate) fn answer(line: &Line, request: RequestId, answer: Result<String, String>) {
     let answer = answer.map(cut);
     match mobula_wire::encode(&FromNode::Answer { request, answer }) {
         // Whoever asked has gone when it is not taken.
-        Ok(body) => drop(connection.send(FrameKind::Local, Bytes::from(body))),
+        Ok(body) => drop(line.send(FrameKind::Local, Bytes::from(body))),
         Err(error) => tracing::error!(%error, "an answer cannot be encoded"),
     }
 }
@@ -190,4 +205,27 @@ pub(crate) fn json_lines<T: Serialize>(records: impl IntoIterator<Item = T>) -> 
 /// How a process is named in lists and logs.
 pub(crate) fn name(process: ProcessId) -> String {
     process.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_log_ends_with_a_whole_character() {
+        for text in ["a", "ä", "€", "🐟"] {
+            let all = format!("xxxx{text}");
+            for cut in 0..=text.len() {
+                let part = &all.as_bytes()[..4 + cut];
+                let expect = if cut == text.len() { all.len() } else { 4 };
+                assert_eq!(whole_characters(part, false), expect, "{cut} bytes of {text}");
+            }
+        }
+        for odd in [&b"xxxx\xff"[..], b"xxxx\x80\x80", b"xxx\xe2\x28"] {
+            assert_eq!(whole_characters(odd, false), odd.len(), "{odd:?} is no beginning of a character");
+        }
+        assert_eq!(whole_characters(b"\xe2\x82", true), 2, "nothing follows at the end of a log");
+        assert_eq!(whole_characters(b"\xe2\x82", false), 0);
+        assert_eq!(whole_characters(b"", false), 0);
+    }
 }

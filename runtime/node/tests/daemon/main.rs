@@ -4,6 +4,7 @@
 //! has no harness, because a warden and a worker are known before anything else of a program runs.
 
 mod clusters;
+mod far;
 mod one_node;
 mod refusals;
 mod stage;
@@ -30,7 +31,18 @@ const TESTS: &[Test] = &[
     ("a_node_that_stops_is_told_to_all", two_nodes::node_stops),
     ("a_drained_node_takes_nothing_and_ends", clusters::drained),
     ("a_token_is_good_once", clusters::tokens),
+    ("a_head_at_any_port_is_found_on_its_host", clusters::any_port),
     ("the_state_shows_every_node", clusters::state),
+    ("a_node_with_many_names_registers_again", clusters::names),
+    ("a_certificate_is_renewed_without_a_restart", clusters::renewed),
+    ("a_node_without_its_head_fences_itself", clusters::fenced),
+    ("a_driver_on_another_host_runs_tasks", far::runs),
+    ("a_program_that_is_not_what_was_said_is_not_kept", far::another_program),
+    ("who_may_not_submit_is_refused_and_counted", far::roles),
+    ("a_far_driver_resumes_and_nothing_is_lost", far::cut_for_a_while),
+    ("a_far_driver_that_stays_away_ends_its_job", far::cut_for_good),
+    ("a_killed_far_driver_takes_its_job_with_it", far::killed),
+    ("the_command_line_asks_from_another_host", far::tool),
     ("a_submitted_driver_gets_the_job_that_was_made_for_it", submitted::first_driver),
 ];
 

@@ -6,7 +6,7 @@ use mobula_types::{ActorId, DeathCause};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 use rustix::process::test_kill_process;
 
-use crate::stage::{ABORT, Driver, ECHO, Said, ask, claim, head, play};
+use crate::stage::{ABORT, Driver, ECHO, Said, ask, claim, head, play, worker_pids};
 
 pub(crate) fn task() {
     let folder = tempfile::tempdir().unwrap();
@@ -63,21 +63,6 @@ pub(crate) fn driver_gone() {
         assert!(jobs.contains(&format!("\"id\":\"{job}\"")) && jobs.contains("\"state\":\"ended\""), "{jobs}");
         node.stop().await;
     });
-}
-
-/// The workers that this process's wardens have started.
-fn worker_pids() -> Vec<rustix::process::Pid> {
-    let own = std::process::id().to_string();
-    let parent = |pid: &str| {
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-        status.lines().find_map(|line| line.strip_prefix("PPid:").map(|pid| pid.trim().to_owned()))
-    };
-    let pids = std::fs::read_dir("/proc").unwrap().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().into_string().ok());
-    let pids = pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
-    let is_grandchild = |pid: &String| parent(pid).and_then(|pid| parent(&pid)).is_some_and(|pid| pid == own);
-    let number = |pid: String| rustix::process::Pid::from_raw(pid.parse().unwrap());
-    pids.filter(is_grandchild).filter_map(number).collect()
 }
 
 pub(crate) fn waits() {

@@ -22,7 +22,9 @@ pub(crate) fn strangers() {
             }
             assert!(matches!(read(&mut incoming).await, Said::Over), "a stranger is not kept");
         }
-        let error = Node::start(member_config(folder.path().join("2"), node.addr(), None)).await.unwrap_err();
+        // Not beside the head, as on another host.
+        let elsewhere = folder.path().join("elsewhere/2");
+        let error = Node::start(member_config(elsewhere, node.addr(), None)).await.unwrap_err();
         assert!(matches!(error, StartError::NoToken { .. }), "{error}");
         assert!(error.to_string().contains("mobula token create"), "{error}");
         let mut wrong = token(&node).await;

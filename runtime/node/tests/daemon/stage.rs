@@ -155,20 +155,7 @@ impl Driver {
     }
 
     pub(crate) fn task(&self, exchange: u64, function: u64, lease: LeaseId, to: ProcessId, payload: &'static [u8]) {
-        let task = TaskId { process: self.welcome.process, seq: exchange };
-        let talk = Talk::Task {
-            exchange,
-            task,
-            attempt: Attempt::FIRST,
-            lease,
-            function,
-            schema: 0,
-            options: TaskSpecWire::default(),
-            left: None,
-            given: None,
-            refs: Vec::new(),
-        };
-        let parcel = Parcel { to, from: self.welcome.process, talk, payload: Bytes::from_static(payload) };
+        let parcel = task_parcel(self.welcome.process, exchange, function, lease, to, payload);
         self.connection.send(FrameKind::Parcel, parcel.encode().unwrap().into()).unwrap();
     }
 
@@ -191,6 +178,30 @@ impl Driver {
         })
         .await
     }
+}
+
+/// A call of a function.
+pub(crate) fn task_parcel(
+    from: ProcessId,
+    exchange: u64,
+    function: u64,
+    lease: LeaseId,
+    to: ProcessId,
+    payload: &'static [u8],
+) -> Parcel {
+    let talk = Talk::Task {
+        exchange,
+        task: TaskId { process: from, seq: exchange },
+        attempt: Attempt::FIRST,
+        lease,
+        function,
+        schema: 0,
+        options: TaskSpecWire::default(),
+        left: None,
+        given: None,
+        refs: Vec::new(),
+    };
+    Parcel { to, from, talk, payload: Bytes::from_static(payload) }
 }
 
 /// A worker that answers every task with its arguments.
@@ -225,4 +236,28 @@ pub(crate) fn work(role: &Role) -> ExitCode {
 pub(crate) fn claim(request: u64, namespace: Option<String>, name: &str, actor: ActorId) -> ToNode {
     let interface = Interface { type_name: name.to_owned(), handlers: vec![(1, 2)] };
     ToNode::ClaimName { request, namespace, name: name.to_owned(), actor, incarnation: Incarnation(1), interface }
+}
+
+/// The workers that this process's wardens have started.
+pub(crate) fn worker_pids() -> Vec<rustix::process::Pid> {
+    let own = std::process::id().to_string();
+    let parent = |pid: &str| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        status.lines().find_map(|line| line.strip_prefix("PPid:").map(|pid| pid.trim().to_owned()))
+    };
+    let pids = std::fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().into_string().ok());
+    let pids = pids.filter(|pid| pid.bytes().all(|byte| byte.is_ascii_digit()));
+    let is_grandchild = |pid: &String| parent(pid).and_then(|pid| parent(&pid)).is_some_and(|pid| pid == own);
+    let number = |pid: String| rustix::process::Pid::from_raw(pid.parse().unwrap());
+    pids.filter(is_grandchild).filter_map(number).collect()
+}
+
+/// Waits until no worker is left.
+pub(crate) async fn no_workers() {
+    let begun = std::time::Instant::now();
+    while !worker_pids().is_empty() {
+        assert!(begun.elapsed() < HANG, "workers are left: {:?}", worker_pids());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

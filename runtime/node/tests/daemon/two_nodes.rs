@@ -28,6 +28,7 @@ pub(crate) fn elsewhere() {
         for asked in [&head, &node] {
             let workers = ask(asked, ToolQuestion::List { kind: "workers".into() }).await.unwrap();
             assert!(workers.contains(&format!("\"id\":\"{worker}\"")), "{workers}");
+            assert!(workers.contains(&format!("\"node_id\":\"{}\"", node.id())), "as nodes are named: {workers}");
         }
         node.stop().await;
         head.stop().await;

@@ -256,6 +256,13 @@ impl Programs {
         Ok(true)
     }
 
+    /// Removes what has come of a program that is not fetched any more.
+    pub fn give_up(&self, hash: ProgramHash) {
+        let coming = self.state.lock().coming.remove(&hash);
+        // Removes its file, which takes no lock.
+        drop(coming);
+    }
+
     /// Reads a part of a program, at most [`CHUNK_BYTES_MAX`] bytes.
     ///
     /// # Errors
@@ -518,6 +525,10 @@ mod tests {
             programs.store_chunk(hash(&n.to_le_bytes()), 100, 0, b"x").unwrap();
         }
         assert_eq!(names(folder.path()).len(), COMING_MAX);
+        for n in 0..3 * COMING_MAX as u64 {
+            programs.give_up(hash(&n.to_le_bytes()));
+        }
+        assert!(names(folder.path()).is_empty(), "nothing is left of what was given up");
     }
 
     #[test]
