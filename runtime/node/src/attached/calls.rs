@@ -29,6 +29,7 @@ use tokio::sync::oneshot;
 
 use super::exchanges::Waiting;
 use super::large::ours;
+use super::outboxes::Round;
 use super::process::Process;
 
 /// Mail that may be held for one actor by senders that do not wait.
@@ -89,6 +90,8 @@ struct Mail {
     call: Outgoing,
     reply: Option<EncodedReply>,
     entered: Option<oneshot::Sender<Result<(), NotStarted>>>,
+    /// Of a message that is sent again until it is acknowledged: when that was.
+    round: Option<Round>,
 }
 
 impl Mail {
@@ -122,22 +125,32 @@ impl Target {
 impl Process {
     /// Sends a call if there is credit for it now.
     pub(crate) fn try_call(self: &Arc<Self>, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
-        self.accept(Mail { call, reply, entered: None }, true)
+        self.accept(Mail { call, reply, entered: None, round: None }, true)
     }
 
     /// Sends a call as soon as there is credit for it.
     pub(crate) fn post_call(self: &Arc<Self>, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
-        self.accept(Mail { call, reply, entered: None }, false)
+        self.accept(Mail { call, reply, entered: None, round: None }, false)
     }
 
-    /// The same, and says when it has its place in the mailbox.
+    /// The same, unless all of its sender's mail has been sent again by then.
+    pub(crate) fn post_in_round(
+        self: &Arc<Self>,
+        call: Outgoing,
+        reply: EncodedReply,
+        round: Round,
+    ) -> Result<(), NotStarted> {
+        self.accept(Mail { call, reply: Some(reply), entered: None, round: Some(round) }, false)
+    }
+
+    /// Sends a call as soon as there is credit for it, and says when it has its place in the mailbox.
     pub(crate) fn call_and_wait(
         self: &Arc<Self>,
         call: Outgoing,
         reply: Option<EncodedReply>,
     ) -> Result<oneshot::Receiver<Result<(), NotStarted>>, NotStarted> {
         let (entered, receiver) = oneshot::channel();
-        self.accept(Mail { call, reply, entered: Some(entered) }, false)?;
+        self.accept(Mail { call, reply, entered: Some(entered), round: None }, false)?;
         Ok(receiver)
     }
 
@@ -242,10 +255,14 @@ impl Process {
             return;
         }
         while let Some(first) = target.held.front() {
-            if let Held::Mail(mail) = first
-                && !target.has_credit(mail.bytes())
-            {
-                break;
+            if let Held::Mail(mail) = first {
+                if mail.round.as_ref().is_some_and(Round::is_over) {
+                    target.held.pop_front();
+                    continue;
+                }
+                if !target.has_credit(mail.bytes()) {
+                    break;
+                }
             }
             match target.held.pop_front() {
                 Some(Held::Mail(mail)) => {
@@ -260,7 +277,7 @@ impl Process {
     }
 
     fn send_call(self: &Arc<Self>, to: ProcessId, mail: Mail) {
-        let Mail { call: Outgoing { frame, pins }, reply, entered } = mail;
+        let Mail { call: Outgoing { frame, pins }, reply, entered, .. } = mail;
         let caller = reply.as_ref().and_then(|reply| reply.call.clone());
         let (wants_reply, wants_entered) = (reply.is_some(), entered.is_some());
         let exchange = if wants_reply || wants_entered {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mobula_actor::clock;
@@ -53,7 +54,7 @@ struct Pending {
     kept: BTreeMap<u64, Kept>,
     bytes: usize,
     /// How often all was sent again.
-    round: u64,
+    round: Arc<AtomicU64>,
     /// What is to be sent, in order, and whether somebody does.
     to_send: VecDeque<(u64, u8)>,
     is_sending: bool,
@@ -71,6 +72,24 @@ struct Kept {
 struct Dead {
     message: &'static str,
     reason: ExitReason,
+}
+
+/// When a message was sent: one that still waits for credit when all is sent again must not overtake those before it, since
+/// to the receiver what is not above the last is a repeat (OUT-4).
+pub(crate) struct Round {
+    number: u64,
+    now: Arc<AtomicU64>,
+}
+
+impl Round {
+    fn of(now: &Arc<AtomicU64>) -> Self {
+        Self { number: now.load(Ordering::Acquire), now: now.clone() }
+    }
+
+    /// Whether all has been sent again since.
+    pub(crate) fn is_over(&self) -> bool {
+        self.now.load(Ordering::Acquire) != self.number
+    }
 }
 
 /// What an answer says of a message.
@@ -171,12 +190,12 @@ impl Process {
                 let Some(kept) = pending.kept.get(&seq) else { continue };
                 let mut frame = kept.frame.clone();
                 (frame.header.sender, frame.header.seq, frame.header.crash_count) = (pending.number, seq, crashes);
-                (Outgoing { frame, pins: kept.pins.again() }, seq, pending.round)
+                (Outgoing { frame, pins: kept.pins.again() }, seq, Round::of(&pending.round))
             };
-            let process = self.clone();
-            let answer = move |answer| process.pending_answered(pair, seq, round, Said::of(answer));
+            let (process, number) = (self.clone(), round.number);
+            let answer = move |answer| process.pending_answered(pair, seq, number, Said::of(answer));
             // Whoever waits for the answer is told when it is not taken.
-            self.post_call(outgoing, Some(EncodedReply { answer: Box::new(answer), call: None })).ok();
+            self.post_in_round(outgoing, EncodedReply { answer: Box::new(answer), call: None }, round).ok();
         }
     }
 
@@ -187,7 +206,7 @@ impl Process {
         {
             let mut table = self.outboxes.table.lock();
             let Some(pending) = table.pairs.get_mut(&pair) else { return };
-            let is_heard = round == pending.round;
+            let is_heard = round == pending.round.load(Ordering::Acquire);
             match said {
                 Said::Handled => pending.machine.handle(now, Input::Acknowledged { seq }),
                 Said::Dead(reason) => {
@@ -281,7 +300,7 @@ impl Pending {
             machine,
             kept: BTreeMap::new(),
             bytes: 0,
-            round: 0,
+            round: Arc::default(),
             to_send: VecDeque::new(),
             is_sending: false,
             death: None,
@@ -290,7 +309,7 @@ impl Pending {
 
     /// All that is not acknowledged is sent again, as soon as the actor is said to be up.
     fn start_again(&mut self, input: Input) {
-        self.round += 1;
+        self.round.fetch_add(1, Ordering::AcqRel);
         self.to_send.clear();
         self.machine.handle(clock::now(), input);
     }
