@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Weak};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use mobula_actor::deliver::{Deliver, EncodedReply, Fetched, NameClaim, Outgoing, Spawned, refuse};
 use mobula_actor::object::GetError;
@@ -76,7 +77,12 @@ impl Deliver for Loopback {
     }
 
     fn post(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
-        arbiters::runtime().spawn(self.call(call, reply));
+        let mut entering = self.call(call, reply);
+        // What is refused at once is said at once.
+        if let Some(result) = (&mut entering).now_or_never() {
+            return result;
+        }
+        arbiters::runtime().spawn(entering);
         Ok(())
     }
 
