@@ -2,7 +2,7 @@
 
 use std::future::Future;
 
-use mobula_types::{Error, ExitReason, RestartPolicy};
+use mobula_types::{Error, ExitReason, PlacementSpec, RestartPolicy};
 
 use crate::{Address, Context};
 
@@ -46,6 +46,11 @@ pub trait Actor: Sized + 'static {
 
     /// How many `&self` handlers run at once; handlers that take `&mut self` always run alone.
     const CONCURRENCY: usize = 1;
+
+    /// What its place must have, unless a spawn says otherwise: nothing, and so any.
+    fn place() -> PlacementSpec {
+        PlacementSpec::default()
+    }
 
     /// Makes the state: at spawn, and again at every restart.
     ///

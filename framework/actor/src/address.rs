@@ -194,6 +194,36 @@ impl<A: Actor> Address<A> {
         }
     }
 
+    /// Sends until the receiver has handled it.
+    pub(crate) fn send_until_handled<M: Message>(&self, letter: Letter<M>) -> Result<(), SendError<M>>
+    where
+        A: Handler<M>,
+    {
+        let result = match &self.route {
+            // Here a letter is lost with its sender only.
+            Route::Here(mailbox) => {
+                mailbox.lanes.push_or_wait(Box::new(letter)).map(drop).map_err(|(mail, refused)| {
+                    let cause = refusal(mailbox.id, refused);
+                    letter_of::<A, M>(mail).refused(cause)
+                })
+            }
+            Route::Away(away) => match away.encode::<A, M>(letter) {
+                Err((letter, cause)) => Err(letter.refused(cause)),
+                Ok((message, call, _)) => {
+                    let sent = match away.system.deliver() {
+                        Some(deliver) => deliver.post_until_acknowledged(call, std::any::type_name::<M>()),
+                        None => Err(NotStarted::NoSuchActor { actor: away.id }),
+                    };
+                    sent.map_err(|cause| SendError { message, cause })
+                }
+            },
+        };
+        if result.is_err() {
+            self.system().counters().add(Count::Refused);
+        }
+        result
+    }
+
     /// Sends as soon as there is room, and waits for that; the letter's place is taken at once.
     pub(crate) fn send_letter<M: Message>(&self, letter: Letter<M>) -> BoxFuture<'static, Result<(), SendError<M>>>
     where

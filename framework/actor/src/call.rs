@@ -133,6 +133,67 @@ impl<'a, A: Handler<M>, M: Message, T, E> Call<'a, A, M, T, E> {
     }
 }
 
+impl<'a, A: Handler<M>, M: Message, T, E> Call<'a, A, M, T, E> {
+    /// Sends it again until the actor has handled it: in a later life of the actor too, when its process ends before that.
+    /// So it may be handled more than once, but not by one life of the actor. It is a tell: nobody gets the reply.
+    ///
+    /// The third process that ends over a message makes it a dead letter, and the actor goes on without it; so does an
+    /// actor that has ended for good. A handler that panics has handled its message.
+    ///
+    /// ```
+    /// # use mobula_actor::{Actor, Address, Context, Handler, Message, Spawn, System, SystemConfig};
+    /// # use mobula_types::{Error, NodeId, ProcessId};
+    /// # struct Counter(u64);
+    /// # impl Actor for Counter {
+    /// #     type Args = ();
+    /// #     type Proxy = Address<Self>;
+    /// #     async fn start(_: (), _: &Context<Self>) -> Result<Self, Error> { Ok(Counter(0)) }
+    /// # }
+    /// # struct Add(u64);
+    /// # impl Message for Add { type Reply = u64; }
+    /// # impl Handler<Add> for Counter {
+    /// #     async fn handle(&mut self, add: Add, _: &Context<Self>) -> u64 { self.0 += add.0; self.0 }
+    /// # }
+    /// # let system = System::start(&SystemConfig { process: ProcessId::from(NodeId(1)), arbiters: 1 });
+    /// # system.make_process_default();
+    /// # mobula_actor::arbiters::runtime().block_on(async {
+    /// let counter = Spawn::<Counter>::here(()).await?;
+    /// counter.ask(Add(2)).at_least_once().tell()?;
+    /// assert_eq!(counter.ask(Add(0)).await?, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn at_least_once(self) -> AtLeastOnce<'a, A, M> {
+        AtLeastOnce { address: self.address, message: self.message }
+    }
+}
+
+/// A call that is sent until it has been handled; nothing is sent before it is told.
+#[must_use = "nothing is sent until it is told"]
+pub struct AtLeastOnce<'a, A: Actor, M: Message> {
+    address: &'a Address<A>,
+    message: Content<M>,
+}
+
+impl<A: Handler<M>, M: Message> AtLeastOnce<'_, A, M> {
+    /// Sends, and does not wait for anything. Messages of one sender to one actor are bounded while they are not handled:
+    /// 65,536 of them, and 10 minutes for each.
+    ///
+    /// # Errors
+    ///
+    /// Gives the message back with the reason: too many are not handled, the actor has ended, or the message cannot travel.
+    pub fn tell(self) -> Result<(), SendError<M>> {
+        match self.message {
+            Content::Here(message) if !behind_held(self.address) => {
+                self.address.send_until_handled(crate::address::plain_letter(message))
+            }
+            content => {
+                hold_as(self.address, content, Deadline::NEVER, false, ReplyTo::Nobody, true);
+                Ok(())
+            }
+        }
+    }
+}
+
 impl<A: Handler<M>, M: Message, T, E> Call<'_, A, M, T, E>
 where
     T: Send + Sync + 'static,
@@ -388,6 +449,17 @@ fn hold<A: Handler<M>, M: Message>(
     deadline_explicit: bool,
     reply: ReplyTo<M::Reply>,
 ) {
+    hold_as(address, content, deadline, deadline_explicit, reply, false);
+}
+
+fn hold_as<A: Handler<M>, M: Message>(
+    address: &Address<A>,
+    content: Content<M>,
+    deadline: Deadline,
+    deadline_explicit: bool,
+    reply: ReplyTo<M::Reply>,
+    at_least_once: bool,
+) {
     let to = address.clone();
     let frame = current::with(Frame::clone);
     let sender = frame.sender;
@@ -406,7 +478,11 @@ fn hold<A: Handler<M>, M: Message>(
                 let id = to.id();
                 let tell = matches!(reply, ReplyTo::Nobody);
                 let letter = Letter { message, reply, deadline, deadline_explicit };
-                if let Err(error) = to.send_letter(letter).await
+                let sent = match at_least_once {
+                    true => to.send_until_handled(letter),
+                    false => to.send_letter(letter).await,
+                };
+                if let Err(error) = sent
                     && tell
                 {
                     dead_letter::<M>(to.system(), id, &error.cause);

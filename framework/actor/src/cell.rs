@@ -26,7 +26,6 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::{FutureExt, future};
 use mobula_logic::restarts::{Restarts, Verdict};
 use mobula_types::{ActorId, CallError, Deadline, ErrorChain, ExitReason, NotStarted, Panic, RestartPolicy, Time};
-use tokio::sync::oneshot;
 
 use crate::control::{ChildEvent, ChildState, Control};
 use crate::counters::Count;
@@ -35,6 +34,7 @@ use crate::envelope::{Facts, Handling};
 use crate::lanes::{BATCH_MAX, Mail};
 use crate::mailbox::{ActorState, Mailbox};
 use crate::shell::Framed;
+use crate::spawn::{SpawnError, Spawner};
 use crate::{Actor, Context, Mode, clock, panics};
 
 /// How long a child may take to stop before it is killed.
@@ -65,7 +65,7 @@ pub(crate) struct Cell<A: Actor> {
     /// Whether a constructor has ever succeeded: what never ran is not restarted.
     has_run: bool,
     /// Who waits for the first start to succeed or fail.
-    spawner: Option<oneshot::Sender<Result<(), ExitReason>>>,
+    spawner: Option<Spawner>,
     batch: VecDeque<Mail<A>>,
     /// Deaths and children's events as mail, in order and before the batch.
     notices: VecDeque<Mail<A>>,
@@ -113,7 +113,7 @@ impl<A: Actor> Cell<A> {
         mailbox: Arc<Mailbox<A>>,
         args: A::Args,
         supervised: Supervised,
-        spawner: Option<oneshot::Sender<Result<(), ExitReason>>>,
+        spawner: Option<Spawner>,
     ) -> Self {
         let ctx = Context::new(mailbox.clone());
         Self {
@@ -129,6 +129,14 @@ impl<A: Actor> Cell<A> {
             deferred: VecDeque::new(),
             is_leaving: false,
         }
+    }
+
+    /// Ends what never began: mail that came meanwhile is refused, and whoever spawned it is told why.
+    pub(crate) fn stillborn(mut self, error: SpawnError) {
+        if let Some(spawner) = self.spawner.take() {
+            spawner.send(Err(error.clone())).ok();
+        }
+        self.end(ExitReason::Failed(ErrorChain::message(error)), false);
     }
 
     /// Boxed, because a future keeps an argument twice: as it came and as it is used.
@@ -342,6 +350,10 @@ impl<A: Actor> Cell<A> {
                     ctx.set_ending(Some(ExitReason::Killed));
                     return Err(Death::unasked(ExitReason::Killed, false));
                 }
+                Event::Control(Control::End { reason }) => {
+                    ctx.set_ending(Some(reason.clone()));
+                    return Err(Death { reason: Box::new(reason), in_order: false, asked: Some(Asked::End) });
+                }
                 Event::Control(control) => deferred.extend(mailbox.note_audience(control)),
             }
             alone_is_next |= ctx.stop_is_asked();
@@ -381,6 +393,9 @@ impl<A: Actor> Cell<A> {
                 None
             }
             Control::Kill => Some(Death::unasked(ExitReason::Killed, false)),
+            Control::End { reason } => {
+                Some(Death { reason: Box::new(reason), in_order: false, asked: Some(Asked::End) })
+            }
             Control::LinkDown(down) => {
                 let cause = Box::new(down.reason);
                 (!cause.is_normal()).then(|| Death::unasked(ExitReason::Linked { peer: down.actor, cause }, true))
@@ -471,6 +486,9 @@ impl<A: Actor> Cell<A> {
     async fn after(&mut self, death: Death) -> Next {
         let Death { reason, asked, .. } = death;
         let reason = *reason;
+        if let Some(Control::End { reason }) = self.deferred.front() {
+            return Next::End(reason.clone(), false);
+        }
         if asked == Some(Asked::Leave) {
             return Next::Leave;
         }
@@ -531,6 +549,7 @@ impl<A: Actor> Cell<A> {
                 Some(Control::Stop { park: false, reason: asked }) => return Next::End(asked, false),
                 Some(Control::Leave) => self.is_leaving = true,
                 Some(Control::Kill) => return Next::End(reason, false),
+                Some(Control::End { reason }) => return Next::End(reason, false),
                 Some(Control::Stop { park: true, .. }) => self.mailbox.tell_parent(ChildState::Parked(reason.clone())),
                 Some(Control::Adopt { child }) => {
                     self.mailbox.system.answer_for_the_dead(self.mailbox.id, &Control::Adopt { child })
@@ -547,7 +566,7 @@ impl<A: Actor> Cell<A> {
     fn leave(&mut self) {
         let Mailbox { id, system, name, lanes, .. } = &*self.mailbox;
         self.mailbox.enter(ActorState::Ended);
-        system.forget(*id, name.as_deref());
+        system.forget(*id, None);
         // Mail there is none, and none can come.
         let (_, control) = lanes.close(ExitReason::Moved);
         for control in control.into_iter().chain(std::mem::take(&mut self.deferred)) {
@@ -557,6 +576,10 @@ impl<A: Actor> Cell<A> {
         }
         self.mailbox.announce_death(&ExitReason::Moved, false);
         if let Some(deliver) = system.deliver() {
+            // Its next life claims the name where that begins.
+            if let Some(name) = name {
+                deliver.leave_name(name, *id);
+            }
             deliver.guest_ended(*id, self.mailbox.incarnation(), &ExitReason::Moved);
         }
     }
@@ -564,7 +587,7 @@ impl<A: Actor> Cell<A> {
     /// Gone for good: whoever waits is told, whoever asks is told.
     fn end(&mut self, reason: ExitReason, gave_up: bool) {
         self.mailbox.enter(ActorState::Ended);
-        self.mailbox.system.forget(self.mailbox.id, self.mailbox.name.as_deref());
+        self.mailbox.system.forget(self.mailbox.id, self.mailbox.name.as_ref());
         let (user, control) = self.mailbox.lanes.close(reason.clone());
         let notices = std::mem::take(&mut self.notices);
         for mail in notices.into_iter().chain(std::mem::take(&mut self.batch)).chain(user) {
@@ -585,7 +608,7 @@ impl<A: Actor> Cell<A> {
             deliver.guest_ended(self.mailbox.id, self.mailbox.incarnation(), &reason);
         }
         if let Some(spawner) = self.spawner.take() {
-            spawner.send(Err(reason.clone())).ok();
+            spawner.send(Err(SpawnError::StartFailed(reason.clone()))).ok();
         }
         self.mailbox.tell_parent(if gave_up { ChildState::GaveUp(reason) } else { ChildState::Ended(reason) });
     }
@@ -615,6 +638,12 @@ fn until_killed<A: Actor, T>(
                 Some(Control::Kill) => {
                     // Said before `work` is dropped: its caller is told why.
                     ctx.set_ending(Some(ExitReason::Killed));
+                    return Poll::Ready(None);
+                }
+                Some(Control::End { reason }) => {
+                    ctx.set_ending(Some(reason.clone()));
+                    // What follows the death is decided by it.
+                    deferred.push_front(Control::End { reason });
                     return Poll::Ready(None);
                 }
                 other => deferred.extend(other),

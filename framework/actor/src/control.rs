@@ -20,6 +20,11 @@ pub enum Control {
     Leave,
     /// End now: a handler that waits is dropped where it waits.
     Kill,
+    /// End now and for good, whatever the restart policy says: another may act in its place.
+    End {
+        /// What the actor will have ended of.
+        reason: ExitReason,
+    },
     /// A supervisor's verdict over a parked child: start again.
     Start,
     /// Tell `by` of every death of the receiver.

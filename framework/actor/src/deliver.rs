@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use mobula_types::{ActorId, CallError, ExitReason, Incarnation, NotStarted, ObjectId};
+use mobula_types::{
+    ActorId, ActorName, CallError, ExitReason, Incarnation, Interface, NameOwner, NotStarted, ObjectId,
+};
 use mobula_wire::CallFrame;
 use tokio::sync::mpsc;
 
@@ -46,6 +48,18 @@ pub trait Deliver: Send + Sync {
     /// Why it was not taken at all.
     fn post(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted>;
 
+    /// Hands a call over that is sent again until it is acknowledged (G4), also when its receiver's process ends over it.
+    /// `message` names its type, for the dead letter that it may become. Where no process ends alone it is as
+    /// [`post`](Self::post).
+    ///
+    /// # Errors
+    ///
+    /// Why it was not taken at all.
+    fn post_until_acknowledged(&self, call: Outgoing, message: &'static str) -> Result<(), NotStarted> {
+        let _ = message;
+        self.post(call, None)
+    }
+
     /// Hands a control message over; it always fits.
     fn control(&self, to: ActorId, control: Control);
 
@@ -57,14 +71,19 @@ pub trait Deliver: Send + Sync {
     fn spawn(&self, frame: SpawnFrame) -> Result<Spawned, SpawnError>;
 
     /// Who has this name elsewhere.
-    fn named(&self, name: &str) -> BoxFuture<'static, Option<ActorId>>;
+    fn named(&self, name: &ActorName) -> BoxFuture<'static, Option<NameOwner>>;
 
-    /// An actor that lives here has taken a name, as far as this process can tell; whoever keeps names elsewhere may find
-    /// that it is another's, and then the actor is ended.
-    fn claim_name(&self, name: &str, actor: ActorId);
+    /// Takes a name for an actor that is about to begin its life here; the answer says who has it. `None` when nobody
+    /// elsewhere keeps names.
+    fn claim_name(&self, claim: NameClaim) -> Option<BoxFuture<'static, Result<NameOwner, String>>>;
 
-    /// An actor that lives here has ended, and with it its claim on a name.
-    fn release_name(&self, name: &str, actor: ActorId);
+    /// An actor that lived here has ended, and with it its claim on a name.
+    fn release_name(&self, name: &ActorName, actor: ActorId);
+
+    /// An actor that lived here goes on elsewhere, and its name with it: nobody acts under it here any more.
+    fn leave_name(&self, name: &ActorName, actor: ActorId) {
+        let _ = (name, actor);
+    }
 
     /// Whether an actor elsewhere lives, as far as is known.
     fn is_alive(&self, actor: ActorId) -> bool;
@@ -77,6 +96,19 @@ pub trait Deliver: Send + Sync {
 
     /// The last such reference is gone.
     fn release(&self, object: ObjectId);
+}
+
+/// What is claimed with a name.
+#[derive(Clone, Debug)]
+pub struct NameClaim {
+    /// The name.
+    pub name: ActorName,
+    /// Who is to have it.
+    pub actor: ActorId,
+    /// Which life of it begins.
+    pub incarnation: Incarnation,
+    /// What it can be asked.
+    pub interface: Interface,
 }
 
 /// A call on its way out, with the references it names held until it has arrived or is dropped.

@@ -8,7 +8,7 @@
 //! | the traits a user implements | [`actor`](Actor) |
 //! | what a program holds of an actor | [`Address`], [`ActorRef`], [`Recipient`] |
 //! | a call and its reply | [`Call`], [`Asking`] |
-//! | starting and supervising | [`Spawn`], [`Supervisor`] |
+//! | starting, finding and supervising | [`Spawn`], [`Lookup`], [`Supervisor`] |
 //! | the loop that owns the state | `cell`, hosted by actix in `shell` |
 //! | how mail leaves the process | [`Deliver`], [`registry`] |
 #![forbid(unsafe_code)]
@@ -27,6 +27,7 @@ pub mod deliver;
 mod envelope;
 mod held;
 mod lanes;
+mod lookup;
 mod mailbox;
 pub mod object;
 mod panics;
@@ -43,18 +44,19 @@ mod system;
 pub use actor::{Actor, Handler, Message, Mode, Proxy};
 pub use address::{ActorRef, Address, Recipient};
 pub use arbiters::Placement;
-pub use call::{ASK_TIMEOUT, Asking, Call, SendError};
+pub use call::{ASK_TIMEOUT, Asking, AtLeastOnce, Call, SendError};
 pub use context::{Context, Timer};
 pub use control::{ChildEvent, ChildState, Control, Down};
 pub use counters::{Count, Counters};
 pub use deliver::Deliver;
 pub use lanes::MailboxBounds;
+pub use lookup::{Lookup, LookupError};
 pub use mailbox::{ActorState, ActorStatus};
 pub use object::{Arg, GetError, IntoArg, ObjectRef, Value};
 pub use panics::{caught_on_this_thread, describe as describe_panic};
 pub use progress::{Hang, Protected, TurnHook, on_turn};
 pub use slot::CallState;
-pub use spawn::{Scoped, ScopedSpawn, Spawn, SpawnError, SpawnFrame, SpawnOptions};
+pub use spawn::{GetOrSpawn, Scoped, ScopedSpawn, Spawn, SpawnError, SpawnFrame, SpawnOptions};
 pub use stream::ReplyStream;
 pub use supervisor::{AddError, ChildSpec, Supervisor, SupervisorProxy, SupervisorSpec};
 pub use system::{DeadLetter, System, SystemConfig};

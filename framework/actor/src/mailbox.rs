@@ -8,19 +8,20 @@ use std::any::Any;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use mobula_types::{ActorId, ExitReason, Incarnation};
+use mobula_types::{ActorId, ActorName, ExitReason, Incarnation, Interface};
 use parking_lot::Mutex;
 
 use crate::Actor;
 use crate::control::{ChildEvent, Control, Down};
 use crate::lanes::{Lanes, Mail, MailboxBounds};
+use crate::registry;
 use crate::system::System;
 
 /// An actor of this process as its senders see it.
 pub(crate) struct Mailbox<A: Actor> {
     pub(crate) id: ActorId,
     pub(crate) parent: Option<ActorId>,
-    pub(crate) name: Option<String>,
+    pub(crate) name: Option<ActorName>,
     pub(crate) system: Arc<System>,
     pub(crate) lanes: Lanes<A>,
     pub(crate) hooks: Hooks<A>,
@@ -73,7 +74,7 @@ impl<A: Actor> Mailbox<A> {
     pub(crate) fn new(
         id: ActorId,
         parent: Option<ActorId>,
-        name: Option<String>,
+        name: Option<ActorName>,
         bounds: MailboxBounds,
         system: Arc<System>,
     ) -> Self {
@@ -167,6 +168,8 @@ pub(crate) trait AnyMailbox: Send + Sync {
     fn has_moved(&self) -> bool;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     fn status(&self) -> ActorStatus;
+    /// What it can be asked from outside.
+    fn interface(&self) -> Interface;
 }
 
 /// One line of the list of actors.
@@ -213,12 +216,16 @@ impl<A: Actor> AnyMailbox for Mailbox<A> {
         self
     }
 
+    fn interface(&self) -> Interface {
+        registry::interface::<A>()
+    }
+
     fn status(&self) -> ActorStatus {
         let state = usize::from(self.state.load(Ordering::Acquire));
         ActorStatus {
             id: self.id,
             type_name: std::any::type_name::<A>(),
-            name: self.name.clone(),
+            name: self.name.as_ref().map(ToString::to_string),
             parent: self.parent,
             state: ActorState::ALL[state],
             incarnation: self.incarnation(),

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use futures_util::future::BoxFuture;
-use mobula_types::{ActorId, CallError, Deadline, ExitReason, NotStarted, Unknown};
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, NotStarted, Unknown};
 use mobula_wire::{CallFrame, codec, name_hash, schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -231,6 +231,33 @@ pub(crate) fn handler<A: Actor, M: Message>() -> Option<&'static HandlerEntry> {
     table().handlers.get(&(TypeId::of::<A>(), TypeId::of::<M>())).copied()
 }
 
+/// What actors of type `A` can be asked from outside.
+pub(crate) fn interface<A: Actor>() -> Interface {
+    let Some(entry) = actor::<A>() else { return Interface::default() };
+    let handlers = table().handlers_of.get(&TypeId::of::<A>()).into_iter().flatten();
+    let mut handlers: Vec<(u64, u64)> = handlers.map(|handler| (handler.key(), handler.schema())).collect();
+    handlers.sort_unstable();
+    Interface { type_name: entry.name.to_owned(), handlers }
+}
+
+/// What differs between actors of type `A`, as this program knows them, and one of another program: messages that one of
+/// the two does not know are no difference, because a call of one says so.
+pub(crate) fn differs<A: Actor>(theirs: &Interface) -> Option<String> {
+    // Who has no entry is of this very process, and its type is checked there.
+    let (entry, false) = (actor::<A>()?, theirs.type_name.is_empty()) else { return None };
+    if theirs.type_name != entry.name {
+        return Some(format!("it is a {}", theirs.type_name));
+    }
+    let handlers = table().handlers_of.get(&TypeId::of::<A>()).into_iter().flatten();
+    let differs = |handler: &&&HandlerEntry| {
+        theirs.handlers.iter().any(|(key, schema)| *key == handler.key() && *schema != handler.schema())
+    };
+    let names: Vec<&str> = handlers.filter(differs).map(|handler| handler.name).collect();
+    (!names.is_empty()).then(|| {
+        format!("its program knows {} with other types: build both from one version of it", names.join(" and "))
+    })
+}
+
 /// The entry with this travelling name.
 pub(crate) fn by_key(key: u64) -> Option<&'static HandlerEntry> {
     table().handlers_by_key.get(&key).copied()
@@ -258,6 +285,7 @@ pub fn name_said_twice() -> Option<&'static str> {
 struct Table {
     handlers: HashMap<(TypeId, TypeId), &'static HandlerEntry>,
     handlers_by_key: HashMap<u64, &'static HandlerEntry>,
+    handlers_of: HashMap<TypeId, Vec<&'static HandlerEntry>>,
     actors: HashMap<TypeId, &'static ActorEntry>,
     actors_by_key: HashMap<u64, &'static ActorEntry>,
     /// By travelling name; made at first use, because tracing the types takes microseconds.
@@ -267,6 +295,10 @@ struct Table {
 fn table() -> &'static Table {
     static TABLE: OnceLock<Table> = OnceLock::new();
     TABLE.get_or_init(|| Table {
+        handlers_of: inventory::iter::<HandlerEntry>().fold(HashMap::new(), |mut of, entry| {
+            of.entry((entry.types)().0).or_insert_with(Vec::new).push(entry);
+            of
+        }),
         handlers: inventory::iter::<HandlerEntry>().map(|entry| ((entry.types)(), entry)).collect(),
         handlers_by_key: inventory::iter::<HandlerEntry>().map(|entry| (entry.key(), entry)).collect(),
         actors: inventory::iter::<ActorEntry>().map(|entry| ((entry.type_id)(), entry)).collect(),

@@ -8,15 +8,17 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::resources::Amount;
 use mobula_types::{
-    ActorId, ExitReason, Incarnation, NodeId, NotStarted, PlacementSpec, PlacementStrategy, RestartPolicy,
+    ActorId, ActorName, ExitReason, Incarnation, Interface, NodeId, NotStarted, PlacementSpec, PlacementStrategy,
+    ProcessId, RestartPolicy,
 };
 use tokio::sync::oneshot;
 
 use crate::arbiters::{self, Placement};
 use crate::cell::{Cell, Supervised};
 use crate::control::Control;
-use crate::deliver::Spawned;
+use crate::deliver::{NameClaim, Spawned};
 use crate::lanes::MailboxBounds;
+use crate::lookup::{self, LookupError};
 use crate::mailbox::Mailbox;
 use crate::object::pinning;
 use crate::registry;
@@ -39,6 +41,10 @@ pub struct Spawn<A: Actor> {
 pub struct SpawnOptions {
     /// A name by which others find the actor as long as it lives.
     pub name: Option<String>,
+    /// Where the name is unique; none for the job's own namespace.
+    pub namespace: Option<String>,
+    /// Whether it outlives its job.
+    pub detached: bool,
     /// Who ends with it: a child ends before its parent.
     pub parent: Option<ActorId>,
     /// Whether the parent decides over restarts.
@@ -59,6 +65,8 @@ pub struct SpawnFrame {
     pub actor: u64,
     /// The hash of its argument types.
     pub schema: u64,
+    /// What the actor can be asked.
+    pub interface: Interface,
     /// The encoded arguments.
     pub args: Bytes,
     /// References in the arguments, held until it has arrived.
@@ -80,6 +88,15 @@ pub enum SpawnError {
         /// Who has it.
         by: ActorId,
     },
+    /// The name was not granted.
+    NameRefused {
+        /// The name.
+        name: String,
+        /// Why not.
+        why: String,
+    },
+    /// The actor that has the name is of another type, or of a program that knows its type otherwise.
+    OtherType(LookupError),
     /// As many names as may be are in use.
     TooManyNames,
     /// The constructor returned an error or panicked.
@@ -91,7 +108,12 @@ pub enum SpawnError {
 impl fmt::Display for SpawnError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NameTaken { name, by } => write!(f, "the name `{name}` is taken by {by}"),
+            Self::NameTaken { name, by } => write!(
+                f,
+                "the name `{name}` is taken by {by}: choose another, or get that actor with `.get_if_exists()`"
+            ),
+            Self::NameRefused { name, why } => write!(f, "the name `{name}` was not granted: {why}"),
+            Self::OtherType(error) => write!(f, "{error}"),
             Self::TooManyNames => f.write_str("65,536 names are in use: stop some named actors"),
             Self::StartFailed(reason) => write!(f, "the actor did not start: {reason}"),
             Self::NotStarted(cause) => write!(f, "the actor was not started: {cause}"),
@@ -113,13 +135,52 @@ impl<A: Actor> Spawn<A> {
     }
 
     fn in_session(system: Option<Arc<System>>, args: A::Args) -> Self {
-        Self { system, args, options: SpawnOptions::default(), wrong: None }
+        let options = SpawnOptions { place: A::place(), ..SpawnOptions::default() };
+        Self { system, args, options, wrong: None }
     }
 
     /// Gives the actor a name by which others find it.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.options.name = Some(name.into());
         self
+    }
+
+    /// The name is in this namespace, where other jobs find it too, and not in the job's own.
+    ///
+    /// ```
+    /// # use mobula_actor::{Actor, Address, Context, Lookup, Spawn, System, SystemConfig};
+    /// # use mobula_types::{Error, NodeId, ProcessId};
+    /// # struct Counter;
+    /// # impl Actor for Counter {
+    /// #     type Args = ();
+    /// #     type Proxy = Address<Self>;
+    /// #     async fn start(_: (), _: &Context<Self>) -> Result<Self, Error> { Ok(Counter) }
+    /// # }
+    /// # let system = System::start(&SystemConfig { process: ProcessId::from(NodeId(1)), arbiters: 1 });
+    /// # system.make_process_default();
+    /// # mobula_actor::arbiters::runtime().block_on(async {
+    /// let counter = Spawn::<Counter>::here(()).name("words").namespace("shop").await?;
+    /// let found = Lookup::<Counter>::of("words").namespace("shop").await?;
+    /// assert_eq!(found.id(), counter.id());
+    /// assert!(Lookup::<Counter>::of("words").await.is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(()) }).unwrap();
+    /// ```
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.options.namespace = Some(namespace.into());
+        self
+    }
+
+    /// The actor outlives its job: on a cluster it lives until it stops or is stopped, and is started again where there
+    /// is room when its node dies. It needs a name in a namespace that other jobs can say, its arguments hold no
+    /// references to objects, and it has no parent. In an embedded session it lives as long as others.
+    pub fn detached(mut self) -> Self {
+        self.options.detached = true;
+        self
+    }
+
+    /// Gives the actor that has the name already, and else starts one: whoever asks at the same time gets the same.
+    pub fn get_if_exists(self) -> GetOrSpawn<A> {
+        GetOrSpawn(self)
     }
 
     /// Replaces the restart policy of the actor's type.
@@ -146,7 +207,7 @@ impl<A: Actor> Spawn<A> {
         self
     }
 
-    /// CPUs it takes as long as it lives, in steps of 0.0001; none unless set.
+    /// CPUs it takes as long as it lives, in steps of 0.0001; what its type says unless set.
     pub fn num_cpus(mut self, num_cpus: f64) -> Self {
         self.ask_for(mobula_types::resources::CPUS, num_cpus);
         self
@@ -196,7 +257,7 @@ impl<A: Actor> Spawn<A> {
     /// An amount that is none is found out when the actor is started.
     fn ask_for(&mut self, name: &str, value: f64) {
         match Amount::new(value) {
-            Some(amount) => self.options.place.request.add(name, amount),
+            Some(amount) => self.options.place.request.set(name, amount),
             None => self.wrong = Some(format!("{name} = {value} is no amount: use a number from 0 on")),
         }
     }
@@ -236,6 +297,9 @@ impl<A: Actor> Spawn<A> {
         if system.is_ending() {
             return Err(SpawnError::NotStarted(NotStarted::NoSession));
         }
+        if let Some(missing) = options.detached.then(|| not_detachable(&options, &system)).flatten() {
+            return Err(SpawnError::NotStarted(NotStarted::Unschedulable { missing: missing.to_owned() }));
+        }
         if let (Some(deliver), Some(entry)) = (system.deliver(), registry::actor::<A>())
             && deliver.spawns_away(&options)
         {
@@ -245,7 +309,8 @@ impl<A: Actor> Spawn<A> {
             // Its home decides after the death of its process and does not know the type.
             options.policy.get_or_insert_with(A::restart_policy);
             let (actor, schema) = (entry.key(), entry.schema());
-            let frame = SpawnFrame { actor, schema, args: args.into(), pins, options, guest: None };
+            let interface = registry::interface::<A>();
+            let frame = SpawnFrame { actor, schema, interface, args: args.into(), pins, options, guest: None };
             let Spawned { id, started } = deliver.spawn(frame)?;
             return Ok((ActorRef::new(Address::away(id, &system)), Some(started)));
         }
@@ -265,15 +330,29 @@ impl<A: Actor> Spawn<A> {
     }
 }
 
+/// What keeps an actor from outliving its job.
+fn not_detachable(options: &SpawnOptions, system: &System) -> Option<&'static str> {
+    if options.parent.is_some() {
+        return Some("a detached actor has no parent, and this one is a child: spawn it by its type");
+    }
+    if options.name.is_none() {
+        return Some("a detached actor has a name, by which later jobs find it: give it one with `.name(..)`");
+    }
+    (options.namespace.is_none() && system.namespace().is_none()).then_some(
+        "a detached actor outlives its job, and no other job can say this one's namespace: choose one with \
+         `.namespace(..)`, or for the job with `Config::namespace` or MOBULA_NAMESPACE",
+    )
+}
+
 /// Who waits for a constructor that runs here.
-type Spawner = oneshot::Sender<Result<(), ExitReason>>;
+pub(crate) type Spawner = oneshot::Sender<Result<(), SpawnError>>;
 
 /// The end of a constructor that runs elsewhere.
 type StartedAway = BoxFuture<'static, Result<(), SpawnError>>;
 
-async fn has_started(started: oneshot::Receiver<Result<(), ExitReason>>) -> Result<(), SpawnError> {
+async fn has_started(started: oneshot::Receiver<Result<(), SpawnError>>) -> Result<(), SpawnError> {
     match started.await {
-        Ok(result) => result.map_err(SpawnError::StartFailed),
+        Ok(result) => result,
         Err(_) => Err(SpawnError::StartFailed(ExitReason::Shutdown)),
     }
 }
@@ -285,52 +364,81 @@ fn start_here<A: Actor>(
     spawner: Option<Spawner>,
     guest: Option<(ActorId, Incarnation)>,
 ) -> Result<Arc<Mailbox<A>>, SpawnError> {
-    let SpawnOptions { name, parent, supervised_by_parent, policy, mailbox: bounds, placement, place: _ } = options;
+    let SpawnOptions { name, namespace, parent, supervised_by_parent, policy, mailbox: bounds, placement, .. } =
+        options;
+    let name = name.map(|name| ActorName { namespace, name });
     let make = |id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone()));
-    let mailbox = match guest {
-        None => system.admit(make),
+    let (mailbox, incarnation) = match guest {
+        None => (system.admit(make), Incarnation(1)),
         Some((id, incarnation)) => {
             let mailbox = make(id);
             mailbox.begin_as(incarnation);
             // Said twice: the first one lives.
             let twice = NotStarted::Unknown { name: format!("{id}, which lives here already") };
-            system.admit_guest(mailbox).ok_or(SpawnError::NotStarted(twice))?
+            (system.admit_guest(mailbox).ok_or(SpawnError::NotStarted(twice))?, incarnation)
         }
     };
-    // A guest's name was claimed by its home.
     let is_guest = mailbox.id.process != system.process();
-    if let Some(name) = name.as_ref().filter(|_| !is_guest) {
-        if let Err(refused) = system.claim_name(name, mailbox.id) {
-            system.forget(mailbox.id, None);
-            return Err(match refused {
-                NameRefused::Taken(by) => SpawnError::NameTaken { name: name.clone(), by },
-                NameRefused::TooMany => SpawnError::TooManyNames,
-            });
-        }
-        if let Some(deliver) = system.deliver() {
-            deliver.claim_name(name, mailbox.id);
-        }
+    if let Some(name) = name.as_ref().filter(|_| !is_guest)
+        && let Err(refused) = system.claim_name(name, mailbox.id)
+    {
+        system.forget(mailbox.id, None);
+        return Err(match refused {
+            NameRefused::Taken(by) => SpawnError::NameTaken { name: name.to_string(), by },
+            NameRefused::TooMany => SpawnError::TooManyNames,
+        });
     }
-    let supervised =
-        if supervised_by_parent { Supervised::ByParent } else { Supervised::ByItself(policy.map(Box::new)) };
-    let hosted = mailbox.clone();
+    // The name of a detached actor was claimed for the place where it begins.
+    let name = name.filter(|_| mailbox.id.process != ProcessId::HEAD);
+    let claim = name.zip(system.deliver()).and_then(|(name, deliver)| {
+        let interface = registry::interface::<A>();
+        let claimed =
+            deliver.claim_name(NameClaim { name: name.clone(), actor: mailbox.id, incarnation, interface })?;
+        Some((name, claimed))
+    });
     // A guest's parent was told by its home, once for all its lives.
     if let Some(parent) = parent.filter(|_| !is_guest) {
         system.control(parent, Control::Adopt { child: mailbox.id });
     }
-    let placed = system.run_on_arbiter(placement, move || {
+    let supervised =
+        if supervised_by_parent { Supervised::ByParent } else { Supervised::ByItself(policy.map(Box::new)) };
+    let hosted = mailbox.clone();
+    let begin = move |wrong: Option<SpawnError>| {
         let (id, system) = (hosted.id, hosted.system.clone());
-        let cell = Box::new(Cell::new(hosted, args, supervised, spawner));
+        let cell = Cell::new(hosted, args, supervised, spawner);
+        if let Some(wrong) = wrong {
+            return cell.stillborn(wrong);
+        }
+        let cell = Box::new(cell);
         shell::host(id, system, async move {
             cell.run().await;
             if placement == Placement::Dedicated {
                 arbiters::release_dedicated();
             }
         });
-    });
-    if !placed {
-        system.forget(mailbox.id, name.as_deref());
-        return Err(SpawnError::NotStarted(NotStarted::NoSession));
+    };
+    match claim {
+        None => {
+            if !system.run_on_arbiter(placement, move || begin(None)) {
+                system.forget(mailbox.id, mailbox.name.as_ref());
+                return Err(SpawnError::NotStarted(NotStarted::NoSession));
+            }
+        }
+        // Nobody acts under a name before it is granted.
+        Some((name, claimed)) => {
+            let (system, id) = (system.clone(), mailbox.id);
+            arbiters::runtime().spawn(async move {
+                let wrong = match claimed.await {
+                    Ok(owner) if owner.actor == id => None,
+                    Ok(owner) => Some(SpawnError::NameTaken { name: name.to_string(), by: owner.actor }),
+                    Err(why) => Some(SpawnError::NameRefused { name: name.to_string(), why }),
+                };
+                let placement = if wrong.is_some() { Placement::Spread } else { placement };
+                if !system.run_on_arbiter(placement, move || begin(wrong)) {
+                    system.forget(id, Some(&name));
+                }
+            });
+        }
     }
     Ok(mailbox)
 }
@@ -349,6 +457,45 @@ impl<A: Actor> IntoFuture for Spawn<A> {
                 None => has_started(started).await?,
             }
             Ok(actor)
+        })
+    }
+}
+
+/// A [`Spawn`] that gives the actor that has the name, when there is one.
+#[must_use = "nothing is looked for or started until it is awaited"]
+pub struct GetOrSpawn<A: Actor>(Spawn<A>);
+
+/// Between a look-up and a spawn another may take the name, and give it up again before the next look-up: more than so
+/// often that is no accident.
+const GET_TRIES: usize = 8;
+
+impl<A: Actor> IntoFuture for GetOrSpawn<A> {
+    type Output = Result<ActorRef<A>, SpawnError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        let Self(Spawn { system, args, options, wrong }) = self;
+        Box::pin(async move {
+            let Some(name) = options.name.clone() else {
+                let missing = "`get_if_exists()` finds an actor by its name: give one with `.name(..)`".to_owned();
+                return Err(SpawnError::NotStarted(NotStarted::Unschedulable { missing }));
+            };
+            let name = ActorName { namespace: options.namespace.clone(), name };
+            let live = system.clone().ok_or(SpawnError::NotStarted(NotStarted::NoSession))?;
+            let mut refused = None;
+            for _ in 0..GET_TRIES {
+                match lookup::find::<A>(&live, &name).await {
+                    Ok(Some(actor)) => return Ok(actor),
+                    Ok(None) => {}
+                    Err(error) => return Err(SpawnError::OtherType(error)),
+                }
+                let (system, args, options) = (system.clone(), args.clone(), options.clone());
+                match (Spawn { system, args, options, wrong: wrong.clone() }).await {
+                    Err(taken @ SpawnError::NameTaken { .. }) => refused = Some(taken),
+                    done => return done,
+                }
+            }
+            Err(refused.unwrap_or(SpawnError::NotStarted(NotStarted::NoSession)))
         })
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use mobula_types::{ActorId, ExitReason, Incarnation, ObjectId, ProcessId, TaskId};
+use mobula_types::{ActorId, ActorName, ExitReason, Incarnation, Interface, ObjectId, ProcessId, TaskId};
 use mobula_wire::PAYLOAD_BYTES_MAX;
 use parking_lot::{Mutex, RwLock};
 use slab::Slab;
@@ -71,7 +71,9 @@ pub struct System {
     arbiters: Arbiters,
     value_bytes_max: usize,
     directory: Mutex<Directory>,
-    names: RwLock<HashMap<String, ActorId>>,
+    names: RwLock<HashMap<ActorName, ActorId>>,
+    /// Where names without a namespace are unique, when others may say that namespace too.
+    namespace: OnceLock<String>,
     counters: Counters,
     dead_letters: RwLock<Option<DeadLetterHook>>,
     hangs: RwLock<Hangs>,
@@ -146,6 +148,7 @@ impl System {
             value_bytes_max: value_bytes_max.min(PAYLOAD_BYTES_MAX),
             directory: Mutex::default(),
             names: RwLock::default(),
+            namespace: OnceLock::new(),
             counters: Counters::default(),
             dead_letters: RwLock::default(),
             hangs: RwLock::default(),
@@ -345,7 +348,23 @@ impl System {
         }
     }
 
-    pub(crate) fn forget(&self, id: ActorId, name: Option<&str>) {
+    /// Names without a namespace are in this one from now on; said once, before there are any.
+    pub fn set_namespace(&self, namespace: String) {
+        self.namespace.set(namespace).ok();
+    }
+
+    /// The namespace of names that say none; `None` when no other job can say it.
+    pub fn namespace(&self) -> Option<&str> {
+        self.namespace.get().map(String::as_str)
+    }
+
+    /// A name in the one way in which this system knows it: its own namespace goes without saying.
+    fn said_here(&self, name: &ActorName) -> ActorName {
+        let namespace = name.namespace.clone().filter(|namespace| self.namespace() != Some(namespace.as_str()));
+        ActorName { namespace, name: name.name.clone() }
+    }
+
+    pub(crate) fn forget(&self, id: ActorId, name: Option<&ActorName>) {
         let gone = {
             let mut directory = self.directory.lock();
             let known = directory.here(self.process, id).is_some();
@@ -359,21 +378,28 @@ impl System {
             }
         };
         drop(gone);
-        if let Some(name) = name {
-            let mut names = self.names.write();
-            if names.get(name) == Some(&id) {
-                names.remove(name);
-                drop(names);
-                if let Some(deliver) = self.deliver() {
-                    deliver.release_name(name, id);
-                }
-            }
+        let Some(name) = name else { return };
+        let is_guest = id.process != self.process;
+        let had_it = {
+            let (mut names, said) = (self.names.write(), self.said_here(name));
+            names.get(&said) == Some(&id) && names.remove(&said).is_some()
+        };
+        // Of a detached actor the name is its home's to give back.
+        if (had_it || is_guest && id.process != ProcessId::HEAD)
+            && let Some(deliver) = self.deliver()
+        {
+            deliver.release_name(name, id);
         }
     }
 
     /// Whether the actor lives here.
     pub fn hosts(&self, id: ActorId) -> bool {
         self.local(id).is_some()
+    }
+
+    /// Which life an actor that lives here is in.
+    pub fn incarnation(&self, id: ActorId) -> Option<Incarnation> {
+        self.local(id).map(|mailbox| mailbox.status().incarnation)
     }
 
     /// How much mail may wait for an actor that lives here.
@@ -406,21 +432,26 @@ impl System {
     }
 
     /// Reserves `name` for `id`, or says who has it.
-    pub(crate) fn claim_name(&self, name: &str, id: ActorId) -> Result<(), NameRefused> {
-        let mut names = self.names.write();
-        if let Some(owner) = names.get(name) {
+    pub(crate) fn claim_name(&self, name: &ActorName, id: ActorId) -> Result<(), NameRefused> {
+        let (mut names, name) = (self.names.write(), self.said_here(name));
+        if let Some(owner) = names.get(&name) {
             return Err(NameRefused::Taken(*owner));
         }
         if names.len() >= NAMES_MAX {
             return Err(NameRefused::TooMany);
         }
-        names.insert(name.to_owned(), id);
+        names.insert(name, id);
         Ok(())
     }
 
-    /// Whose name this is.
-    pub fn named(&self, name: &str) -> Option<ActorId> {
-        self.names.read().get(name).copied()
+    /// Whose name this is, among those that were spawned here.
+    pub fn named(&self, name: &ActorName) -> Option<ActorId> {
+        self.names.read().get(&self.said_here(name)).copied()
+    }
+
+    /// What an actor that lives here can be asked from outside.
+    pub fn interface(&self, id: ActorId) -> Option<Interface> {
+        self.local(id).map(|mailbox| mailbox.interface())
     }
 
     /// Sends a control message to wherever the actor is.

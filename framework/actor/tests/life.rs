@@ -9,7 +9,7 @@ use counter::{Add, Boom, Counter, Hold, with_system};
 use mobula_actor::{
     Actor, ActorRef, Address, Context, Count, Down, Handler, MailboxBounds, Message, Spawn, SpawnError,
 };
-use mobula_types::{CallError, Error, ExitReason, NotStarted, Outcome, Unknown};
+use mobula_types::{ActorName, CallError, Error, ExitReason, NotStarted, Outcome, Unknown};
 
 #[test]
 fn an_ask_is_answered_and_a_tell_is_handled() {
@@ -71,7 +71,7 @@ fn names_are_unique_while_their_actor_lives() {
         let second = Spawn::<Counter>::new(system.clone(), 0).name("one").await;
         assert!(matches!(second, Err(SpawnError::NameTaken { by, .. }) if by == first.id()));
         first.stop();
-        until(|| system.named("one").is_none()).await;
+        until(|| system.named(&ActorName::own("one")).is_none()).await;
         Spawn::<Counter>::new(system.clone(), 0).name("one").await.unwrap();
     });
 }

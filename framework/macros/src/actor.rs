@@ -34,6 +34,10 @@ struct Keys {
     restart_period_ms: Option<u64>,
     restart: Option<&'static str>,
     concurrency: Option<usize>,
+    num_cpus: Option<Expr>,
+    num_gpus: Option<Expr>,
+    /// Amounts of resources with names of their own.
+    resources: Option<Vec<(String, Expr)>>,
 }
 
 struct Constructor {
@@ -107,13 +111,44 @@ impl Keys {
                 keys::once(&mut this.restart, &meta, keys::word(&meta, &RESTARTS)?)
             } else if meta.path.is_ident("concurrency") {
                 keys::once(&mut this.concurrency, &meta, keys::integer(&meta, 1)?)
+            } else if meta.path.is_ident("num_cpus") {
+                keys::once(&mut this.num_cpus, &meta, keys::number(&meta)?)
+            } else if meta.path.is_ident("num_gpus") {
+                keys::once(&mut this.num_gpus, &meta, keys::number(&meta)?)
+            } else if meta.path.is_ident("resources") {
+                keys::once(&mut this.resources, &meta, resources(&meta)?)
             } else {
-                Err(keys::unknown(&meta, &["max_restarts", "restart_period_ms", "restart", "concurrency"]))
+                Err(keys::unknown(&meta, &KNOWN))
             }
         });
         parser.parse2(keys)?;
         Ok(this)
     }
+}
+
+const KNOWN: [&str; 7] =
+    ["max_restarts", "restart_period_ms", "restart", "concurrency", "num_cpus", "num_gpus", "resources"];
+
+/// The amounts of `resources(licence = 1, rack = 0.5)`.
+fn resources(meta: &syn::meta::ParseNestedMeta<'_>) -> syn::Result<Vec<(String, Expr)>> {
+    if meta.input.peek(syn::Token![=]) || meta.input.is_empty() {
+        return Err(meta.error("expected amounts by name: `resources(licence = 1)`"));
+    }
+    let mut amounts: Vec<(String, Expr)> = Vec::new();
+    meta.parse_nested_meta(|amount| {
+        let Some(name) = amount.path.get_ident().map(ToString::to_string) else {
+            return Err(amount.error("expected the name of a resource, such as `licence = 1`"));
+        };
+        if ["num_cpus", "num_gpus"].contains(&name.as_str()) {
+            return Err(amount.error(format_args!("`{name}` is a key of its own: `#[actor({name} = 1)]`")));
+        }
+        if amounts.iter().any(|(known, _)| *known == name) {
+            return Err(amount.error("said twice: keep one"));
+        }
+        amounts.push((name, keys::number(&amount)?));
+        Ok(())
+    })?;
+    Ok(amounts)
 }
 
 /// The words for when an actor starts again, and the variants they stand for.

@@ -69,6 +69,9 @@ pub fn remote(keys: TokenStream, item: TokenStream) -> TokenStream {
 /// | `restart_period_ms = 1000` | that period | 10,000 |
 /// | `restart = "permanent"` | `permanent`: after every end; `transient`: after an abnormal one; `temporary`: never | `transient` |
 /// | `concurrency = 8` | so many `&self` methods run at once | 1 |
+/// | `num_cpus = 0.5` | CPUs it takes as long as it lives | 0 |
+/// | `num_gpus = 1` | GPUs it takes as long as it lives | 0 |
+/// | `resources(licence = 1)` | what it takes of resources with names of their own | nothing |
 ///
 /// `new` may be async, and may return `Result<Self, E>`. `async fn stopping(&mut self, reason: &ExitReason)` is called
 /// before the state is dropped. Each of them and every method may take `ctx: &Context<Self>` as its first or last
@@ -91,6 +94,16 @@ pub fn remote(keys: TokenStream, item: TokenStream) -> TokenStream {
 ///     fn add(&mut self, n: usize) -> usize {
 ///         self.total += n;
 ///         self.total
+///     }
+/// }
+///
+/// struct Painter;
+///
+/// /// A spawn may say otherwise: `Painter::spawn().num_cpus(1.0)`.
+/// #[actor(num_cpus = 0.5, resources(licence = 1))]
+/// impl Painter {
+///     fn new() -> Self {
+///         Painter
 ///     }
 /// }
 ///

@@ -55,17 +55,17 @@ mod run;
 mod session;
 
 pub use group::ActorGroup;
-pub use lookup::{LookupError, actor, cancelled, spawn};
+pub use lookup::{actor, cancelled, spawn};
 pub use mobula_actor::{
-    Actor, ActorRef, ActorState, ActorStatus, AddError, Address, Call, ChildEvent, ChildSpec, ChildState, Context,
-    Count, Counters, DeadLetter, Down, GetError, Handler, Hang, IntoArg, MailboxBounds, Message, Mode, ObjectRef,
-    Placement, Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn, SpawnError, Supervisor, SupervisorSpec, Timer,
-    Value,
+    Actor, ActorRef, ActorState, ActorStatus, AddError, Address, AtLeastOnce, Call, ChildEvent, ChildSpec, ChildState,
+    Context, Count, Counters, DeadLetter, Down, GetError, GetOrSpawn, Handler, Hang, IntoArg, Lookup, LookupError,
+    MailboxBounds, Message, Mode, ObjectRef, Placement, Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn,
+    SpawnError, Supervisor, SupervisorSpec, Timer, Value,
 };
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
     ActorId, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, NoError, NodeId, NotStarted,
-    ObjectId, Outcome, Panic, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, Unknown,
+    ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, Unknown,
 };
 pub use nodes::{NodeInfo, nodes};
 pub use objects::{Gettable, Wait, WaitError, get, millis, put, secs, wait};
@@ -101,8 +101,8 @@ pub mod __private {
     };
     pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
     pub use mobula_types::{
-        CallError, Error, ErrorChain, ExitReason, Intensity, NoError, NodeId, NotStarted, PlacementStrategy, Restart,
-        RestartPolicy,
+        CallError, Error, ErrorChain, ExitReason, Intensity, NoError, NodeId, NotStarted, PlacementSpec,
+        PlacementStrategy, Restart, RestartPolicy,
     };
     pub use serde;
 

@@ -1,7 +1,6 @@
 //! Starting actors, finding them by name, and the caller's cancellation.
 
-use mobula_actor::{Actor, ActorRef, Address, Spawn, current};
-use mobula_types::NotStarted;
+use mobula_actor::{Actor, Lookup, Spawn, current};
 
 /// Prepares an actor of the session that runs now. Await it for the reference once its constructor has succeeded.
 ///
@@ -30,7 +29,7 @@ pub fn spawn<A: Actor>(args: A::Args) -> Spawn<A> {
     Spawn::here(args)
 }
 
-/// Finds a living actor by its name.
+/// Finds a living actor by its name, in the job's own namespace or another. Await it for the reference.
 ///
 /// ```
 /// # use mobula::prelude::*;
@@ -48,47 +47,42 @@ pub fn spawn<A: Actor>(args: A::Args) -> Spawn<A> {
 /// Clock::spawn().name("clock").await?;
 /// assert_eq!(mobula::actor::<Clock>("clock").await?.hour().await?, 12);
 /// assert!(mobula::actor::<Clock>("sundial").await.is_err());
+///
+/// // Each job has a namespace of its own. What is in another is found by all who can say it.
+/// Clock::spawn().name("clock").namespace("town").await?;
+/// assert_eq!(mobula::actor::<Clock>("clock").namespace("town").await?.hour().await?, 12);
 /// # Ok(())
 /// # }
 /// ```
 ///
-/// # Errors
+/// An actor that outlives its job is found by later ones:
 ///
-/// There is no session, nobody has the name, or its owner is of another type.
-pub async fn actor<A: Actor>(name: &str) -> Result<ActorRef<A>, LookupError> {
-    let system = current::system().ok_or(LookupError::NoSession)?;
-    let id = match (system.named(name), system.deliver()) {
-        (None, Some(deliver)) => deliver.named(name).await,
-        (here, _) => here,
-    };
-    let id = id.ok_or_else(|| LookupError::NoSuchName { name: name.to_owned() })?;
-    match Address::resolve(id, &system) {
-        Ok(address) => Ok(ActorRef::new(address)),
-        Err(_) => Err(LookupError::OtherType { name: name.to_owned(), expected: std::any::type_name::<A>() }),
-    }
-}
-
-/// Why a name leads to no actor.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum LookupError {
-    /// There is no session.
-    #[error("{}", NotStarted::NoSession)]
-    NoSession,
-    /// Nobody has the name, or not any more.
-    #[error("no actor is named `{name}`")]
-    NoSuchName {
-        /// The name.
-        name: String,
-    },
-    /// An actor of another type has the name.
-    #[error("the actor named `{name}` is no {expected}")]
-    OtherType {
-        /// The name.
-        name: String,
-        /// The type that was asked for.
-        expected: &'static str,
-    },
+/// ```
+/// # use mobula::prelude::*;
+/// struct Orders { count: u64 }
+///
+/// #[actor]
+/// impl Orders {
+///     fn new() -> Self { Orders { count: 0 } }
+///     fn add(&mut self) -> u64 { self.count += 1; self.count }
+/// }
+///
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// // Every job of the shop does the same: the first one starts it, and all get the same actor.
+/// let orders = Orders::spawn().name("orders").namespace("shop").detached().get_if_exists().await?;
+/// assert_eq!(orders.add().await?, 1);
+/// // It lives until it is stopped: from here, or by `mobula stop-actor shop/orders`.
+/// orders.stop();
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Awaiting it is an error when there is no session, nobody has the name, or its owner is of another type: of another
+/// program too, when that knows a message of the type with other arguments or another reply.
+pub fn actor<A: Actor>(name: impl Into<String>) -> Lookup<A> {
+    Lookup::of(name)
 }
 
 /// Whether the caller of the function or handler that runs now has gone away, given up, or let its deadline pass.

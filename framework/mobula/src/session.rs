@@ -86,6 +86,31 @@ impl Config {
         self
     }
 
+    /// Where the job's names are unique, and those of its actors that say no other; `MOBULA_NAMESPACE` says the same for
+    /// programs that say nothing. Without one they are in a namespace that no other job can say.
+    ///
+    /// ```
+    /// # use mobula::prelude::*;
+    /// # struct Counter;
+    /// # #[actor]
+    /// # impl Counter {
+    /// #     fn new() -> Self { Counter }
+    /// # }
+    /// #[mobula::main]
+    /// async fn main() -> mobula::Result<()> {
+    ///     let _session = mobula::init_with(Config::default().namespace("shop")).await?;
+    ///     let counter = Counter::spawn().name("orders").await?;
+    ///     // As another job finds it, whatever its own namespace is.
+    ///     assert_eq!(mobula::actor::<Counter>("orders").namespace("shop").await?, counter);
+    ///     Ok(())
+    /// }
+    /// ```
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.embedded.namespace = Some(namespace.into());
+        self
+    }
+
     /// What lets the program into a cluster that has no node on this host: what `mobula token create --role driver` printed,
     /// or the path of a file that holds it. `MOBULA_TOKEN` says the same. It is needed once: the certificate that it is
     /// exchanged for is kept in `MOBULA_DIR`, or in `~/.mobula`. A connection that is lost may be resumed within 30 s, then
@@ -178,6 +203,9 @@ pub enum InitError {
         /// What the variable says.
         value: String,
     },
+    /// The job's namespace is empty.
+    #[error("a namespace has a name: give one, or none for a namespace that no other job can say")]
+    Namespace,
     /// The program is built so that a panic ends the process.
     #[error(
         "the program is built with panic = \"abort\": supervision needs panic = \"unwind\" in Cargo.toml's profiles"
@@ -231,9 +259,10 @@ impl Session {
         let host = match address::find(address.as_deref(), token).await? {
             Where::Here => Host::Embedded(Embedded::start(&embedded)),
             Where::Node(node) => {
-                let EmbeddedConfig { arbiters, patience, value_bytes_max, .. } = embedded;
+                let EmbeddedConfig { arbiters, patience, namespace, value_bytes_max, .. } = embedded;
+                let name = program();
                 let config =
-                    DriverConfig { node, name: program(), env: worker_env, arbiters, patience, value_bytes_max };
+                    DriverConfig { node, name, env: worker_env, namespace, arbiters, patience, value_bytes_max };
                 Host::Attached(Driver::attach(&config).await?)
             }
         };
@@ -333,6 +362,10 @@ fn checked(config: Config, variable: impl Fn(&str) -> Option<String>) -> Result<
         None => {}
         Some("always") => embedded.encode_all = true,
         Some(value) => return Err(InitError::Encode { value: value.to_owned() }),
+    }
+    embedded.namespace = embedded.namespace.or_else(|| variable("MOBULA_NAMESPACE"));
+    if embedded.namespace.as_deref() == Some("") {
+        return Err(InitError::Namespace);
     }
     check_resources(&embedded.resources)?;
     Ok(embedded)

@@ -54,6 +54,7 @@ enum Verb {
     Drain(cluster::drain::Args),
     Submit(cluster::submit::Args),
     StopJob(cluster::stop_job::Args),
+    StopActor(cluster::stop_actor::Args),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         Verb::Drain(args) => cluster::drain::run(&args),
         Verb::Submit(args) => cluster::submit::run(&args),
         Verb::StopJob(args) => cluster::stop_job::run(&args),
+        Verb::StopActor(args) => cluster::stop_actor::run(&args),
     };
     exit::code(done)
 }

@@ -59,7 +59,16 @@ impl Head {
                 ..Listed::default()
             }
         };
-        self.machine.directory().jobs().map(line).collect()
+        let directory = self.machine.directory();
+        let of_detached = |(job, count): (JobId, usize)| Listed {
+            id: job.to_string(),
+            kind: "job".to_owned(),
+            name: format!("{count} detached"),
+            job_id: Some(job.to_string()),
+            state: "running".to_owned(),
+            ..Listed::default()
+        };
+        directory.jobs().map(line).chain(directory.detached_jobs().map(of_detached)).collect()
     }
 
     /// Jobs that ended lately: what a node still runs of them it ends.

@@ -6,7 +6,8 @@
 use std::fmt;
 
 use mobula_types::{
-    ActorId, Death, DeathCause, Fencing, Incarnation, JobId, MemberId, NameKey, NodeId, ProcessId, RestartPolicy, Role,
+    ActorId, Death, DeathCause, Fencing, Incarnation, Interface, JobId, MemberId, NameKey, NodeId, ProcessId,
+    RestartPolicy, Role,
 };
 use serde::{Deserialize, Serialize};
 
@@ -134,6 +135,10 @@ pub struct NameRecord {
     pub node: NodeId,
     /// The job with which it ends; none when its actor is detached.
     pub job: Option<JobId>,
+    /// The process in which the actor acts.
+    pub process: ProcessId,
+    /// What it can be asked.
+    pub interface: Interface,
     /// Nobody may act under it any more; it is free as soon as that is certain.
     pub is_ending: bool,
 }
@@ -141,6 +146,8 @@ pub struct NameRecord {
 /// How an actor that outlives its job is started again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Detached {
+    /// The job whose workers host it: it runs while there is such an actor.
+    pub job: JobId,
     /// What a node needs to start it; opaque here.
     pub frame: Vec<u8>,
     /// When and how often.

@@ -40,6 +40,8 @@ pub struct EmbeddedConfig {
     pub patience: Duration,
     /// Tasks that may wait.
     pub queue: QueueBounds,
+    /// Where names are unique that say no namespace; all are of this session.
+    pub namespace: Option<String>,
     /// The bytes of one value that passes through the codec.
     pub value_bytes_max: usize,
 }
@@ -55,6 +57,7 @@ impl Default for EmbeddedConfig {
             resources: BTreeMap::new(),
             patience: PATIENCE,
             queue: QueueBounds::default(),
+            namespace: None,
             value_bytes_max: PAYLOAD_BYTES_MAX,
         }
     }
@@ -75,8 +78,16 @@ pub struct Embedded {
 impl Embedded {
     /// Starts a session; its threads of the compute pool start when they are needed.
     pub fn start(config: &EmbeddedConfig) -> Self {
-        let EmbeddedConfig { encode_all, arbiters, compute_threads, resources, patience, queue, value_bytes_max } =
-            config;
+        let EmbeddedConfig {
+            encode_all,
+            arbiters,
+            compute_threads,
+            resources,
+            patience,
+            queue,
+            namespace,
+            value_bytes_max,
+        } = config;
         let compute_threads = (*compute_threads).max(1);
         let others = resources.iter().map(|(name, amount)| (name.clone(), Amount::new(*amount).unwrap_or_default()));
         let resources =
@@ -87,6 +98,9 @@ impl Embedded {
             let system =
                 System::start(&SystemConfig { process: next_process(), arbiters, value_bytes_max: *value_bytes_max });
             assert!(system.set_extension(host.clone()), "a new system has no extension");
+            if let Some(namespace) = namespace {
+                system.set_namespace(namespace.clone());
+            }
             system
         };
         let driver = system(if *encode_all { 1 } else { *arbiters });

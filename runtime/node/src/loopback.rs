@@ -5,11 +5,14 @@
 
 use std::sync::{Arc, Weak};
 
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use mobula_actor::deliver::{Deliver, EncodedReply, Fetched, Outgoing, Spawned, refuse};
+use mobula_actor::deliver::{Deliver, EncodedReply, Fetched, NameClaim, Outgoing, Spawned, refuse};
 use mobula_actor::object::GetError;
 use mobula_actor::{Control, SpawnError, SpawnFrame, SpawnOptions, System, arbiters};
-use mobula_types::{ActorId, CallError, ExitReason, Incarnation, NotStarted, ObjectId, ProcessId};
+use mobula_types::{
+    ActorId, ActorName, CallError, ExitReason, Incarnation, NameOwner, NotStarted, ObjectId, ProcessId,
+};
 
 /// Joins `driver` and `worker`: what `driver` spawns lives in `worker`.
 pub(crate) fn join(driver: &Arc<System>, worker: &Arc<System>) {
@@ -74,7 +77,12 @@ impl Deliver for Loopback {
     }
 
     fn post(&self, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
-        arbiters::runtime().spawn(self.call(call, reply));
+        let mut entering = self.call(call, reply);
+        // What is refused at once is said at once.
+        if let Some(result) = (&mut entering).now_or_never() {
+            return result;
+        }
+        arbiters::runtime().spawn(entering);
         Ok(())
     }
 
@@ -89,17 +97,21 @@ impl Deliver for Loopback {
         worker.receive_spawn(frame)
     }
 
-    fn named(&self, name: &str) -> BoxFuture<'static, Option<ActorId>> {
+    fn named(&self, name: &ActorName) -> BoxFuture<'static, Option<NameOwner>> {
         let sides = [&self.driver, &self.worker].into_iter().filter_map(Weak::upgrade);
-        let id = sides.into_iter().find_map(|system| system.named(name));
-        Box::pin(async move { id })
+        let owner = sides.into_iter().find_map(|system| {
+            let actor = system.named(name)?;
+            Some(NameOwner { actor, interface: system.interface(actor)? })
+        });
+        Box::pin(async move { owner })
     }
 
-    fn claim_name(&self, _: &str, _: ActorId) {
-        // A name is found by asking both sides.
+    fn claim_name(&self, _: NameClaim) -> Option<BoxFuture<'static, Result<NameOwner, String>>> {
+        // All actors with names live on the worker's side, which keeps them.
+        None
     }
 
-    fn release_name(&self, _: &str, _: ActorId) {}
+    fn release_name(&self, _: &ActorName, _: ActorId) {}
 
     fn is_alive(&self, actor: ActorId) -> bool {
         self.side(actor.process).is_some_and(|side| side.is_alive(actor))

@@ -80,6 +80,11 @@ pub enum DeathCause {
         /// What went wrong.
         message: String,
     },
+    /// A named actor in it did not stop when its name could become another's (G7).
+    NameLost {
+        /// The name.
+        name: String,
+    },
     /// It could not be heard for too long, and its process may live: a driver on another host whose connection was cut.
     Silent {
         /// For how long, in milliseconds.
@@ -105,6 +110,9 @@ impl fmt::Display for DeathCause {
             Self::Drained => f.write_str("ended with its node, which was drained"),
             Self::JobStopped => f.write_str("ended with its job"),
             Self::Disconnected => f.write_str("lost its connection and did not come back"),
+            Self::NameLost { name } => {
+                write!(f, "was ended because its actor named `{name}` did not stop when that name's lease was over")
+            }
             Self::Silent { silent_ms } => {
                 write!(f, "lost its connection, and did not come back within {silent_ms} ms")
             }

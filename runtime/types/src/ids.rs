@@ -62,6 +62,10 @@ impl ProcessId {
     pub const NUMBERS: u32 = 1 << Self::NUMBER_BITS;
     const NUMBER_BITS: u32 = 24;
 
+    /// Stands for the head where a home is named: the home of detached actors, which no process outlives. No process has
+    /// this id, because nodes count from 1.
+    pub const HEAD: Self = Self(1);
+
     /// Process `number` of `node`; 0 is the node itself.
     ///
     /// # Panics
@@ -106,6 +110,30 @@ impl fmt::Display for ProcessId {
             0 => write!(f, "{}", self.node().0),
             number => write!(f, "{}:{number}", self.node().0),
         }
+    }
+}
+
+impl JobId {
+    /// Jobs of drivers are below: a thousand a second come so far in 31 years.
+    const DETACHED: u64 = 1_000_000_000_000;
+
+    /// The job whose workers host the detached actors of this one: it has the same program, and runs while there are
+    /// such actors. It is its own.
+    ///
+    /// ```
+    /// use mobula_types::JobId;
+    /// let of_detached = JobId(3).of_detached();
+    /// assert!(of_detached.hosts_detached() && !JobId(3).hosts_detached());
+    /// assert_eq!((of_detached.to_string().as_str(), of_detached.of_detached()), ("job-1000000000003", of_detached));
+    /// ```
+    #[must_use]
+    pub const fn of_detached(self) -> Self {
+        if self.hosts_detached() { self } else { Self(self.0 + Self::DETACHED) }
+    }
+
+    /// Whether it is a job of detached actors.
+    pub const fn hosts_detached(self) -> bool {
+        self.0 >= Self::DETACHED
     }
 }
 

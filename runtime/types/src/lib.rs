@@ -42,7 +42,7 @@ pub use exit::{ExitReason, Panic};
 pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId};
 pub use machine::StateMachine;
 pub use member::{ClusterId, MemberId, Role};
-pub use names::{Fencing, Held, NameKey, Namespace};
+pub use names::{ActorName, Fencing, Held, Interface, NameKey, NameOwner, Namespace};
 pub use outcome::{CallError, ErrorChain, NoError, NotStarted, Outcome, Unknown};
 pub use placement::{NodeLoad, PlacementSpec, PlacementStrategy};
 pub use supervision::{Backoff, Intensity, Restart, RestartPolicy, Strategy};

@@ -24,6 +24,57 @@ pub enum Namespace {
     Shared(String),
 }
 
+/// A name as a program says it: without a namespace it is one of the program's own.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ActorName {
+    /// Where it is unique; none for the job's own namespace.
+    pub namespace: Option<String>,
+    /// The name.
+    pub name: String,
+}
+
+impl ActorName {
+    /// A name in the job's own namespace.
+    pub fn own(name: impl Into<String>) -> Self {
+        Self { namespace: None, name: name.into() }
+    }
+}
+
+impl fmt::Display for ActorName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.namespace {
+            None => f.write_str(&self.name),
+            Some(namespace) => write!(f, "{namespace}/{}", self.name),
+        }
+    }
+}
+
+/// What an actor can be asked, so that another program notices that it means another actor before it asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Interface {
+    /// The registered name of the actor's type; empty when it has none.
+    pub type_name: String,
+    /// Each message that may come from outside: the hash of its name, and that of its types. Empty where only programs
+    /// of one build can ask.
+    pub handlers: Vec<(u64, u64)>,
+}
+
+impl Interface {
+    /// What it takes where it is kept.
+    pub fn bytes(&self) -> usize {
+        self.type_name.len() + self.handlers.len() * size_of::<(u64, u64)>()
+    }
+}
+
+/// Who has a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NameOwner {
+    /// The actor.
+    pub actor: ActorId,
+    /// What it can be asked.
+    pub interface: Interface,
+}
+
 impl NameKey {
     /// A name of one job.
     pub fn of_job(job: JobId, name: impl Into<String>) -> Self {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::NodeId;
-use crate::resources::Request;
+use crate::resources::{Amount, Request};
 
 /// What something needs of a node, and which node it prefers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -18,6 +18,22 @@ pub struct PlacementSpec {
     pub strategy: PlacementStrategy,
     /// Whether it gets a process of its own.
     pub isolated: bool,
+}
+
+impl PlacementSpec {
+    /// The same with so much of a resource, in steps of 0.0001; what is no amount is none.
+    ///
+    /// ```
+    /// use mobula_types::PlacementSpec;
+    /// let spec = PlacementSpec::default().needing("num_cpus", 0.5).needing("licence", 1.0);
+    /// let amounts: Vec<_> = spec.request.amounts().map(|(name, amount)| format!("{name} {amount}")).collect();
+    /// assert_eq!(amounts, ["num_cpus 0.5", "licence 1"]);
+    /// ```
+    #[must_use]
+    pub fn needing(mut self, name: &str, amount: f64) -> Self {
+        self.request.set(name, Amount::new(amount).unwrap_or_default());
+        self
+    }
 }
 
 /// Which of the nodes that fit is taken.

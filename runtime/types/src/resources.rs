@@ -78,7 +78,18 @@ impl Request {
 
     /// Asks for `amount` more of `name`.
     pub fn add(&mut self, name: &str, amount: Amount) {
-        let at = match name {
+        let at = self.amount_mut(name);
+        *at = at.plus(amount);
+    }
+
+    /// Asks for `amount` of `name`, whatever was asked for before.
+    pub fn set(&mut self, name: &str, amount: Amount) {
+        *self.amount_mut(name) = amount;
+        self.others.retain(|(_, amount)| *amount > Amount::ZERO);
+    }
+
+    fn amount_mut(&mut self, name: &str) -> &mut Amount {
+        match name {
             CPUS => &mut self.cpus,
             GPUS => &mut self.gpus,
             other => match self.others.iter().position(|(name, _)| name == other) {
@@ -88,8 +99,7 @@ impl Request {
                     &mut self.others.last_mut().expect("one was pushed").1
                 }
             },
-        };
-        *at = at.plus(amount);
+        }
     }
 
     /// Whether it takes nothing at all.
@@ -124,6 +134,17 @@ pub struct Resources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_set_is_asked_for_and_nothing_more() {
+        let mut request = Request::default();
+        for (name, amount) in [(CPUS, 2), (CPUS, 1), ("licence", 3), ("licence", 0)] {
+            request.set(name, Amount::whole(amount));
+        }
+        assert_eq!(request, Request::ONE_CPU);
+        request.add("licence", Amount::ONE);
+        assert_eq!(request.amounts().collect::<Vec<_>>(), [(CPUS, Amount::ONE), ("licence", Amount::ONE)]);
+    }
 
     #[test]
     fn amounts_that_are_none_are_refused() {

@@ -9,10 +9,12 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mobula_types::state::{ClusterStatus, Listed, OutcomeCounters};
 use mobula_types::{
-    ActorId, Beat, BeatAnswer, Death, DeathCause, Fencing, HeadId, Incarnation, JobId, LeaseId, NameKey, NodeId,
-    NodeLoad, PlacementSpec, ProcessId, Registration, Role, ViewChange,
+    ActorId, Beat, BeatAnswer, Death, DeathCause, ExitReason, Fencing, HeadId, Incarnation, Interface, JobId, LeaseId,
+    NameKey, NameOwner, NodeId, NodeLoad, PlacementSpec, ProcessId, Registration, RestartPolicy, Role, ViewChange,
 };
 use serde::{Deserialize, Serialize};
+
+use crate::local::DetachedSpawn;
 
 /// Names a request of a node: unique while it lives.
 pub type AskId = u64;
@@ -38,6 +40,8 @@ pub enum Greeting {
         name: String,
         /// Variables for the job's workers.
         env: BTreeMap<String, String>,
+        /// Where the job's names are unique; none for a namespace that nobody else has.
+        namespace: Option<String>,
         /// The BLAKE3 hash of its program.
         program: [u8; 32],
         /// The length of its program.
@@ -64,6 +68,8 @@ pub struct Admission {
     pub view: ViewChange,
     /// Jobs that have ended lately: what a node still runs of them it ends.
     pub ended_jobs: Vec<JobId>,
+    /// The jobs that host detached actors: of others of that kind a node runs nothing any more.
+    pub detached_jobs: Vec<JobId>,
 }
 
 /// The answer to [`Greeting::Driver`] and [`Greeting::Tool`]. What follows is what a process on the node's host hears:
@@ -86,6 +92,8 @@ pub struct JobSetup {
     pub program: [u8; 32],
     /// The process that runs it.
     pub driver: ProcessId,
+    /// Where its names are unique; none for a namespace that nobody else has.
+    pub namespace: Option<String>,
     /// Variables for its workers.
     pub env: BTreeMap<String, String>,
     /// Where its workers start, when there is such a folder.
@@ -202,6 +210,28 @@ pub enum ClusterTalk {
         /// At most [`PROGRAM_PART_BYTES`].
         bytes: Bytes,
     },
+    /// Start a detached actor; from the head's node.
+    StartDetached {
+        /// Its name.
+        key: NameKey,
+        /// The actor.
+        actor: ActorId,
+        /// Which life of it this is.
+        incarnation: Incarnation,
+        /// The job whose workers host it.
+        job: JobId,
+        /// A [`DetachedFrame`].
+        frame: Bytes,
+        /// In a process of its own.
+        isolated: bool,
+    },
+    /// Do not start it, unless its name is claimed already: another node does.
+    LeaveDetached {
+        /// The actor.
+        actor: ActorId,
+        /// Which life of it.
+        incarnation: Incarnation,
+    },
     /// What do you hold?
     ListAsk {
         /// The request.
@@ -306,6 +336,12 @@ pub enum ToHead {
         incarnation: Incarnation,
         /// The job with which it ends.
         job: Option<JobId>,
+        /// Where it acts, or the process that spawns it.
+        process: ProcessId,
+        /// What it can be asked.
+        interface: Interface,
+        /// How the head starts it, when it outlives its job.
+        detached: Option<Detached>,
     },
     /// Gives a name back.
     Release {
@@ -320,6 +356,31 @@ pub enum ToHead {
         key: NameKey,
         /// Under which grant.
         fencing: Fencing,
+        /// The death of its process, when the actor is to blame.
+        culprit: Option<Box<Death>>,
+    },
+    /// A detached actor takes mail on the sender's node.
+    Started {
+        /// Its name.
+        key: NameKey,
+        /// Under which grant.
+        fencing: Fencing,
+    },
+    /// A detached actor has ended for good on the sender's node, or did not begin.
+    Ended {
+        /// Its name.
+        key: NameKey,
+        /// Which.
+        actor: ActorId,
+        /// Why.
+        reason: ExitReason,
+    },
+    /// Where does a detached actor take mail?
+    Locate {
+        /// The request.
+        ask: AskId,
+        /// Which.
+        actor: ActorId,
     },
     /// Who has a name?
     LookUp {
@@ -377,6 +438,28 @@ pub enum ToHead {
     },
 }
 
+/// How the head starts an actor that outlives its job.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Detached {
+    /// The job whose workers host it.
+    pub job: JobId,
+    /// A [`DetachedFrame`], encoded: kept as it is.
+    pub frame: Bytes,
+    /// When and how often it is started again.
+    pub policy: RestartPolicy,
+}
+
+/// What a node needs to start a detached actor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetachedFrame {
+    /// What the workers that host it run. Its driver is the head.
+    pub setup: JobSetup,
+    /// The node on which it was spawned, which has the program.
+    pub node: NodeId,
+    /// The actor.
+    pub spawn: DetachedSpawn,
+}
+
 /// What only the head can answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -409,6 +492,11 @@ pub enum HeadQuestion {
         /// Which.
         job: JobId,
     },
+    /// End a named actor for good.
+    StopActor {
+        /// Its name.
+        key: NameKey,
+    },
 }
 
 /// What a head says to a node.
@@ -430,6 +518,30 @@ pub enum FromHead {
         /// Under which grant.
         fencing: Fencing,
     },
+    /// Find a place for a detached actor and have it started there; said to the head's own node, which sees all others.
+    Restart {
+        /// Its name.
+        key: NameKey,
+        /// The actor.
+        actor: ActorId,
+        /// The life that follows.
+        incarnation: Incarnation,
+        /// The job whose workers host it.
+        job: JobId,
+        /// A [`DetachedFrame`].
+        frame: Bytes,
+        /// Where it would rather not be.
+        avoid: NodeId,
+        /// In a process of its own: it has taken one down already.
+        isolated: bool,
+    },
+    /// The answer to [`ToHead::Locate`].
+    Located {
+        /// The request.
+        ask: AskId,
+        /// Its process and which life it is in, or why it has ended.
+        at: Result<(ProcessId, Incarnation), ExitReason>,
+    },
     /// A job has ended.
     JobEnded {
         /// Which.
@@ -449,14 +561,14 @@ pub enum FromHead {
         /// The request.
         ask: AskId,
         /// Who has the name, under which grant and which term of the asker's lease.
-        result: Result<(ActorId, Fencing, u64), String>,
+        result: Result<(NameOwner, Fencing, u64), String>,
     },
     /// The answer to [`ToHead::LookUp`].
     Found {
         /// The request.
         ask: AskId,
         /// Who has it.
-        owner: Option<ActorId>,
+        owner: Option<NameOwner>,
     },
     /// The answer to [`ToHead::Put`] and [`ToHead::Get`].
     Value {

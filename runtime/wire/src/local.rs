@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use mobula_types::resources::Resources;
-use mobula_types::{Death, JobId, LeaseId, NodeId, PlacementSpec, ProcessId};
+use mobula_types::{ActorName, Death, Interface, JobId, LeaseId, NameOwner, NodeId, PlacementSpec, ProcessId};
 use serde::{Deserialize, Serialize};
 
 /// Names a request of a process to its node: unique while the process lives.
@@ -23,6 +24,8 @@ pub enum Hello {
         name: String,
         /// Variables for the job's workers, beside what the node gives them.
         env: BTreeMap<String, String>,
+        /// Where the job's names are unique; none for a namespace that nobody else has.
+        namespace: Option<String>,
     },
     /// A process that the node started, with the secret the node gave it.
     Worker {
@@ -81,6 +84,27 @@ pub enum ToNode {
         name: String,
         /// Who is to have it.
         actor: mobula_types::ActorId,
+        /// Which life of it.
+        incarnation: mobula_types::Incarnation,
+        /// What it can be asked.
+        interface: Interface,
+    },
+    /// Starts an actor that outlives its job. It is answered by [`FromNode::NameClaimed`] when the head has taken it on.
+    SpawnDetached {
+        /// The request.
+        request: RequestId,
+        /// What the head keeps to start it.
+        spawn: Box<DetachedSpawn>,
+    },
+    /// The actor that had a name acts no more in the sender: as [`FromNode::NameLost`] asked for, or because it goes on
+    /// elsewhere.
+    NameStopped {
+        /// Where the name is unique; none for the job's own.
+        namespace: Option<String>,
+        /// The name.
+        name: String,
+        /// Who had it.
+        actor: mobula_types::ActorId,
     },
     /// Gives a name back.
     ReleaseName {
@@ -136,6 +160,27 @@ pub enum ToNode {
     },
 }
 
+/// An actor that outlives its job, as it is spawned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetachedSpawn {
+    /// Its id, which no other has: its spawner makes it at random.
+    pub actor: mobula_types::ActorId,
+    /// Its name, with a namespace.
+    pub name: ActorName,
+    /// What it can be asked.
+    pub interface: Interface,
+    /// The actor type's name, as it travels.
+    pub type_name: u64,
+    /// The hash of its argument types.
+    pub schema: u64,
+    /// What was chosen at the spawn.
+    pub options: crate::parcel::SpawnWire,
+    /// What its place must have.
+    pub place: PlacementSpec,
+    /// Its arguments, without references.
+    pub args: Bytes,
+}
+
 /// What the command line asks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -182,6 +227,11 @@ pub enum ToolQuestion {
         id: String,
         /// From which byte on.
         offset: u64,
+    },
+    /// End a named actor for good.
+    StopActor {
+        /// Its name, with its namespace.
+        name: ActorName,
     },
     /// End this node.
     Stop,
@@ -237,14 +287,14 @@ pub enum FromNode {
         /// The request.
         request: RequestId,
         /// The owner: another one than the asker's when the name was taken.
-        owner: Result<mobula_types::ActorId, String>,
+        owner: Result<NameOwner, String>,
     },
     /// The answer to `LookUpName`.
     NameFound {
         /// The request.
         request: RequestId,
         /// Who has it.
-        owner: Option<mobula_types::ActorId>,
+        owner: Option<NameOwner>,
     },
     /// The answer to `KvPut` and `KvGet`: the value that is there now.
     KvValue {
@@ -294,8 +344,8 @@ pub enum FromNode {
         /// Why.
         cause: mobula_types::DeathCause,
     },
-    /// A name that one of its actors had is not its any more (G7): the actor must stop at once, another one may act
-    /// under the name soon.
+    /// A name that an actor in it had is not its any more (G7): the actor must stop at once and the process say so by
+    /// [`ToNode::NameStopped`], another one may act under the name soon.
     NameLost {
         /// Where the name is unique; none for the job's own.
         namespace: Option<String>,
@@ -313,6 +363,8 @@ pub struct Welcome {
     pub process: ProcessId,
     /// Its job.
     pub job: JobId,
+    /// Where its job's names are unique; none for a namespace that nobody else has.
+    pub namespace: Option<String>,
     /// What its node has.
     pub resources: Resources,
     /// How many nodes there are.

@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_types::{
-    ActorId, Attempt, CallError, ErrorChain, ExitReason, Incarnation, LeaseId, NotStarted, ObjectId, ProcessId,
-    RestartPolicy, TaskId,
+    ActorId, ActorName, Attempt, CallError, ErrorChain, ExitReason, Incarnation, LeaseId, NotStarted, ObjectId,
+    ProcessId, RestartPolicy, TaskId,
 };
 use serde::{Deserialize, Serialize};
 
@@ -296,6 +296,16 @@ pub enum ReplyHead {
 /// Why an actor does not live where it was to be started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NotBegun {
+    /// Another actor has its name.
+    NameTaken {
+        /// Which.
+        by: ActorId,
+    },
+    /// Its name was not granted.
+    NameRefused {
+        /// Why.
+        why: String,
+    },
     /// Its constructor returned an error or panicked.
     Failed(ExitReason),
     /// Nothing was tried.
@@ -324,7 +334,7 @@ pub struct MailboxWire {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SpawnWire {
     /// Its name.
-    pub name: Option<String>,
+    pub name: Option<ActorName>,
     /// Who ends with it.
     pub parent: Option<ActorId>,
     /// Whether the parent decides over restarts.

@@ -6,9 +6,9 @@
 
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use quote::{ToTokens, format_ident, quote, quote_spanned};
-use syn::Type;
 use syn::ext::IdentExt;
 use syn::spanned::Spanned;
+use syn::{Expr, Type};
 
 use super::{Actor, Constructor, Method};
 use crate::result::{Carried, carrier};
@@ -51,7 +51,7 @@ fn actor_impl(actor: &Actor) -> TokenStream {
         }
     };
     let concurrency = keys.concurrency.map(|n| quote!(const CONCURRENCY: usize = #n;));
-    let (stopping, restart_policy) = (stopping(actor), restart_policy(actor));
+    let (stopping, restart_policy, place) = (stopping(actor), restart_policy(actor), place(actor));
     let name = type_name(actor);
     let register = quote_spanned!(ty.span()=> __mobula::ActorEntry::of::<#ty>(#name));
     quote! {
@@ -59,6 +59,7 @@ fn actor_impl(actor: &Actor) -> TokenStream {
             type Args = (#(#types,)*);
             type Proxy = #proxy<#ty>;
             #concurrency
+            #place
 
             async fn start(
                 (#(#names,)*): Self::Args,
@@ -104,6 +105,22 @@ fn restart_policy(actor: &Actor) -> Option<TokenStream> {
             #period
             #restart
             policy
+        }
+    })
+}
+
+fn place(actor: &Actor) -> Option<TokenStream> {
+    let keys = &actor.keys;
+    let named = [("num_cpus", &keys.num_cpus), ("num_gpus", &keys.num_gpus)];
+    let named = named.into_iter().filter_map(|(name, amount)| Some((name.to_owned(), amount.clone()?)));
+    let all: Vec<(String, Expr)> = named.chain(keys.resources.iter().flatten().cloned()).collect();
+    if all.is_empty() {
+        return None;
+    }
+    let (names, amounts): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+    Some(quote! {
+        fn place() -> __mobula::PlacementSpec {
+            __mobula::PlacementSpec::default() #(.needing(#names, #amounts))*
         }
     })
 }

@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("functions call functions", || Box::pin(functions_call_functions())),
     ("actors live in other processes", || Box::pin(actors_live_elsewhere())),
     ("labels and nodes are heard", || Box::pin(labels_and_nodes_are_heard())),
+    ("a type says what its actors take", || Box::pin(a_type_says_what_its_actors_take())),
     ("names are of all processes", || Box::pin(names_are_of_all_processes())),
     ("streams cross processes", || Box::pin(streams_cross_processes())),
     ("order holds", || Box::pin(order_holds())),
@@ -124,6 +125,31 @@ async fn labels_and_nodes_are_heard() -> Result<()> {
     let alone = Counter::spawn().isolated().await?;
     let beside = Counter::spawn().await?;
     assert_ne!(alone.place().await?.0, beside.place().await?.0);
+    Ok(())
+}
+
+/// Takes more than half a node.
+struct Painter;
+
+#[actor(num_cpus = 1.5)]
+impl Painter {
+    fn new() -> Self {
+        Painter
+    }
+
+    fn node(&self) -> u64 {
+        mobula_node_of_here()
+    }
+}
+
+async fn a_type_says_what_its_actors_take() -> Result<()> {
+    // Two nodes with two CPUs each: two of them fit, and then none.
+    let (first, second) = (Painter::spawn().await?, Painter::spawn().await?);
+    assert_ne!(first.node().await?, second.node().await?);
+    let third = Painter::spawn().into_future();
+    assert!(tokio::time::timeout(mobula::millis(300), third).await.is_err(), "there is no room for a third");
+    let small = Painter::spawn().num_cpus(0.5).await?;
+    assert!(small.node().await? > 0, "a spawn may say otherwise");
     Ok(())
 }
 

@@ -7,10 +7,12 @@ mod actors;
 mod deaths;
 mod ends;
 mod large;
+mod names;
 mod nesting;
 #[path = "../nodes/mod.rs"]
 mod nodes;
 mod refs;
+mod repeats;
 mod values;
 
 use std::env;
@@ -35,6 +37,9 @@ fn main() -> ExitCode {
     if let Some(code) = nodes::serve_a_node() {
         return code;
     }
+    if let Ok(scenario) = env::var(names::DRIVER) {
+        return names::drive(&scenario);
+    }
     // The process keeps its number when it begins again.
     let own = env::temp_dir().join(format!("mobula-attached-{}", std::process::id()));
     if env::var_os("MOBULA_DIR").is_none() {
@@ -47,11 +52,13 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("there are threads");
     let passed = runtime.block_on(async {
         let nodes = Nodes::start(2, 2).await;
+        names::here(&nodes.address());
         let near = Config::default().address(nodes.address());
         // Over the network, at the node that is not the head. The token is good once; then there is a certificate.
         let (address, token) = nodes.far().await;
         let far = Config::default().address(address).token(token);
-        let tests = [actors::TESTS, deaths::TESTS, nesting::TESTS, values::TESTS, refs::TESTS, large::TESTS].concat();
+        let tests = [actors::TESTS, deaths::TESTS, names::TESTS, nesting::TESTS, repeats::TESTS, values::TESTS];
+        let tests = [&tests.concat(), refs::TESTS, large::TESTS].concat();
         let mut passed = 0;
         let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
         for (how, plain) in [("near", near), ("far", far)] {

@@ -67,6 +67,9 @@ struct Load {
     /// Starts named actors one after the other, at most so many.
     #[arg(long, default_value_t = 0)]
     names: u64,
+    /// Every other of them outlives the program, until it is stopped at the end.
+    #[arg(long)]
+    detached: bool,
 }
 
 #[mobula::main]
@@ -104,7 +107,7 @@ async fn report(load: Load, session: Session) -> Result<()> {
     );
     let settled = Finish(finish).ordered_at().await.elapsed();
     let names::Registered { account, acknowledged } = names;
-    let mut names_lost = names::lost(&acknowledged).await;
+    let mut names_lost = names::lost(&acknowledged, load.detached).await;
     if load.named {
         names_lost.extend(calls::lost(load.actors).await);
     }

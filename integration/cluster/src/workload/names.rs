@@ -37,7 +37,7 @@ pub(crate) async fn run(load: &Load, finish: Finish) -> Registered {
         let number = account.submitted;
         account.submitted += 1;
         tokio::select! {
-            started = Bearer::spawn(number).name(name(number)).into_future() => match started {
+            started = spawn(number, load.detached).into_future() => match started {
                 Ok(_) => {
                     account.count("ok", None);
                     acknowledged.push(number);
@@ -51,16 +51,37 @@ pub(crate) async fn run(load: &Load, finish: Finish) -> Registered {
     Registered { account, acknowledged }
 }
 
+/// Where those are that outlive this program.
+const SPACE: &str = "bearers";
+
+fn is_detached(number: u64, detached: bool) -> bool {
+    detached && number % 2 == 1
+}
+
+fn spawn(number: u64, detached: bool) -> mobula::Spawn<Bearer> {
+    let bearer = Bearer::spawn(number).name(name(number));
+    if is_detached(number, detached) { bearer.namespace(SPACE).detached() } else { bearer }
+}
+
 fn name(number: u64) -> String {
     format!("bearer-{number}")
 }
 
-/// Which of them are not found, or are somebody else.
-pub(crate) async fn lost(acknowledged: &[u64]) -> Vec<String> {
+/// Which of them are not found, or are somebody else. Those that would outlive this program are stopped.
+pub(crate) async fn lost(acknowledged: &[u64], detached: bool) -> Vec<String> {
     let mut lost = Vec::new();
     for number in acknowledged {
-        let found = match mobula::actor::<Bearer>(&name(*number)).await {
-            Ok(bearer) => bearer.number().await.map_err(|error| error.to_string()),
+        let is_detached = is_detached(*number, detached);
+        let bearer = mobula::actor::<Bearer>(name(*number));
+        let bearer = if is_detached { bearer.namespace(SPACE) } else { bearer };
+        let found = match bearer.await {
+            Ok(bearer) => {
+                let found = bearer.number().await.map_err(|error| error.to_string());
+                if is_detached {
+                    bearer.stop();
+                }
+                found
+            }
             Err(error) => Err(error.to_string()),
         };
         match found {

@@ -16,6 +16,7 @@ fn the_head_is_killed_during_registrations() -> Result<()> {
     let record = cluster.folder().join("r").display().to_string();
     // What runs is on the other nodes: it goes on without the head.
     let words = ["load", "--record", &record, "--names", "5000", "--tasks", "16", "--task-ms", "5", "--actors", "3"];
+    let words = words.into_iter().chain(["--detached"]).collect::<Vec<_>>();
     let driver = cluster.drive(1, "driver", &words)?;
     let epoch = cluster.status(0)?.epoch;
     let kills = times(20);

@@ -206,7 +206,7 @@ impl World {
             }
             ToHead::Release(node, key, actor) => self.chief_handles(directory::Input::Release { node, key, actor }),
             ToHead::Stopped(node, key, fencing) => {
-                self.chief_handles(directory::Input::Stopped { node, key, fencing, culprit: false })
+                self.chief_handles(directory::Input::Stopped { node, key, fencing, culprit: None })
             }
             ToHead::TokenUse(ask, id, by) => {
                 self.chief_handles(directory::Input::TokenUse { ask, id, hash: [7; 32], by })

@@ -279,7 +279,8 @@ impl World {
         let (actor, life) = &mut self.actors[name];
         *life += self.rng.below(2) as u32;
         let (actor, incarnation) = (*actor, Incarnation(*life));
-        let claim = Claim { key: key(name as u64), actor, incarnation, job: None, detached: None };
+        let (process, interface) = (actor.process, Default::default());
+        let claim = Claim { key: key(name as u64), actor, incarnation, job: None, detached: None, process, interface };
         self.next_ask += 1;
         let ask = self.next_ask;
         let now = self.agenda.now();

@@ -161,6 +161,7 @@ impl World {
                 | Output::Directory(
                     directory::Output::Claimed { ask, .. }
                     | directory::Output::Found { ask, .. }
+                    | directory::Output::Located { ask, .. }
                     | directory::Output::JobStarted { ask, .. }
                     | directory::Output::Value { ask, .. }
                     | directory::Output::Token { ask, .. },

@@ -10,8 +10,8 @@ use mobula_logic::membership::{Refusal, Seen, View};
 use mobula_logic::record::{Detached, JobSpec, TokenId};
 use mobula_logic::{Violation, membership};
 use mobula_types::{
-    ActorId, Beat, Fencing, HeadId, Held, Incarnation, JobId, MemberId, NameKey, NodeId, ProcessId, Registration, Role,
-    StateMachine, Time, ViewChange,
+    ActorId, Beat, Fencing, HeadId, Held, Incarnation, Interface, JobId, MemberId, NameKey, NodeId, ProcessId,
+    Registration, Role, StateMachine, Time, ViewChange,
 };
 
 use super::{Event, HostIndex, UP, Up, World, earlier, real};
@@ -208,7 +208,7 @@ impl World {
         let newest = node.stopped.entry(key.clone()).or_default();
         *newest = fencing.max(*newest);
         let Some(node) = node.id else { return };
-        self.tell(host, Up::Directory(directory::Input::Stopped { node, key, fencing, culprit: false }));
+        self.tell(host, Up::Directory(directory::Input::Stopped { node, key, fencing, culprit: None }));
     }
 
     pub(super) fn node_hears(
@@ -315,6 +315,12 @@ impl World {
                     return Ok(());
                 };
                 self.witness.acknowledged(&key, grant.fencing)?;
+                if is_asked && node.claims.get(&key).is_some_and(|(_, claim, _)| claim.detached.is_some()) {
+                    // The head has it started somewhere.
+                    node.claims.remove(&key);
+                    self.saw("detached actor has its name");
+                    return Ok(());
+                }
                 // Whichever of its askings is answered.
                 let claim = if is_asked { node.claims.remove(&key).map(|(_, claim, _)| claim) } else { None };
                 let was_stopped = node.stopped.get(&key).is_some_and(|stopped| grant.fencing <= *stopped);
@@ -328,7 +334,11 @@ impl World {
                 }
                 if node.lease.accepts(now, grant.term) {
                     self.coverage.saw("name is granted");
-                    node.held.insert(key, (grant.owner, grant.fencing));
+                    node.held.insert(key.clone(), (grant.owner, grant.fencing));
+                    if grant.owner.process == ProcessId::HEAD {
+                        let started = directory::Input::Started { node: id, key, fencing: grant.fencing };
+                        self.tell(host, Up::Directory(started));
+                    }
                     return Ok(());
                 }
                 self.saw("grant comes too late");
@@ -343,7 +353,9 @@ impl World {
             }
             directory::Output::Restart { key, actor, incarnation, .. } => {
                 self.coverage.saw("detached actor is started again");
-                let claim = Claim { key, actor, incarnation, job: None, detached: None };
+                let Some(id) = node.id else { return Ok(()) };
+                let (process, interface) = (program(id), Interface::default());
+                let claim = Claim { key, actor, incarnation, job: None, detached: None, process, interface };
                 self.claim(host, claim, now);
                 Ok(())
             }
@@ -368,6 +380,10 @@ impl World {
             directory::Output::Token { ask, id, result } => {
                 self.coverage.saw(if result.is_ok() { "token is good" } else { "token is refused" });
                 self.witness.token(ask, id, result.is_ok())
+            }
+            directory::Output::Located { at, .. } => {
+                self.coverage.saw(if at.is_ok() { "detached actor is located" } else { "detached actor is gone" });
+                Ok(())
             }
             directory::Output::Found { .. } => {
                 self.coverage.saw("name is looked up");
@@ -443,14 +459,32 @@ impl World {
         let key = NameKey::shared("shop", format!("name-{name}"));
         match (choice, node.job) {
             (0..=5, Some(job)) => {
-                let actor = ActorId { process: program(id), slot: name, generation: 0 };
                 let is_detached = name == 0;
-                let detached = is_detached.then(Detached::default);
+                let (process, interface) = (program(id), Interface::default());
+                let home = if is_detached { ProcessId::HEAD } else { process };
+                // As ids of detached actors are: every spawn has its own.
+                let generation = if is_detached { self.rng.number() as u32 } else { 0 };
+                let actor = ActorId { process: home, slot: name, generation };
+                let detached = is_detached.then(|| Detached { job: AFTERLIFE, ..Detached::default() });
                 let job = (!is_detached).then_some(job);
-                let claim = Claim { key, actor, incarnation: Incarnation(1), job, detached };
+                let claim = Claim { key, actor, incarnation: Incarnation(1), job, detached, process, interface };
                 self.claim(host, claim, now);
             }
-            (6..=8, Some(_)) if moves(name) => {
+            (6, _) if name == 0 => {
+                // One that lives here, or one that nobody has spawned.
+                let nobody = ActorId { process: ProcessId::HEAD, slot: name, generation: 0 };
+                let actor = node.held.get(&key).map_or(nobody, |(actor, _)| *actor);
+                self.tell(host, Up::Directory(directory::Input::Locate { ask, actor }));
+            }
+            (9, _) if name == 0 => {
+                if let Some((actor, _)) = node.held.remove(&key) {
+                    self.saw("detached actor has ended");
+                    let reason = mobula_types::ExitReason::Normal;
+                    self.tell(host, Up::Directory(directory::Input::Ended { node: id, key, actor, reason }));
+                }
+            }
+            // The home of a detached actor is the head.
+            (6..=8, Some(_)) if moves(name) && name != 0 => {
                 // The home of an actor starts its next life on this node.
                 if let Some(mut claim) = self.witness.last_claim(&key) {
                     self.saw("actor moves");
@@ -516,6 +550,9 @@ fn program(node: NodeId) -> ProcessId {
 
 /// The connection of words that an earlier head's host still sends when another head speaks already.
 pub(super) const STRAGGLER: u64 = u64::MAX;
+
+/// The job whose workers would host the detached actors.
+const AFTERLIFE: JobId = JobId(u64::MAX);
 
 /// Names that are fought for.
 const NAMES: u64 = 4;

@@ -12,6 +12,7 @@ pub(crate) mod resources;
 pub(crate) mod start;
 pub(crate) mod status;
 pub(crate) mod stop;
+pub(crate) mod stop_actor;
 pub(crate) mod stop_job;
 pub(crate) mod submit;
 pub(crate) mod token;

@@ -15,7 +15,7 @@ use node::{Node, free_port, mobula, run};
 #[test]
 fn without_a_node_every_verb_says_how_to_start_one() {
     let base = tempfile::tempdir().unwrap();
-    let verbs: [&[&str]; 9] = [
+    let verbs: [&[&str]; 10] = [
         &["status"],
         &["list", "jobs"],
         &["why", "task-1:2.3"],
@@ -23,6 +23,7 @@ fn without_a_node_every_verb_says_how_to_start_one() {
         &["token", "create"],
         &["drain", "node-2"],
         &["stop-job", "job-1"],
+        &["stop-actor", "shop/orders"],
         &["submit", "--", "true"],
         &["stop"],
     ];
@@ -37,12 +38,13 @@ fn without_a_node_every_verb_says_how_to_start_one() {
 #[test]
 fn a_command_line_that_cannot_be_says_what_can() {
     let base = tempfile::tempdir().unwrap();
-    let wrong: [(&[&str], &str); 11] = [
+    let wrong: [(&[&str], &str); 12] = [
         (&["list", "job"], "jobs"),
         (&["token", "create", "--role", "boss"], "node, driver, admin, viewer"),
         (&["token", "create", "--ttl", "5d"], "as 15m"),
         (&["drain", "two"], "as node-3"),
         (&["stop-job", "two"], "as job-3"),
+        (&["stop-actor", "orders"], "as shop/orders"),
         (&["submit"], "PROGRAM"),
         (&["submit", "--", "./none"], "there is no"),
         (&["submit", "--working-dir", "/none", "--", "true"], "no such folder"),

@@ -152,7 +152,8 @@ fn ten_thousand_names_and_a_thousand_jobs_are_back_soon() {
     for slot in 0..10_000u32 {
         let actor = ActorId { process: ProcessId::new(node, slot % 1_000 + 1), slot, generation: 0 };
         let key = NameKey::of_job(JobId(u64::from(slot % 1_000) + 1), format!("actor-{slot}"));
-        let claim = Claim { key, actor, incarnation: Incarnation(1), job: None, detached: None };
+        let (process, interface) = (actor.process, Default::default());
+        let claim = Claim { key, actor, incarnation: Incarnation(1), job: None, detached: None, process, interface };
         driver.head.handle(at(1), directory::Input::Claim { ask: 0, node, claim });
     }
     for output in driver.wait_for(1, 11_000) {

@@ -10,6 +10,7 @@
 //! | DIR-6 | a driver has at most one job that runs; what belongs to a job that has ended is ending or gone |
 //! | DIR-7 | a token is good for one key, and for none after five wrong secrets |
 //! | DIR-8 | what is kept is bounded, and what is counted is there |
+//! | DIR-9 | each life of a detached actor is granted to one place |
 
 use std::collections::BTreeSet;
 
@@ -34,7 +35,7 @@ pub fn check(directory: &Directory) -> Result<(), Violation> {
     let ended = jobs.all().count() - running;
     ensure(running <= JOBS_MAX && ended <= JOBS_ENDED_MAX, "DIR-8", || format!("{running} jobs run, {ended} ended"))?;
     for (job, bytes, counted) in values.jobs() {
-        ensure(jobs.is_running(job), "DIR-6", || format!("{job} has values and has ended"))?;
+        ensure(directory.runs(job), "DIR-6", || format!("{job} has values and has ended"))?;
         let is_bounded = bytes == counted && bytes <= VALUES_OF_JOB_BYTES_MAX;
         ensure(is_bounded, "DIR-8", || format!("{job} has {counted} bytes of values, {bytes} are counted"))?;
     }
@@ -46,7 +47,7 @@ pub fn check(directory: &Directory) -> Result<(), Violation> {
 }
 
 fn check_names(directory: &Directory) -> Result<(), Violation> {
-    let Directory { names, jobs, looked, .. } = directory;
+    let Directory { names, looked, .. } = directory;
     let mut fencings = BTreeSet::new();
     for (key, entry) in &names.entries {
         let Some(before) = entry.before else { continue };
@@ -74,7 +75,7 @@ fn check_names(directory: &Directory) -> Result<(), Violation> {
                 ensure(at >= end + GRANT_AFTER, "DIR-2", || format!("{key} is free at {at:?}, held until {end:?}"))?;
             }
         }
-        let may_be = entry.is_ending || entry.job.is_none_or(|job| jobs.is_running(job));
+        let may_be = entry.is_ending || entry.job.is_none_or(|job| directory.runs(job));
         ensure(may_be, "DIR-6", || format!("{key} is held for a job that has ended"))?;
     }
     let (counted, waiting) = names.waiting();

@@ -17,11 +17,14 @@
 //! before it.
 //!
 //! An actor's *home* is the process that spawned it, which starts it again elsewhere and claims again; of a detached
-//! actor it is the head: [`Output::Restart`] asks the driver to find a place and to claim from there.
+//! actor it is the head: [`Output::Restart`] asks the driver to find a place and to claim from there, for its first life
+//! too. A claim with [`Detached`] begins at `Over`, and its name is kept for it from then on. Where a detached actor is
+//! the head tells those who ask ([`Input::Locate`]).
 //!
 //! Whether a node lives is [`membership`](crate::membership)'s; how names are stopped on a node is the node's, by its
 //! [`lease`](crate::lease).
 
+mod detached;
 mod invariants;
 mod jobs;
 mod names;
@@ -34,8 +37,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use mobula_types::{
-    ActorId, DeathCause, Fencing, HeadId, Held, Incarnation, JobId, NameKey, NodeId, ProcessId, Role, StateMachine,
-    Time,
+    ActorId, Death, DeathCause, ExitReason, Fencing, HeadId, Held, Incarnation, Interface, JobId, NameKey, NameOwner,
+    NodeId, ProcessId, Role, StateMachine, Time,
 };
 
 use crate::calendar::Calendar;
@@ -47,11 +50,12 @@ use names::Names;
 use tokens::Tokens;
 use values::Values;
 
+pub use detached::{LOCATES_WAITING_MAX, RESTART_AGAIN};
 pub use invariants::check;
 pub use jobs::{JOBS_ENDED_MAX, JOBS_MAX, JobRefusal, SETUP_BYTES_MAX};
 pub use names::{
-    CLAIM_WAIT_MAX, CLAIMS_WAITING_MAX, DETACHED_BYTES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX, NAMES_MAX, NameRefusal,
-    RESTART_AGAIN, REVOKE_AGAIN,
+    CLAIM_WAIT_MAX, CLAIMS_WAITING_MAX, DETACHED_BYTES_MAX, FRAME_BYTES_MAX, INTERFACE_BYTES_MAX, NAME_BYTES_MAX,
+    NAMES_MAX, NameRefusal, REVOKE_AGAIN,
 };
 pub use tokens::{EXPIRED_KEPT, FAILURES_MAX, TOKEN_TTL, TOKEN_TTL_MAX, TOKENS_MAX, TokenRefusal};
 pub use values::{KEY_BYTES_MAX, VALUE_BYTES_MAX, VALUES_BYTES_MAX, VALUES_OF_JOB_BYTES_MAX, ValueRefusal};
@@ -119,8 +123,41 @@ pub enum Input {
         key: NameKey,
         /// Which grant.
         fencing: Fencing,
-        /// The actor itself is to blame: only then it counts against a detached actor's restarts.
-        culprit: bool,
+        /// The death of its process, when the actor itself is to blame: only then it counts against a detached actor's
+        /// restarts.
+        culprit: Option<Box<Death>>,
+    },
+    /// A detached actor has begun to take mail where its name was granted to.
+    Started {
+        /// Where.
+        node: NodeId,
+        /// The name.
+        key: NameKey,
+        /// Under which grant.
+        fencing: Fencing,
+    },
+    /// A detached actor has ended for good where it acted, or did not begin.
+    Ended {
+        /// Where.
+        node: NodeId,
+        /// The name.
+        key: NameKey,
+        /// The actor.
+        actor: ActorId,
+        /// Why.
+        reason: ExitReason,
+    },
+    /// A person wants a named actor to end for good.
+    End {
+        /// The name.
+        key: NameKey,
+    },
+    /// Somebody asks where a detached actor takes mail. It is answered as soon as it does, or has ended.
+    Locate {
+        /// The request, for the answer.
+        ask: u64,
+        /// Which actor.
+        actor: ActorId,
     },
     /// Somebody asks who has a name.
     LookUp {
@@ -209,8 +246,12 @@ pub struct Claim {
     pub incarnation: Incarnation,
     /// The job with which it ends; none for a detached actor.
     pub job: Option<JobId>,
-    /// How it is started again by the head; none keeps what an earlier claim said.
+    /// How it is started by the head, in its first life too; none in the claims that follow from there.
     pub detached: Option<Detached>,
+    /// The process in which it acts, or is about to.
+    pub process: ProcessId,
+    /// What it can be asked.
+    pub interface: Interface,
 }
 
 /// A name that is somebody's.
@@ -266,10 +307,23 @@ pub enum Output {
         actor: ActorId,
         /// The life that follows.
         incarnation: Incarnation,
+        /// The job whose workers host it.
+        job: JobId,
         /// What a node needs to start it.
         frame: Vec<u8>,
         /// Where it would rather not be.
         avoid: NodeId,
+        /// In a process of its own: it has taken one down already.
+        isolated: bool,
+    },
+    /// The answer to [`Input::Locate`].
+    Located {
+        /// The request.
+        ask: u64,
+        /// Its name, unless it has none.
+        key: Option<NameKey>,
+        /// Its process and which life it is in; or why it has ended.
+        at: Result<(ProcessId, Incarnation), ExitReason>,
     },
     /// The answer to a driver.
     JobStarted {
@@ -326,6 +380,8 @@ impl Output {
             Self::Claimed { key, .. } | Self::Found { key, .. } | Self::Restart { key, .. } => {
                 Rests::On(RecordKey::Name(key.clone()))
             }
+            Self::Located { key: Some(key), .. } => Rests::On(RecordKey::Name(key.clone())),
+            Self::Located { key: None, .. } => Rests::Nowhere,
             Self::Revoke { key, .. } => Rests::Behind(RecordKey::Name(key.clone())),
             Self::JobStarted { result: Ok(job), .. } => Rests::On(RecordKey::Job(*job)),
             Self::JobEnded { job, .. } => Rests::Behind(RecordKey::Job(*job)),
@@ -350,7 +406,8 @@ const CHECKED_MAX: usize = 256;
 /// directory.handle(Time::ZERO, Input::NodeUp { node, held: vec![], processes: vec![] });
 /// let actor = ActorId { process: ProcessId::new(node, 1), slot: 0, generation: 0 };
 /// let key = NameKey::shared("default", "counter");
-/// let claim = Claim { key, actor, incarnation: Incarnation(1), job: None, detached: None };
+/// let (process, interface) = (actor.process, Default::default());
+/// let claim = Claim { key, actor, incarnation: Incarnation(1), job: None, detached: None, process, interface };
 /// directory.handle(Time::ZERO, Input::Claim { ask: 1, node, claim });
 /// assert!(matches!(directory.poll_output(), Some(Output::Keep(_))));
 /// assert!(matches!(directory.poll_output(), Some(Output::Claimed { ask: 1, result: Ok(grant), .. }) if grant.owner == actor));
@@ -388,6 +445,14 @@ impl StateMachine for Directory {
             Input::Stopped { node, key, fencing, culprit } => {
                 self.names.handle_stopped(now, node, &key, fencing, culprit, &mut self.outputs);
             }
+            Input::Started { node, key, fencing } => {
+                self.names.handle_started(node, &key, fencing, &mut self.outputs);
+            }
+            Input::Ended { node, key, actor, reason } => {
+                self.names.handle_ended(now, node, &key, actor, reason, &mut self.outputs);
+            }
+            Input::End { key } => self.names.end_one(now, &key, &mut self.outputs),
+            Input::Locate { ask, actor } => self.names.locate(ask, actor, &mut self.outputs),
             Input::LookUp { ask, key } => {
                 let grant = self.names.look_up(&key);
                 self.outputs.push_back(Output::Found { ask, key, grant });
@@ -399,7 +464,7 @@ impl StateMachine for Directory {
             }
             Input::JobEnd { job, cause } => self.end_job(now, job, cause),
             Input::Put { ask, job, key, value } => {
-                let is_running = self.jobs.is_running(job);
+                let is_running = self.runs(job);
                 let result = self.values.put(job, is_running, &key, value, &mut self.outputs);
                 self.outputs.push_back(Output::Value { ask, job, key, result });
             }
@@ -421,6 +486,7 @@ impl StateMachine for Directory {
             }
             Input::Tick => {}
         }
+        self.end_empty_jobs(now);
         if cfg!(debug_assertions) && !self.planted.is_any() && self.names.entries.len() <= CHECKED_MAX {
             check(self).expect("the directory keeps its invariants");
         }
@@ -523,6 +589,21 @@ impl Directory {
         }
     }
 
+    /// Who has a name, and what it can be asked.
+    pub fn owner(&self, key: &NameKey) -> Option<NameOwner> {
+        self.names.owner(key)
+    }
+
+    /// The jobs that host detached actors, and how many.
+    pub fn detached_jobs(&self) -> impl Iterator<Item = (JobId, usize)> {
+        self.names.hosts.iter().map(|(job, count)| (*job, *count))
+    }
+
+    /// Whether a job runs: its driver does, or the detached actors that its workers host.
+    pub fn runs(&self, job: JobId) -> bool {
+        self.jobs.is_running(job) || self.names.hosts_detached(job)
+    }
+
     /// Every job that is known, those that have ended among them.
     pub fn jobs(&self) -> impl Iterator<Item = &JobRecord> {
         self.jobs.all()
@@ -549,7 +630,7 @@ impl Directory {
     }
 
     fn handle_claim(&mut self, now: Time, ask: u64, node: NodeId, claim: Claim) {
-        let ended = claim.job.filter(|job| !self.jobs.is_running(*job));
+        let ended = claim.job.filter(|job| !self.runs(*job));
         match ended {
             Some(job) => {
                 let result = Err(NameRefusal::JobEnded { job });
@@ -584,6 +665,17 @@ impl Directory {
             self.values.remove_job(job, &mut self.outputs);
             self.names.end_of_job(now, job, &mut self.outputs);
             self.outputs.push_back(Output::JobEnded { job, cause });
+        } else if self.names.hosts_detached(job) {
+            self.names.end_detached_of(now, job, &mut self.outputs);
+        }
+    }
+
+    /// The last detached actor of a job is gone: nothing of it runs any more.
+    fn end_empty_jobs(&mut self, now: Time) {
+        while let Some(job) = self.names.take_empty_job() {
+            self.values.remove_job(job, &mut self.outputs);
+            self.names.end_of_job(now, job, &mut self.outputs);
+            self.outputs.push_back(Output::JobEnded { job, cause: DeathCause::JobStopped });
         }
     }
 }

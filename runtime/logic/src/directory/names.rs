@@ -5,21 +5,24 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mobula_types::{
-    ActorId, Death, DeathCause, Epoch, ExitReason, Fencing, Held, Incarnation, JobId, NameKey, Namespace, NodeId,
-    ProcessId, Restart, Time,
+    ActorId, Death, Epoch, Fencing, Held, Incarnation, Interface, JobId, NameKey, NameOwner, Namespace, NodeId,
+    ProcessId, Time,
 };
 
+use super::detached::Restarting;
 use super::{Claim, Grant, Output};
 use crate::lease::{GRANT_AFTER, LEASE};
 use crate::mutant::{Mutant, Planted};
 use crate::record::{Change, Detached, NameRecord, Record, RecordKey};
-use crate::restarts::{Restarts, Verdict};
 
 /// Names taken at once; beyond it [`NameRefusal::Full`]. Ten times what promises.md restarts within 3 s.
 pub const NAMES_MAX: usize = 100_000;
 
 /// Bytes of a name with its namespace.
 pub const NAME_BYTES_MAX: usize = 1_024;
+
+/// What is kept of what a named actor can be asked: some thousand messages.
+pub const INTERFACE_BYTES_MAX: usize = 64 << 10;
 
 /// What a detached actor may be started with: it travels in one control frame (promises.md).
 pub const FRAME_BYTES_MAX: usize = 512 << 10;
@@ -35,9 +38,6 @@ pub const CLAIM_WAIT_MAX: Duration = Duration::from_secs(15);
 
 /// A node that has been told to stop a name and has not said that it did is told again.
 pub const REVOKE_AGAIN: Duration = Duration::from_secs(1);
-
-/// The driver is told again to start a detached actor that nobody has claimed the name for.
-pub const RESTART_AGAIN: Duration = Duration::from_secs(5);
 
 /// Why a name is not granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,6 +105,12 @@ pub(super) struct Names {
     due: BTreeSet<(Time, NameKey)>,
     waiting: usize,
     detached_bytes: usize,
+    /// The names of detached actors, the jobs that host them with their number, and those that host none any more.
+    pub(super) detached: BTreeMap<ActorId, NameKey>,
+    pub(super) hosts: BTreeMap<JobId, usize>,
+    pub(super) empty_jobs: Vec<JobId>,
+    /// Those who ask where a detached actor is, in all.
+    pub(super) locating: usize,
     /// Grants of this head, and terms of leases.
     granted: u64,
     terms: u64,
@@ -127,7 +133,10 @@ pub(super) struct Entry {
     pub(super) job: Option<JobId>,
     pub(super) is_ending: bool,
     pub(super) hold: Hold,
-    detached: Option<Box<Restarting>>,
+    /// Where it acts.
+    pub(super) process: ProcessId,
+    interface: Interface,
+    pub(super) detached: Option<Box<Restarting>>,
     waiting: Vec<Waiting>,
     /// The look that is in `due`.
     due: Option<Time>,
@@ -153,14 +162,6 @@ pub(super) enum Hold {
     Stopping { term: u64, told: Time },
     /// Nobody acts from `at` on; `lease_end` is set when that is so because a lease ran out.
     Over { at: Time, lease_end: Option<Time> },
-}
-
-#[derive(Debug)]
-struct Restarting {
-    detached: Detached,
-    restarts: Restarts,
-    /// When it is to be started.
-    at: Option<Time>,
 }
 
 #[derive(Debug)]
@@ -190,6 +191,10 @@ impl Names {
             due: BTreeSet::new(),
             waiting: 0,
             detached_bytes: 0,
+            detached: BTreeMap::new(),
+            hosts: BTreeMap::new(),
+            empty_jobs: Vec::new(),
+            locating: 0,
             granted: 0,
             terms: 0,
             planted: Planted::default(),
@@ -198,7 +203,7 @@ impl Names {
 
     /// DIR-5: whoever held a name may hold it still, for as long as a lease renewed now runs.
     pub(super) fn restore(&mut self, now: Time, record: NameRecord) {
-        let NameRecord { key, actor, incarnation, fencing, node, job, is_ending } = record;
+        let NameRecord { key, actor, incarnation, fencing, node, job, process, interface, is_ending } = record;
         let hold = if self.planted.is(Mutant::ForgetLeases) {
             Hold::Over { at: now, lease_end: Some(now) }
         } else {
@@ -214,6 +219,8 @@ impl Names {
             job,
             is_ending,
             hold,
+            process,
+            interface,
             detached: None,
             waiting: Vec::new(),
             due: None,
@@ -226,8 +233,10 @@ impl Names {
     pub(super) fn restore_detached(&mut self, key: &NameKey, detached: Detached) {
         self.detached_bytes += detached.frame.len();
         if let Some(entry) = self.entries.get_mut(key) {
-            let restarts = Restarts::new(detached.policy);
-            entry.detached = Some(Box::new(Restarting { detached, restarts, at: None }));
+            let actor = entry.actor;
+            *self.hosts.entry(detached.job).or_default() += 1;
+            entry.detached = Some(Box::new(Restarting::new(detached, None)));
+            self.detached.insert(actor, key.clone());
         }
     }
 
@@ -239,9 +248,17 @@ impl Names {
         self.entries.get(key).filter(|entry| !entry.is_ending).map(Entry::grant)
     }
 
+    pub(super) fn owner(&self, key: &NameKey) -> Option<NameOwner> {
+        let entry = self.entries.get(key).filter(|entry| !entry.is_ending)?;
+        Some(NameOwner { actor: entry.actor, interface: entry.interface.clone() })
+    }
+
     /// Whether a grant is the newest of its name, and somebody may act under it.
     pub(super) fn stands(&self, key: &NameKey, fencing: Fencing) -> bool {
-        let is_it = |entry: &Entry| entry.fencing == fencing && !matches!(entry.hold, Hold::Over { .. });
+        // A detached actor has its name before anybody acts under it.
+        let is_to_begin = |entry: &Entry| entry.detached.is_some() && entry.incarnation == Incarnation(0);
+        let may_act = |entry: &Entry| !matches!(entry.hold, Hold::Over { .. }) || is_to_begin(entry);
+        let is_it = |entry: &Entry| entry.fencing == fencing && may_act(entry);
         self.entries.get(key).is_some_and(is_it)
     }
 
@@ -336,13 +353,13 @@ impl Names {
         node: NodeId,
         key: &NameKey,
         fencing: Fencing,
-        culprit: bool,
+        culprit: Option<Box<Death>>,
         outputs: &mut Outputs,
     ) {
         let is_held =
             |entry: &&Entry| (entry.node, entry.fencing) == (node, fencing) && !matches!(entry.hold, Hold::Over { .. });
         if self.entries.get(key).filter(is_held).is_some() {
-            self.is_over(key, now, None, culprit.then_some(node));
+            self.is_over(key, now, None, culprit);
             self.settle(now, outputs);
         }
     }
@@ -365,7 +382,9 @@ impl Names {
             return Some(Err(NameRefusal::NoLease { node }));
         }
         let Some(entry) = self.entries.get(&claim.key) else {
-            return Some(self.take(now, node, waiting.claim, outputs));
+            // A place claims for an actor whose name is there; it has ended meanwhile.
+            let is_late = claim.actor.process == ProcessId::HEAD && claim.detached.is_none();
+            return Some(if is_late { Err(NameRefusal::Ended) } else { self.take(now, node, waiting.claim, outputs) });
         };
         if entry.is_ending {
             return self.wait(waiting).err().map(Err);
@@ -373,7 +392,14 @@ impl Names {
         if entry.actor != claim.actor {
             return Some(Ok(entry.grant()));
         }
-        if claim.incarnation < entry.incarnation {
+        if claim.detached.is_some() && entry.detached.is_some() {
+            // The head starts it: nothing is granted here.
+            return Some(Ok(entry.grant()));
+        }
+        let is_held_there = matches!(entry.hold, Hold::Held { .. }) && entry.node == node;
+        // DIR-9: the head chooses one place for each life of a detached actor.
+        let is_lived = entry.detached.is_some() && claim.incarnation == entry.incarnation && !is_held_there;
+        if claim.incarnation < entry.incarnation || is_lived {
             return Some(Err(NameRefusal::Superseded { newest: entry.incarnation }));
         }
         match entry.hold {
@@ -413,10 +439,12 @@ impl Names {
 
     /// Takes a name that is free.
     fn take(&mut self, now: Time, node: NodeId, claim: Claim, outputs: &mut Outputs) -> Result<Grant, NameRefusal> {
-        let Claim { key, actor, incarnation, job, detached } = &claim;
+        let Claim { key, actor, incarnation, job, detached, process, interface } = &claim;
         let name_bytes = key.name.len() + if let Namespace::Shared(space) = &key.space { space.len() } else { 0 };
         let frame_bytes = detached.as_ref().map_or(0, |detached| detached.frame.len());
-        for (bytes, max) in [(name_bytes, NAME_BYTES_MAX), (frame_bytes, FRAME_BYTES_MAX)] {
+        let bounds =
+            [(name_bytes, NAME_BYTES_MAX), (frame_bytes, FRAME_BYTES_MAX), (interface.bytes(), INTERFACE_BYTES_MAX)];
+        for (bytes, max) in bounds {
             if bytes > max {
                 return Err(NameRefusal::TooLarge { bytes });
             }
@@ -428,34 +456,43 @@ impl Names {
             let at = RecordKey::Detached(key.clone());
             outputs.push_back(Output::Keep(Record::Detached(detached.clone()).into_change(at)));
             self.detached_bytes += frame_bytes;
+            self.detached.insert(*actor, key.clone());
+            *self.hosts.entry(detached.job).or_default() += 1;
         }
-        let restarting = detached.clone().map(|detached| {
-            let restarts = Restarts::new(detached.policy);
-            Box::new(Restarting { detached, restarts, at: None })
-        });
+        let restarting = detached.clone().map(|detached| Box::new(Restarting::new(detached, Some(now))));
         let entry = Entry {
             actor: *actor,
-            incarnation: *incarnation,
+            incarnation: if detached.is_some() { Incarnation(0) } else { *incarnation },
             fencing: Fencing::default(),
             node,
             job: *job,
             is_ending: false,
             hold: Hold::Over { at: now, lease_end: None },
+            process: *process,
+            interface: interface.clone(),
             detached: restarting,
             waiting: Vec::new(),
             due: None,
             before: None,
         };
+        let is_detached = detached.is_some();
         self.entries.insert(key.clone(), entry);
+        if is_detached {
+            return Ok(self.begin_detached(now, &claim.key, outputs));
+        }
         Ok(self.grant(now, node, &claim, outputs))
+    }
+
+    /// DIR-4: greater than every grant before it, of this head and of all before it.
+    pub(super) fn next_fencing(&mut self) -> Fencing {
+        self.granted += u64::from(!self.planted.is(Mutant::ReuseFencing));
+        Fencing::new(self.epoch, self.granted)
     }
 
     fn grant(&mut self, now: Time, node: NodeId, claim: &Claim, outputs: &mut Outputs) -> Grant {
         self.vacate(&claim.key);
         let term = self.leases[&node].term;
-        // DIR-4: greater than every grant before it, of this head and of all before it.
-        self.granted += u64::from(!self.planted.is(Mutant::ReuseFencing));
-        let fencing = Fencing::new(self.epoch, self.granted);
+        let fencing = self.next_fencing();
         let entry = self.entries.get_mut(&claim.key).expect("the caller has found or made it");
         let over = match entry.hold {
             Hold::Over { at, .. } => at,
@@ -466,9 +503,11 @@ impl Names {
         entry.fencing = fencing;
         entry.incarnation = claim.incarnation;
         entry.node = node;
+        entry.process = claim.process;
         entry.hold = Hold::Held { term };
         if let Some(restarting) = &mut entry.detached {
             restarting.at = None;
+            restarting.is_started = false;
         }
         let grant = entry.grant();
         self.on.entry(node).or_default().insert(claim.key.clone());
@@ -531,7 +570,7 @@ impl Names {
     }
 
     /// Nobody may act under a name any more; it is free as soon as nobody can.
-    fn end(&mut self, now: Time, key: &NameKey, outputs: &mut Outputs) {
+    pub(super) fn end(&mut self, now: Time, key: &NameKey, outputs: &mut Outputs) {
         let entry = self.entries.get_mut(key).expect("the caller has found it");
         entry.is_ending = true;
         let is_held = matches!(entry.hold, Hold::Held { .. });
@@ -553,23 +592,14 @@ impl Names {
     }
 
     /// Nobody acts under a name from `at` on. A detached actor is started again, unless its policy says no.
-    fn is_over(&mut self, key: &NameKey, at: Time, lease_end: Option<Time>, culprit: Option<NodeId>) {
+    fn is_over(&mut self, key: &NameKey, at: Time, lease_end: Option<Time>, culprit: Option<Box<Death>>) {
         self.vacate(key);
         let entry = self.entries.get_mut(key).expect("the caller has found it");
         entry.hold = Hold::Over { at, lease_end };
-        if let Some(restarting) = &mut entry.detached {
-            // Only what the actor itself did counts against its restarts.
-            let death = |node| Death::of(ProcessId::from(node), DeathCause::Aborted);
-            let policy = restarting.detached.policy;
-            let verdict = match culprit {
-                Some(node) => restarting.restarts.decide(at, &ExitReason::ProcessDied(Box::new(death(node)))),
-                None if policy.restart == Restart::Temporary || policy.intensity.restarts_max == 0 => Verdict::End,
-                None => Verdict::Restart { at },
-            };
-            match verdict {
-                Verdict::Restart { at } => restarting.at = Some(at),
-                Verdict::End | Verdict::GiveUp => entry.is_ending = true,
-            }
+        if let Some(restarting) = &mut entry.detached
+            && !restarting.decide(at, entry.incarnation, culprit)
+        {
+            entry.is_ending = true;
         }
         self.plan(key);
     }
@@ -585,7 +615,7 @@ impl Names {
     }
 
     /// Looks at once after what is due already.
-    fn settle(&mut self, now: Time, outputs: &mut Outputs) {
+    pub(super) fn settle(&mut self, now: Time, outputs: &mut Outputs) {
         self.handle_time(now, outputs);
     }
 
@@ -616,20 +646,8 @@ impl Names {
         self.plan(key);
     }
 
-    fn restart(&mut self, now: Time, key: &NameKey, outputs: &mut Outputs) {
-        let entry = self.entries.get_mut(key).expect("the caller has found it");
-        let (actor, incarnation, avoid) = (entry.actor, entry.incarnation.next(), entry.node);
-        let Some(restarting) = entry.detached.as_mut().filter(|restarting| restarting.at.is_some_and(|at| at <= now))
-        else {
-            return;
-        };
-        restarting.at = Some(now + RESTART_AGAIN);
-        let frame = restarting.detached.frame.clone();
-        outputs.push_back(Output::Restart { key: key.clone(), actor, incarnation, frame, avoid });
-    }
-
     /// The name is free; who waits for it claims anew.
-    fn remove(&mut self, now: Time, key: &NameKey, outputs: &mut Outputs) {
+    pub(super) fn remove(&mut self, now: Time, key: &NameKey, outputs: &mut Outputs) {
         self.vacate(key);
         let Some(entry) = self.entries.remove(key) else { return };
         if let Some(due) = entry.due {
@@ -638,7 +656,7 @@ impl Names {
         outputs.push_back(Output::Keep(Change::gone(RecordKey::Name(key.clone()))));
         if let Some(restarting) = entry.detached {
             self.detached_bytes -= restarting.detached.frame.len();
-            outputs.push_back(Output::Keep(Change::gone(RecordKey::Detached(key.clone()))));
+            self.forget_detached(key, entry.actor, *restarting, outputs);
         }
         self.waiting -= entry.waiting.len();
         for waiting in entry.waiting {
@@ -651,15 +669,16 @@ impl Names {
         }
     }
 
-    fn keep(&self, key: &NameKey, outputs: &mut Outputs) {
-        let &Entry { actor, incarnation, fencing, node, job, is_ending, .. } = &self.entries[key];
-        let key = key.clone();
-        let record = NameRecord { key, actor, incarnation, fencing, node, job, is_ending };
+    pub(super) fn keep(&self, key: &NameKey, outputs: &mut Outputs) {
+        let entry = &self.entries[key];
+        let &Entry { actor, incarnation, fencing, node, job, process, is_ending, .. } = entry;
+        let (key, interface) = (key.clone(), entry.interface.clone());
+        let record = NameRecord { key, actor, incarnation, fencing, node, job, process, interface, is_ending };
         outputs.push_back(Output::Keep(Change::name(record)));
     }
 
     /// Notes when a name needs the next look.
-    fn plan(&mut self, key: &NameKey) {
+    pub(super) fn plan(&mut self, key: &NameKey) {
         let entry = self.entries.get_mut(key).expect("the caller has found it");
         let by_hold = match entry.hold {
             Hold::Over { at, .. } if entry.is_ending || !entry.waiting.is_empty() => Some(at),
@@ -692,7 +711,7 @@ impl Names {
 }
 
 impl Entry {
-    fn grant(&self) -> Grant {
+    pub(super) fn grant(&self) -> Grant {
         let term = match self.hold {
             Hold::Held { term } | Hold::Stopping { term, .. } => term,
             Hold::Over { .. } => 0,

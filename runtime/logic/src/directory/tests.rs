@@ -21,7 +21,33 @@ fn key(name: &str) -> NameKey {
 }
 
 fn claim(actor: ActorId, incarnation: u32) -> Claim {
-    Claim { key: key("x"), actor, incarnation: Incarnation(incarnation), job: None, detached: None }
+    let (process, interface) = (actor.process, Interface::default());
+    Claim { key: key("x"), actor, incarnation: Incarnation(incarnation), job: None, detached: None, process, interface }
+}
+
+/// A detached actor, which no process of a node is the home of.
+fn detached_actor() -> ActorId {
+    ActorId { process: ProcessId::HEAD, slot: 7, generation: 7 }
+}
+
+/// Its job's workers outlive the job's driver.
+const AFTERLIFE: JobId = JobId(77);
+
+fn spawn_detached() -> Claim {
+    let detached = Detached { job: AFTERLIFE, frame: vec![7; 10], policy: RestartPolicy::default() };
+    Claim { detached: Some(detached), ..claim(detached_actor(), 0) }
+}
+
+fn restart(life: u32, avoid: u64) -> Output {
+    Output::Restart {
+        key: key("x"),
+        actor: detached_actor(),
+        incarnation: Incarnation(life),
+        job: AFTERLIFE,
+        frame: vec![7; 10],
+        avoid: NodeId(avoid),
+        isolated: false,
+    }
 }
 
 /// A directory and what it has kept.
@@ -119,7 +145,7 @@ fn refusals(said: &[Output]) -> Vec<NameRefusal> {
 }
 
 fn stopped(node: u64, held: &Held) -> Input {
-    Input::Stopped { node: NodeId(node), key: held.key.clone(), fencing: held.fencing, culprit: false }
+    Input::Stopped { node: NodeId(node), key: held.key.clone(), fencing: held.fencing, culprit: None }
 }
 
 #[test]
@@ -313,24 +339,39 @@ fn a_grant_on_its_way_is_not_given_to_another() {
     assert_eq!(grants(&world.run(4, stopped(1, &held))).len(), 1);
 }
 
+/// A claim for a detached actor: its name is its own at once, and the head has it started.
+fn spawned(world: &mut World, ms: u64, node: u64) {
+    match &world.claim(ms, node, spawn_detached())[..] {
+        [start, Output::Claimed { result: Ok(grant), .. }] => {
+            assert_eq!((start, grant.owner), (&restart(1, node), detached_actor()));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+fn place(node: u64, life: u32) -> Claim {
+    Claim { process: process(node, 4), ..claim(detached_actor(), life) }
+}
+
+fn located(said: &[Output]) -> Vec<Result<(ProcessId, Incarnation), ExitReason>> {
+    let at = |output: &Output| match output {
+        Output::Located { at, .. } => Some(at.clone()),
+        _ => None,
+    };
+    said.iter().filter_map(at).collect()
+}
+
 #[test]
 fn a_detached_actor_is_started_again_by_the_head() {
     let mut world = World::new();
-    let detached = Some(Detached { frame: vec![7; 10], policy: RestartPolicy::default() });
-    let held = world.granted(1, 1, Claim { detached, ..claim(actor(3, 1), 1) });
+    spawned(&mut world, 1, 3);
     let said = world.run(2, Input::NodeDied { node: NodeId(3), cause: DeathCause::NodeKilled });
-    assert_eq!((said, world.owner(2)), (vec![], Some(actor(3, 1))), "it outlives who spawned it");
-    let restart = |life, avoid| Output::Restart {
-        key: key("x"),
-        actor: actor(3, 1),
-        incarnation: Incarnation(life),
-        frame: vec![7; 10],
-        avoid: NodeId(avoid),
-    };
-    assert_eq!(world.run(3, stopped(1, &held)), [restart(2, 1)]);
+    assert_eq!((said, world.owner(2)), (vec![], Some(detached_actor())), "it outlives who spawned it");
+    let held = world.granted(3, 1, place(1, 1));
+    assert_eq!(world.run(4, stopped(1, &held)), [restart(2, 1)]);
     assert_eq!(world.run(4_900, Input::Tick), []);
-    assert_eq!(world.run(5_003, Input::Tick), [restart(2, 1)], "said again until it is claimed");
-    world.granted(5_100, 2, claim(actor(3, 1), 2));
+    assert_eq!(world.run(5_004, Input::Tick), [restart(2, 1)], "said again until it is claimed");
+    world.granted(5_100, 2, place(2, 2));
     (6..16).for_each(|s| drop(world.renew(s * 1_000, &[1])));
     // Node 2 was last heard at 0, so its lease ends at 10 s and its names are free at 11 s.
     assert_eq!(world.directory.names().count(), 1);
@@ -338,30 +379,112 @@ fn a_detached_actor_is_started_again_by_the_head() {
     world.up(20_100, 1, vec![]);
     (21..31).for_each(|s| drop(world.renew(s * 1_000, &[1])));
     assert_eq!(world.run(31_000, Input::Tick), [restart(3, 2)], "after a restart of the head too");
-    let held = world.granted(31_100, 1, claim(actor(3, 1), 3));
+    let held = world.granted(31_100, 1, place(1, 3));
     world.run(31_200, Input::Release { node: NodeId(1), key: held.key, actor: held.actor });
     assert!(world.records.keys().all(|key| !matches!(key, RecordKey::Name(_) | RecordKey::Detached(_))));
 }
 
 #[test]
+fn a_detached_actor_that_was_not_started_yet_is_started_by_the_next_head() {
+    let mut world = World::new();
+    spawned(&mut world, 1, 1);
+    let mut world = world.restarted(100, &[1, 2, 3]);
+    let said = world.up(200, 1, vec![]);
+    let Some(Output::Revoke { fencing, .. }) = said.first() else { panic!("{said:?}") };
+    let nothing_there = Held { key: key("x"), actor: detached_actor(), fencing: *fencing };
+    assert_eq!(world.run(300, stopped(1, &nothing_there)), [restart(1, 1)]);
+}
+
+#[test]
+fn a_life_of_a_detached_actor_has_one_place() {
+    let mut world = World::new();
+    spawned(&mut world, 1, 1);
+    assert_eq!(world.claim(2, 2, spawn_detached()).len(), 1, "said twice, answered twice, started once");
+    let held = world.granted(3, 1, place(1, 1));
+    assert_eq!(world.granted(4, 1, place(1, 1)), held, "said twice");
+    let newest = Incarnation(1);
+    assert_eq!(refusals(&world.claim(5, 2, place(2, 1))), [NameRefusal::Superseded { newest }], "DIR-9");
+    world.run(6, stopped(1, &held));
+    assert_eq!(refusals(&world.claim(7, 2, place(2, 1))), [NameRefusal::Superseded { newest }], "DIR-9");
+    world.granted(8, 2, place(2, 2));
+    world.run(9, Input::Ended { node: NodeId(2), key: key("x"), actor: detached_actor(), reason: ExitReason::Normal });
+    assert_eq!(refusals(&world.claim(10, 1, place(1, 3))), [NameRefusal::Ended]);
+    assert!(world.records.is_empty());
+}
+
+#[test]
+fn who_asks_for_a_detached_actor_hears_when_it_takes_mail() {
+    let mut world = World::new();
+    let ask = |ask| Input::Locate { ask, actor: detached_actor() };
+    assert_eq!(located(&world.run(1, ask(1))), [Err(ExitReason::Gone)]);
+    spawned(&mut world, 2, 1);
+    assert_eq!(world.run(3, ask(2)), []);
+    let held = world.granted(4, 1, place(1, 1));
+    assert_eq!(world.run(5, ask(3)), [], "it does not take mail yet");
+    let started = |node, held: &Held| Input::Started { node: NodeId(node), key: key("x"), fencing: held.fencing };
+    let there = Ok((process(1, 4), Incarnation(1)));
+    assert_eq!(located(&world.run(6, started(1, &held))), [there.clone(), there.clone()]);
+    assert_eq!(located(&world.run(7, ask(4))), [there]);
+    world.run(8, stopped(1, &held));
+    assert_eq!(world.run(9, ask(5)), [], "it comes back");
+    let late = started(1, &held);
+    assert_eq!(world.run(10, late), [], "a word of an earlier life");
+    let held = world.granted(11, 2, place(2, 2));
+    assert_eq!(located(&world.run(12, started(2, &held))), [Ok((process(2, 4), Incarnation(2)))]);
+    world.run(13, stopped(2, &held));
+    world.run(14, ask(6));
+    let said = world.run(15, Input::End { key: key("x") });
+    assert_eq!(located(&said), [Err(ExitReason::Shutdown)]);
+    assert!(said.contains(&Output::JobEnded { job: AFTERLIFE, cause: DeathCause::JobStopped }));
+    assert!(world.records.is_empty());
+}
+
+#[test]
+fn the_job_of_detached_actors_runs_while_there_are_some() {
+    let mut world = World::new();
+    let put = |ms, job| Input::Put { ask: ms, job, key: "k".into(), value: Some(vec![1]) };
+    let is_kept = |said: &[Output]| matches!(said, [Output::Value { result: Ok(_), .. }]);
+    assert!(!is_kept(&world.run(1, put(1, AFTERLIFE))), "no such job runs");
+    spawned(&mut world, 2, 1);
+    assert!(is_kept(&world.run(3, put(3, AFTERLIFE))));
+    let held = world.granted(4, 1, place(1, 1));
+    // Another actor of the same workers, which is not detached.
+    let child = Claim { key: key("child"), job: Some(AFTERLIFE), ..claim(actor(1, 4), 1) };
+    let child = world.granted(5, 1, child);
+    let said = world.run(6, Input::JobEnd { job: AFTERLIFE, cause: DeathCause::JobStopped });
+    let revoked = Output::Revoke { node: NodeId(1), key: key("x"), fencing: held.fencing };
+    assert_eq!(said, [revoked], "it stops first");
+    let said = world.run(7, stopped(1, &held));
+    let ended = Output::JobEnded { job: AFTERLIFE, cause: DeathCause::JobStopped };
+    let revoked = Output::Revoke { node: NodeId(1), key: key("child"), fencing: child.fencing };
+    assert_eq!(said, [revoked, ended]);
+    world.run(8, stopped(1, &child));
+    assert!(world.records.is_empty(), "{:?}", world.records);
+}
+
+#[test]
 fn a_detached_actor_that_falls_too_often_ends() {
     let mut world = World::new();
-    let detached = Some(Detached { frame: vec![], policy: RestartPolicy::default() });
-    let mut held = world.granted(0, 1, Claim { detached, ..claim(actor(3, 1), 1) });
+    spawned(&mut world, 0, 1);
+    let mut held = world.granted(0, 1, place(1, 1));
     let mut restarts = 0;
+    let death = Box::new(Death::of(process(1, 4), DeathCause::Aborted));
     for life in 2..10 {
         let now = u64::from(life) * 1_000;
         world.renew(now, &[1]);
-        let culprit = true;
+        let culprit = Some(death.clone());
         let stopped = Input::Stopped { node: NodeId(1), key: held.key.clone(), fencing: held.fencing, culprit };
         let mut said = world.run(now, stopped);
+        said.extend(world.run(now + 100, Input::Locate { ask: 1, actor: detached_actor() }));
         said.extend(world.run(now + 900, Input::Tick));
         if world.directory.names().count() == 0 {
+            let cause = Err(ExitReason::ProcessDied(death.clone()));
+            assert_eq!(located(&said), [cause.clone(), cause.clone(), cause, Err(ExitReason::Gone)]);
             break;
         }
-        assert!(matches!(&said[..], [Output::Restart { .. }]), "{said:?}");
+        assert!(matches!(&said[..], [Output::Restart { isolated: true, .. }]), "{said:?}");
         restarts += 1;
-        held = world.granted(now + 950, 1, claim(actor(3, 1), life));
+        held = world.granted(now + 950, 1, place(1, life));
     }
     assert_eq!((restarts, world.records.len()), (3, 0), "G5: 3 in 10 s");
 }

@@ -97,7 +97,8 @@ fn actor(node: u64) -> ActorId {
 
 fn claim(ask: u64, node: u64, incarnation: u32) -> directory::Input {
     let incarnation = Incarnation(incarnation);
-    let claim = Claim { key: key(), actor: actor(node), incarnation, job: None, detached: None };
+    let (process, interface) = (actor(node).process, Default::default());
+    let claim = Claim { key: key(), actor: actor(node), incarnation, job: None, detached: None, process, interface };
     directory::Input::Claim { ask, node: NodeId(node), claim }
 }
 

@@ -11,9 +11,10 @@
 //! is the one that was being handled when its process died. Only that one counts a crash, and only when the actor was to
 //! blame. A panic is no crash of this kind: it consumes its message, whose sender is told so.
 //!
-//! What was sent twice is dropped by the receiver, by sender and sequence number: [`Inbox`]. Knows nothing of bytes: the
+//! What was sent twice is dropped by the receiver, by sender and sequence number: [`Inbox`] and [`Reception`]. Knows nothing of bytes: the
 //! driver keeps a message until it is confirmed or dead.
 
+mod inbox;
 mod invariants;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ use std::time::Duration;
 
 use mobula_types::{StateMachine, Time};
 
+pub use inbox::{FAILED_MAX, Inbox, Reception, SENDERS_MAX, Taking};
 pub use invariants::check;
 
 /// Messages of one pair that are not acknowledged (G4).
@@ -244,38 +246,3 @@ impl StateMachine for Outbox {
 
 /// Debug builds check all messages after every input while there are fewer than this.
 const CHECKED_MAX: usize = 64;
-
-/// Senders whose last number one actor remembers; the one that has been silent longest is forgotten.
-pub const SENDERS_MAX: usize = 4_096;
-
-/// What one incarnation of an actor has taken, by sender: repeats are dropped here.
-#[derive(Debug, Default)]
-pub struct Inbox {
-    /// The last number taken, and the count of the message by which it was.
-    senders: BTreeMap<u64, (u64, u64)>,
-    by_age: BTreeMap<u64, u64>,
-    taken: u64,
-}
-
-impl Inbox {
-    /// Whether a message is to be handled: false says that it was taken before and is only to be acknowledged.
-    pub fn takes(&mut self, sender: u64, seq: u64) -> bool {
-        let last = self.senders.get(&sender).copied();
-        // OUT-4: numbers of one sender go up, so what is not above the last is a repeat.
-        if last.is_some_and(|(last, _)| seq <= last) {
-            return false;
-        }
-        self.taken += 1;
-        if let Some((_, age)) = last {
-            self.by_age.remove(&age);
-        }
-        self.senders.insert(sender, (seq, self.taken));
-        self.by_age.insert(self.taken, sender);
-        if self.senders.len() > SENDERS_MAX
-            && let Some((_, oldest)) = self.by_age.pop_first()
-        {
-            self.senders.remove(&oldest);
-        }
-        true
-    }
-}

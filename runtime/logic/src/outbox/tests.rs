@@ -85,6 +85,27 @@ fn a_receiver_takes_each_number_once_and_forgets_the_silent() {
     for sender in 10..10 + SENDERS_MAX as u64 {
         assert!(inbox.takes(sender, 1));
     }
-    assert!(inbox.senders.len() <= SENDERS_MAX && inbox.by_age.len() == inbox.senders.len());
+    assert!(inbox.is_bounded());
     assert!(!inbox.takes(10 + SENDERS_MAX as u64 - 1, 1), "the newest is remembered");
+}
+
+#[test]
+fn what_was_broken_off_is_taken_again_and_nothing_else() {
+    let mut reception = Reception::default();
+    for seq in 1..=3 {
+        assert_eq!(reception.take(7, seq, seq), Taking::Handle);
+    }
+    // The handling of the first is broken off; all that is not acknowledged comes again.
+    assert_eq!(reception.finish(7, 1, false), []);
+    let again = [1, 2, 3].map(|seq| reception.take(7, seq, 10 + seq));
+    assert_eq!(again, [Taking::Handle, Taking::Wait, Taking::Wait], "OUT-4: the others wait in the mailbox still");
+    assert_eq!((reception.finish(7, 2, true), reception.finish(7, 3, true)), (vec![12], vec![13]));
+    assert_eq!(reception.finish(7, 1, true), []);
+    assert_eq!([1, 2, 3].map(|seq| reception.take(7, seq, 0)), [Taking::Acknowledge; 3]);
+    assert_eq!(reception.take(8, 1, 0), Taking::Handle, "another sender counts for itself");
+    for seq in 1..=FAILED_MAX as u64 + 10 {
+        reception.take(9, seq, 0);
+        reception.finish(9, seq, false);
+    }
+    assert_eq!(reception.take(9, 1, 0), Taking::Acknowledge, "a sender that never comes back is forgotten");
 }

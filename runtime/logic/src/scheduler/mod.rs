@@ -645,7 +645,10 @@ impl Scheduler {
         if self.ended.len() >= ENDED_MAX {
             self.ended.pop_first();
         }
-        self.ended.insert(job);
+        // A job of detached actors may come again.
+        if !job.hosts_detached() {
+            self.ended.insert(job);
+        }
         self.end_workers_of(job);
         self.failures.remove(&job);
         self.serve_all(now);

@@ -1,9 +1,10 @@
 //! Whether a node has room for a request, and which of those that have is taken.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use mobula_types::resources::{Amount, CPUS, GPUS, Request, Resources};
-use mobula_types::{NodeId, PlacementSpec, PlacementStrategy, Time};
+use mobula_types::{JobId, NodeId, PlacementSpec, PlacementStrategy, Time};
 
 use super::devices::Share;
 use super::{At, Mutant, Peer, Refusal, RequestKey, STARTING_MAX, Scheduler, Shape};
@@ -99,7 +100,21 @@ impl Scheduler {
     pub(super) fn choose(&self, now: Time, request: RequestKey) -> Choice {
         let Some(ask) = self.asks.get(&request) else { return Choice::Wait { is_in_use: false } };
         debug_assert_eq!(ask.at, At::Queue, "only what waits is served");
-        let shape = &self.shapes[ask.shape];
+        self.choose_for(now, &self.shapes[ask.shape], &ask.avoid)
+    }
+
+    /// The node on which something would find room now, as far as this node sees; none when it would wait.
+    pub fn find_node(&self, now: Time, job: JobId, spec: &PlacementSpec, avoid: &[NodeId]) -> Option<NodeId> {
+        let (queue, refused) = (BTreeMap::new(), BTreeMap::new());
+        let shape = Shape { job, spec: Arc::new(spec.clone()), queue, refused, asks: 0 };
+        match self.choose_for(now, &shape, avoid) {
+            Choice::Here(_) => Some(self.node),
+            Choice::Peer(node) => Some(node),
+            Choice::Never(_) | Choice::Wait { .. } => None,
+        }
+    }
+
+    fn choose_for(&self, now: Time, shape: &Shape, avoid: &[NodeId]) -> Choice {
         let strategy = shape.spec.strategy;
         let mut here = self.fits_here(now, shape);
         if let PlacementStrategy::Node { node } = strategy {
@@ -121,7 +136,7 @@ impl Scheduler {
             }
         }
         let wanted = &shape.spec.request;
-        let avoids = |node| ask.avoid.contains(&node);
+        let avoids = |node| avoid.contains(&node);
         let used_here = self.used(wanted);
         let is_near = !matches!(strategy, PlacementStrategy::Spread | PlacementStrategy::Pack);
         if is_near && used_here < HALF && !avoids(self.node) && here.is_ok() {

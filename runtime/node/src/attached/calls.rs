@@ -29,12 +29,15 @@ use tokio::sync::oneshot;
 
 use super::exchanges::Waiting;
 use super::large::ours;
+use super::outboxes::Round;
 use super::process::Process;
 
 /// Mail that may be held for one actor by senders that do not wait.
 const HELD_MAX: usize = 65_536;
 /// A home that names a place which is gone is asked again after this time; nodes hear of deaths within milliseconds.
 const ASK_AGAIN: Duration = Duration::from_millis(20);
+/// So often the head is asked again, for a second and more, before it is believed.
+const DOUBTS_MAX: u32 = 50;
 /// Actors whose place is remembered; beyond that, those with nothing under way are asked for again when they are used.
 const TARGETS_MAX: usize = 65_536;
 
@@ -47,6 +50,10 @@ pub(crate) struct Targets {
 #[derive(Default)]
 struct Target {
     place: Place,
+    /// The latest life of it that is known here.
+    life: Incarnation,
+    /// How often in a row its home has said that it is where nothing is, as far as is known here.
+    doubts: u32,
     held: VecDeque<Held>,
     window: Window,
     on_the_way: OnTheWay,
@@ -75,12 +82,16 @@ enum Place {
 enum Held {
     Mail(Mail),
     Control(Control),
+    /// Somebody waits until it has a place, or has ended.
+    Place(oneshot::Sender<Result<(), ExitReason>>),
 }
 
 struct Mail {
     call: Outgoing,
     reply: Option<EncodedReply>,
     entered: Option<oneshot::Sender<Result<(), NotStarted>>>,
+    /// Of a message that is sent again until it is acknowledged: when that was.
+    round: Option<Round>,
 }
 
 impl Mail {
@@ -114,22 +125,32 @@ impl Target {
 impl Process {
     /// Sends a call if there is credit for it now.
     pub(crate) fn try_call(self: &Arc<Self>, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
-        self.accept(Mail { call, reply, entered: None }, true)
+        self.accept(Mail { call, reply, entered: None, round: None }, true)
     }
 
     /// Sends a call as soon as there is credit for it.
     pub(crate) fn post_call(self: &Arc<Self>, call: Outgoing, reply: Option<EncodedReply>) -> Result<(), NotStarted> {
-        self.accept(Mail { call, reply, entered: None }, false)
+        self.accept(Mail { call, reply, entered: None, round: None }, false)
     }
 
-    /// The same, and says when it has its place in the mailbox.
+    /// The same, unless all of its sender's mail has been sent again by then.
+    pub(crate) fn post_in_round(
+        self: &Arc<Self>,
+        call: Outgoing,
+        reply: EncodedReply,
+        round: Round,
+    ) -> Result<(), NotStarted> {
+        self.accept(Mail { call, reply: Some(reply), entered: None, round: Some(round) }, false)
+    }
+
+    /// Sends a call as soon as there is credit for it, and says when it has its place in the mailbox.
     pub(crate) fn call_and_wait(
         self: &Arc<Self>,
         call: Outgoing,
         reply: Option<EncodedReply>,
     ) -> Result<oneshot::Receiver<Result<(), NotStarted>>, NotStarted> {
         let (entered, receiver) = oneshot::channel();
-        self.accept(Mail { call, reply, entered: Some(entered) }, false)?;
+        self.accept(Mail { call, reply, entered: Some(entered), round: None }, false)?;
         Ok(receiver)
     }
 
@@ -184,6 +205,21 @@ impl Process {
         self.flush(actor, target);
     }
 
+    /// An actor is about to be known to its home, which is not asked before.
+    pub(crate) fn expect_actor(&self, actor: ActorId) {
+        self.targets.table.lock().entry(actor).or_default().place = Place::Asking;
+    }
+
+    /// Asks the home of an actor that was expected, and waits until it has a place.
+    pub(crate) fn wait_for_place(self: &Arc<Self>, actor: ActorId) -> oneshot::Receiver<Result<(), ExitReason>> {
+        let (sender, receiver) = oneshot::channel();
+        let mut table = self.targets.table.lock();
+        let target = table.entry(actor).or_default();
+        target.held.push_back(Held::Place(sender));
+        self.locate(actor);
+        receiver
+    }
+
     /// Looks for an actor of which nothing is known, or no more: its home knows, which may be this process.
     fn look_for(self: &Arc<Self>, actor: ActorId, target: &mut Target) {
         if !matches!(target.place, Place::Unknown) {
@@ -214,11 +250,19 @@ impl Process {
     /// Sends what is held, as far as there is credit. Called with the table locked, so that order holds.
     fn flush(self: &Arc<Self>, actor: ActorId, target: &mut Target) {
         let Place::At(process) = target.place else { return };
+        if self.is_dead(process) {
+            // Its death is just being acted on: what never left waits for the next place.
+            return;
+        }
         while let Some(first) = target.held.front() {
-            if let Held::Mail(mail) = first
-                && !target.has_credit(mail.bytes())
-            {
-                break;
+            if let Held::Mail(mail) = first {
+                if mail.round.as_ref().is_some_and(Round::is_over) {
+                    target.held.pop_front();
+                    continue;
+                }
+                if !target.has_credit(mail.bytes()) {
+                    break;
+                }
             }
             match target.held.pop_front() {
                 Some(Held::Mail(mail)) => {
@@ -226,13 +270,14 @@ impl Process {
                     self.send_call(process, mail);
                 }
                 Some(Held::Control(control)) => self.send_control(process, actor, &control),
+                Some(Held::Place(waits)) => drop(waits.send(Ok(()))),
                 None => break,
             }
         }
     }
 
     fn send_call(self: &Arc<Self>, to: ProcessId, mail: Mail) {
-        let Mail { call: Outgoing { frame, pins }, reply, entered } = mail;
+        let Mail { call: Outgoing { frame, pins }, reply, entered, .. } = mail;
         let caller = reply.as_ref().and_then(|reply| reply.call.clone());
         let (wants_reply, wants_entered) = (reply.is_some(), entered.is_some());
         let exchange = if wants_reply || wants_entered {
@@ -329,15 +374,22 @@ impl Process {
     }
 
     /// It is known where the actor is; watches go there anew when it has moved.
-    pub(crate) fn located(self: &Arc<Self>, actor: ActorId, process: ProcessId, window: Window) {
+    pub(crate) fn located(self: &Arc<Self>, actor: ActorId, process: ProcessId, life: Incarnation, window: Window) {
         let mut table = self.targets.table.lock();
         let target = table.entry(actor).or_default();
+        target.life = life.max(target.life);
         target.is_asked = false;
         target.window = window;
         if !matches!(target.place, Place::Unknown | Place::Asking) {
             return;
         }
-        if actor.process != self.me && self.is_dead(process) {
+        let is_dead = actor.process != self.me && self.is_dead(process);
+        target.doubts = if is_dead { target.doubts + 1 } else { 0 };
+        if is_dead && actor.process == ProcessId::HEAD && target.doubts > DOUBTS_MAX {
+            // The head hears of every death; a neighbour that was lost while there was no head is there again.
+            self.exhume(process);
+            target.doubts = 0;
+        } else if is_dead {
             // Its home has not heard of that death yet: it is asked until it has, or has ended itself.
             target.place = Place::Asking;
             drop(table);
@@ -359,6 +411,14 @@ impl Process {
         self.flush(actor, target);
     }
 
+    /// A life of an actor has ended, as that actor itself has said: its own cell starts the next.
+    pub(crate) fn note_down(&self, down: &Down) {
+        if let Some(target) = self.targets.table.lock().get_mut(&down.actor) {
+            let life = if down.ended { down.incarnation } else { down.incarnation.next() };
+            target.life = life.max(target.life);
+        }
+    }
+
     /// The actor has ended for good: what is held for it goes back, and those that watch are told.
     pub(crate) fn actor_ended(
         self: &Arc<Self>,
@@ -367,7 +427,7 @@ impl Process {
         reason: &ExitReason,
         tell: bool,
     ) {
-        let (held, watchers, links) = {
+        let (held, watchers, links, life) = {
             let mut table = self.targets.table.lock();
             let target = table.entry(actor).or_default();
             if matches!(target.place, Place::Ended(_)) {
@@ -379,7 +439,7 @@ impl Process {
             if tell {
                 target.told.clone_from(&watchers);
             }
-            (std::mem::take(&mut target.held), watchers, links)
+            (std::mem::take(&mut target.held), watchers, links, target.life)
         };
         let Some(system) = self.system() else { return };
         let cause = NotStarted::ActorEnded { actor, reason: reason.clone() };
@@ -392,9 +452,11 @@ impl Process {
                     mail.refuse(&cause);
                 }
                 Held::Control(control) => system.control_local(actor, control),
+                Held::Place(waits) => drop(waits.send(Err(reason.clone()))),
             }
         }
         if tell {
+            let incarnation = incarnation.max(life);
             let down = Down { actor, incarnation, reason: reason.clone(), ended: true };
             watchers.iter().for_each(|by| system.control(*by, Control::Down(down.clone())));
             links.iter().for_each(|peer| system.control(*peer, Control::LinkDown(down.clone())));
@@ -417,7 +479,7 @@ impl Process {
                 target.on_the_way = OnTheWay::default();
                 if was_there {
                     target.place = Place::Asking;
-                    downs.extend(target.watchers.iter().map(|by| (*actor, *by)));
+                    downs.extend(target.watchers.iter().map(|by| (*actor, target.life, *by)));
                 }
                 if home_is_gone {
                     orphans.push(*actor);
@@ -427,8 +489,7 @@ impl Process {
             }
         }
         let Some(system) = self.system() else { return };
-        for (actor, by) in downs {
-            let incarnation = Incarnation::default();
+        for (actor, incarnation, by) in downs {
             let down = Down { actor, incarnation, reason: reason.clone(), ended: false };
             if !orphans.contains(&actor) {
                 system.control(by, Control::Down(down));
@@ -437,6 +498,14 @@ impl Process {
         let orphaned = ExitReason::SupervisorDied(Box::new(death.clone()));
         for actor in orphans {
             self.actor_ended(actor, Incarnation::default(), &orphaned, true);
+        }
+    }
+
+    /// Why an actor has ended for good, when that is known here.
+    pub(crate) fn end_of(&self, actor: ActorId) -> Option<ExitReason> {
+        match self.targets.table.lock().get(&actor).map(|target| target.place.clone()) {
+            Some(Place::Ended(reason)) => Some(reason),
+            _ => None,
         }
     }
 

@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use mobula_actor::deliver::{EncodedReply, Fetched, Outgoing, Spawned};
+use mobula_actor::deliver::{EncodedReply, Fetched, NameClaim, Outgoing, Spawned};
 use mobula_actor::object::GetError;
 use mobula_actor::{Control, Deliver, SpawnError, SpawnFrame, SpawnOptions};
-use mobula_types::{ActorId, CallError, ExitReason, Incarnation, NotStarted, ObjectId, PlacementSpec, Unknown};
+use mobula_types::{
+    ActorId, ActorName, CallError, ExitReason, Incarnation, NameOwner, NotStarted, ObjectId, PlacementSpec, Unknown,
+};
 use mobula_wire::Talk;
 use mobula_wire::local::ToNode;
 use tokio::sync::oneshot;
@@ -27,7 +29,7 @@ impl Deliver for Attached {
     }
 
     fn spawns_away(&self, options: &SpawnOptions) -> bool {
-        let asks = options.place != PlacementSpec::default();
+        let asks = options.place != PlacementSpec::default() || options.detached;
         asks || (self.spawns_roots_away && options.parent.is_none())
     }
 
@@ -49,6 +51,10 @@ impl Deliver for Attached {
         self.process.post_call(call, reply)
     }
 
+    fn post_until_acknowledged(&self, call: Outgoing, message: &'static str) -> Result<(), NotStarted> {
+        self.process.send_until_acknowledged(call, message)
+    }
+
     fn control(&self, to: ActorId, control: Control) {
         if !self.process.home_control(to, &control) {
             self.process.control_away(to, control);
@@ -59,32 +65,24 @@ impl Deliver for Attached {
         self.process.spawn_away(frame)
     }
 
-    fn named(&self, name: &str) -> BoxFuture<'static, Option<ActorId>> {
-        let (process, name) = (self.process.clone(), name.to_owned());
+    fn named(&self, name: &ActorName) -> BoxFuture<'static, Option<NameOwner>> {
+        let (process, name) = (self.process.clone(), name.clone());
         Box::pin(async move { process.look_up(name).await })
     }
 
-    fn claim_name(&self, name: &str, actor: ActorId) {
-        let (process, name) = (self.process.clone(), name.to_owned());
-        mobula_actor::arbiters::runtime().spawn(async move {
-            let owner = process.claim(&name, actor).await;
-            if let Ok(owner) = owner
-                && owner != actor
-                && let Some(system) = process.system()
-            {
-                let reason = ExitReason::Failed(mobula_types::ErrorChain::message(format!(
-                    "the name `{name}` is taken by {owner}"
-                )));
-                system.control_local(actor, Control::Stop { reason, park: false });
-            }
-        });
+    fn claim_name(&self, claim: NameClaim) -> Option<BoxFuture<'static, Result<NameOwner, String>>> {
+        let process = self.process.clone();
+        Some(Box::pin(async move { process.claim(claim).await }))
     }
 
-    fn release_name(&self, name: &str, actor: ActorId) {
-        // The name of one whose home is elsewhere is its home's to give back.
-        if actor.process == self.process.me {
-            self.process.link.tell(&ToNode::ReleaseName { namespace: None, name: name.to_owned(), actor });
-        }
+    fn release_name(&self, name: &ActorName, actor: ActorId) {
+        let ActorName { namespace, name } = name.clone();
+        self.process.link.tell(&ToNode::ReleaseName { namespace, name, actor });
+    }
+
+    fn leave_name(&self, name: &ActorName, actor: ActorId) {
+        let ActorName { namespace, name } = name.clone();
+        self.process.link.tell(&ToNode::NameStopped { namespace, name, actor });
     }
 
     fn is_alive(&self, actor: ActorId) -> bool {

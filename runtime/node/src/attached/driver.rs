@@ -32,6 +32,8 @@ pub struct DriverConfig {
     pub name: String,
     /// Variables for the job's workers.
     pub env: BTreeMap<String, String>,
+    /// Where the job's names are unique that say no namespace; none for one that no other job can say.
+    pub namespace: Option<String>,
     /// Threads that the program's own actors share.
     pub arbiters: usize,
     /// How long what is here may take to end with the session.
@@ -84,7 +86,7 @@ impl Driver {
     ///
     /// [`AttachError`].
     pub async fn attach(config: &DriverConfig) -> Result<Self, AttachError> {
-        let DriverConfig { node, name, mut env, arbiters, patience, value_bytes_max } = config.clone();
+        let DriverConfig { node, name, mut env, namespace, arbiters, patience, value_bytes_max } = config.clone();
         let at = node.to_string();
         if value_bytes_max != PAYLOAD_BYTES_MAX {
             env.insert(VALUE_BYTES_MAX.to_owned(), value_bytes_max.to_string());
@@ -93,9 +95,9 @@ impl Driver {
         let joining = arbiters::runtime().spawn(async move {
             match node {
                 NodeAddress::Socket(socket) => {
-                    process::join(&socket, &Hello::Driver { protocol: PROTOCOL, name, env }).await
+                    process::join(&socket, &Hello::Driver { protocol: PROTOCOL, name, env, namespace }).await
                 }
-                NodeAddress::Far(far) => process::join_far(&far, &name, &env).await,
+                NodeAddress::Far(far) => process::join_far(&far, name, env, namespace).await,
             }
         });
         let joined = joining.await.expect("joining does not panic").map_err(|error| refused(at, &error))?;

@@ -111,13 +111,14 @@ const READS_MAX: usize = 8;
 /// Attaches as a driver: returns when the node has the program.
 pub(super) async fn attach(
     node: &FarNode,
-    name: &str,
-    env: &BTreeMap<String, String>,
+    name: String,
+    env: BTreeMap<String, String>,
+    namespace: Option<String>,
 ) -> Result<(Session, Welcome), FarError> {
     let program = tokio::task::spawn_blocking(Program::of_this_process);
     let program = program.await.map_err(std::io::Error::other).and_then(|read| read).map_err(FarError::Program)?;
-    let (name, env) = (name.to_owned(), env.clone());
-    let greeting = Greeting::Driver { name, env, program: program.hash, program_bytes: program.bytes };
+    let (hash, bytes) = (program.hash, program.bytes);
+    let greeting = Greeting::Driver { name, env, namespace, program: hash, program_bytes: bytes };
     let mut session = Session::enter(node, Visit::Driver, &greeting, Some(program)).await?;
     let welcome = session.welcome().await?;
     Ok((session, welcome))

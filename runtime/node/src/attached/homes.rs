@@ -7,13 +7,13 @@ use bytes::Bytes;
 use mobula_actor::deliver::Spawned;
 use mobula_actor::object::Pins;
 use mobula_actor::registry;
-use mobula_actor::{ChildEvent, ChildState, Control, Placement, SpawnError, SpawnFrame, clock};
+use mobula_actor::{ChildEvent, ChildState, Control, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
 use mobula_logic::credit::Window;
 use mobula_logic::home::{self, Decides, Home, Input, Output};
 use mobula_types::state::Listed;
 use mobula_types::{
-    ActorId, Culprit, Death, ErrorChain, ExitReason, Incarnation, LeaseId, NodeId, NotStarted, ProcessId, StateMachine,
-    Time,
+    ActorId, ActorName, Culprit, Death, ErrorChain, ExitReason, Incarnation, LeaseId, NodeId, NotStarted, ProcessId,
+    StateMachine, Time,
 };
 use mobula_wire::local::{RequestId, ToNode};
 use mobula_wire::parcel::{MailboxWire, NotBegun, SpawnWire};
@@ -41,7 +41,7 @@ struct Entry {
     args: Bytes,
     /// References in the arguments, held as long as it may be started again.
     pins: Pins,
-    options: mobula_actor::SpawnOptions,
+    options: SpawnOptions,
     started: Option<oneshot::Sender<Result<(), SpawnError>>>,
     /// The request for a place that is not answered.
     request: Option<RequestId>,
@@ -93,7 +93,10 @@ impl Process {
     pub(crate) fn spawn_away(self: &Arc<Self>, frame: SpawnFrame) -> Result<Spawned, SpawnError> {
         let no_session = || SpawnError::NotStarted(NotStarted::NoSession);
         let system = self.system().filter(|_| !self.link.is_cut()).ok_or_else(no_session)?;
-        let SpawnFrame { actor: type_name, schema, args, pins, options, guest: _ } = frame;
+        if frame.options.detached {
+            return self.spawn_detached(frame, system.namespace());
+        }
+        let SpawnFrame { actor: type_name, schema, args, pins, options, .. } = frame;
         let id = system.reserve();
         if let Some(parent) = options.parent {
             system.control(parent, Control::Adopt { child: id });
@@ -104,7 +107,7 @@ impl Process {
             false => Decides::Policy(options.policy.unwrap_or_default()),
         };
         let (sender, started) = oneshot::channel();
-        let name = options.name.clone();
+        let name = said_name(&options);
         let entry = Entry {
             machine: Home::new(decides),
             since: clock::now(),
@@ -125,7 +128,7 @@ impl Process {
             None => self.drive_home(id, None),
             Some(name) => {
                 let process = self.clone();
-                mobula_actor::arbiters::runtime().spawn(async move { process.claim_then_start(id, name).await });
+                mobula_actor::arbiters::runtime().spawn(async move { process.look_then_start(id, name).await });
             }
         }
         if self.link.is_cut() {
@@ -136,17 +139,15 @@ impl Process {
         Ok(Spawned { id, started: Box::pin(async move { started.await.unwrap_or_else(|_| ended()) }) })
     }
 
-    async fn claim_then_start(self: Arc<Self>, id: ActorId, name: String) {
-        let error = match self.claim(&name, id).await {
-            Ok(owner) if owner == id => return self.drive_home(id, None),
-            Ok(by) => SpawnError::NameTaken { name, by },
-            Err(why) => SpawnError::NotStarted(NotStarted::NoPlace { why }),
-        };
+    /// A name is claimed where its actor begins; one that is taken already needs no place to find that out.
+    async fn look_then_start(self: Arc<Self>, id: ActorId, name: ActorName) {
+        let Some(by) = self.look_up(name.clone()).await else { return self.drive_home(id, None) };
         let started = self.homes.table.lock().get_mut(&id).and_then(|entry| entry.started.take());
         if let Some(started) = started {
-            started.send(Err(error)).ok();
+            started.send(Err(SpawnError::NameTaken { name: name.to_string(), by: by.actor })).ok();
         }
-        self.drive_home(id, Some(Input::Stop { reason: ExitReason::Shutdown }));
+        let reason = ExitReason::Failed(ErrorChain::message(format!("its name `{name}` is taken by {}", by.actor)));
+        self.drive_home(id, Some(Input::Stop { reason }));
     }
 
     /// Gives a home's machine an input, and does what it says.
@@ -197,7 +198,7 @@ impl Process {
             Output::Spawn { lease, process, incarnation } => {
                 entry.request = None;
                 self.send_spawn(id, entry, lease, process, incarnation);
-                after.placed = Some(process);
+                after.placed = Some((process, incarnation));
                 after.mailbox = mailbox_wire(entry.options.mailbox);
                 entry.settling = None;
                 entry.told.clear();
@@ -237,14 +238,7 @@ impl Process {
         incarnation: Incarnation,
     ) {
         let options = &entry.options;
-        let wire = SpawnWire {
-            name: options.name.clone(),
-            parent: options.parent,
-            supervised_by_parent: options.supervised_by_parent,
-            policy: options.policy,
-            mailbox: mailbox_wire(options.mailbox),
-            dedicated: options.placement == Placement::Dedicated,
-        };
+        let wire = spawn_wire(options);
         let (refs, pins) = (entry.pins.ids(), entry.pins.again());
         let talk = Talk::Spawn {
             actor: id,
@@ -275,8 +269,8 @@ impl Process {
         if moves {
             self.actor_moves(id);
         }
-        if let Some(process) = placed {
-            self.located(id, process, Window::of_mailbox(mailbox.items_max, mailbox.bytes_max));
+        if let Some((process, life)) = placed {
+            self.located(id, process, life, Window::of_mailbox(mailbox.items_max, mailbox.bytes_max));
         }
         let place = self.homes.table.lock().get(&id).and_then(|entry| entry.machine.place());
         for asker in told {
@@ -292,8 +286,8 @@ impl Process {
                 if let Some(started) = started {
                     started.send(Err(SpawnError::StartFailed(reason))).ok();
                 }
-                if let Some(name) = options.name {
-                    self.link.tell(&ToNode::ReleaseName { namespace: None, name, actor: id });
+                if let Some(ActorName { namespace, name }) = said_name(&options) {
+                    self.link.tell(&ToNode::ReleaseName { namespace, name, actor: id });
                 }
             }
             system.release(id);
@@ -324,6 +318,20 @@ impl Process {
                 }
                 Input::Ended { incarnation, reason }
             }
+            Err(wrong @ (NotBegun::NameTaken { .. } | NotBegun::NameRefused { .. })) => {
+                let name = self.homes.table.lock().get(&id).and_then(|entry| said_name(&entry.options));
+                let name = name.map(|name| name.to_string()).unwrap_or_default();
+                let error = match wrong {
+                    NotBegun::NameTaken { by } => SpawnError::NameTaken { name, by },
+                    NotBegun::NameRefused { why } => SpawnError::NameRefused { name, why },
+                    _ => return,
+                };
+                let reason = ExitReason::Failed(ErrorChain::message(&error));
+                if let Some(started) = started() {
+                    started.send(Err(error)).ok();
+                }
+                Input::Ended { incarnation, reason }
+            }
             Err(NotBegun::Refused(cause)) => {
                 let reason = ExitReason::Failed(ErrorChain::message(&cause));
                 if let Some(started) = started() {
@@ -350,8 +358,10 @@ impl Process {
             return self.home_settled(actor, from);
         }
         drop(homes);
-        let mailbox = self.system().and_then(|system| system.mailbox_bounds(actor));
-        let at = mailbox.is_some().then_some((self.me, Incarnation::default()));
+        let system = self.system();
+        let life = system.as_ref().and_then(|system| system.incarnation(actor));
+        let mailbox = system.and_then(|system| system.mailbox_bounds(actor));
+        let at = life.map(|life| (self.me, life));
         let reason = at.is_none().then_some(ExitReason::Gone);
         let mailbox = mailbox.map(mailbox_wire).unwrap_or_default();
         self.say(from, Talk::Located { actor, at, reason, mailbox });
@@ -485,9 +495,27 @@ impl Process {
     }
 }
 
+/// The name that was chosen at a spawn.
+pub(crate) fn said_name(options: &SpawnOptions) -> Option<ActorName> {
+    let name = options.name.clone()?;
+    Some(ActorName { namespace: options.namespace.clone(), name })
+}
+
+/// What was chosen at a spawn, for the place where it begins.
+pub(crate) fn spawn_wire(options: &SpawnOptions) -> SpawnWire {
+    SpawnWire {
+        name: said_name(options),
+        parent: options.parent,
+        supervised_by_parent: options.supervised_by_parent,
+        policy: options.policy,
+        mailbox: mailbox_wire(options.mailbox),
+        dedicated: options.placement == Placement::Dedicated,
+    }
+}
+
 #[derive(Default)]
 struct After {
-    placed: Option<ProcessId>,
+    placed: Option<(ProcessId, Incarnation)>,
     mailbox: MailboxWire,
     told: Vec<ProcessId>,
     moves: bool,

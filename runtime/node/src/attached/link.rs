@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::{Line, unix};
-use mobula_types::ActorId;
+use mobula_types::{ActorId, NameOwner};
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use mobula_wire::local::{FromNode, Hello, RequestId, ToNode, ToolQuestion};
 use mobula_wire::{FrameKind, PROTOCOL};
@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 /// Who has a name, or why nobody can tell.
-pub(crate) type NameAnswer = Result<ActorId, String>;
+pub(crate) type NameAnswer = Result<NameOwner, String>;
 /// A value of the job, or why there is no answer.
 pub(crate) type ValueAnswer = Result<Option<Vec<u8>>, String>;
 
@@ -26,7 +26,7 @@ pub(crate) enum Wanted {
     /// A place for tasks; the number is the dispatch's own.
     Tasks(u64),
     Claim(oneshot::Sender<NameAnswer>),
-    LookUp(oneshot::Sender<Option<ActorId>>),
+    LookUp(oneshot::Sender<Option<NameOwner>>),
     Value(oneshot::Sender<ValueAnswer>),
     Answer(oneshot::Sender<Result<String, String>>),
 }

@@ -16,15 +16,18 @@
 //! | `roads` | the ways of parcels to other processes |
 //! | `exchanges` | what was asked of other processes and is not answered yet |
 //! | `calls` | calls of actors that live elsewhere, with credit |
+//! | `outboxes` | messages that are sent again until they are acknowledged |
 //! | `handoff` | references in messages, held until they have arrived |
 //! | `large` | payloads that do not fit into a message, both ways |
 //! | `homes` | the homes of actors that were spawned here and live elsewhere |
+//! | `detached` | spawning actors whose home is the head |
 //! | `tasks` | functions that run elsewhere |
 //! | `post` | what other processes ask of this one |
 //! | `driver`, `worker` | the two kinds of attached processes |
 
 mod calls;
 mod deliver;
+mod detached;
 mod driver;
 mod exchanges;
 mod far;
@@ -33,6 +36,7 @@ mod homes;
 mod large;
 mod link;
 mod listing;
+mod outboxes;
 mod post;
 mod process;
 mod roads;

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Left, Payload};
 use mobula_actor::object::{GetError, Pins};
-use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, clock};
+use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, System, clock};
 use mobula_logic::credit::{Owed, Window};
 use mobula_logic::handoff;
-use mobula_types::{ActorId, CallError, Deadline, ExitReason, NotStarted, ProcessId, Unknown};
+use mobula_logic::outbox::{Reception, Taking};
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
 use mobula_wire::local::ToNode;
 use mobula_wire::parcel::{MailboxWire, NotBegun, ReplyHead, SpawnWire};
@@ -46,7 +47,12 @@ pub(crate) struct Serving {
     credit: Mutex<HashMap<(ProcessId, ActorId), (Owed, Window)>>,
     /// The node is to leave: no task begins here any more.
     is_draining: AtomicBool,
+    /// Messages that are sent until they are acknowledged, by actor.
+    receptions: Mutex<HashMap<ActorId, Reception<(ProcessId, u64)>>>,
 }
+
+/// Actors whose receptions are kept before those are looked through that live here no more.
+const RECEPTIONS_MAX: usize = 4_096;
 
 struct Served {
     call: Arc<Linked>,
@@ -104,6 +110,7 @@ impl Process {
             }
             Talk::Spawn { actor, incarnation, type_name, schema, options, refs, .. } => {
                 let frame = SpawnFrame {
+                    interface: Interface::default(),
                     actor: type_name,
                     schema,
                     args: payload,
@@ -149,8 +156,8 @@ impl Process {
             },
             Talk::Locate { actor } => self.home_asked(actor, from),
             Talk::Located { actor, at, reason, mailbox } => match (at, reason) {
-                (Some((process, _)), _) => {
-                    self.located(actor, process, Window::of_mailbox(mailbox.items_max, mailbox.bytes_max));
+                (Some((process, life)), _) => {
+                    self.located(actor, process, life, Window::of_mailbox(mailbox.items_max, mailbox.bytes_max));
                 }
                 (None, reason) => {
                     self.actor_ended(actor, Default::default(), &reason.unwrap_or(ExitReason::Gone), true);
@@ -198,11 +205,23 @@ impl Process {
         let Some(system) = self.system() else { return };
         let (actor, bytes) = (header.target, payload.len() as u64);
         let exchange = wants.exchange;
+        let again = (header.seq > 0 && wants.reply).then_some((header.sender, header.seq));
+        if let Some((sender, seq)) = again {
+            match self.takes(&system, actor, (from, sender), seq, exchange) {
+                Taking::Handle => {}
+                Taking::Wait => return self.credit(from, actor, bytes),
+                Taking::Acknowledge => {
+                    self.credit(from, actor, bytes);
+                    return self.answer(from, exchange, Ok(Payload::Value(Bytes::new(), Pins::default())));
+                }
+            }
+        }
         let reply = wants.reply.then(|| {
             let call = self.serve(from, exchange);
             let process = self.clone();
-            let answer = Box::new(move |answer: Result<Payload, CallError>| {
-                process.answer(from, exchange, answer.map_err(CallError::widen));
+            let answer = Box::new(move |answer: Result<Payload, CallError>| match again {
+                Some((sender, seq)) => process.acknowledge(actor, (from, sender), seq, exchange, answer),
+                None => process.answer(from, exchange, answer.map_err(CallError::widen)),
             });
             EncodedReply { answer, call: Some(call as Arc<dyn CallState>) }
         });
@@ -224,6 +243,43 @@ impl Process {
                 Some(result) => entered(result),
                 None => drop(mobula_actor::arbiters::runtime().spawn(async move { entered(entering.await) })),
             },
+        }
+    }
+
+    /// What is done with a message that may have come before.
+    fn takes(
+        &self,
+        system: &System,
+        actor: ActorId,
+        sender: (ProcessId, u64),
+        seq: u64,
+        exchange: ExchangeId,
+    ) -> Taking {
+        let mut receptions = self.serving.receptions.lock();
+        if receptions.len() >= RECEPTIONS_MAX && !receptions.contains_key(&actor) {
+            receptions.retain(|known, _| system.hosts(*known));
+        }
+        receptions.entry(actor).or_default().take(sender, seq, exchange)
+    }
+
+    /// Answers a message that is sent until it is acknowledged, to all who have asked; nobody wants the value.
+    fn acknowledge(
+        self: &Arc<Self>,
+        actor: ActorId,
+        sender: (ProcessId, u64),
+        seq: u64,
+        exchange: ExchangeId,
+        answer: Result<Payload, CallError>,
+    ) {
+        let is_done = matches!(answer, Ok(_) | Err(CallError::Panicked(_)));
+        let reception = self.serving.receptions.lock().get_mut(&actor).map(|known| known.finish(sender, seq, is_done));
+        let error = answer.err();
+        for exchange in std::iter::once(exchange).chain(reception.unwrap_or_default()) {
+            let answer = match error.clone() {
+                None => Ok(Payload::Value(Bytes::new(), Pins::default())),
+                Some(error) => Err(error.widen()),
+            };
+            self.answer(sender.0, exchange, answer);
         }
     }
 
@@ -298,6 +354,8 @@ impl Process {
 
     fn serve_spawn(self: &Arc<Self>, from: ProcessId, frame: SpawnFrame) {
         let Some((actor, incarnation)) = frame.guest else { return };
+        // What an earlier life elsewhere has taken is nothing to this one.
+        self.serving.receptions.lock().remove(&actor);
         let spawned = match self.system() {
             Some(system) => system.receive_spawn(frame),
             None => Err(SpawnError::NotStarted(NotStarted::NoSession)),
@@ -311,6 +369,8 @@ impl Process {
             let result = started.await.map_err(|error| match error {
                 SpawnError::StartFailed(reason) => NotBegun::Failed(reason),
                 SpawnError::NotStarted(cause) => NotBegun::Refused(cause),
+                SpawnError::NameTaken { by, .. } => NotBegun::NameTaken { by },
+                SpawnError::NameRefused { why, .. } => NotBegun::NameRefused { why },
                 other => NotBegun::Refused(NotStarted::NoPlace { why: other.to_string() }),
             });
             process.say(from, Talk::Started { actor, incarnation, result });
@@ -334,6 +394,9 @@ impl Process {
 
     fn controlled(self: &Arc<Self>, to: ActorId, control: Control) {
         let Some(system) = self.system() else { return };
+        if let Control::Down(down) | Control::LinkDown(down) = &control {
+            self.note_down(down);
+        }
         if self.has_told(to, &control) {
             return;
         }
@@ -528,8 +591,10 @@ pub(crate) fn mailbox_wire(MailboxBounds { items_max, bytes_max }: MailboxBounds
 
 fn spawn_options(wire: SpawnWire) -> SpawnOptions {
     let bounded = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+    let (name, namespace) = wire.name.map(|name| (name.name, name.namespace)).unzip();
     SpawnOptions {
-        name: wire.name,
+        name,
+        namespace: namespace.flatten(),
         parent: wire.parent,
         supervised_by_parent: wire.supervised_by_parent,
         policy: wire.policy,

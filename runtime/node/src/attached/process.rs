@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use mobula_actor::deliver::NameClaim;
 use mobula_actor::object::Pins;
 use mobula_actor::{Count, System, arbiters};
 use mobula_logic::home::{self, Input as HomeInput};
@@ -12,10 +13,11 @@ use mobula_net::unix::{self, Listener, UnixError};
 use mobula_net::{Connection, Frame, Incoming, Line};
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{
-    CallError, Death, DeathCause, ErrorChain, ExitReason, NodeId, NotStarted, Outcome, ProcessId, Unknown,
+    ActorId, ActorName, CallError, Death, DeathCause, ErrorChain, ExitReason, NameOwner, NodeId, NotStarted, Outcome,
+    ProcessId, Unknown,
 };
 use mobula_wire::frame::CONTROL_BYTES_MAX;
-use mobula_wire::local::{FromNode, Hello, ToNode, ToolQuestion, Welcome};
+use mobula_wire::local::{DetachedSpawn, FromNode, Hello, ToNode, ToolQuestion, Welcome};
 use mobula_wire::{FrameKind, Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
@@ -26,7 +28,8 @@ use super::far::{self, FarError, FarNode, Session};
 use super::handoff::Handoffs;
 use super::homes::Homes;
 use super::large::Large;
-use super::link::{Link, Wanted, ask_node};
+use super::link::{Link, NameAnswer, Wanted, ask_node};
+use super::outboxes::Outboxes;
 use super::post::Serving;
 use super::roads::Roads;
 use super::tasks::Tasks;
@@ -36,6 +39,9 @@ const WELCOME_MAX: Duration = Duration::from_secs(10);
 
 /// How often a node is told what was submitted, while that changes.
 const COUNTERS_EVERY: Duration = Duration::from_millis(200);
+
+/// Between two looks whether an actor that was told to stop has.
+const STOPPED_LOOK: Duration = Duration::from_millis(2);
 
 /// A name or value is asked for no longer than this.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
@@ -49,6 +55,7 @@ pub(crate) struct Process {
     pub(crate) exchanges: SharedExchanges,
     pub(crate) targets: Targets,
     pub(crate) homes: Homes,
+    pub(crate) outboxes: Outboxes,
     pub(crate) tasks: Tasks,
     pub(crate) serving: Serving,
     pub(crate) large: Large,
@@ -122,8 +129,13 @@ pub(crate) async fn join(socket: &Path, hello: &Hello) -> Result<Joined, JoinErr
 }
 
 /// Attaches to a node on another host.
-pub(crate) async fn join_far(node: &FarNode, name: &str, env: &BTreeMap<String, String>) -> Result<Joined, JoinError> {
-    let (session, welcome) = far::attach(node, name, env).await?;
+pub(crate) async fn join_far(
+    node: &FarNode,
+    name: String,
+    env: BTreeMap<String, String>,
+    namespace: Option<String>,
+) -> Result<Joined, JoinError> {
+    let (session, welcome) = far::attach(node, name, env, namespace).await?;
     joined(session.line(), welcome, None, Ears::Session(session)).await
 }
 
@@ -139,6 +151,7 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
         exchanges: Arc::default(),
         targets: Targets::default(),
         homes: Homes::default(),
+        outboxes: Outboxes::default(),
         tasks: Tasks::default(),
         serving: Serving::default(),
         large: Large::new(me),
@@ -155,8 +168,11 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
 impl Joined {
     /// Begins to listen, in the name of `system`: what comes needs all that the system is made of.
     pub(crate) fn begin(self, system: &Arc<System>, hooks: Hooks) {
-        let Self { process, ears, listener, .. } = self;
+        let Self { process, ears, listener, welcome } = self;
         process.system.set(Arc::downgrade(system)).ok();
+        if let Some(namespace) = welcome.namespace {
+            system.set_namespace(namespace);
+        }
         process.hooks.set(hooks).ok();
         let runtime = arbiters::runtime();
         match ears {
@@ -338,12 +354,10 @@ impl Process {
                     (hooks.output)(process, is_stderr, lines);
                 }
             }
-            FromNode::NameLost { name, actor, .. } => {
-                // G7: another one may act under the name soon.
-                let reason = ExitReason::Failed(ErrorChain::message(format!("it lost its name `{name}`")));
-                if let Some(system) = self.system() {
-                    system.control(actor, mobula_actor::Control::Stop { reason, park: false });
-                }
+            FromNode::NameLost { namespace, name, actor } => {
+                let process = self.clone();
+                arbiters::runtime()
+                    .spawn(async move { process.stop_named(ActorName { namespace, name }, actor).await });
             }
             FromNode::Stop { cause } => {
                 self.ended.send_replace(Some(cause));
@@ -369,6 +383,15 @@ impl Process {
     pub(crate) fn is_dead(&self, process: ProcessId) -> bool {
         let graves = self.graves.lock();
         graves.dead.contains(&process) || graves.dead.contains(&process.node().into())
+    }
+
+    /// A process that was taken for dead lives, and with it its node.
+    pub(crate) fn exhume(&self, process: ProcessId) {
+        let mut graves = self.graves.lock();
+        for risen in [process, process.node().into()] {
+            graves.dead.remove(&risen);
+            graves.order.retain(|buried| *buried != risen);
+        }
     }
 
     /// A process or a whole node has ended: all that was with it is over, or goes on elsewhere.
@@ -473,23 +496,50 @@ impl Process {
         self.link.line.close("the session has ended");
     }
 
-    /// Takes a name for an actor.
-    pub(crate) async fn claim(
-        &self,
-        name: &str,
-        actor: mobula_types::ActorId,
-    ) -> Result<mobula_types::ActorId, String> {
+    /// G7: another one may act under the name soon. Only the end of this one is answered: a node that hears nothing ends
+    /// the process.
+    async fn stop_named(self: Arc<Self>, name: ActorName, actor: ActorId) {
+        let Some(system) = self.system() else { return };
+        let reason = ExitReason::Failed(ErrorChain::message(format!("it lost its name `{name}`")));
+        if system.hosts(actor) {
+            system.control_local(actor, mobula_actor::Control::End { reason });
+        }
+        while system.hosts(actor) {
+            if self.is_ending() {
+                return;
+            }
+            tokio::time::sleep(STOPPED_LOOK).await;
+        }
+        let ActorName { namespace, name } = name;
+        self.link.tell(&ToNode::NameStopped { namespace, name, actor });
+    }
+
+    /// Takes a name for an actor that is about to begin a life here.
+    pub(crate) async fn claim(&self, claim: NameClaim) -> NameAnswer {
+        let NameClaim { name: ActorName { namespace, name }, actor, incarnation, interface } = claim;
         let (sender, owner) = oneshot::channel();
-        let name = name.to_owned();
-        let ask = |request| ToNode::ClaimName { request, namespace: None, name, actor };
+        let ask = |request| ToNode::ClaimName { request, namespace, name, actor, incarnation, interface };
         self.link.ask(Wanted::Claim(sender), ask);
+        self.name_answer(owner).await
+    }
+
+    /// Has a detached actor kept and started by the head; says who has its name.
+    pub(crate) async fn keep_detached(&self, spawn: DetachedSpawn) -> NameAnswer {
+        let (sender, owner) = oneshot::channel();
+        let ask = |request| ToNode::SpawnDetached { request, spawn: Box::new(spawn) };
+        self.link.ask(Wanted::Claim(sender), ask);
+        self.name_answer(owner).await
+    }
+
+    async fn name_answer(&self, owner: oneshot::Receiver<NameAnswer>) -> NameAnswer {
         answer(owner).await.unwrap_or_else(|| Err("the node does not answer".into()))
     }
 
     /// Who has a name.
-    pub(crate) async fn look_up(&self, name: String) -> Option<mobula_types::ActorId> {
+    pub(crate) async fn look_up(&self, name: ActorName) -> Option<NameOwner> {
         let (sender, owner) = oneshot::channel();
-        self.link.ask(Wanted::LookUp(sender), |request| ToNode::LookUpName { request, namespace: None, name });
+        let ActorName { namespace, name } = name;
+        self.link.ask(Wanted::LookUp(sender), |request| ToNode::LookUpName { request, namespace, name });
         answer(owner).await.flatten()
     }
 

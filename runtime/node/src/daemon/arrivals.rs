@@ -25,6 +25,7 @@ impl State {
             name: came.name.clone(),
             program: came.program.hash().0,
             driver: ProcessId::new(self.node, number),
+            namespace: came.namespace.clone(),
             env: came.env.clone(),
             working_dir: came.working_dir.clone(),
             peer_secret: secret(),
@@ -89,10 +90,12 @@ impl State {
             Line::Socket(_) => self.config.folder.display().to_string(),
             Line::Session { .. } => String::new(),
         };
-        let peer_secret = self.roster.job(job).map(|job| job.setup.peer_secret.clone()).unwrap_or_default();
+        let setup = self.roster.job(job).map(|job| job.setup.clone()).unwrap_or_default();
+        let (peer_secret, namespace) = (setup.peer_secret, setup.namespace);
         let welcome = Welcome {
             process,
             job,
+            namespace,
             resources: self.config.resources.clone(),
             nodes: self.nodes(),
             folder,

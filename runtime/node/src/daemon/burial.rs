@@ -50,7 +50,7 @@ impl State {
         self.routes.bury(&death);
         super::gather::add(&mut self.past_counters, &resident.counters);
         self.gathers_without(process);
-        self.cluster.held.retain(|_, held| held.actor.process != process);
+        self.names_died(&death);
         self.tell_of_death(job, &death);
         self.tell_nodes(&ClusterTalk::Died { job, death: death.clone() });
         self.tell_head(ToHead::ProcessDied { process, cause: death.cause.clone() });
@@ -65,11 +65,14 @@ impl State {
         }
     }
 
-    /// Tells the processes of a job here that one of theirs has died.
+    /// Tells the processes here that one has died: those of other jobs may have spoken with it too, but what it wrote is
+    /// none of their business.
     pub(crate) fn tell_of_death(&self, job: JobId, death: &Death) {
         let said = FromNode::Died(death.clone());
-        for (number, _) in self.roster.all().filter(|(_, resident)| resident.job == job && resident.is_attached) {
-            self.routes.tell(ProcessId::new(self.node, number), &said);
+        let to_others = FromNode::Died(Death { stderr: Vec::new(), ..death.clone() });
+        for (number, resident) in self.roster.all().filter(|(_, resident)| resident.is_attached) {
+            let said = if resident.job == job { &said } else { &to_others };
+            self.routes.tell(ProcessId::new(self.node, number), said);
         }
     }
 
@@ -78,6 +81,7 @@ impl State {
         if self.roster.has_ended(job) {
             return;
         }
+        self.detached_job_ended(job);
         let of_job = self.roster.all().filter(|(_, resident)| resident.job == job);
         let here: Vec<ProcessId> = of_job.map(|(number, _)| ProcessId::new(self.node, number)).collect();
         self.roster.close_job(job);

@@ -102,8 +102,8 @@ impl Door {
         }
         let (reply, admitted) = oneshot::channel();
         let input = match hello {
-            Hello::Driver { name, env, .. } => {
-                Input::DriverCame(self.driver(name, env, connection, peer, reply).await?)
+            Hello::Driver { name, env, namespace, .. } => {
+                Input::DriverCame(self.driver(name, (env, namespace), connection, peer, reply).await?)
             }
             Hello::Worker { token, .. } => {
                 Input::WorkerCame { token, pid: peer.pid.unsigned_abs(), line: connection.clone().into(), reply }
@@ -128,7 +128,7 @@ impl Door {
     async fn driver(
         &self,
         name: String,
-        env: std::collections::BTreeMap<String, String>,
+        (env, namespace): (std::collections::BTreeMap<String, String>, Option<String>),
         connection: &Connection,
         peer: PeerProcess,
         reply: super::input::Reply,
@@ -146,6 +146,7 @@ impl Door {
         let (program, cwd, worker_token) = kept.map_err(|error| error.to_string())?;
         Ok(DriverCame {
             name,
+            namespace,
             env,
             working_dir: cwd.and_then(|cwd| cwd.to_str().map(str::to_owned)),
             pid: Some(peer.pid.unsigned_abs()),

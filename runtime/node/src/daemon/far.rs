@@ -44,7 +44,7 @@ const SAID_BYTES_MAX: usize = 4 << 20;
 /// | question | viewer | driver | admin |
 /// |---|---|---|---|
 /// | state, lists, reasons, logs | yes | yes | yes |
-/// | tokens, drain a node, stop a job | | | yes |
+/// | tokens, drain a node, stop a job or an actor | | | yes |
 /// | stop this node, run a program of this host | | | |
 pub(crate) const fn may_ask(role: Role, question: &ToolQuestion) -> bool {
     match question {
@@ -55,7 +55,8 @@ pub(crate) const fn may_ask(role: Role, question: &ToolQuestion) -> bool {
         | ToolQuestion::TokenList
         | ToolQuestion::TokenRevoke { .. }
         | ToolQuestion::Drain { .. }
-        | ToolQuestion::StopJob { .. } => matches!(role, Role::Admin),
+        | ToolQuestion::StopJob { .. }
+        | ToolQuestion::StopActor { .. } => matches!(role, Role::Admin),
         _ => false,
     }
 }
@@ -73,7 +74,7 @@ pub(crate) struct FarCame {
 #[derive(Debug)]
 pub(crate) enum Visit {
     /// To run a job.
-    Driver { name: String, env: BTreeMap<String, String>, program: ProgramHash },
+    Driver { name: String, env: BTreeMap<String, String>, namespace: Option<String>, program: ProgramHash },
     /// To ask.
     Tool,
 }
@@ -184,11 +185,12 @@ impl State {
                 }
             };
             let (Some(line), Some(far)) = (self.far_line(process), self.fars.get_mut(&process)) else { continue };
-            let Some(Visit::Driver { name, env, .. }) = far.visit.take() else { continue };
+            let Some(Visit::Driver { name, env, namespace, .. }) = far.visit.take() else { continue };
             let answer = Answer::OnLine(line.clone());
             match in_use {
                 Ok(program) => self.driver_came(DriverCame {
                     name,
+                    namespace,
                     env,
                     working_dir: None,
                     pid: None,
@@ -403,6 +405,7 @@ mod tests {
             TokenRevoke { id: id() },
             Drain { node: mobula_types::NodeId(1) },
             StopJob { job: mobula_types::JobId(1) },
+            StopActor { name: mobula_types::ActorName { namespace: Some(id()), name: id() } },
         ];
         let (program, args, working_dir, env) = (id(), Vec::new(), id(), BTreeMap::new());
         let never = [Stop, Submit { program, args, working_dir, env }, Submission { process: id() }];

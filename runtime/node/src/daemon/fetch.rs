@@ -7,7 +7,7 @@
 //!
 //! A program that is here already is not asked for: so it is brought to a cluster's node once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -54,10 +54,21 @@ impl State {
     pub(crate) fn fetch_program(&mut self, job: JobId) {
         let Some(known) = self.roster.job(job) else { return };
         let program = known.setup.program;
-        let mut sources = vec![ProcessId::from(known.setup.driver.node()), known.told_by.into()];
-        sources.retain(|source| source.node() != self.node);
-        sources.dedup();
+        let sources = self.program_sources(job);
         self.fetch(program, sources);
+    }
+
+    /// Other nodes that may have the program of a job.
+    fn program_sources(&self, job: JobId) -> Vec<ProcessId> {
+        let Some(known) = self.roster.job(job) else { return Vec::new() };
+        let mut sources = vec![known.setup.driver.node(), known.told_by];
+        if job.hosts_detached() {
+            // Where it was spawned may be gone; others have hosted such an actor.
+            sources.extend(self.others());
+        }
+        let mut seen = BTreeSet::from([self.node, ProcessId::HEAD.node()]);
+        sources.retain(|source| seen.insert(*source));
+        sources.into_iter().map(ProcessId::from).collect()
     }
 
     /// Gets the program of a driver on another host: from this host's disk, or from itself.
@@ -117,9 +128,9 @@ impl State {
                 Ok(_) => self.programs.use_program(program).map_err(|error| error.to_string()),
                 Err(why) => Err(why.clone()),
             };
+            let is_all_asked = self.program_sources(job).iter().all(|source| asked.contains(source));
             let Some(known) = self.roster.job_mut(job) else { continue };
-            let source = ProcessId::from(known.setup.driver.node());
-            if in_use.is_err() && !known.starts.is_empty() && source.node() != self.node && !asked.contains(&source) {
+            if in_use.is_err() && !known.starts.is_empty() && !is_all_asked {
                 self.fetch_program(job);
                 continue;
             }

@@ -57,9 +57,9 @@ impl Gate for MeshGate {
                     // The head has told others of it sooner than this node.
                     None => Err(Refusal::new(Cause::NotReady)),
                 },
-                Greeting::Driver { name, env, program, program_bytes } if peer.role.may_submit() => {
+                Greeting::Driver { name, env, namespace, program, program_bytes } if peer.role.may_submit() => {
                     far::check_length(program_bytes)?;
-                    self.far(peer.role, Visit::Driver { name, env, program: ProgramHash(program) }).await
+                    self.far(peer.role, Visit::Driver { name, env, namespace, program: ProgramHash(program) }).await
                 }
                 Greeting::Driver { .. } => Err(wrong_role(peer.role, "run programs", Role::Driver)),
                 Greeting::Tool if peer.role != Role::Node => self.far(peer.role, Visit::Tool).await,

@@ -250,7 +250,7 @@ impl State {
                 ..Listed::default()
             }
         };
-        self.roster.all().map(line).collect()
+        self.roster.all().map(line).chain(self.waiting_detached()).collect()
     }
 
     fn own_counters(&self) -> OutcomeCounters {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use mobula_logic::attachment;
 use mobula_net::{Issued, Line, Refusal};
 use mobula_types::{HeadId, ProcessId, Role};
@@ -26,6 +27,8 @@ pub(crate) enum Input {
     WorkerCame { token: String, pid: u32, line: Line, reply: Reply },
     /// A process has said something.
     Said { process: ProcessId, said: ToNode },
+    /// A parcel for the node itself, or for the home of detached actors.
+    Parcel { body: Bytes },
     /// A process's connection is over.
     Gone { process: ProcessId, why: String },
     /// The command line asks.
@@ -88,6 +91,7 @@ impl Answer {
 #[derive(Debug)]
 pub(crate) struct DriverCame {
     pub(crate) name: String,
+    pub(crate) namespace: Option<String>,
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) working_dir: Option<String>,
     /// Its number on this host, if it is on this host.

@@ -34,6 +34,7 @@ impl State {
             self.routes.tell(ProcessId::new(self.node, number), &FromNode::Draining);
         }
         self.tell_head(ToHead::Leaving);
+        self.move_detached();
     }
 
     /// Ends when nothing is left, or when the time is up.

@@ -43,8 +43,8 @@ pub(crate) struct Membership {
     pub(crate) head_node: NodeId,
     pub(crate) lease: Lease,
     pub(crate) view: View,
-    /// Names that actors of this node hold.
-    pub(crate) held: BTreeMap<NameKey, Held>,
+    /// Names that actors of this node hold, and the processes in which they act.
+    pub(crate) held: BTreeMap<NameKey, (Held, ProcessId)>,
     beat: u64,
     next_beat: Time,
     /// The load that the head knows, and with which beat it was told.
@@ -110,7 +110,7 @@ impl Membership {
             addr: self.addr.to_string(),
             load,
             pid: std::process::id(),
-            held: self.held.values().cloned().collect(),
+            held: self.held.values().map(|(held, _)| held.clone()).collect(),
             processes,
         }
     }
@@ -124,7 +124,7 @@ impl State {
     }
 
     fn admitted(&mut self, admission: Admission, sent: Time, is_new: bool) {
-        let Admission { head, head_node, node, term, view, ended_jobs, .. } = admission;
+        let Admission { head, head_node, node, term, view, ended_jobs, detached_jobs, .. } = admission;
         let now = self.clock.now();
         (self.cluster.head_node, self.head) = (head_node, head);
         self.cluster.lease.handle(now, lease::Input::Registered { head, term, sent, is_new });
@@ -132,10 +132,12 @@ impl State {
         tracing::info!(%node, %head_node, epoch = head.epoch.0, "registered");
         self.apply(view);
         let here: Vec<JobId> = self.roster.jobs().map(|(job, _)| job).collect();
-        for job in here.into_iter().filter(|job| ended_jobs.contains(job)) {
+        let has_ended = |job: &JobId| ended_jobs.contains(job) || job.hosts_detached() && !detached_jobs.contains(job);
+        for job in here.into_iter().filter(has_ended) {
             self.end_job(job, &DeathCause::JobStopped);
         }
         self.ask_again();
+        self.tell_detached();
     }
 
     pub(crate) fn tick_membership(&mut self, now: Time) {
@@ -290,6 +292,8 @@ impl State {
             self.end_job(job, &cause);
         }
         self.cluster.held.clear();
+        self.stopping.clear();
+        self.detached.clear();
         self.clear_fars();
         self.roster.clear();
         self.routes.clear_local("this node was given up by its cluster");
@@ -323,24 +327,6 @@ impl State {
                 lease::Output::Fence { .. } => self.fence(),
             }
         }
-    }
-
-    /// Stops what acts under names: the lease has run out.
-    fn stop_named(&mut self) {
-        for (_, held) in std::mem::take(&mut self.cluster.held) {
-            self.stop_holder(held);
-        }
-    }
-
-    pub(crate) fn stop_holder(&mut self, held: Held) {
-        let Held { key, actor, fencing } = held;
-        tracing::warn!(%key, %actor, "a name's lease is over: its actor stops");
-        let (namespace, name) = match &key.space {
-            mobula_types::Namespace::Job(_) => (None, key.name.clone()),
-            mobula_types::Namespace::Shared(space) => (Some(space.clone()), key.name.clone()),
-        };
-        self.routes.tell(actor.process, &FromNode::NameLost { namespace, name, actor });
-        self.tell_head(ToHead::Stopped { key, fencing });
     }
 }
 

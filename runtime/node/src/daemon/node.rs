@@ -72,6 +72,7 @@ impl Node {
         let (workers, events) = workers.map_err(|error| StartError::Kept(error.to_string()))?;
         let routes = Arc::new(Routes::default());
         let (inputs, heard) = mpsc::channel(INPUTS_MAX);
+        routes.set_own(inputs.clone());
         let clock = Clock::start();
         let joined = Joined::join(&config, &routes, &inputs, clock).await?;
         let Joined { id, addr, membership, admission, sent, seat, events: mesh_events, pin, credentials } = joined;

@@ -7,6 +7,7 @@ use mobula_wire::FrameKind;
 use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::{FromNode, RequestId};
 
+use super::detached::Start;
 use super::gather::Want;
 use super::state::State;
 
@@ -96,6 +97,12 @@ impl State {
             ClusterTalk::ProgramPart { program, total_bytes, offset, bytes } => {
                 self.program_part(from, program, total_bytes, offset, bytes);
             }
+            ClusterTalk::StartDetached { key, actor, incarnation, job, frame, isolated }
+                if node == self.cluster.head_node =>
+            {
+                self.start_detached(Start { key, actor, incarnation, job, frame, isolated });
+            }
+            ClusterTalk::LeaveDetached { actor, incarnation } => self.leave_detached(actor, incarnation),
             ClusterTalk::ListAsk { ask, only } => self.gather(Want::Node { node, ask, only }),
             ClusterTalk::Listing { ask, items, has_more, counters } => {
                 self.node_listed(node, ask, items, counters, has_more);

@@ -27,12 +27,16 @@ impl State {
                     self.routes.tell(process, &FromNode::Capacity(resources));
                 }
                 Output::Grant { request: RequestKey { holder, number }, lease, process } => {
-                    if holder.node() == self.node {
+                    if holder == self.node.into() {
+                        self.detached_granted(number, lease, process);
+                    } else if holder.node() == self.node {
                         self.routes.tell(holder, &FromNode::Granted { request: number, lease, process });
                     } else {
                         self.tell_node(holder.node(), &ClusterTalk::Granted { holder, number, lease, process });
                     }
                 }
+                // Its detached actors leave by themselves.
+                Output::Recall { holder, .. } if holder == self.node.into() => {}
                 Output::Recall { holder, lease } if holder.node() == self.node => {
                     self.routes.tell(holder, &FromNode::Recalled { lease });
                 }
@@ -40,7 +44,10 @@ impl State {
                     self.tell_node(holder.node(), &ClusterTalk::Recalled { holder, lease });
                 }
                 Output::Refuse { request: RequestKey { holder, number }, why } => {
-                    if holder.node() == self.node {
+                    if holder == self.node.into() {
+                        tracing::warn!(%why, "a detached actor finds no place here");
+                        self.detached_refused(number);
+                    } else if holder.node() == self.node {
                         let for_ever = why.is_for_ever();
                         let said = FromNode::NoPlace { request: number, missing: why.to_string(), for_ever };
                         self.routes.tell(holder, &said);

@@ -128,7 +128,8 @@ impl Roster {
 
     /// A job has ended; false when that was known.
     pub(crate) fn close_job(&mut self, id: JobId) -> Option<Job> {
-        if !self.ended.insert(id) {
+        // A job of detached actors may come again.
+        if !id.hosts_detached() && !self.ended.insert(id) {
             return None;
         }
         if self.ended.len() > ENDED_JOBS_MAX {

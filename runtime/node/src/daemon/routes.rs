@@ -22,6 +22,9 @@ use mobula_types::{Death, DeathCause, MemberId, NodeId, ProcessId};
 use mobula_wire::local::FromNode;
 use mobula_wire::{FrameKind, Parcel};
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::mpsc;
+
+use super::input::Input;
 
 /// Deaths that are kept, for those who send to the dead.
 pub(crate) const DEATHS_KEPT: usize = 4_096;
@@ -41,6 +44,8 @@ pub(crate) struct Routes {
     members: RwLock<HashMap<NodeId, MemberId>>,
     graves: Mutex<Graves>,
     mesh: OnceLock<Mesh>,
+    /// The task that owns the node's state: a node is a process too, and the home of detached actors is asked through it.
+    own: OnceLock<mpsc::Sender<Input>>,
     /// Parcels that went nowhere.
     lost: AtomicU64,
 }
@@ -93,6 +98,10 @@ impl Routes {
 
     pub(crate) fn mesh(&self) -> Option<&Mesh> {
         self.mesh.get()
+    }
+
+    pub(crate) fn set_own(&self, own: mpsc::Sender<Input>) {
+        self.own.set(own).expect("a node has one state");
     }
 
     /// A process has its number, and no connection yet or no more.
@@ -163,10 +172,10 @@ impl Routes {
         }
         let mut waited = Duration::ZERO;
         loop {
-            let sent = if to.node() == self.node() {
+            let sent = if to.node() == self.node() || to == ProcessId::HEAD {
                 self.deliver(to, kind, body.clone())
             } else {
-                self.send(to, kind, body.clone())
+                self.send_to_node(to, kind, body.clone())
             };
             match sent {
                 Ok(forwarded) => return forwarded,
@@ -197,8 +206,21 @@ impl Routes {
         self.nowhere(to)
     }
 
+    /// Sends a parcel of this node itself, which waits for nobody.
+    pub(crate) fn send(&self, parcel: &Parcel) {
+        let Ok(body) = parcel.encode() else { return self.lose() };
+        let sent = if parcel.to.node() == self.node() {
+            self.deliver(parcel.to, FrameKind::Parcel, body.into())
+        } else {
+            self.send_to_node(parcel.to, FrameKind::Parcel, body.into())
+        };
+        if let Err(full) = sent {
+            self.give_up(parcel.to, full);
+        }
+    }
+
     /// To another node.
-    fn send(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
+    fn send_to_node(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
         let lane = if kind == FrameKind::Part { Lane::Bulk } else { Lane::Calls };
         let Some(mesh) = self.mesh() else { return Ok(self.nowhere(to)) };
         match mesh.send(to.node().into(), lane, kind, body) {
@@ -208,8 +230,15 @@ impl Routes {
         }
     }
 
-    /// To a process that is attached here.
+    /// To a process that is attached here, or to this node itself.
     fn deliver(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
+        if to == ProcessId::HEAD || to.number() == 0 {
+            // A full queue means that this node hangs; who asks asks again.
+            if self.own.get().is_none_or(|own| own.try_send(Input::Parcel { body }).is_err()) {
+                self.lose();
+            }
+            return Ok(Forwarded::Done);
+        }
         let local = self.local.read();
         match local.get(&to.number()) {
             Some(Route::Line(line)) => {

@@ -21,9 +21,9 @@ use mobula_logic::record::{JobSpec, TokenId};
 use mobula_net::authority::PublicKey;
 use mobula_net::token::{SecretHash, Token};
 use mobula_net::{Authority, Cause, Issued, Lane, Refusal};
-use mobula_types::{DeathCause, Incarnation, JobId, MemberId, NodeId, Registration, Role, ViewChange};
+use mobula_types::{DeathCause, Incarnation, JobId, MemberId, NameOwner, NodeId, Registration, Role, ViewChange};
 use mobula_wire::FrameKind;
-use mobula_wire::cluster::{Admission, AskId, ClusterTalk, FromHead, HeadAnswer, HeadQuestion, ToHead};
+use mobula_wire::cluster::{Admission, AskId, ClusterTalk, Detached, FromHead, HeadAnswer, HeadQuestion, ToHead};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::input::Input;
@@ -104,6 +104,7 @@ enum Kind {
     Job,
     Name,
     LookUp,
+    Locate,
     Value,
     Tool,
 }
@@ -258,12 +259,23 @@ impl Seat {
             }
             ToHead::JobEnd { job, cause } => Input::JobEnd { job, cause },
             ToHead::ProcessDied { process, cause } if process.node() == node => Input::ProcessDied { process, cause },
-            ToHead::Claim { ask, key, actor, incarnation, job } => {
+            ToHead::Claim { ask, key, actor, incarnation, job, process, interface, detached } => {
                 let Some(ask) = ask_of(self, ask, Kind::Name) else { return };
-                Input::Claim { ask, node, claim: Claim { key, actor, incarnation, job, detached: None } }
+                let detached = detached.map(|Detached { job, frame, policy }| mobula_logic::record::Detached {
+                    job,
+                    frame: frame.into(),
+                    policy,
+                });
+                Input::Claim { ask, node, claim: Claim { key, actor, incarnation, job, detached, process, interface } }
             }
             ToHead::Release { key, actor } => Input::Release { node, key, actor },
-            ToHead::Stopped { key, fencing } => Input::Stopped { node, key, fencing, culprit: false },
+            ToHead::Stopped { key, fencing, culprit } => Input::Stopped { node, key, fencing, culprit },
+            ToHead::Started { key, fencing } => Input::Started { node, key, fencing },
+            ToHead::Ended { key, actor, reason } => Input::Ended { node, key, actor, reason },
+            ToHead::Locate { ask, actor } => {
+                let Some(ask) = ask_of(self, ask, Kind::Locate) else { return };
+                Input::Locate { ask, actor }
+            }
             ToHead::LookUp { ask, key } => {
                 let Some(ask) = ask_of(self, ask, Kind::LookUp) else { return };
                 Input::LookUp { ask, key }
@@ -316,8 +328,15 @@ impl Seat {
                 let Some(ask) = self.ask(Asked::Node { node, ask, kind: Kind::Tool }) else { return };
                 return self.head.handle(now, membership::Input::Drain { ask, node: which });
             }
+            HeadQuestion::StopActor { key } => match self.head.machine().directory().owner(&key) {
+                Some(_) => {
+                    self.head.handle(now, directory::Input::End { key });
+                    Ok(HeadAnswer::Done)
+                }
+                None => Err(format!("no actor is named {key}: see `mobula list actors`")),
+            },
             HeadQuestion::StopJob { job } => match self.head.machine().directory().job(job) {
-                Some(record) if record.ended.is_none() => {
+                _ if self.head.machine().directory().runs(job) => {
                     self.head.handle(now, directory::Input::JobEnd { job, cause: DeathCause::JobStopped });
                     Ok(HeadAnswer::Done)
                 }
@@ -387,26 +406,32 @@ impl Seat {
 
     fn admission(&self, node: NodeId, incarnation: Incarnation, term: u64, view: ViewChange) -> Admission {
         let ended_jobs: Vec<JobId> = self.head.ended_jobs().collect();
-        Admission { head: self.head.id(), head_node: self.own, node, incarnation, term, view, ended_jobs }
+        let detached_jobs = self.head.machine().directory().detached_jobs().map(|(job, _)| job).collect();
+        let (head, head_node) = (self.head.id(), self.own);
+        Admission { head, head_node, node, incarnation, term, view, ended_jobs, detached_jobs }
     }
 
     async fn directory_says(&mut self, output: directory::Output) -> bool {
         use directory::Output;
         match output {
-            Output::Claimed { ask, result, .. } => {
-                let result = result.map(|grant| (grant.owner, grant.fencing, grant.term));
+            Output::Claimed { ask, key, result } => {
+                let interface = self.head.machine().directory().owner(&key).map(|owner| owner.interface);
+                let owner = |actor| NameOwner { actor, interface: interface.unwrap_or_default() };
+                let result = result.map(|grant| (owner(grant.owner), grant.fencing, grant.term));
                 let result = result.map_err(|why| why.to_string());
                 self.answer(ask, |ask| FromHead::Claimed { ask, result }).await
             }
-            Output::Found { ask, grant, .. } => {
-                let owner = grant.map(|grant| grant.owner);
+            Output::Found { ask, key, grant } => {
+                let owner = self.head.machine().directory().owner(&key);
+                let owner = owner.filter(|owner| grant.is_some_and(|grant| grant.owner == owner.actor));
                 self.answer(ask, |ask| FromHead::Found { ask, owner }).await
             }
             Output::Revoke { node, key, fencing } => self.say(node, FromHead::Revoke { key, fencing }).await,
-            Output::Restart { key, .. } => {
-                tracing::warn!(%key, "detached actors are not restarted by this version");
-                true
+            Output::Restart { key, actor, incarnation, job, frame, avoid, isolated } => {
+                let frame = frame.into();
+                self.say(self.own, FromHead::Restart { key, actor, incarnation, job, frame, avoid, isolated }).await
             }
+            Output::Located { ask, at, .. } => self.answer(ask, |ask| FromHead::Located { ask, at }).await,
             Output::JobStarted { ask, result } => {
                 let result = result.map_err(|why| why.to_string());
                 self.answer(ask, |ask| FromHead::JobStarted { ask, result }).await
@@ -466,6 +491,8 @@ impl Seat {
                     Kind::Job => FromHead::JobStarted { ask, result: Err(why) },
                     Kind::Name => FromHead::Claimed { ask, result: Err(why) },
                     Kind::LookUp => FromHead::Found { ask, owner: None },
+                    // It waits, as for an actor that is nowhere: its asker says it again.
+                    Kind::Locate => return true,
                     Kind::Value => FromHead::Value { ask, result: Err(why) },
                     Kind::Tool => FromHead::Answer { ask, answer: Err(why) },
                 };

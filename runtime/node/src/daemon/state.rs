@@ -6,6 +6,8 @@
 //! |---|---|
 //! | `arrivals` | drivers and workers come |
 //! | `talk` | what a process says to its node |
+//! | `named` | names that actors of this node hold, and their end |
+//! | `detached` | actors that outlive their job |
 //! | `placing` | the scheduler's wishes: workers, grants, other nodes |
 //! | `burial` | processes, jobs and nodes end |
 //! | `tool` | the command line's questions |
@@ -18,18 +20,20 @@ use std::time::Duration;
 use mobula_logic::scheduler::{self, Scheduler};
 use mobula_net::{Cause, Line, Refusal};
 use mobula_types::state::OutcomeCounters;
-use mobula_types::{DeathCause, HeadId, JobId, NodeId, ProcessId, StateMachine, Time};
+use mobula_types::{ActorId, DeathCause, HeadId, JobId, NameKey, NodeId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::{AskId, ClusterTalk, FromHead, ToHead};
 use mobula_wire::local::{FromNode, RequestId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::config::NodeConfig;
+use super::detached::{DetachedActors, Start};
 use super::far::{Far, Fars};
 use super::fetch::Fetches;
 use super::gather::Gathers;
 use super::input::{DriverCame, Input, Redeem};
 use super::membership::Membership;
+use super::named::{Parted, Stopping};
 use super::renewal::Renewal;
 use super::roster::Roster;
 use super::routes::Routes;
@@ -99,6 +103,11 @@ pub(crate) struct State {
     pub(crate) past_counters: OutcomeCounters,
     /// Programs that this node runs as drivers.
     pub(crate) submissions: Submissions,
+    /// Detached actors that this node hosts, or has to find a place for.
+    pub(crate) detached: DetachedActors,
+    /// Names whose actors were told to stop and have not said that they did.
+    pub(crate) stopping: BTreeMap<NameKey, Stopping>,
+    pub(crate) parted: Parted,
     /// Who is attached from other hosts.
     pub(crate) fars: Fars,
     asks: BTreeMap<AskId, Ask>,
@@ -118,6 +127,12 @@ pub(crate) enum Purpose {
     /// A program that is to be run as one.
     Submit(Box<Submitting>),
     Name(ProcessId, RequestId),
+    /// A process of this node spawns a detached actor.
+    SpawnDetached(ProcessId, RequestId),
+    /// This node is about to start one.
+    ClaimDetached(ActorId),
+    /// A process of this node asks where one is.
+    Locate(ProcessId, ActorId),
     LookUp(ProcessId, RequestId),
     Value(ProcessId, RequestId),
     Tool(Line, RequestId, super::tool::Kind),
@@ -161,6 +176,9 @@ impl State {
             is_ending: false,
             past_counters: OutcomeCounters::default(),
             submissions: Submissions::default(),
+            detached: DetachedActors::default(),
+            stopping: BTreeMap::new(),
+            parted: Parted::default(),
             fars: Fars::new(),
             asks: BTreeMap::new(),
             asked: 0,
@@ -193,6 +211,7 @@ impl State {
             Input::DriverCame(came) => self.driver_came(came),
             Input::WorkerCame { token, pid, line, reply } => self.worker_came(&token, pid, line, reply),
             Input::Said { process, said } => self.said(process, said),
+            Input::Parcel { body } => self.parcel(&body),
             Input::Gone { process, why } => self.gone(process, &why),
             Input::Asked { line, request, question } => self.tool_asked(line, request, question),
             Input::FromHead { head, said } => self.head_said(head, said),
@@ -238,6 +257,7 @@ impl State {
             .chain(gathers)
             .chain(membership)
             .chain(self.leaves_at)
+            .chain(self.stopping.values().map(|stopping| stopping.until))
             .chain(self.fars.values().filter_map(Far::next_timeout))
             .min()
     }
@@ -248,10 +268,16 @@ impl State {
         self.tick_gathers(now);
         self.tick_membership(now);
         self.tick_renewal(now);
+        self.tick_names(now);
         self.tick_fars(now);
         let late: Vec<AskId> = self.asks.iter().filter(|(_, ask)| ask.until <= now).map(|(id, _)| *id).collect();
         for ask in late {
-            if let Some(ask) = self.asks.remove(&ask) {
+            if let Some(Ask { said, until, purpose: Purpose::Locate(..) }) = self.asks.get_mut(&ask) {
+                // An actor that waits for a place may wait long.
+                *until = now + ASK_MAX;
+                let said = said.clone();
+                self.tell_head(said);
+            } else if let Some(ask) = self.asks.remove(&ask) {
                 self.unanswered(ask.purpose, "the head does not answer: see `mobula status` on its host");
             }
         }
@@ -294,11 +320,13 @@ impl State {
             FromHead::Fenced => self.fence(),
             FromHead::Renewed { ask, certificate } => self.renewed(ask, certificate),
             FromHead::Drain => self.drain(),
-            FromHead::Revoke { key, fencing } => {
-                if self.cluster.held.get(&key).is_some_and(|held| held.fencing == fencing) {
-                    self.cluster.held.remove(&key).into_iter().for_each(|held| self.stop_holder(held));
-                } else {
-                    self.tell_head(ToHead::Stopped { key, fencing });
+            FromHead::Revoke { key, fencing } => self.revoked(key, fencing),
+            FromHead::Restart { key, actor, incarnation, job, frame, avoid, isolated } => {
+                self.place_detached(Start { key, actor, incarnation, job, frame, isolated }, avoid);
+            }
+            FromHead::Located { ask, at } => {
+                if let Some(Ask { purpose: Purpose::Locate(process, actor), .. }) = self.asks.remove(&ask) {
+                    self.detached_located(process, actor, at);
                 }
             }
             FromHead::JobStarted { ask, result } => {
@@ -312,8 +340,15 @@ impl State {
                 }
             }
             FromHead::Claimed { ask, result } => {
-                if let Some(Ask { purpose: Purpose::Name(process, request), said, .. }) = self.asks.remove(&ask) {
-                    self.name_claimed(process, request, said, result);
+                let Some(Ask { purpose, said, .. }) = self.asks.remove(&ask) else { return };
+                match purpose {
+                    Purpose::Name(process, request) => self.name_claimed(process, request, said, result),
+                    Purpose::SpawnDetached(process, request) => {
+                        let owner = result.map(|(owner, ..)| owner);
+                        self.routes.tell(process, &FromNode::NameClaimed { request, owner });
+                    }
+                    Purpose::ClaimDetached(actor) => self.detached_claimed(actor, result),
+                    _ => {}
                 }
             }
             FromHead::Found { ask, owner } => {
@@ -351,9 +386,11 @@ impl State {
         match purpose {
             Purpose::Driver(came, _) => came.answer.refuse(why),
             Purpose::Submit(submitting) => submitting.answer(Err(why)),
-            Purpose::Name(process, request) => {
+            Purpose::Name(process, request) | Purpose::SpawnDetached(process, request) => {
                 self.routes.tell(process, &FromNode::NameClaimed { request, owner: Err(why) });
             }
+            Purpose::ClaimDetached(actor) => self.detached_claimed(actor, Err(why)),
+            Purpose::Locate(..) => {}
             Purpose::LookUp(process, request) => {
                 self.routes.tell(process, &FromNode::NameFound { request, owner: None });
             }

@@ -153,6 +153,7 @@ impl State {
             // Not known before its driver comes: the program may be a shell around it.
             program: [0; 32],
             driver: ProcessId::new(self.node, number),
+            namespace: None,
             env: BTreeMap::new(),
             working_dir: Some(submit.working_dir.clone()),
             peer_secret: secret(),
@@ -208,6 +209,7 @@ impl State {
             return came.answer.refuse("its job was stopped before it began".to_owned());
         };
         known.setup.program = came.program.hash().0;
+        known.setup.namespace = came.namespace;
         known.setup.env = came.env;
         known.setup.working_dir = came.working_dir;
         known.program = Some(came.program);

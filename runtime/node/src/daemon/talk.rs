@@ -1,9 +1,9 @@
 //! What a process says to its node, and what becomes of it.
 
 use mobula_logic::scheduler::{self, RequestKey, Wanted, granting_node};
-use mobula_types::{ActorId, Fencing, Held, Incarnation, JobId, LeaseId, NameKey, ProcessId, StateMachine};
+use mobula_types::{JobId, LeaseId, ProcessId, StateMachine};
 use mobula_wire::cluster::{ClusterTalk, ToHead};
-use mobula_wire::local::{FromNode, RequestId, ToNode};
+use mobula_wire::local::{FromNode, ToNode};
 
 use super::state::{Purpose, State};
 
@@ -30,25 +30,39 @@ impl State {
                 self.quiet.insert(process);
             }
             ToNode::Waiting { cpus } => self.scheduler.handle(now, scheduler::Input::Waiting { process, cpus }),
-            ToNode::ClaimName { request, namespace, name, actor } => {
-                let key = name_key(job, namespace, name);
+            ToNode::ClaimName { request, namespace, name, actor, incarnation, interface } => {
+                let key = self.name_key(job, namespace, name);
                 self.ask(Purpose::Name(process, request), |ask| ToHead::Claim {
                     ask,
                     key,
                     actor,
-                    incarnation: Incarnation(1),
+                    incarnation,
                     job: Some(job),
+                    process,
+                    interface,
+                    detached: None,
                 });
             }
+            ToNode::SpawnDetached { request, spawn } => self.spawn_detached(process, job, request, *spawn),
+            ToNode::NameStopped { namespace, name, actor } => {
+                let key = self.name_key(job, namespace, name);
+                self.name_stopped(process, &key, actor);
+            }
             ToNode::ReleaseName { namespace, name, actor } => {
-                let key = name_key(job, namespace, name);
-                if self.cluster.held.get(&key).is_some_and(|held| held.actor == actor) {
-                    self.cluster.held.remove(&key);
+                let key = self.name_key(job, namespace, name);
+                let said = ToHead::Release { key: key.clone(), actor };
+                match self.cluster.held.get(&key).filter(|(held, _)| held.actor == actor).map(|(held, _)| held.fencing)
+                {
+                    Some(fencing) => {
+                        self.cluster.held.remove(&key);
+                        self.part(fencing, said);
+                    }
+                    // It acted elsewhere, or was told to stop.
+                    None => self.tell_head(said),
                 }
-                self.tell_head(ToHead::Release { key, actor });
             }
             ToNode::LookUpName { request, namespace, name } => {
-                let key = name_key(job, namespace, name);
+                let key = self.name_key(job, namespace, name);
                 self.ask(Purpose::LookUp(process, request), |ask| ToHead::LookUp { ask, key });
             }
             ToNode::KvPut { request, key, value } => {
@@ -68,31 +82,7 @@ impl State {
         }
     }
 
-    /// The head has granted a name, or says whose it is.
-    pub(crate) fn name_claimed(
-        &mut self,
-        process: ProcessId,
-        request: RequestId,
-        said: ToHead,
-        result: Result<(ActorId, Fencing, u64), String>,
-    ) {
-        let ToHead::Claim { key, actor, .. } = said else { return };
-        let owner = match result {
-            Ok((owner, fencing, term)) if owner == actor => {
-                if self.cluster.lease.accepts(self.clock.now(), term) {
-                    self.cluster.held.insert(key.clone(), Held { key, actor, fencing });
-                    Ok(owner)
-                } else {
-                    self.tell_head(ToHead::Stopped { key, fencing });
-                    Err("this node's lease was over when the name came: ask again".to_owned())
-                }
-            }
-            other => other.map(|(owner, ..)| owner),
-        };
-        self.routes.tell(process, &FromNode::NameClaimed { request, owner });
-    }
-
-    fn returned(&mut self, lease: LeaseId) {
+    pub(crate) fn returned(&mut self, lease: LeaseId) {
         let node = granting_node(lease);
         if node == self.node {
             self.scheduler.handle(self.clock.now(), scheduler::Input::Returned { lease });
@@ -104,19 +94,12 @@ impl State {
     /// Lines of a worker, for its job's driver.
     pub(crate) fn output(&mut self, process: ProcessId, job: JobId, is_stderr: bool, lines: Vec<String>) {
         let Some(driver) = self.roster.job(job).map(|job| job.setup.driver) else { return };
-        if driver == process {
-            // The node runs it: its terminal is the log. Told to itself, it would print it again, and so on.
+        if driver == process || driver == ProcessId::HEAD {
+            // The node runs it, or nobody does any more: its terminal is the log. Told to itself, it would print it again, and so on.
         } else if driver.node() == self.node {
             self.routes.tell(driver, &FromNode::Output { process, is_stderr, lines });
         } else {
             self.tell_node(driver.node(), &ClusterTalk::Output { job, process, is_stderr, lines });
         }
-    }
-}
-
-fn name_key(job: JobId, namespace: Option<String>, name: String) -> NameKey {
-    match namespace {
-        None => NameKey::of_job(job, name),
-        Some(space) => NameKey::shared(space, name),
     }
 }

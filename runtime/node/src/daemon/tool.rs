@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use mobula_net::Line;
 use mobula_types::state::{ClusterStatus, LogPart};
-use mobula_types::{ProcessId, Role};
+use mobula_types::{ActorName, NameKey, ProcessId, Role};
 use mobula_wire::FrameKind;
 use mobula_wire::cluster::{HeadAnswer, HeadQuestion, ToHead};
 use mobula_wire::local::{FromNode, RequestId, ToolQuestion};
@@ -53,6 +53,9 @@ impl State {
             ToolQuestion::TokenList => (Kind::Other, HeadQuestion::TokenList),
             ToolQuestion::TokenRevoke { id } => (Kind::Other, HeadQuestion::TokenRevoke { id }),
             ToolQuestion::Drain { node } => (Kind::Other, HeadQuestion::Drain { node }),
+            ToolQuestion::StopActor { name: ActorName { namespace: Some(space), name } } => {
+                (Kind::Other, HeadQuestion::StopActor { key: NameKey::shared(space, name) })
+            }
             ToolQuestion::StopJob { job } => (Kind::Other, HeadQuestion::StopJob { job }),
             ToolQuestion::Logs { id, offset } => return self.logs_asked(line, request, id, offset),
             ToolQuestion::Submit { program, args, working_dir, env } => {

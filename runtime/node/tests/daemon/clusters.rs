@@ -8,7 +8,7 @@ use mobula_types::state::ClusterStatus;
 use mobula_types::{ActorId, DeathCause, MemberId, Role};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 
-use crate::stage::{Driver, Said, ask, head, member, member_config, no_workers, play, token};
+use crate::stage::{Driver, Said, ask, claim, head, member, member_config, no_workers, play, token};
 
 async fn status(node: &Node) -> ClusterStatus {
     serde_json::from_str(&ask(node, ToolQuestion::Status).await.unwrap()).unwrap()
@@ -185,14 +185,14 @@ pub(crate) fn names() {
         let name = |number: u64| format!("{number:0LONG$}");
         let mut claimed = 0;
         for number in 0..NAMES {
-            driver.say(&ToNode::ClaimName { request: number, namespace: None, name: name(number), actor });
+            driver.say(&claim(number, None, &name(number), actor));
             // The head lets so many wait only.
             while number + 1 - claimed >= 2_500 || (number + 1 == NAMES && claimed < NAMES) {
                 let owner = driver.until(|said| match said {
                     Said::Node(FromNode::NameClaimed { owner, .. }) => Some(owner),
                     _ => None,
                 });
-                assert_eq!(owner.await, Ok(actor));
+                assert_eq!(owner.await.map(|owner| owner.actor), Ok(actor));
                 claimed += 1;
             }
         }
@@ -217,7 +217,7 @@ pub(crate) fn names() {
                 Said::Node(FromNode::NameFound { owner, .. }) => Some(owner),
                 _ => None,
             });
-            assert_eq!(owner.await, Some(actor));
+            assert_eq!(owner.await.map(|owner| owner.actor), Some(actor));
         }
         node.stop().await;
         head.stop().await;

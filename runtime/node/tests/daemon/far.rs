@@ -58,7 +58,13 @@ async fn identity(head: &Node, role: Role) -> Identity {
 
 fn greeting(program: &[u8]) -> Greeting {
     let hash = *blake3::hash(program).as_bytes();
-    Greeting::Driver { name: "far".into(), env: BTreeMap::new(), program: hash, program_bytes: program.len() as u64 }
+    Greeting::Driver {
+        name: "far".into(),
+        env: BTreeMap::new(),
+        namespace: None,
+        program: hash,
+        program_bytes: program.len() as u64,
+    }
 }
 
 async fn enter(
@@ -305,8 +311,8 @@ pub(crate) fn another_program() {
         let refused = far.welcome().await.unwrap_err();
         assert!(refused.contains("is another one"), "{refused}");
         far.over().await;
-        let Greeting::Driver { name, env, program, .. } = greeting(b"x") else { unreachable!() };
-        let endless = Greeting::Driver { name, env, program, program_bytes: u64::MAX };
+        let Greeting::Driver { name, env, namespace, program, .. } = greeting(b"x") else { unreachable!() };
+        let endless = Greeting::Driver { name, env, namespace, program, program_bytes: u64::MAX };
         let refused = enter(head.addr(), &identity, &endless).await.unwrap_err();
         assert!(refused.to_string().contains(&u64::MAX.to_string()), "{refused}");
         // One that goes while it is asked leaves no part of its program.

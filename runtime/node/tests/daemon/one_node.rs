@@ -6,7 +6,7 @@ use mobula_types::{ActorId, DeathCause};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 use rustix::process::test_kill_process;
 
-use crate::stage::{ABORT, Driver, ECHO, Said, ask, head, play, worker_pids};
+use crate::stage::{ABORT, Driver, ECHO, Said, ask, claim, head, play, worker_pids};
 
 pub(crate) fn task() {
     let folder = tempfile::tempdir().unwrap();
@@ -88,14 +88,14 @@ pub(crate) fn names_and_values() {
         let actor = |slot| ActorId { process: driver.welcome.process, slot, generation: 0 };
         let (first, second) = (actor(1), actor(2));
         for (request, actor) in [(1, first), (2, second)] {
-            driver.say(&ToNode::ClaimName { request, namespace: None, name: "counter".into(), actor });
+            driver.say(&claim(request, None, "counter", actor));
             let owner = driver
                 .until(|said| match said {
                     Said::Node(FromNode::NameClaimed { request: of, owner }) if of == request => Some(owner),
                     _ => None,
                 })
                 .await;
-            assert_eq!(owner, Ok(first), "who came first has it");
+            assert_eq!(owner.map(|owner| owner.actor), Ok(first), "who came first has it");
         }
         driver.say(&ToNode::ReleaseName { namespace: None, name: "counter".into(), actor: first });
         driver.say(&ToNode::LookUpName { request: 3, namespace: None, name: "counter".into() });

@@ -12,7 +12,7 @@ pub(crate) fn strangers() {
     let folder = tempfile::tempdir().unwrap();
     play(async {
         let node = head(folder.path(), 1).await;
-        let driver = Hello::Driver { protocol: PROTOCOL + 1, name: "x".into(), env: BTreeMap::new() };
+        let driver = Hello::Driver { protocol: PROTOCOL + 1, name: "x".into(), env: BTreeMap::new(), namespace: None };
         let worker = Hello::Worker { protocol: PROTOCOL, token: "0".repeat(64) };
         for (hello, expect) in [(driver, "one version of mobula"), (worker, "started no such worker")] {
             let (_connection, mut incoming) = greet(node.socket(), &hello).await;

@@ -12,7 +12,7 @@ use mobula_net::{Connection, Frame, Incoming, unix};
 use mobula_node::daemon::workers::guard::Role;
 use mobula_node::daemon::{Node, NodeConfig, Part};
 use mobula_types::resources::{Amount, Request, Resources};
-use mobula_types::{Attempt, Death, LeaseId, PlacementSpec, ProcessId, TaskId};
+use mobula_types::{ActorId, Attempt, Death, Incarnation, Interface, LeaseId, PlacementSpec, ProcessId, TaskId};
 use mobula_wire::local::{FromNode, Hello, ToNode, ToolQuestion, Welcome};
 use mobula_wire::parcel::{ReplyHead, TaskSpecWire};
 use mobula_wire::{FrameKind, PROTOCOL, Parcel, Talk};
@@ -108,7 +108,7 @@ impl Driver {
     }
 
     pub(crate) async fn attach_at(socket: &Path) -> Self {
-        let hello = Hello::Driver { protocol: PROTOCOL, name: "a test".into(), env: BTreeMap::new() };
+        let hello = Hello::Driver { protocol: PROTOCOL, name: "a test".into(), env: BTreeMap::new(), namespace: None };
         let (connection, mut incoming) = greet(socket, &hello).await;
         match read(&mut incoming).await {
             Said::Node(FromNode::Welcome(welcome)) => Self { connection, incoming, welcome },
@@ -230,6 +230,12 @@ pub(crate) fn work(role: &Role) -> ExitCode {
             connection.send(FrameKind::Parcel, reply.encode().unwrap().into()).unwrap();
         }
     })
+}
+
+/// Takes a name for an actor in its first life.
+pub(crate) fn claim(request: u64, namespace: Option<String>, name: &str, actor: ActorId) -> ToNode {
+    let interface = Interface { type_name: name.to_owned(), handlers: vec![(1, 2)] };
+    ToNode::ClaimName { request, namespace, name: name.to_owned(), actor, incarnation: Incarnation(1), interface }
 }
 
 /// The workers that this process's wardens have started.

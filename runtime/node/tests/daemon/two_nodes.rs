@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use mobula_types::state::Listed;
-use mobula_types::{ActorId, DeathCause};
+use mobula_types::{ActorId, ActorName, DeathCause, Interface, NameOwner};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 
-use crate::stage::{ABORT, Driver, ECHO, Said, ask, head, member, play};
+use crate::stage::{ABORT, Driver, ECHO, Said, ask, claim, head, member, play};
 
 pub(crate) fn elsewhere() {
     let folder = tempfile::tempdir().unwrap();
@@ -112,19 +112,39 @@ pub(crate) fn names() {
         let mut driver = Driver::attach(&node).await;
         let actor = ActorId { process: driver.welcome.process, slot: 1, generation: 0 };
         let namespace = Some("shared".to_owned());
-        driver.say(&ToNode::ClaimName { request: 1, namespace: namespace.clone(), name: "n".into(), actor });
+        driver.say(&claim(1, namespace.clone(), "n", actor));
         let claimed = |said| match said {
             Said::Node(FromNode::NameClaimed { owner, .. }) => Some(owner),
             _ => None,
         };
-        assert_eq!(driver.until(claimed).await, Ok(actor));
+        let owner = NameOwner { actor, interface: Interface { type_name: "n".into(), handlers: vec![(1, 2)] } };
+        assert_eq!(driver.until(claimed).await, Ok(owner.clone()));
         let mut other = Driver::attach(&head).await;
         other.say(&ToNode::LookUpName { request: 2, namespace, name: "n".into() });
         let found = |said| match said {
             Said::Node(FromNode::NameFound { owner, .. }) => Some(owner),
             _ => None,
         };
-        assert_eq!(other.until(found).await, Some(actor));
+        assert_eq!(other.until(found).await, Some(owner), "with what it can be asked");
+        // Whoever has it is told to stop; the name is another's when it has.
+        let name = ActorName { namespace: Some("shared".to_owned()), name: "n".into() };
+        ask(&head, ToolQuestion::StopActor { name: name.clone() }).await.unwrap();
+        let lost = |said| match said {
+            Said::Node(FromNode::NameLost { actor, .. }) => Some(actor),
+            _ => None,
+        };
+        assert_eq!(driver.until(lost).await, actor);
+        let next = ActorId { process: other.welcome.process, slot: 1, generation: 0 };
+        other.say(&claim(3, name.namespace.clone(), "n", next));
+        driver.say(&ToNode::NameStopped { namespace: name.namespace.clone(), name: name.name.clone(), actor });
+        let claimed = |said| match said {
+            Said::Node(FromNode::NameClaimed { request: 3, owner }) => Some(owner),
+            _ => None,
+        };
+        assert_eq!(other.until(claimed).await.map(|owner| owner.actor), Ok(next));
+        let nobody = ActorName { name: "nobody".into(), ..name };
+        let error = ask(&head, ToolQuestion::StopActor { name: nobody }).await.unwrap_err();
+        assert!(error.contains("no actor is named shared/nobody"), "{error}");
         node.stop().await;
         head.stop().await;
     });
