@@ -154,7 +154,7 @@ impl<'a, A: Handler<M>, M: Message, T, E> Call<'a, A, M, T, E> {
     /// # impl Handler<Add> for Counter {
     /// #     async fn handle(&mut self, add: Add, _: &Context<Self>) -> u64 { self.0 += add.0; self.0 }
     /// # }
-    /// # let system = System::start(&SystemConfig { process: ProcessId::from(NodeId(1)), arbiters: 1 });
+    /// # let system = System::start(&SystemConfig { process: ProcessId::from(NodeId(1)), arbiters: 1, value_bytes_max: 1 << 20 });
     /// # system.make_process_default();
     /// # mobula_actor::arbiters::runtime().block_on(async {
     /// let counter = Spawn::<Counter>::here(()).await?;

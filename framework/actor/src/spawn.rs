@@ -156,7 +156,7 @@ impl<A: Actor> Spawn<A> {
     /// #     type Proxy = Address<Self>;
     /// #     async fn start(_: (), _: &Context<Self>) -> Result<Self, Error> { Ok(Counter) }
     /// # }
-    /// # let system = System::start(&SystemConfig { process: ProcessId::from(NodeId(1)), arbiters: 1 });
+    /// # let system = System::start(&SystemConfig { process: ProcessId::from(NodeId(1)), arbiters: 1, value_bytes_max: 1 << 20 });
     /// # system.make_process_default();
     /// # mobula_actor::arbiters::runtime().block_on(async {
     /// let counter = Spawn::<Counter>::here(()).name("words").namespace("shop").await?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mobula_logic::head::{self, Head, Input, Output};
+use mobula_logic::membership::Standing;
 use mobula_logic::record::{Change, Record, RecordKey};
 use mobula_logic::{Calendar, Violation, directory, membership};
 use mobula_types::{Death, DeathCause, Epoch, HeadId, NodeId, StateMachine, Time};
@@ -75,8 +76,12 @@ impl World {
         self.tell_head(input)?;
         // A node that is about to be declared dead may speak again meanwhile; that comes too late.
         let newest = self.host_of.iter().filter(|(_, of)| **of == host).map(|(node, _)| *node).max();
-        let lives = |node| self.head.as_ref().is_some_and(|life| life.machine.membership().lives(node));
-        if speaks.is_some() && speaks == newest && newest.is_some_and(lives) {
+        // One that an earlier head knew and that has not registered again is not heard by its beats.
+        let is_heard = |node| {
+            let mut nodes = self.head.iter().flat_map(|life| life.machine.membership().nodes());
+            nodes.any(|known| known.node == node && matches!(known.standing, Standing::Alive | Standing::Draining))
+        };
+        if speaks.is_some() && speaks == newest && newest.is_some_and(is_heard) {
             self.hosts[host].heard = (self.agenda.now(), self.stopped_until_now());
         }
         Ok(())
