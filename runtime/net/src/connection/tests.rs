@@ -7,7 +7,7 @@ use mobula_wire::{FrameHead, FrameKind, HeadError};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::{Closed, Connection, Frame, Incoming, PARTS_BYTES_MAX, QUEUED_BYTES_MAX, SendError, over, over_unix};
+use super::{Closed, Connection, Frame, Incoming, PARTS_BYTES_MAX, QUEUED_BYTES_MAX, SendError, over};
 use crate::unix::{Listener, UnixError, connect};
 
 /// A hang shows as this, not as a test that never ends.
@@ -34,38 +34,6 @@ async fn frames_come_in_order_whatever_their_size() {
         let frame = next(&mut b).await.unwrap();
         assert_eq!((frame.kind, frame.body), (FrameKind::Cluster, Bytes::from(vec![at as u8; *size])));
     }
-}
-
-/// Slow senders write from their own thread, fast ones through the queue; a socket that is full takes the beginning of a
-/// frame and leaves the rest to the writer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_come_in_order_whoever_writes_them() {
-    let (a, b) = tokio::net::UnixStream::pair().unwrap();
-    let ((a, _a), (_b, mut b)) = (over_unix(a), over_unix(b));
-    let sender = std::thread::spawn(move || {
-        for at in 0..20_000usize {
-            let size = [0, 7, 300, 4096, 5000][at % 5];
-            let mut body = at.to_le_bytes().to_vec();
-            body.resize(8 + size, at as u8);
-            a.send(FrameKind::Parcel, body.into()).unwrap();
-            let slow = (at / 100) % 2 == 0;
-            let until = std::time::Instant::now() + Duration::from_micros(if slow { 12 } else { 0 });
-            while std::time::Instant::now() < until {
-                std::hint::spin_loop();
-            }
-        }
-        a.close("all is said");
-    });
-    // The socket fills meanwhile.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    for at in 0..20_000usize {
-        let body = next(&mut b).await.unwrap().body;
-        assert_eq!(body[..8], at.to_le_bytes(), "frame {at}");
-        assert_eq!(body.len(), 8 + [0, 7, 300, 4096, 5000][at % 5]);
-        assert!(body[8..].iter().all(|byte| *byte == at as u8), "frame {at}");
-    }
-    assert!(matches!(next(&mut b).await, Err(Closed::There)));
-    sender.join().unwrap();
 }
 
 #[tokio::test]

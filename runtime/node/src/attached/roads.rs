@@ -63,21 +63,14 @@ impl Roads {
         }
         let mut ways = self.ways.lock();
         match ways.get_mut(&to) {
-            Some(Way::Direct(connection)) => {
-                let connection = connection.clone();
-                // It may write from here: others need not wait for that.
-                drop(ways);
-                match connection.send(FrameKind::Parcel, body) {
-                    Err(SendError::Closed(_)) => {
-                        if let Some(way) = self.ways.lock().get_mut(&to) {
-                            *way = Way::ByNode;
-                        }
-                        let body = parcel.encode().expect("it was encoded before").into();
-                        sent(self.node.send(FrameKind::Parcel, body))
-                    }
-                    done => sent(done),
+            Some(Way::Direct(connection)) => match connection.send(FrameKind::Parcel, body) {
+                Err(SendError::Closed(_)) => {
+                    ways.insert(to, Way::ByNode);
+                    let body = parcel.encode().expect("it was encoded before").into();
+                    sent(self.node.send(FrameKind::Parcel, body))
                 }
-            }
+                done => sent(done),
+            },
             Some(Way::ByNode) => sent(self.node.send(FrameKind::Parcel, body)),
             Some(Way::Making(waiting)) if waiting.len() >= WAITING_MAX => {
                 Err(NotStarted::MailboxFull { waiting: waiting.len() })
