@@ -1,16 +1,18 @@
-//! What becomes of work whose node is gone: no test here is given a session.
+//! What becomes of work whose node is gone, or whose program does nothing: no test here is given a session.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mobula::prelude::*;
 use mobula::{SpawnError, Unknown};
 
 use super::actors::Counter;
 use super::nodes::Nodes;
-use super::{Test, settled};
+use super::{HANGS, Test, settled};
 
-pub(crate) const TESTS: &[Test] =
-    &[("nothing waits for a node that is gone", || Box::pin(nothing_waits_for_a_node_that_is_gone()))];
+pub(crate) const TESTS: &[Test] = &[
+    ("nothing waits for a node that is gone", || Box::pin(nothing_waits_for_a_node_that_is_gone())),
+    ("results come to a program that keeps its thread", || Box::pin(results_come_to_a_program_that_keeps_its_thread())),
+];
 
 #[remote]
 async fn run_for_ever() {
@@ -47,5 +49,30 @@ async fn nothing_waits_for_a_node_that_is_gone() -> Result<()> {
     assert!(Counter::spawn().await.is_err());
     settled(&session, "all of it").await;
     session.stop().await;
+    Ok(())
+}
+
+#[remote]
+fn one() -> u64 {
+    1
+}
+
+/// The only thread of the program's runtime computes: what comes for the session is read all the same.
+async fn results_come_to_a_program_that_keeps_its_thread() -> Result<()> {
+    let nodes = Nodes::start(1, 1).await;
+    let config = Config::default().address(nodes.address());
+    let program = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("there are threads");
+        let (session, result) = runtime.block_on(async { (mobula::init_with(config).await, one::remote()) });
+        let begun = Instant::now();
+        while !result.is_ready() && begun.elapsed() < HANGS / 4 {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let is_ready = result.is_ready();
+        runtime.block_on(async move { session.expect("a driver attaches").stop().await });
+        is_ready
+    });
+    assert!(program.await.expect("the program does not panic"), "its result waits for its thread");
+    nodes.stop().await;
     Ok(())
 }

@@ -302,7 +302,9 @@ impl Process {
                 Some(Wanted::Home(actor)) => {
                     self.drive_home(actor, Some(HomeInput::Granted { lease, process }));
                 }
-                Some(Wanted::Tasks(request)) => self.task_place_granted(request, lease, process),
+                Some(Wanted::Tasks(request)) => {
+                    self.drive_tasks(Some(mobula_logic::dispatch::Input::Granted { request, lease, process }));
+                }
                 _ => self.link.tell(&ToNode::Return { lease }),
             },
             FromNode::NoPlace { request, missing, for_ever } => match self.link.answered(request) {

@@ -153,10 +153,6 @@ impl Process {
 
     fn perform_task(self: &Arc<Self>, table: &mut Table, output: Output, after: &mut After) {
         match output {
-            // Nobody answers any more.
-            Output::AskLease { request, .. } if self.link.is_cut() => {
-                table.dispatch.handle(clock::now(), Input::NoPlace { request, for_ever: true });
-            }
             Output::AskLease { request, shape } => {
                 let (spec, avoid) = (table.specs[shape].clone(), table.avoid.clone());
                 let asked = self.link.ask(Wanted::Tasks(request), |request| ToNode::Lease { request, spec, avoid });
@@ -282,11 +278,6 @@ impl Process {
         // A whole node's death accuses nobody in particular: it is a failure of the system for all that ran there.
         let culprits = (!death.culprits.is_empty() || death.process.number() != 0).then_some(culprits);
         self.drive_tasks(Some(Input::ProcessDied { process: death.process, culprits }));
-    }
-
-    pub(crate) fn task_place_granted(self: &Arc<Self>, request: u64, lease: LeaseId, process: ProcessId) {
-        self.tasks.table.lock().requests.remove(&request);
-        self.drive_tasks(Some(Input::Granted { request, lease, process }));
     }
 
     pub(crate) fn task_place_refused(self: &Arc<Self>, request: u64, missing: &str, for_ever: bool) {

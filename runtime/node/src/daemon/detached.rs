@@ -257,12 +257,7 @@ impl State {
             .as_ref()
             .is_some_and(|(_, fencing, term)| self.hold_name(Held { key, actor, fencing: *fencing }, process, *term));
         let Some((_, fencing, _)) = granted.filter(|_| is_held) else {
-            let job = self.detached.here.get(&actor).map(|here| here.job);
             self.forget_detached(actor);
-            // Nothing else may be left of that job.
-            if let Some(job) = job.filter(|job| self.detached.here.values().all(|here| here.job != *job)) {
-                tracing::debug!(%job, "a detached actor has ended before it could start here");
-            }
             return;
         };
         let Some(here) = self.detached.here.get_mut(&actor) else { return };
