@@ -201,22 +201,14 @@ impl<A: Actor> Address<A> {
     {
         let result = match &self.route {
             // Here a letter is lost with its sender only.
-            Route::Here(mailbox) => {
-                mailbox.lanes.push_or_wait(Box::new(letter)).map(drop).map_err(|(mail, refused)| {
-                    let cause = refusal(mailbox.id, refused);
-                    letter_of::<A, M>(mail).refused(cause)
-                })
-            }
-            Route::Away(away) => match away.encode::<A, M>(letter) {
-                Err((letter, cause)) => Err(letter.refused(cause)),
-                Ok((message, call, _)) => {
-                    let sent = match away.system.deliver() {
-                        Some(deliver) => deliver.post_until_acknowledged(call, std::any::type_name::<M>()),
-                        None => Err(NotStarted::NoSuchActor { actor: away.id }),
-                    };
-                    sent.map_err(|cause| SendError { message, cause })
+            Route::Here(mailbox) => match mailbox.lanes.push_or_wait(Box::new(letter)) {
+                Ok(_) => Ok(()),
+                Err((mail, refused)) if refused.has_moved() => {
+                    Away::of(mailbox).send_until_handled::<A, M>(letter_of::<A, M>(mail))
                 }
+                Err((mail, refused)) => Err(letter_of::<A, M>(mail).refused(refusal(mailbox.id, refused))),
             },
+            Route::Away(away) => away.send_until_handled::<A, M>(letter),
         };
         if result.is_err() {
             self.system().counters().add(Count::Refused);
@@ -304,6 +296,15 @@ impl Away {
                 }
             },
         }
+    }
+
+    fn send_until_handled<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<(), SendError<M>> {
+        let (message, call, _) = self.encode::<A, M>(letter).map_err(|(letter, cause)| letter.refused(cause))?;
+        let sent = match self.system.deliver() {
+            Some(deliver) => deliver.post_until_acknowledged(call, std::any::type_name::<M>()),
+            None => Err(NotStarted::NoSuchActor { actor: self.id }),
+        };
+        sent.map_err(|cause| SendError { message, cause })
     }
 
     fn try_send<A: Handler<M>, M: Message>(&self, letter: Letter<M>) -> Result<(), (Letter<M>, NotStarted)> {

@@ -65,7 +65,7 @@ pub struct SpawnFrame {
     pub actor: u64,
     /// The hash of its argument types.
     pub schema: u64,
-    /// What the actor can be asked.
+    /// What the actor can be asked, of a detached one.
     pub interface: Interface,
     /// The encoded arguments.
     pub args: Bytes,
@@ -309,7 +309,8 @@ impl<A: Actor> Spawn<A> {
             // Its home decides after the death of its process and does not know the type.
             options.policy.get_or_insert_with(A::restart_policy);
             let (actor, schema) = (entry.key(), entry.schema());
-            let interface = registry::interface::<A>();
+            // Only its home at the head names it to others.
+            let interface = if options.detached { registry::interface::<A>() } else { Interface::default() };
             let frame = SpawnFrame { actor, schema, interface, args: args.into(), pins, options, guest: None };
             let Spawned { id, started } = deliver.spawn(frame)?;
             return Ok((ActorRef::new(Address::away(id, &system)), Some(started)));

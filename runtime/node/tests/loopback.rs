@@ -5,8 +5,8 @@ mod functions;
 use functions::{in_session, two};
 use mobula_actor::registry::{ActorEntry, HandlerEntry};
 use mobula_actor::{
-    Actor, ActorRef, Address, Context, Down, Handler, Message, ObjectRef, Recipient, ReplyStream, Spawn, SpawnError,
-    current,
+    Actor, ActorRef, Address, Context, Control, Down, Handler, Message, ObjectRef, Recipient, ReplyStream, Spawn,
+    SpawnError, System, current,
 };
 use mobula_types::{CallError, Error, ExitReason, NotStarted};
 use serde::{Deserialize, Serialize};
@@ -81,6 +81,24 @@ impl Handler<CountTo> for Counter {
 
 inventory::submit!(HandlerEntry::stream::<Counter, CountTo, u64>("loopback::Counter::CountTo"));
 
+/// The actor as it knows itself, and the system it lives in.
+static HERE: std::sync::Mutex<Option<(ActorRef<Counter>, std::sync::Arc<System>)>> = std::sync::Mutex::new(None);
+
+#[derive(Serialize, Deserialize)]
+struct Remember;
+
+impl Message for Remember {
+    type Reply = ();
+}
+
+impl Handler<Remember> for Counter {
+    async fn handle(&mut self, _: Remember, ctx: &Context<Self>) {
+        *HERE.lock().unwrap() = Some((ctx.me(), ctx.system().clone()));
+    }
+}
+
+inventory::submit!(HandlerEntry::value::<Counter, Remember>("loopback::Counter::Remember"));
+
 /// In no table.
 struct Unregistered;
 
@@ -109,6 +127,32 @@ fn spawns_calls_and_failures_cross() {
         assert!(matches!(failed, SpawnError::StartFailed(ExitReason::Failed(_))), "{failed}");
         let later = counter.ask(Add(5)).submit();
         assert_eq!(*later.await.unwrap(), 7);
+    });
+}
+
+/// Whoever knows the actor as one of its own process reaches its next life elsewhere, by whichever way it sends.
+#[test]
+fn what_is_sent_to_one_that_has_moved_leaves_the_process() {
+    in_session(&two(), || async {
+        let counter = counter(0).await;
+        counter.ask(Remember).await.unwrap();
+        let (me, system) = HERE.lock().unwrap().take().unwrap();
+        system.control_local(me.id(), Control::Leave);
+        let left = async {
+            while system.hosts(me.id()) {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(10), left).await.expect("it leaves");
+        let is_of_here = |cause: &NotStarted| matches!(cause, NotStarted::ActorEnded { reason: ExitReason::Moved, .. });
+        // Nobody starts it again in this test: the other side says that it is nowhere.
+        for cause in [
+            me.ask(Add(1)).tell().unwrap_err().cause,
+            me.ask(Add(1)).send().await.unwrap_err().cause,
+            me.ask(Add(1)).at_least_once().tell().unwrap_err().cause,
+        ] {
+            assert!(!is_of_here(&cause), "{cause}");
+        }
     });
 }
 
