@@ -113,6 +113,8 @@ impl Said {
             // G8: a panic consumes its message.
             Err(CallError::Panicked(panic)) => Self::Dead(ExitReason::Panicked(panic)),
             Err(CallError::NotStarted(cause)) => match cause {
+                // It lives on elsewhere, and is asked for there.
+                NotStarted::ActorEnded { reason: ExitReason::Moved, .. } => Self::Later,
                 NotStarted::ActorEnded { reason, .. } => Self::Gone(reason),
                 NotStarted::NoSession => Self::Gone(ExitReason::Shutdown),
                 NotStarted::ProcessDied { death } => Self::Lost(death),
@@ -369,6 +371,7 @@ mod tests {
             (Err(CallError::Cancelled), Said::Later),
             (Err(CallError::MayHaveRun(Unknown::ActorEnded { actor, reason: ExitReason::Killed })), Said::Later),
             (not_started(NotStarted::ActorEnded { actor, reason: ExitReason::Gone }), Said::Gone(ExitReason::Gone)),
+            (not_started(NotStarted::ActorEnded { actor, reason: ExitReason::Moved }), Said::Later),
             (not_started(NotStarted::NoSession), Said::Gone(ExitReason::Shutdown)),
             (not_started(unknown), is_dead),
             (Err(CallError::MayHaveRun(Unknown::Codec { message: "no".into() })), Said::Handled),
