@@ -245,8 +245,11 @@ impl Watch {
 
     fn plan(&self) {
         let interval = Duration::from_nanos(self.interval_ns.load(Ordering::Relaxed));
+        // Held while entering: a look that came before its place was noted would plan the next one, and that one would
+        // be taken for the last and given back, with nobody left to plan another.
+        let mut place = self.place.lock();
         let next = patrol().enter(clock::now() + interval, Waker::from(Arc::new(Look)), None);
-        if let Some(last) = self.place.lock().replace(next) {
+        if let Some(last) = place.replace(next) {
             patrol().leave(last);
         }
     }
