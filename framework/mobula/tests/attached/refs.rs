@@ -1,5 +1,6 @@
 //! References that travel: what is on its way is never freed, what nobody holds is, and the dead own nothing.
 
+use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -93,6 +94,23 @@ fn signal(name: &str, pid: u32) {
     assert!(sent.is_ok_and(|status| status.success()), "the system sends {name} to {pid}");
 }
 
+/// Stops a process, and waits until all of it stands still: one thread takes the signal, and until that one has run the
+/// others go on.
+async fn stop(pid: u32) -> Result<()> {
+    signal("-STOP", pid);
+    let stands_still = |thread: std::io::Result<fs::DirEntry>| {
+        let stat = fs::read_to_string(thread?.path().join("stat"))?;
+        // Behind the name, which stands in parentheses.
+        Ok::<_, std::io::Error>(stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
+    };
+    let threads = format!("/proc/{pid}/task");
+    eventually("a stopped process stands still", async || {
+        let stopped: Vec<bool> = fs::read_dir(&threads)?.map(stands_still).collect::<std::io::Result<_>>()?;
+        Ok(stopped.into_iter().all(|stopped| stopped))
+    })
+    .await
+}
+
 async fn eventually<F: Future<Output = Result<bool>>>(what: &str, mut holds: impl FnMut() -> F) -> Result<()> {
     let end = Instant::now() + FREED_MAX;
     while !holds().await? {
@@ -112,7 +130,7 @@ async fn a_sleeping_receiver() -> Result<()> {
         // The driver owns it and does not hold it.
         giver.keep(Boxed { inside: mobula::put("kept".to_owned())? }).await?;
         let pid = receiver.pid().await?;
-        signal("-STOP", pid);
+        stop(pid).await?;
         assert_eq!(giver.give_to(receiver.clone()).await?, 1);
         tokio::time::sleep(ASLEEP).await;
         assert_eq!(exported(), 1, "what is on its way is not freed");
@@ -154,7 +172,7 @@ async fn what_the_dead_owned() -> Result<()> {
     assert_eq!(*mobula::get(&known).await?, "read");
     keeper.keep(Boxed { inside: unknown.clone() }).await?;
     let pid = owner.pid().await?;
-    signal("-STOP", pid);
+    stop(pid).await?;
     let asked = tokio::spawn({
         let unknown = unknown.clone();
         async move { mobula::get(&unknown).await.err() }
