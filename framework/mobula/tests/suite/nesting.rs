@@ -2,7 +2,7 @@
 
 use mobula::prelude::*;
 
-use crate::apparatus::within;
+use crate::apparatus::{Gate, within};
 
 #[remote]
 fn fib(n: u64) -> u64 {
@@ -46,15 +46,15 @@ impl Total {
         self.add(*fib)
     }
 
-    fn wait_here(&mut self) -> std::result::Result<u64, CallError<mobula::ErrorChain>> {
-        // The value may be quicker than the wait; then nothing blocks.
-        slow::remote().wait().map(|value| *value)
+    /// Waits for a value that is there only when the gate is open: what is there already blocks nobody.
+    fn wait_here(&mut self, gate: Gate) -> std::result::Result<u64, CallError<mobula::ErrorChain>> {
+        slow::remote(gate).wait().map(|value| *value)
     }
 }
 
 #[remote]
-async fn slow() -> u64 {
-    tokio::time::sleep(millis(20)).await;
+async fn slow(gate: Gate) -> u64 {
+    gate.passed().await;
     1
 }
 
@@ -97,14 +97,20 @@ async fn tasks_call_actors_and_actors_run_tasks() -> Result<()> {
 #[mobula::test(plain, encoded, cluster)]
 async fn a_thread_that_actors_share_does_not_block() -> Result<()> {
     let total = Total::spawn().await?;
-    let refused = within(total.wait_here()).await.unwrap_err();
+    let gate = Gate::new();
+    let refused = within(total.wait_here(gate)).await.unwrap_err();
     assert_eq!(refused, CallError::Returned(CallError::NotStarted(NotStarted::WouldBlock)));
+    gate.open();
     Ok(())
 }
 
 #[mobula::test(plain, encoded, cluster)]
 async fn an_actor_with_a_thread_of_its_own_may_block() -> Result<()> {
     let total = Total::spawn().dedicated().await?;
-    assert_eq!(within(total.wait_here()).await?, 1);
+    let gate = Gate::new();
+    let waiting = total.wait_here(gate).submit();
+    assert!(!waiting.is_ready());
+    gate.open();
+    assert_eq!(*within(waiting).await?, 1);
     Ok(())
 }
