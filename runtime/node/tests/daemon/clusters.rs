@@ -1,5 +1,7 @@
 //! What the command line sees and does.
 
+use std::net::{SocketAddr, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use mobula_net::{Authority, Identity};
@@ -14,6 +16,15 @@ async fn status(node: &Node) -> ClusterStatus {
     serde_json::from_str(&ask(node, ToolQuestion::Status).await.unwrap()).unwrap()
 }
 
+/// A head that was stopped, at its address again.
+async fn head_again(folder: &Path, addr: SocketAddr) -> Node {
+    // What served the port is dropped a moment after its node has ended.
+    while UdpSocket::bind(addr).is_err() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Node::start(NodeConfig { bind: addr, ..NodeConfig::head(folder.join("1")) }).await.unwrap()
+}
+
 pub(crate) fn drained() {
     let folder = tempfile::tempdir().unwrap();
     play(async {
@@ -21,8 +32,11 @@ pub(crate) fn drained() {
         let mut node = member(folder.path(), "2", &head, 1).await;
         ask(&head, ToolQuestion::Drain { node: node.id() }).await.unwrap();
         node.ended().await;
-        let states: Vec<String> = status(&head).await.nodes.into_iter().map(|node| node.state).collect();
-        assert_eq!(states, ["alive", "dead"]);
+        // The head hears of its end a moment later.
+        let states = async || -> Vec<String> { status(&head).await.nodes.into_iter().map(|node| node.state).collect() };
+        while states().await != ["alive", "dead"] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let error = ask(&head, ToolQuestion::Drain { node: node.id() }).await.unwrap_err();
         assert!(error.contains("mobula status"), "{error}");
         head.stop().await;
@@ -156,8 +170,7 @@ pub(crate) fn fenced() {
         assert_eq!(cause.await, DeathCause::NodeSilent { silent_ms }, "G13: it stops all that it runs");
         no_workers().await;
         // The head is back, and the node with it, as a new one.
-        let config = NodeConfig { bind: addr, ..NodeConfig::head(folder.path().join("1")) };
-        let head = Node::start(config).await.unwrap();
+        let head = head_again(folder.path(), addr).await;
         loop {
             let nodes = status(&head).await.nodes;
             let alive: Vec<_> = nodes.iter().filter(|node| node.state == "alive").map(|node| &node.node_id).collect();
@@ -199,8 +212,7 @@ pub(crate) fn names() {
         // Its head is lost, and comes back: the node says which names it holds, and keeps them.
         let (addr, before) = (head.addr(), node.id());
         head.stop().await;
-        let config = NodeConfig { bind: addr, ..NodeConfig::head(folder.path().join("1")) };
-        let head = Node::start(config).await.unwrap();
+        let head = head_again(folder.path(), addr).await;
         loop {
             let nodes = status(&head).await.nodes;
             let again = nodes.iter().find(|node| node.node_id == before.to_string() && node.state == "alive");

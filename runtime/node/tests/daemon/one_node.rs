@@ -6,7 +6,7 @@ use mobula_types::{ActorId, DeathCause};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 use rustix::process::test_kill_process;
 
-use crate::stage::{ABORT, Driver, ECHO, Said, ask, claim, head, play, worker_pids};
+use crate::stage::{ABORT, Driver, ECHO, Said, ask, claim, head, play, until_ended, worker_pids};
 
 pub(crate) fn task() {
     let folder = tempfile::tempdir().unwrap();
@@ -52,15 +52,14 @@ pub(crate) fn driver_gone() {
         let node = head(folder.path(), 2).await;
         let mut driver = Driver::attach(&node).await;
         driver.lease(1, 1).await;
-        let job = driver.welcome.job.to_string();
+        let job = driver.welcome.job;
         let pids = worker_pids();
         assert_eq!(pids.len(), 1, "{pids:?}");
         drop(driver);
         while pids.iter().any(|pid| test_kill_process(*pid).is_ok()) {
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
-        let jobs = ask(&node, ToolQuestion::List { kind: "jobs".into() }).await.unwrap();
-        assert!(jobs.contains(&format!("\"id\":\"{job}\"")) && jobs.contains("\"state\":\"ended\""), "{jobs}");
+        until_ended(&node, job).await;
         node.stop().await;
     });
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mobula_net::token::Token;
@@ -12,13 +12,16 @@ use mobula_net::{Connection, Frame, Incoming, unix};
 use mobula_node::daemon::workers::guard::Role;
 use mobula_node::daemon::{Node, NodeConfig, Part};
 use mobula_types::resources::{Amount, Request, Resources};
-use mobula_types::{ActorId, Attempt, Death, Incarnation, Interface, LeaseId, PlacementSpec, ProcessId, TaskId};
+use mobula_types::{ActorId, Attempt, Death, Incarnation, Interface, JobId, LeaseId, PlacementSpec, ProcessId, TaskId};
 use mobula_wire::local::{FromNode, Hello, ToNode, ToolQuestion, Welcome};
 use mobula_wire::parcel::{ReplyHead, TaskSpecWire};
 use mobula_wire::{FrameKind, PROTOCOL, Parcel, Talk};
 
 /// Everything here is over in milliseconds; the longest promise is 5 s.
 pub(crate) const HANG: Duration = Duration::from_secs(30);
+
+/// No test waits more often than so for anything that takes long.
+const TEST_MAX: Duration = Duration::from_secs(120);
 
 /// A function that answers with its arguments.
 pub(crate) const ECHO: u64 = 1;
@@ -28,7 +31,7 @@ pub(crate) const ABORT: u64 = 2;
 /// Runs a test to its end, on a runtime of its own.
 pub(crate) fn play(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async { tokio::time::timeout(HANG, test).await.expect("it hangs") });
+    runtime.block_on(async { tokio::time::timeout(TEST_MAX, test).await.expect("it hangs") });
 }
 
 pub(crate) fn cpus(cpus: u64) -> Resources {
@@ -253,9 +256,24 @@ pub(crate) fn worker_pids() -> Vec<rustix::process::Pid> {
     pids.filter(is_grandchild).filter_map(number).collect()
 }
 
+/// Waits until the job has ended, and gives its line.
+pub(crate) async fn until_ended(node: &Node, job: JobId) -> String {
+    let begun = Instant::now();
+    loop {
+        let jobs = ask(node, ToolQuestion::List { kind: "jobs".into() }).await.unwrap();
+        let id = format!("\"id\":\"{job}\"");
+        let line = jobs.lines().find(|line| line.contains(&id)).unwrap_or_default();
+        if line.contains("\"state\":\"ended\"") {
+            return line.to_owned();
+        }
+        assert!(begun.elapsed() < HANG, "{jobs}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 /// Waits until no worker is left.
 pub(crate) async fn no_workers() {
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     while !worker_pids().is_empty() {
         assert!(begun.elapsed() < HANG, "workers are left: {:?}", worker_pids());
         tokio::time::sleep(Duration::from_millis(5)).await;
