@@ -487,7 +487,7 @@ impl Process {
         let counters = system.counters();
         let outcomes = Outcome::ALL.map(|outcome| (outcome.name().to_owned(), counters.outcomes(outcome)));
         let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0).collect();
-        Some(OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes })
+        Some(OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes, ..OutcomeCounters::default() })
     }
 
     /// Leaves the node, which learns first what was submitted since it was told.

@@ -15,6 +15,7 @@ use mobula_net::{
     Admitted, Authority, Cause, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents, NetError, PeerIdentity, Refusal, join,
 };
 use mobula_node::daemon::{Node, NodeConfig};
+use mobula_types::state::ClusterStatus;
 use mobula_types::{JobId, LeaseId, MemberId, PlacementSpec, ProcessId, Role};
 use mobula_wire::cluster::{ClusterTalk, DriverWelcome, Greeting, PROGRAM_PART_BYTES, ToHead};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion, Welcome};
@@ -287,6 +288,9 @@ pub(crate) fn runs() {
         let refused = far.answer(ToolQuestion::Stop).await.unwrap_err();
         assert!(refused.contains("on its own host"), "{refused}");
         assert_eq!(node.refusals()["wrong_role"], 2);
+        // Who asks any node sees what all of them have refused.
+        let status: ClusterStatus = serde_json::from_str(&far.answer(ToolQuestion::Status).await.unwrap()).unwrap();
+        assert_eq!(status.counters.refusals, [("wrong_role".into(), 2), ("token_used".into(), 1)].into());
         // Another one with the same program brings nothing.
         let second = Far::attach(node.addr(), &identity).await;
         assert_eq!(second.parts, 0, "the node has the program");
@@ -374,6 +378,9 @@ pub(crate) fn roles() {
         far.mesh.send(far.node, Lane::Calls, FrameKind::Parcel, parcel.encode().unwrap().into()).unwrap();
         far.over().await;
         assert_eq!(head.refusals()["another"], 1);
+        let status: ClusterStatus = serde_json::from_str(&ask(&head, ToolQuestion::Status).await.unwrap()).unwrap();
+        let shown = head.refusals().into_iter().filter(|(_, count)| *count > 0);
+        assert_eq!(status.counters.refusals, shown.map(|(word, count)| (word.to_owned(), count)).collect());
         head.stop().await;
     });
 }
