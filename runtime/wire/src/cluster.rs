@@ -90,6 +90,8 @@ pub struct JobSetup {
     pub name: String,
     /// The BLAKE3 hash of its program.
     pub program: [u8; 32],
+    /// What its program was built for; none when its file does not say.
+    pub target: Option<mobula_types::program::Target>,
     /// The process that runs it.
     pub driver: ProcessId,
     /// Where its names are unique; none for a namespace that nobody else has.

@@ -55,7 +55,7 @@ impl State {
         let node = from.node();
         let now = self.clock.now();
         match talk {
-            ClusterTalk::Job { job, setup } => self.roster.open_job(job, setup, node),
+            ClusterTalk::Job { job, setup } => self.open_job(job, setup, node),
             ClusterTalk::Lease { holder, number, job, spec, avoid } if holder.node() == node => {
                 let request = RequestKey { holder, number };
                 if self.roster.has_ended(job) {

@@ -70,6 +70,11 @@ impl Clock {
     }
 }
 
+/// A scheduler for what the node has.
+pub(crate) fn scheduler_of(node: NodeId, config: &NodeConfig) -> Scheduler {
+    Scheduler::new(node, &config.resources, config.labels.clone()).on(config.platform.clone())
+}
+
 /// A node's state.
 pub(crate) struct State {
     pub(crate) clock: Clock,
@@ -151,7 +156,7 @@ impl State {
         inputs: mpsc::Sender<Input>,
     ) -> Self {
         let node = routes.node();
-        let scheduler = Scheduler::new(node, &config.resources, config.labels.clone());
+        let scheduler = scheduler_of(node, &config);
         Self {
             clock,
             config,

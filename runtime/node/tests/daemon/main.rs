@@ -25,6 +25,7 @@ const TESTS: &[Test] = &[
     ("strangers_are_refused_with_what_would_be_right", refusals::strangers),
     ("a_second_node_in_one_folder_is_refused", refusals::same_folder),
     ("a_place_on_another_node_runs_the_same_program", two_nodes::elsewhere),
+    ("a_program_runs_where_it_can_and_waits_with_the_reason", two_nodes::platforms),
     ("a_list_says_who_is_silent", two_nodes::silent),
     ("the_death_of_a_far_worker_is_told", two_nodes::far_death),
     ("names_are_seen_from_another_node", two_nodes::names),
