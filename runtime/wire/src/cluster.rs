@@ -252,6 +252,15 @@ pub enum ClusterTalk {
         /// What its processes have submitted, and how that ended.
         counters: OutcomeCounters,
     },
+    /// From a process of another host to the node that it is attached to: it wants its next certificate.
+    RenewAsk(RenewalWish),
+    /// The answer to [`RenewAsk`](Self::RenewAsk).
+    RenewIs {
+        /// The key for which it was wanted.
+        key: [u8; 32],
+        /// The certificate, or why there is none.
+        certificate: Result<Vec<u8>, String>,
+    },
     /// Lines of a worker, for a driver of the receiver's.
     Output {
         /// The job.
@@ -425,6 +434,13 @@ pub enum ToHead {
         /// The public key.
         key: [u8; 32],
     },
+    /// A process of another host that is attached to the sender wants its next certificate.
+    RenewFar {
+        /// The request.
+        ask: AskId,
+        /// What it wants, signed by itself.
+        wish: RenewalWish,
+    },
     /// Somebody has shown the sender a join token.
     Redeem {
         /// The request.
@@ -438,6 +454,17 @@ pub enum ToHead {
         /// The public key of its user.
         key: [u8; 32],
     },
+}
+
+/// The wish of a member that is no node for its next certificate. The head believes it by its signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalWish {
+    /// The certificate that it has.
+    pub certificate: Vec<u8>,
+    /// The public key for the new one.
+    pub key: [u8; 32],
+    /// Over the new key, by the key of the old one.
+    pub signature: Vec<u8>,
 }
 
 /// How the head starts an actor that outlives its job.
@@ -598,6 +625,13 @@ pub enum FromHead {
         /// The request.
         ask: AskId,
         /// The certificate.
+        certificate: Result<Vec<u8>, String>,
+    },
+    /// The answer to [`ToHead::RenewFar`].
+    FarRenewed {
+        /// The request.
+        ask: AskId,
+        /// The certificate, or why there is none.
         certificate: Result<Vec<u8>, String>,
     },
     /// The answer to [`ToHead::Redeem`].

@@ -159,6 +159,7 @@ pub(crate) fn drive(scenario: &str) -> ExitCode {
             },
             "end their scale" => {
                 mobula::actor::<Scale>("their scale").await?.stop();
+                free::<Scale>("their scale", "mill").await;
                 "ended".to_owned()
             }
             "leave a scale" => Scale::spawn(2).name("their scale").detached().await?.weigh(Load(7)).await?.to_string(),
@@ -261,6 +262,19 @@ async fn racing_programs_get_one_actor() -> Result<()> {
     Ok(())
 }
 
+/// Waits until nobody has a name any more.
+async fn free<A: Actor>(name: &str, namespace: &str) {
+    let is_free = async {
+        loop {
+            match mobula::actor::<A>(name).namespace(namespace).await {
+                Err(LookupError::NoSuchName { .. }) => return,
+                _ => tokio::time::sleep(mobula::millis(1)).await,
+            }
+        }
+    };
+    tokio::time::timeout(HANGS, is_free).await.expect("a name is free after its actor's end");
+}
+
 /// Stops a detached actor and waits until its name is free: such outlive a test.
 async fn end(till: &ActorRef<Till>) {
     till.stop();
@@ -326,6 +340,7 @@ async fn another_build_that_differs_is_told_what_differs() -> Result<()> {
     // The refused programs have touched nothing.
     assert_eq!((scale.weigh(Load(9)).await?, scale.tare().await?), (7, 2));
     scale.stop();
+    free::<Scale>("scale", "mill").await;
     assert_eq!(run(&other, "end their scale", Some("mill")).await, "ended");
     fs::remove_dir_all(&folder)?;
     Ok(())
@@ -344,14 +359,15 @@ async fn what_a_detached_actor_begins_with_is_bounded() -> Result<()> {
     assert_eq!(refers, SpawnError::ArgumentsRefer { name: "shop/shelf".into(), objects: 2 });
     assert!(refers.to_string().contains("pass their values"), "{refers}");
     // Nothing was sent: the name is free.
-    let free = mobula::actor::<Shelf>("shelf").namespace("shop").await.map(drop).unwrap_err();
-    assert!(matches!(free, LookupError::NoSuchName { .. }), "{free:?}");
+    let nobody = mobula::actor::<Shelf>("shelf").namespace("shop").await.map(drop).unwrap_err();
+    assert!(matches!(nobody, LookupError::NoSuchName { .. }), "{nobody:?}");
     let shelf = spawn(60 << 10, Vec::new()).await?;
     assert_eq!((shelf.bytes().await?, *mobula::get(object).await?), (60 << 10, 1));
     // Any actor of a job may begin with more.
     let large = Shelf::spawn(vec![7; 1 << 20], Vec::new()).name("large").await?;
     assert_eq!(large.bytes().await?, 1 << 20);
     shelf.stop();
+    free::<Shelf>("shelf", "shop").await;
     Ok(())
 }
 

@@ -97,6 +97,7 @@ impl State {
             ClusterTalk::ProgramPart { program, total_bytes, offset, bytes } => {
                 self.program_part(from, program, total_bytes, offset, bytes);
             }
+            ClusterTalk::RenewAsk(wish) => self.far_wants_renewal(from, wish),
             ClusterTalk::StartDetached { key, actor, incarnation, job, frame, isolated }
                 if node == self.cluster.head_node =>
             {

@@ -141,6 +141,8 @@ pub(crate) enum Purpose {
     LookUp(ProcessId, RequestId),
     Value(ProcessId, RequestId),
     Tool(Line, RequestId, super::tool::Kind),
+    /// A process of another host wants a certificate for a key.
+    RenewFar(ProcessId, [u8; 32]),
     /// Somebody on another host has shown a token here.
     Redeem(Box<Redeem>),
 }
@@ -367,6 +369,11 @@ impl State {
                 }
             }
             FromHead::JobEnded { job, cause } => self.end_job(job, &cause),
+            FromHead::FarRenewed { ask, certificate } => {
+                if let Some(Ask { purpose: Purpose::RenewFar(process, key), .. }) = self.asks.remove(&ask) {
+                    self.far_renewed(process, key, certificate);
+                }
+            }
             FromHead::Redeemed { ask, result } => {
                 if let Some(Ask { purpose: Purpose::Redeem(redeem), .. }) = self.asks.remove(&ask) {
                     super::gate::redeemed(*redeem, result);
@@ -403,6 +410,7 @@ impl State {
                 self.routes.tell(process, &FromNode::KvValue { request, value: Err(why) });
             }
             Purpose::Tool(line, request, _) => super::tool::answer(&line, request, Err(why)),
+            Purpose::RenewFar(process, key) => self.far_renewed(process, key, Err(why)),
             // Who showed it has given up long before.
             Purpose::Redeem(redeem) => drop(redeem.reply.send(Err(Refusal::because(Cause::Failed, why)))),
         }

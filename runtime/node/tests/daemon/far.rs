@@ -497,3 +497,41 @@ pub(crate) fn tool() {
         head.stop().await;
     });
 }
+
+/// A certificate of a driver that has joined five days ago: two of seven days are left.
+pub(crate) fn renewed() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        use mobula_node::attached::{FarNode, FarTool};
+        let head = head(folder.path(), 1).await;
+        // Through a node that has no CA: the head believes the owner's signature.
+        let node = member(folder.path(), "2", &head, 1).await;
+        let authority = Authority::open(&folder.path().join("1"), SystemTime::now()).unwrap();
+        let place = folder.path().join("user/far").join(node.addr().to_string().replace(':', "_")).join("tool");
+        std::fs::create_dir_all(&place).unwrap();
+        let old = Identity::issue(&authority, MemberId([9; 16]), Role::Driver, SystemTime::now() - 5 * DAY).unwrap();
+        old.store(&place).unwrap();
+        let at = FarNode { address: node.addr().to_string(), token: None, folder: Some(folder.path().join("user")) };
+        let mut tool = FarTool::enter(&at).await.unwrap();
+        let new = loop {
+            // What is said by the node is heard while it is asked.
+            tool.ask(ToolQuestion::Status).await.unwrap();
+            let kept = Identity::load(&place).unwrap().expect("it is never gone");
+            if kept.not_after() > SystemTime::now() + 6 * DAY {
+                break kept;
+            }
+        };
+        assert_eq!(new.peer(), old.peer(), "the same member in the same role");
+        tool.close().await;
+        // The new one opens the door, and so does the old one while it is good.
+        let mut again = FarTool::enter(&at).await.unwrap();
+        again.ask(ToolQuestion::Status).await.unwrap();
+        again.close().await;
+        let kept = Identity::load(&place).unwrap().unwrap();
+        assert_eq!(kept.certificate(), new.certificate(), "a new one is not renewed");
+        assert!(enter(node.addr(), &old, &Greeting::Tool).await.is_ok());
+        node.stop().await;
+        head.stop().await;
+    });
+}

@@ -44,6 +44,7 @@ const TESTS: &[Test] = &[
     ("a_far_driver_that_stays_away_ends_its_job", far::cut_for_good),
     ("a_killed_far_driver_takes_its_job_with_it", far::killed),
     ("the_command_line_asks_from_another_host", far::tool),
+    ("a_certificate_from_another_host_is_renewed_without_a_token", far::renewed),
     ("a_submitted_driver_gets_the_job_that_was_made_for_it", submitted::first_driver),
 ];
 
