@@ -54,13 +54,13 @@ pub struct Target {
     /// The machine, as target triples begin with it.
     pub machine: String,
     /// The C library.
-    pub libc: Libc,
+    pub library: Libc,
 }
 
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let machine = &self.machine;
-        match self.libc {
+        match self.library {
             Libc::Static => write!(f, "{machine}-unknown-linux, linked statically"),
             Libc::Gnu(version) => write!(f, "{machine}-unknown-linux-gnu with {version}"),
             Libc::Musl => write!(f, "{machine}-unknown-linux-musl"),
@@ -86,11 +86,11 @@ impl Platform {
     /// use mobula_types::program::{Glibc, Libc, Platform, Target};
     /// let glibc = |minor| Glibc { major: 2, minor };
     /// let host = Platform { machine: "x86_64".into(), glibc: Some(glibc(31)), has_musl: false };
-    /// let target = |minor| Target { machine: "x86_64".into(), libc: Libc::Gnu(glibc(minor)) };
+    /// let target = |minor| Target { machine: "x86_64".into(), library: Libc::Gnu(glibc(minor)) };
     /// assert!(host.runs(&target(31)) && !host.runs(&target(34)));
     /// ```
     pub fn runs(&self, target: &Target) -> bool {
-        let has_libc = match target.libc {
+        let has_libc = match target.library {
             Libc::Static => true,
             Libc::Gnu(version) => self.glibc.is_some_and(|has| has >= version),
             Libc::Musl => self.has_musl,
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn a_host_runs_what_its_machine_and_libc_can() {
         let glibc = |minor| Glibc { major: 2, minor };
-        let of = |machine: &str, libc| Target { machine: machine.into(), libc };
+        let of = |machine: &str, library| Target { machine: machine.into(), library };
         let gnu = Platform { machine: "x86_64".into(), glibc: Some(glibc(31)), has_musl: false };
         let musl = Platform { glibc: None, has_musl: true, ..gnu.clone() };
         let unknown = Platform::default();

@@ -67,7 +67,7 @@ mod tests {
     }
 
     fn built_for(minor: u16) -> Input {
-        let target = Target { machine: "x86_64".into(), libc: Libc::Gnu(Glibc { major: 2, minor }) };
+        let target = Target { machine: "x86_64".into(), library: Libc::Gnu(Glibc { major: 2, minor }) };
         Input::Program { job: JOB, target: Some(target) }
     }
 

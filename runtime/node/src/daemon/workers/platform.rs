@@ -65,7 +65,10 @@ fn part(file: &File, at: u64, len: usize) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::logic::elf::tests::{gnu, over, program};
+    use super::super::logic::elf::{newest, target};
     use super::*;
+    use mobula_types::program::Libc;
 
     #[test]
     fn this_host_runs_this_program() {
@@ -80,5 +83,53 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         std::io::Write::write_all(&mut file, b"#!/bin/sh\necho\n").unwrap();
         assert_eq!(target_of(&file), None);
+    }
+
+    #[test]
+    fn this_program_and_its_libc_are_read() {
+        let own = std::fs::read("/proc/self/exe").unwrap();
+        let target = over(&own, target).expect("this program has been linked");
+        assert_eq!(target.machine, std::env::consts::ARCH);
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let libc =
+            maps.lines().find_map(|line| line.split_whitespace().nth(5).filter(|path| path.ends_with("/libc.so.6")));
+        if let (Libc::Gnu(needed), Some(libc)) = (target.library, libc) {
+            let has = over(&std::fs::read(libc).unwrap(), newest).expect("it has versions");
+            assert!(has >= needed && needed.major == 2, "{has} and {needed}");
+        }
+    }
+
+    /// A run prints its seed; `MOBULA_FUZZ_SEED` repeats it.
+    #[test]
+    fn a_mangled_file_is_read_within_bounds() {
+        const INPUTS: usize = 50_000;
+        let clock = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
+        let seed = std::env::var("MOBULA_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);
+        println!("MOBULA_FUZZ_SEED={seed}");
+        let mut state = seed | 1;
+        // xorshift64* (Vigna 2016).
+        let mut below = |bound: usize| {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
+        };
+        let seeds = [gnu(), program(false, false, 40, "/lib/ld-linux.so.3", &["GLIBC_2.17"; 8])];
+        let mut read = 0;
+        for _ in 0..INPUTS {
+            let mut bytes = seeds[below(seeds.len())].clone();
+            for _ in 0..=below(6) {
+                // Most of the file is empty: the changes go where something is.
+                let regions = [(0, 64), (0x40, 168), (0x200, 64), (0x380, 32), (0x400, 64), (0x600, 160)];
+                let (start, len) = regions[below(regions.len())];
+                bytes[start + below(len)] = [0, 1, 0x7f, 0x80, 0xff, below(256) as u8][below(6)];
+            }
+            if below(4) == 0 {
+                bytes.truncate(below(bytes.len()));
+            }
+            read += usize::from(over(&bytes, target).is_some());
+            over(&bytes, newest);
+        }
+        assert!(read > INPUTS / 100, "changes of {INPUTS} left only {read} programs");
     }
 }

@@ -26,13 +26,13 @@ const NAME_BYTES_MAX: usize = 64;
 pub(crate) fn target(read: &mut Read<'_>) -> Option<Target> {
     let file = Elf::open(read)?;
     let machine = machine(file.machine)?.to_owned();
-    let libc = match file.interpreter(read) {
+    let library = match file.interpreter(read) {
         None => Libc::Static,
         Some(name) if name.rsplit('/').next().is_some_and(|name| name.starts_with("ld-musl-")) => Libc::Musl,
         // An interpreter of something else has no versions of glibc: the program says nothing of them.
         Some(_) => Libc::Gnu(file.needs(read)?),
     };
-    Some(Target { machine, libc })
+    Some(Target { machine, library })
 }
 
 /// The newest symbols that a library has; for the libc of a host.
@@ -216,14 +216,14 @@ fn text(read: &mut Read<'_>, at: u64) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// Bytes that one look at a file may read: some thousand small parts.
     const READ_BYTES_MAX: usize = 4 << 20;
 
     /// Runs `look` over `bytes`, and counts what is read.
-    fn over<T>(bytes: &[u8], look: fn(&mut Read<'_>) -> T) -> T {
+    pub(crate) fn over<T>(bytes: &[u8], look: fn(&mut Read<'_>) -> T) -> T {
         let mut sum = 0;
         let result = look(&mut |at, len| {
             sum += len;
@@ -236,7 +236,7 @@ mod tests {
     }
 
     /// A program as a linker would make it, with all that is looked at and nothing else.
-    fn program(is_64: bool, is_little: bool, machine: u16, interpreter: &str, versions: &[&str]) -> Vec<u8> {
+    pub(crate) fn program(is_64: bool, is_little: bool, machine: u16, interpreter: &str, versions: &[&str]) -> Vec<u8> {
         const STRINGS: usize = 0x400;
         const NEEDS: usize = 0x600;
         const BASE: u64 = 0x10_000;
@@ -289,13 +289,13 @@ mod tests {
 
     const GNU: &str = "/lib64/ld-linux-x86-64.so.2";
 
-    fn gnu() -> Vec<u8> {
+    pub(crate) fn gnu() -> Vec<u8> {
         program(true, true, 62, GNU, &["GLIBC_2.2.5", "GLIBC_2.34", "GLIBC_2.4"])
     }
 
     #[test]
     fn a_program_says_what_it_was_built_for() {
-        let of = |machine: &str, libc| Some(Target { machine: machine.into(), libc });
+        let of = |machine: &str, library| Some(Target { machine: machine.into(), library });
         let glibc = |minor| Libc::Gnu(Glibc { major: 2, minor });
         assert_eq!(over(&gnu(), target), of("x86_64", glibc(34)), "not 2.4, which is greater as text");
         for (is_64, is_little, number, machine) in [
@@ -323,59 +323,11 @@ mod tests {
     }
 
     #[test]
-    fn this_program_and_its_libc_are_read() {
-        let own = std::fs::read("/proc/self/exe").unwrap();
-        let target = over(&own, target).expect("this program has been linked");
-        assert_eq!(target.machine, std::env::consts::ARCH);
-        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let libc =
-            maps.lines().find_map(|line| line.split_whitespace().nth(5).filter(|path| path.ends_with("/libc.so.6")));
-        if let (Libc::Gnu(needed), Some(libc)) = (target.libc, libc) {
-            let has = over(&std::fs::read(libc).unwrap(), newest).expect("it has versions");
-            assert!(has >= needed && needed.major == 2, "{has} and {needed}");
-        }
-    }
-
-    #[test]
     fn a_cut_file_is_no_fault() {
         let whole = gnu();
         for len in 0..whole.len() {
             over(&whole[..len], target);
             over(&whole[..len], newest);
         }
-    }
-
-    /// A run prints its seed; `MOBULA_FUZZ_SEED` repeats it.
-    #[test]
-    fn a_mangled_file_is_read_within_bounds() {
-        const INPUTS: usize = 50_000;
-        let clock = || std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
-        let seed = std::env::var("MOBULA_FUZZ_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(clock);
-        println!("MOBULA_FUZZ_SEED={seed}");
-        let mut state = seed | 1;
-        // xorshift64* (Vigna 2016).
-        let mut below = |bound: usize| {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            (state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-        };
-        let seeds = [gnu(), program(false, false, 40, "/lib/ld-linux.so.3", &["GLIBC_2.17"; 8])];
-        let mut read = 0;
-        for _ in 0..INPUTS {
-            let mut bytes = seeds[below(seeds.len())].clone();
-            for _ in 0..=below(6) {
-                // Most of the file is empty: the changes go where something is.
-                let regions = [(0, 64), (0x40, 168), (0x200, 64), (0x380, 32), (0x400, 64), (0x600, 160)];
-                let (start, len) = regions[below(regions.len())];
-                bytes[start + below(len)] = [0, 1, 0x7f, 0x80, 0xff, below(256) as u8][below(6)];
-            }
-            if below(4) == 0 {
-                bytes.truncate(below(bytes.len()));
-            }
-            read += usize::from(over(&bytes, target).is_some());
-            over(&bytes, newest);
-        }
-        assert!(read > INPUTS / 100, "changes of {INPUTS} left only {read} programs");
     }
 }
