@@ -484,3 +484,128 @@ pub fn decoded_stream<T: DeserializeOwned + Send + 'static>(mut items: mpsc::Rec
     });
     ReplyStream::from_channel(receiver)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+    use crate::Context;
+
+    struct Till;
+    struct Nameless;
+
+    #[derive(Serialize, Deserialize)]
+    struct Put(u64);
+
+    #[derive(Serialize, Deserialize)]
+    struct Take(String);
+
+    #[derive(Serialize, Deserialize)]
+    struct Count;
+
+    macro_rules! till {
+        ($($message:ty => $name:literal),*) => {$(
+            impl Message for $message {
+                type Reply = u64;
+            }
+
+            impl Handler<$message> for Till {
+                async fn handle(&mut self, _: $message, _: &Context<Self>) -> u64 {
+                    0
+                }
+            }
+
+            inventory::submit! { HandlerEntry::value::<Till, $message>($name) }
+        )*};
+    }
+    till!(Put => "shop::Till::put", Take => "shop::Till::take", Count => "shop::Till::count");
+
+    impl Actor for Till {
+        type Args = ();
+        type Proxy = Address<Self>;
+
+        async fn start((): (), _: &Context<Self>) -> Result<Self, mobula_types::Error> {
+            Ok(Self)
+        }
+    }
+
+    impl Actor for Nameless {
+        type Args = ();
+        type Proxy = Address<Self>;
+
+        async fn start((): (), _: &Context<Self>) -> Result<Self, mobula_types::Error> {
+            Ok(Self)
+        }
+    }
+
+    inventory::submit! { ActorEntry::of::<Till>("shop::Till") }
+
+    /// What another program says of its till: each message with the hash of its types.
+    fn theirs(handlers: &[(&str, u64)]) -> Interface {
+        let handlers = handlers.iter().map(|(name, schema)| (name_hash(name), *schema)).collect();
+        Interface { type_name: "shop::Till".into(), handlers }
+    }
+
+    fn put() -> (&'static str, u64) {
+        ("shop::Till::put", schema::schema_hash::<(Put, u64)>())
+    }
+
+    fn take() -> (&'static str, u64) {
+        ("shop::Till::take", schema::schema_hash::<(Take, u64)>())
+    }
+
+    #[test]
+    fn an_interface_names_every_message_with_its_types() {
+        let own = interface::<Till>();
+        assert_eq!((own.type_name.as_str(), own.handlers.len()), ("shop::Till", 3));
+        for (name, schema) in [put(), take()] {
+            assert!(own.handlers.contains(&(name_hash(name), schema)), "{name}: {own:?}");
+        }
+        assert_eq!(interface::<Nameless>(), Interface::default());
+    }
+
+    #[test]
+    fn programs_that_agree_on_what_both_know_do_not_differ() {
+        let news = ("shop::Till::audit", 7);
+        let agreeing = [
+            interface::<Till>(),
+            // It lacks messages, or has others: who sends one that is unknown is told then.
+            theirs(&[]),
+            theirs(&[put()]),
+            theirs(&[put(), take(), news]),
+            // One of this very build says nothing.
+            Interface::default(),
+        ];
+        for theirs in agreeing {
+            assert_eq!(differs::<Till>(&theirs), None, "{theirs:?}");
+        }
+        assert_eq!(differs::<Nameless>(&theirs(&[put()])), None, "its type is checked where it is bound");
+    }
+
+    #[test]
+    fn a_difference_names_the_type_or_the_messages() {
+        let changed = |(name, schema): (&'static str, u64)| (name, schema ^ 1);
+        let cases: [(Interface, &[&str], &[&str]); 3] = [
+            (Interface { type_name: "shop::Safe".into(), ..theirs(&[put()]) }, &["it is a shop::Safe"], &["put"]),
+            (theirs(&[changed(put()), take()]), &["shop::Till::put", "one version"], &["take", "count"]),
+            (theirs(&[changed(take()), changed(put())]), &["shop::Till::put", " and ", "shop::Till::take"], &["count"]),
+        ];
+        for (theirs, says, says_not) in cases {
+            let difference = differs::<Till>(&theirs).expect("they differ");
+            assert!(says.iter().all(|text| difference.contains(text)), "{difference}");
+            assert!(!says_not.iter().any(|text| difference.contains(text)), "{difference}");
+        }
+    }
+
+    #[test]
+    fn other_types_under_one_name_hash_otherwise() {
+        #[derive(Serialize, Deserialize)]
+        struct Put {
+            amount: u64,
+        }
+        assert_ne!(put().1, schema::schema_hash::<(Put, u64)>(), "a field has a name now");
+        assert_ne!(put().1, schema::schema_hash::<(super::tests::Put, u32)>(), "the reply is another");
+        assert_eq!(Put { amount: 1 }.amount, 1);
+    }
+}

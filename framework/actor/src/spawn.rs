@@ -101,6 +101,22 @@ pub enum SpawnError {
     TooManyNames,
     /// The constructor returned an error or panicked.
     StartFailed(ExitReason),
+    /// The arguments of a detached actor are kept with its name, and these are too large for that.
+    ArgumentsTooLarge {
+        /// The name of the actor.
+        name: String,
+        /// What they take.
+        bytes: usize,
+        /// What they may take.
+        max: usize,
+    },
+    /// The arguments of a detached actor hold references to objects of the job, which ends before it.
+    ArgumentsRefer {
+        /// The name of the actor.
+        name: String,
+        /// To how many objects.
+        objects: usize,
+    },
     /// Nothing was tried.
     NotStarted(NotStarted),
 }
@@ -116,6 +132,16 @@ impl fmt::Display for SpawnError {
             Self::OtherType(error) => write!(f, "{error}"),
             Self::TooManyNames => f.write_str("65,536 names are in use: stop some named actors"),
             Self::StartFailed(reason) => write!(f, "the actor did not start: {reason}"),
+            Self::ArgumentsTooLarge { name, bytes, max } => write!(
+                f,
+                "the arguments of the detached actor `{name}` take {bytes} bytes, and {max} at most are kept with its \
+                 name: let it read what is large when it starts, or send it in a message"
+            ),
+            Self::ArgumentsRefer { name, objects } => write!(
+                f,
+                "the arguments of the detached actor `{name}` hold references to {objects} objects, which end with this \
+                 job: pass their values"
+            ),
             Self::NotStarted(cause) => write!(f, "the actor was not started: {cause}"),
         }
     }

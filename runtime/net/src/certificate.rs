@@ -67,6 +67,11 @@ pub(crate) fn not_after(certificate: &CertificateDer<'_>) -> Result<SystemTime, 
     Ok(SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
 }
 
+/// The key of a certificate's owner.
+pub(crate) fn public_key(certificate: &CertificateDer<'_>) -> Result<Vec<u8>, CertificateError> {
+    Ok(read(certificate)?.public_key().subject_public_key.data.to_vec())
+}
+
 fn uris(certificate: &CertificateDer<'_>) -> Result<Vec<String>, CertificateError> {
     let certificate = read(certificate)?;
     let names = certificate.subject_alternative_name().map_err(|_| CertificateError::Unreadable)?;

@@ -154,6 +154,18 @@ impl Identity {
         &self.authority
     }
 
+    /// Its certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// A signature by its key.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        let signer = self.certified()?.key.choose_scheme(&[SignatureScheme::ED25519]);
+        let signer = signer.ok_or_else(|| IdentityError::Key(rustls::Error::General("it is no Ed25519 key".into())))?;
+        signer.sign(message).map_err(IdentityError::Key)
+    }
+
     fn certified(&self) -> Result<CertifiedKey, IdentityError> {
         let key = PrivatePkcs8KeyDer::from(self.key.as_slice());
         let key = rustls::crypto::ring::sign::any_eddsa_type(&key).map_err(IdentityError::Key)?;

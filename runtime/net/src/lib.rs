@@ -14,6 +14,7 @@
 //! | `greeting`, [`refusal`] | the first words of either side, and what they are answered with when something is wrong |
 //! | [`authority`], [`certificate`], [`identity`] | the cluster's CA, what its certificates say, a member's own |
 //! | [`join()`], [`token`] | how a member gets its certificate |
+//! | [`renewal`] | how one that is no node gets its next |
 //! | [`error`] | why there is no connection |
 #![forbid(unsafe_code)]
 
@@ -29,6 +30,7 @@ pub mod line;
 pub mod mesh;
 mod quic;
 pub mod refusal;
+pub mod renewal;
 mod reset;
 pub mod socket;
 pub mod token;
@@ -43,6 +45,7 @@ pub use join::{Issued, Registrar, join, join_as_any};
 pub use line::Line;
 pub use mesh::{Admitted, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents};
 pub use refusal::{Cause, Refusal, Refusals};
+pub use renewal::Renewal;
 pub use socket::Sockets;
 pub use token::Token;
 

@@ -102,6 +102,9 @@ causes! {
     /// The first words did not come in time.
     TooSlow = 18, "too_slow",
         "the first words did not come in time: try again";
+    /// A process of this host says that it is a worker, and was started as none.
+    WorkerUnknown = 19, "worker_unknown",
+        "this node started no such worker";
 }
 
 impl Cause {

@@ -10,6 +10,7 @@
 //! | [`member`] | a cluster, its members and their roles, as certificates name them |
 //! | [`machine`] | [`StateMachine`], the one shape of every decision |
 //! | [`resources`] | amounts of CPUs, GPUs and what has a name of its own |
+//! | [`program`] | what a program needs of a host, and what a host can run |
 //! | [`placement`] | what something asks of its place, and what a node tells of itself |
 //! | [`death`] | why a process or node ended |
 //! | [`state`] | the records that `status` and `list` print |
@@ -30,6 +31,7 @@ pub mod member;
 pub mod names;
 pub mod outcome;
 pub mod placement;
+pub mod program;
 pub mod resources;
 pub mod state;
 pub mod supervision;

@@ -70,4 +70,6 @@ pub struct NodeLoad {
     pub labels: BTreeMap<String, String>,
     /// It takes nothing new.
     pub is_draining: bool,
+    /// Which programs it can run.
+    pub platform: crate::program::Platform,
 }

@@ -22,7 +22,7 @@ pub struct ClusterStatus {
     pub uptime_s: f64,
     /// Every node that is known, the dead ones of the last hour too.
     pub nodes: Vec<NodeStatus>,
-    /// What was submitted and how it ended.
+    /// What was submitted and how it ended, and who was refused.
     pub counters: OutcomeCounters,
 }
 
@@ -47,13 +47,29 @@ pub struct NodeStatus {
     pub rss_bytes: u64,
 }
 
-/// What was submitted and how it ended (G21).
+/// What was submitted and how it ended, and who was turned away (G21).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeCounters {
     /// Tasks and asks.
     pub submitted: u64,
     /// How many ended so, by the outcome's name.
     pub outcomes: BTreeMap<String, u64>,
+    /// How often somebody was turned away at the door of a node that runs now, by the cause's word; causes that never
+    /// were are left out.
+    #[serde(default)]
+    pub refusals: BTreeMap<String, u64>,
+}
+
+impl OutcomeCounters {
+    /// Adds what another process has counted.
+    pub fn add(&mut self, other: &Self) {
+        self.submitted += other.submitted;
+        for (sum, counts) in [(&mut self.outcomes, &other.outcomes), (&mut self.refusals, &other.refusals)] {
+            for (name, count) in counts {
+                *sum.entry(name.clone()).or_default() += count;
+            }
+        }
+    }
 }
 
 /// One line of `mobula list --json`.

@@ -90,6 +90,8 @@ pub struct JobSetup {
     pub name: String,
     /// The BLAKE3 hash of its program.
     pub program: [u8; 32],
+    /// What its program was built for; none when its file does not say.
+    pub target: Option<mobula_types::program::Target>,
     /// The process that runs it.
     pub driver: ProcessId,
     /// Where its names are unique; none for a namespace that nobody else has.
@@ -249,6 +251,15 @@ pub enum ClusterTalk {
         has_more: bool,
         /// What its processes have submitted, and how that ended.
         counters: OutcomeCounters,
+    },
+    /// From a process of another host to the node that it is attached to: it wants its next certificate.
+    RenewAsk(RenewalWish),
+    /// The answer to [`RenewAsk`](Self::RenewAsk).
+    RenewIs {
+        /// The key for which it was wanted.
+        key: [u8; 32],
+        /// The certificate, or why there is none.
+        certificate: Result<Vec<u8>, String>,
     },
     /// Lines of a worker, for a driver of the receiver's.
     Output {
@@ -423,6 +434,13 @@ pub enum ToHead {
         /// The public key.
         key: [u8; 32],
     },
+    /// A process of another host that is attached to the sender wants its next certificate.
+    RenewFar {
+        /// The request.
+        ask: AskId,
+        /// What it wants, signed by itself.
+        wish: RenewalWish,
+    },
     /// Somebody has shown the sender a join token.
     Redeem {
         /// The request.
@@ -436,6 +454,17 @@ pub enum ToHead {
         /// The public key of its user.
         key: [u8; 32],
     },
+}
+
+/// The wish of a member that is no node for its next certificate. The head believes it by its signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewalWish {
+    /// The certificate that it has.
+    pub certificate: Vec<u8>,
+    /// The public key for the new one.
+    pub key: [u8; 32],
+    /// Over the new key, by the key of the old one.
+    pub signature: Vec<u8>,
 }
 
 /// How the head starts an actor that outlives its job.
@@ -596,6 +625,13 @@ pub enum FromHead {
         /// The request.
         ask: AskId,
         /// The certificate.
+        certificate: Result<Vec<u8>, String>,
+    },
+    /// The answer to [`ToHead::RenewFar`].
+    FarRenewed {
+        /// The request.
+        ask: AskId,
+        /// The certificate, or why there is none.
         certificate: Result<Vec<u8>, String>,
     },
     /// The answer to [`ToHead::Redeem`].

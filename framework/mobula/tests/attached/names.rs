@@ -9,6 +9,7 @@ use std::{env, fs};
 
 use mobula::prelude::*;
 use mobula::{LookupError, SpawnError};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{HANGS, Test};
@@ -19,10 +20,12 @@ pub(crate) const TESTS: &[Test] = &[
     ("racing programs get one actor", || Box::pin(racing_programs_get_one_actor())),
     ("a detached actor outlives its program", || Box::pin(a_detached_actor_outlives_its_program())),
     ("another program asks a detached actor", || Box::pin(another_program_asks_a_detached_actor())),
+    ("another build that differs is told what differs", || Box::pin(another_build_that_differs_is_told_what_differs())),
     ("a detached actor is started again", || Box::pin(a_detached_actor_is_started_again())),
     ("a detached actor that does not start says why", || Box::pin(a_detached_actor_that_does_not_start_says_why())),
     ("who watches a detached actor hears of its end", || Box::pin(who_watches_a_detached_actor_hears_of_its_end())),
     ("what cannot be detached says so", || Box::pin(what_cannot_be_detached_says_so())),
+    ("what a detached actor begins with is bounded", || Box::pin(what_a_detached_actor_begins_with_is_bounded())),
 ];
 
 /// Names what a process of this executable is to do as another program.
@@ -63,6 +66,72 @@ impl Till {
     }
 }
 
+/// At the end of a file whose program is another build.
+const OTHER_BUILD: &[u8] = b"another build";
+
+/// Whether this program is the other build: its workers run the same file, so they know it too.
+fn is_other_build() -> bool {
+    static IS_OTHER: OnceLock<bool> = OnceLock::new();
+    *IS_OTHER.get_or_init(|| fs::read("/proc/self/exe").expect("a program has a file").ends_with(OTHER_BUILD))
+}
+
+/// What lies on a scale. The other build writes its unit beside it.
+struct Load(u64);
+
+impl Serialize for Load {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match is_other_build() {
+            true => (self.0, "g").serialize(serializer),
+            false => self.0.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Load {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match is_other_build() {
+            true => <(u64, String)>::deserialize(deserializer).map(|(load, _)| Load(load)),
+            false => u64::deserialize(deserializer).map(Load),
+        }
+    }
+}
+
+/// An actor that the two builds know with different types.
+struct Scale {
+    tare: u64,
+}
+
+#[actor]
+impl Scale {
+    fn new(tare: u64) -> Self {
+        Scale { tare }
+    }
+
+    fn weigh(&self, load: Load) -> u64 {
+        load.0.saturating_sub(self.tare)
+    }
+
+    fn tare(&self) -> u64 {
+        self.tare
+    }
+}
+
+/// An actor with arguments of any size, and references among them.
+struct Shelf {
+    bytes: usize,
+}
+
+#[actor]
+impl Shelf {
+    fn new(load: Vec<u8>, more: Vec<ObjectRef<u64>>) -> Self {
+        Shelf { bytes: load.len() + more.len() }
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
 /// What this process does as another program; what it prints is its answer.
 pub(crate) fn drive(scenario: &str) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("there are threads");
@@ -80,6 +149,20 @@ pub(crate) fn drive(scenario: &str) -> ExitCode {
                 till.put(1).await?;
                 till.address().id().to_string()
             }
+            "weigh" => match mobula::actor::<Scale>("scale").await {
+                Ok(scale) => scale.weigh(Load(7)).await?.to_string(),
+                Err(error) => error.to_string(),
+            },
+            "weigh or build" => match Scale::spawn(0).name("scale").detached().get_if_exists().await {
+                Ok(scale) => scale.weigh(Load(7)).await?.to_string(),
+                Err(error) => error.to_string(),
+            },
+            "end their scale" => {
+                mobula::actor::<Scale>("their scale").await?.stop();
+                free::<Scale>("their scale", "mill").await;
+                "ended".to_owned()
+            }
+            "leave a scale" => Scale::spawn(2).name("their scale").detached().await?.weigh(Load(7)).await?.to_string(),
             "leave" => {
                 let till = Till::spawn(100).name("left").detached().await?;
                 till.put(5).await?.to_string()
@@ -179,6 +262,19 @@ async fn racing_programs_get_one_actor() -> Result<()> {
     Ok(())
 }
 
+/// Waits until nobody has a name any more.
+async fn free<A: Actor>(name: &str, namespace: &str) {
+    let is_free = async {
+        loop {
+            match mobula::actor::<A>(name).namespace(namespace).await {
+                Err(LookupError::NoSuchName { .. }) => return,
+                _ => tokio::time::sleep(mobula::millis(1)).await,
+            }
+        }
+    };
+    tokio::time::timeout(HANGS, is_free).await.expect("a name is free after its actor's end");
+}
+
 /// Stops a detached actor and waits until its name is free: such outlive a test.
 async fn end(till: &ActorRef<Till>) {
     till.stop();
@@ -210,15 +306,73 @@ async fn a_detached_actor_outlives_its_program() -> Result<()> {
     Ok(())
 }
 
-async fn another_program_asks_a_detached_actor() -> Result<()> {
-    // The same code in a file of its own: to the cluster it is another program.
-    let folder = env::temp_dir().join(format!("mobula-other-{}", std::process::id()));
+/// The same code in a file of its own: to the cluster it is another program. Its folder goes when all is done.
+fn other_build(of: &str) -> Result<(PathBuf, PathBuf)> {
+    let folder = env::temp_dir().join(format!("mobula-other-{of}-{}", std::process::id()));
     fs::create_dir_all(&folder)?;
     let other = folder.join("other");
     fs::copy(this_program(), &other)?;
     let mut bytes = fs::OpenOptions::new().append(true).open(&other)?;
-    std::io::Write::write_all(&mut bytes, b"another build")?;
-    drop(bytes);
+    std::io::Write::write_all(&mut bytes, OTHER_BUILD)?;
+    Ok((folder, other))
+}
+
+async fn another_build_that_differs_is_told_what_differs() -> Result<()> {
+    let (folder, other) = other_build("scale")?;
+    let scale = Scale::spawn(2).name("scale").namespace("mill").detached().await?;
+    // What both builds agree on is no obstacle to this one.
+    assert_eq!(run(&this_program(), "weigh", Some("mill")).await, "5");
+    for scenario in ["weigh", "weigh or build"] {
+        let told = run(&other, scenario, Some("mill")).await;
+        for says in ["`scale` is no ", "Scale of this program", "Scale::weigh", "with other types", "one version"] {
+            assert!(told.contains(says), "{scenario}: `{told}` does not say `{says}`");
+        }
+        assert!(!told.contains("Scale::tare"), "what is the same is not blamed: {told}");
+    }
+    // And the other way round: their own program asks theirs, this one does not.
+    assert_eq!(run(&other, "leave a scale", Some("mill")).await, "5");
+    let refused = mobula::actor::<Scale>("their scale").namespace("mill").await.map(drop).unwrap_err();
+    assert!(
+        matches!(&refused, LookupError::OtherType { name, difference, .. }
+            if name == "mill/their scale" && difference.contains("Scale::weigh")),
+        "{refused:?}"
+    );
+    // The refused programs have touched nothing.
+    assert_eq!((scale.weigh(Load(9)).await?, scale.tare().await?), (7, 2));
+    scale.stop();
+    free::<Scale>("scale", "mill").await;
+    assert_eq!(run(&other, "end their scale", Some("mill")).await, "ended");
+    fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+async fn what_a_detached_actor_begins_with_is_bounded() -> Result<()> {
+    let spawn = |bytes: usize, more: Vec<ObjectRef<u64>>| {
+        Shelf::spawn(vec![7; bytes], more).name("shelf").namespace("shop").detached()
+    };
+    let over = spawn(64 << 10, Vec::new()).await.map(drop).unwrap_err();
+    let SpawnError::ArgumentsTooLarge { name, bytes, max } = &over else { panic!("{over:?}") };
+    assert!(name == "shop/shelf" && *bytes > *max && *max == 64 << 10, "{over:?}");
+    assert!(over.to_string().contains("send it in a message"), "{over}");
+    let object = mobula::put(1)?;
+    let refers = spawn(1, vec![object.clone(), mobula::put(2)?]).await.map(drop).unwrap_err();
+    assert_eq!(refers, SpawnError::ArgumentsRefer { name: "shop/shelf".into(), objects: 2 });
+    assert!(refers.to_string().contains("pass their values"), "{refers}");
+    // Nothing was sent: the name is free.
+    let nobody = mobula::actor::<Shelf>("shelf").namespace("shop").await.map(drop).unwrap_err();
+    assert!(matches!(nobody, LookupError::NoSuchName { .. }), "{nobody:?}");
+    let shelf = spawn(60 << 10, Vec::new()).await?;
+    assert_eq!((shelf.bytes().await?, *mobula::get(object).await?), (60 << 10, 1));
+    // Any actor of a job may begin with more.
+    let large = Shelf::spawn(vec![7; 1 << 20], Vec::new()).name("large").await?;
+    assert_eq!(large.bytes().await?, 1 << 20);
+    shelf.stop();
+    free::<Shelf>("shelf", "shop").await;
+    Ok(())
+}
+
+async fn another_program_asks_a_detached_actor() -> Result<()> {
+    let (folder, other) = other_build("till")?;
     let till = Till::spawn(10).name("till").namespace("market").detached().await?;
     assert_eq!(run(&other, "look", Some("market")).await, "11");
     assert_eq!(run(&other, "leave", Some("market")).await, "105", "it starts in workers of its own program");

@@ -31,6 +31,15 @@ fn refused(cluster: &Cluster, words: &[&str], texts: &[&str]) -> Result<()> {
     Ok(())
 }
 
+/// What `mobula status` shows of refusals has these, and maybe others.
+fn counted(cluster: &Cluster, expected: &[(&str, u64)]) -> Result<()> {
+    let counted = cluster.status(0)?.counters.refusals;
+    for (cause, count) in expected {
+        ensure!(counted.get(*cause) == Some(count), "not {count} of {cause}: {counted:?}");
+    }
+    Ok(())
+}
+
 /// A cluster of a head alone, beside a host on which nobody has joined yet.
 fn head_and_stranger() -> Result<Option<(Cluster, std::sync::MutexGuard<'static, ()>)>> {
     let Some((mut cluster, turn)) = cluster(Plan::of(2))? else { return Ok(None) };
@@ -59,10 +68,14 @@ fn a_join_without_a_good_token_is_refused() -> Result<()> {
     let expired = expired.lines().next_back().unwrap_or_default().trim();
     refused(&cluster, &["--token", expired], &["time is over", "mobula token create"])?;
 
+    // Only those that got as far as the head are counted there: what a host sees by itself it does not ask.
+    counted(&cluster, &[("token_unknown", 1), ("wrong_role", 1), ("token_expired", 1)])?;
+
     // None of these was in the way of a good one, which then is used up.
     let used = cluster.token("node")?;
     cluster.host(1).run(|| Ok(join(&cluster, &used.parse()?).map(drop)?))?;
     refused(&cluster, &["--token", &used], &["was used", "mobula token create"])?;
+    counted(&cluster, &[("token_used", 1)])?;
     cluster.start_node(1)?;
     cluster.until_alive(2)?;
     Ok(())
@@ -88,6 +101,7 @@ fn a_certificate_that_is_no_good_is_refused() -> Result<()> {
         refused(&cluster, &[], &[text]).with_context(|| format!("a certificate to be refused with `{text}`"))?;
         std::fs::remove_dir_all(folder(1))?;
     }
+    counted(&cluster, &[("wrong_role", 1)])?;
     std::fs::remove_dir_all(cluster.node_folder(1))?;
     cluster.start_node(1)?;
     cluster.until_alive(2)?;
@@ -117,7 +131,15 @@ fn guessing_does_not_help() -> Result<()> {
     // Five tries at most; and then the right secret is worth nothing either.
     ensure!(unheard <= guesses / 100, "{unheard} of {guesses} guesses were not answered");
     ensure!(burned + unheard >= guesses - 5, "only {burned} of {guesses} guesses met a burned token");
-    refused(&cluster, &["--token", &token.to_string()], &["void", "mobula token create"])
+    refused(&cluster, &["--token", &token.to_string()], &["void", "mobula token create"])?;
+    let counts = cluster.status(0)?.counters.refusals;
+    let of = |cause: &str| counts.get(cause).copied().unwrap_or(0);
+    // The last one was no guess; and who heard nothing may not have been heard either.
+    let (counted, shown) = (of("token_unknown") + of("token_burned"), guesses as u64 + 1);
+    let sure = shown - unheard as u64;
+    ensure!((sure..=shown).contains(&counted), "{shown} wrong secrets were shown, {unheard} in vain: {counts:?}");
+    ensure!(of("token_unknown") <= 5, "a token takes five tries: {counts:?}");
+    Ok(())
 }
 
 /// Redeems a token; to be run on a host.

@@ -50,11 +50,17 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })
         .collect();
     ask::table(&["node", "address", "state", "free", "memory"], &rows);
-    let outcomes: Vec<String> =
-        status.counters.outcomes.iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
-    let outcomes = if outcomes.is_empty() { "nothing has ended".to_owned() } else { outcomes.join(", ") };
+    let outcomes = counts(&status.counters.outcomes);
+    let outcomes = if outcomes.is_empty() { "nothing has ended".to_owned() } else { outcomes };
     anstream::println!("{} submitted: {outcomes}", status.counters.submitted);
+    if !status.counters.refusals.is_empty() {
+        anstream::println!("refused: {}", counts(&status.counters.refusals));
+    }
     Ok(())
+}
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    counts.iter().map(|(name, count)| format!("{count} {name}")).collect::<Vec<_>>().join(", ")
 }
 
 /// A node says how large it is with its first beat.

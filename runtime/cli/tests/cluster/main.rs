@@ -95,6 +95,26 @@ fn a_head_says_what_it_is_and_what_it_does_not_know() {
 }
 
 #[test]
+fn who_was_refused_is_shown_by_cause() {
+    let head = Node::head();
+    let refusals = || {
+        let status: ClusterStatus = serde_json::from_str(&head.told(&["status", "--json"])).unwrap();
+        status.counters.refusals
+    };
+    assert!(refusals().is_empty() && !head.told(&["status"]).contains("refused"), "nobody was refused yet");
+    let token = head.told(&["token", "create", "--role", "viewer"]).trim().to_owned();
+    let port = free_port().to_string();
+    let address = format!("--address=127.0.0.1:{}", head.port);
+    let said = head.ask(&["start", "--block", &address, "--port", &port, "--token", &token]);
+    assert!(said.code != 0 && said.err.contains("role"), "{said:?}");
+    assert_eq!(refusals(), [("wrong_role".to_owned(), 1)].into());
+    assert!(head.told(&["status"]).ends_with("refused: 1 wrong_role\n"));
+    let get = format!("GET /api/v0/status HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n\r\n", head.http);
+    let answer = head.http(&get);
+    assert!(answer.contains(r#""refusals":{"wrong_role":1}"#), "{answer}");
+}
+
+#[test]
 fn tokens_are_made_listed_and_taken_back() {
     let head = Node::head();
     let made = head.ask(&["token", "create", "--ttl", "2m"]);

@@ -1,5 +1,6 @@
 //! What a scheduler is told and what it asks for.
 
+use mobula_types::program::Target;
 use mobula_types::resources::Resources;
 use mobula_types::{JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId};
 
@@ -108,6 +109,13 @@ pub enum Input {
     NodeDied {
         /// Which.
         node: NodeId,
+    },
+    /// What the program of a job was built for, if its file says; said before the first request of the job.
+    Program {
+        /// Of which job.
+        job: JobId,
+        /// For what.
+        target: Option<Target>,
     },
     /// A job is over.
     JobEnded {

@@ -33,6 +33,7 @@ mod invariants;
 mod io;
 mod lease;
 mod place;
+mod program;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -41,6 +42,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use mobula_types::program::{Platform, Target};
 use mobula_types::resources::{Amount, Resources};
 use mobula_types::{JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId, StateMachine, Time};
 use slab::Slab;
@@ -111,6 +113,9 @@ const DEAD_MAX: usize = 4096;
 pub struct Scheduler {
     node: NodeId,
     labels: BTreeMap<String, String>,
+    platform: Platform,
+    /// What the programs of jobs were built for, where that is known.
+    targets: BTreeMap<JobId, Target>,
     is_draining: bool,
     ledger: Ledger,
     devices: Devices,
@@ -251,6 +256,8 @@ impl Scheduler {
         Self {
             node,
             labels,
+            platform: Platform::default(),
+            targets: BTreeMap::new(),
             is_draining: false,
             ledger: Ledger::new(total),
             devices: Devices::new(total.gpus),
@@ -297,6 +304,7 @@ impl Scheduler {
             free: self.ledger.free(),
             labels: self.labels.clone(),
             is_draining: self.is_draining,
+            platform: self.platform.clone(),
         }
     }
 
@@ -651,6 +659,7 @@ impl Scheduler {
         }
         self.end_workers_of(job);
         self.failures.remove(&job);
+        self.targets.remove(&job);
         self.serve_all(now);
     }
 
@@ -726,6 +735,7 @@ impl StateMachine for Scheduler {
             }
             Input::Seen { node, load } => self.handle_seen(now, node, load),
             Input::NodeDied { node } => self.handle_died(now, ProcessId::from(node)),
+            Input::Program { job, target } => self.handle_program(job, target),
             Input::JobEnded { job } => self.handle_job_ended(now, job),
             Input::Drain => {
                 if !std::mem::replace(&mut self.is_draining, true) {

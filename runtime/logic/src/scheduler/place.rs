@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use mobula_types::program::Target;
 use mobula_types::resources::{Amount, CPUS, GPUS, Request, Resources};
 use mobula_types::{JobId, NodeId, PlacementSpec, PlacementStrategy, Time};
 
@@ -29,6 +30,7 @@ pub(super) enum Choice {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     Draining,
+    Program { target: Target },
     Label { name: String, value: String },
     Never { name: String, amount: Amount, total: Amount },
     InUse { name: String, amount: Amount, free: Amount, total: Amount },
@@ -54,6 +56,9 @@ impl Scheduler {
         let PlacementSpec { request, labels, .. } = shape.spec.as_ref();
         if self.is_draining {
             return Err(Lack::Draining);
+        }
+        if let Some(target) = self.cannot_run_here(shape.job) {
+            return Err(Lack::Program { target: target.clone() });
         }
         if let Some((name, value)) = missing_label(labels, &self.labels) {
             return Err(Lack::Label { name: name.to_owned(), value: value.to_owned() });
@@ -92,6 +97,7 @@ impl Scheduler {
     pub(super) fn fits_there(&self, now: Time, shape: &Shape, node: NodeId, peer: &Peer) -> bool {
         let PlacementSpec { request, labels, .. } = shape.spec.as_ref();
         !peer.load.is_draining
+            && self.cannot_run_there(shape.job, peer).is_none()
             && shape.refused.get(&node).is_none_or(|until| *until <= now)
             && missing_label(labels, &peer.load.labels).is_none()
             && request.amounts().all(|(name, amount)| amount <= amount_in(&peer.free, name))

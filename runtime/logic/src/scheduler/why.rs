@@ -4,6 +4,7 @@ use mobula_types::resources::Amount;
 use mobula_types::{NodeId, PlacementStrategy, Time};
 
 use super::place::{Lack, amount_in, amount_of, missing_label};
+use super::program::cannot_run;
 use super::{At, RequestKey, Scheduler, Shape};
 
 impl Scheduler {
@@ -49,6 +50,9 @@ impl Scheduler {
         if load.is_draining {
             return format!("{node} was asked for and is being drained");
         }
+        if let Some(target) = self.cannot_run_there(shape.job, peer) {
+            return format!("{node} was asked for: {}", cannot_run(node, target, &load.platform));
+        }
         if let Some((name, value)) = missing_label(&shape.spec.labels, &load.labels) {
             return format!("{node} was asked for and does not carry the label {name}={value}");
         }
@@ -65,6 +69,9 @@ impl Scheduler {
 
     /// What no living node has at all, however much of it is in use.
     fn nobody_has(&self, shape: &Shape) -> Option<String> {
+        if let Some(text) = self.nobody_runs(shape.job) {
+            return Some(text);
+        }
         let loads = || self.peers.iter().map(|(node, peer)| (*node, &peer.load));
         let carries = |labels| missing_label(&shape.spec.labels, labels).is_none();
         if !carries(&self.labels) && !loads().any(|(_, load)| carries(&load.labels)) {
@@ -87,6 +94,7 @@ impl Scheduler {
     /// What this node lacks, in words.
     pub(super) fn lack_text(&self, now: Time, shape: &Shape, lack: &Lack) -> String {
         match lack {
+            Lack::Program { target } => cannot_run(self.node, target, &self.platform),
             Lack::Draining => format!("{} is being drained", self.node),
             Lack::Label { name, value } => format!("{} does not carry the label {name}={value}", self.node),
             Lack::Never { name, amount, total } => format!("{name} = {amount}, {} has {total}", self.node),

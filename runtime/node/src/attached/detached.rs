@@ -20,19 +20,10 @@ impl Process {
     ) -> Result<Spawned, SpawnError> {
         let SpawnFrame { actor: type_name, schema, interface, args, pins, mut options, .. } = frame;
         let wrong = |message: String| SpawnError::NotStarted(NotStarted::Codec { message });
-        if !pins.ids().is_empty() {
-            let why =
-                "the arguments of a detached actor outlive the job, and references to objects do not: pass values";
-            return Err(wrong(why.to_owned()));
-        }
-        // The head keeps them, and a node sends them to the worker inside a message.
-        if args.len() > INLINE_BYTES_MAX {
-            let cause = NotStarted::TooLarge { bytes: args.len(), max: INLINE_BYTES_MAX };
-            return Err(SpawnError::NotStarted(cause));
-        }
         // Another job must be able to say it.
         options.namespace = options.namespace.or_else(|| own_namespace.map(str::to_owned));
         let Some(name) = said_name(&options) else { return Err(wrong("a detached actor has a name".to_owned())) };
+        check_args(&name, args.len(), pins.ids().len())?;
         let actor = new_id().map_err(|error| wrong(format!("the system gives no random numbers: {error}")))?;
         let (place, args) = (options.place.clone(), args.clone());
         let options = spawn_wire(&options);
@@ -73,6 +64,18 @@ impl Process {
     }
 }
 
+/// Whether the head may keep such arguments. A node sends them to the worker inside a message, and when the actor starts
+/// again the job whose objects they refer to is over.
+fn check_args(name: &ActorName, bytes: usize, objects: usize) -> Result<(), SpawnError> {
+    if objects > 0 {
+        return Err(SpawnError::ArgumentsRefer { name: name.to_string(), objects });
+    }
+    if bytes > INLINE_BYTES_MAX {
+        return Err(SpawnError::ArgumentsTooLarge { name: name.to_string(), bytes, max: INLINE_BYTES_MAX });
+    }
+    Ok(())
+}
+
 /// An id that no other detached actor has had: of a million made a year, two are equal once in eighteen million years.
 fn new_id() -> Result<ActorId, getrandom::Error> {
     let mut bytes = [0; 8];
@@ -80,4 +83,22 @@ fn new_id() -> Result<ActorId, getrandom::Error> {
     let [a, b, c, d, e, f, g, h] = bytes;
     let (slot, generation) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
     Ok(ActorId { process: ProcessId::HEAD, slot, generation })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_keeps_no_references_and_nothing_large() {
+        let name = ActorName { namespace: Some("shop".into()), name: "till".into() };
+        assert_eq!(check_args(&name, INLINE_BYTES_MAX, 0), Ok(()));
+        let over = check_args(&name, INLINE_BYTES_MAX + 1, 0).unwrap_err();
+        assert!(matches!(over, SpawnError::ArgumentsTooLarge { bytes: 65_537, max: 65_536, .. }), "{over:?}");
+        let refers = check_args(&name, 1, 2).unwrap_err();
+        assert!(matches!(refers, SpawnError::ArgumentsRefer { objects: 2, .. }), "{refers:?}");
+        for error in [over, refers] {
+            assert!(error.to_string().contains("`shop/till`"), "{error}");
+        }
+    }
 }

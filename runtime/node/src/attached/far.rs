@@ -33,6 +33,8 @@ use mobula_wire::frame::CONTROL_BYTES_MAX;
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion, Welcome};
 use tokio::time::Instant;
 
+use super::renewal::Renewing;
+
 /// A node on another host.
 #[derive(Clone, PartialEq, Eq)]
 pub struct FarNode {
@@ -215,6 +217,7 @@ pub(super) struct Session {
     node: ProcessId,
     attachment: Attachment,
     begun: Instant,
+    renewing: Renewing,
     program: Option<Program>,
     reads: Arc<tokio::sync::Semaphore>,
 }
@@ -232,6 +235,8 @@ impl Session {
         let addr = found.next().ok_or_else(|| wrong("the name has no address".into()))?;
         let identity = identity(node, visit, addr).await?;
         let credentials = Credentials::new(&identity)?;
+        let folder = node.folder.as_deref().map(|folder| kept_in(folder, &node.address, visit));
+        let renewing = Renewing::new(identity, credentials.clone(), folder);
         // Its tasks must live as long as the program, whatever runtime this is called on.
         let entered = arbiters::runtime().spawn(async move {
             let (mesh, events) = Mesh::bind(MeshConfig::of_driver(addr, credentials), Arc::new(Nobody)).await?;
@@ -250,7 +255,7 @@ impl Session {
             welcome.map_err(|error| FarError::Refused { message: format!("its welcome cannot be read: {error}") })?;
         let attachment = Attachment::new(Time::ZERO, Duration::from_millis(resume_ms));
         let reads = Arc::new(tokio::sync::Semaphore::new(READS_MAX));
-        Ok(Self { mesh, events, node, attachment, begun: Instant::now(), program, reads })
+        Ok(Self { mesh, events, node, attachment, begun: Instant::now(), renewing, program, reads })
     }
 
     pub(super) fn line(&self) -> Line {
@@ -289,7 +294,10 @@ impl Session {
     /// A wait that is dropped loses nothing.
     pub(super) async fn next(&mut self) -> Result<Frame, DeathCause> {
         loop {
+            self.renew();
             let due = self.attachment.next_timeout().map(|at| self.begun + at.since(Time::ZERO));
+            let look = self.renewing.next_look();
+            let due = Some(due.map_or(look, |due| due.min(look)));
             let event = tokio::select! {
                 event = self.events.next() => event,
                 () = crate::daemon::until(due) => {
@@ -298,7 +306,7 @@ impl Session {
                 }
             };
             match event {
-                Some(Event::Frame { kind: FrameKind::Cluster, body, .. }) => self.asked_for_program(&body),
+                Some(Event::Frame { kind: FrameKind::Cluster, body, .. }) => self.heard(&body),
                 Some(Event::Frame { kind, body, .. }) => return Ok(Frame { kind, body }),
                 Some(Event::Up { .. }) => self.saw(Input::Connected)?,
                 Some(Event::Down { why, .. }) => {
@@ -335,13 +343,24 @@ impl Session {
         Ok(())
     }
 
+    fn renew(&mut self) {
+        let wish = self.renewing.look(Instant::now(), SystemTime::now());
+        if let Some(body) = wish.and_then(|wish| mobula_wire::encode(&wish).ok()) {
+            // What is not taken is asked again at the next look.
+            self.mesh.send(self.node, Lane::Control, FrameKind::Cluster, body.into()).ok();
+        }
+    }
+
+    fn heard(&mut self, body: &Bytes) {
+        match mobula_wire::decode_limited::<ClusterTalk, CONTROL_BYTES_MAX>(body) {
+            Ok(ClusterTalk::ProgramAsk { program, offset }) => self.asked_for_program(program, offset),
+            Ok(ClusterTalk::RenewIs { key, certificate }) => self.renewing.came(key, certificate),
+            _ => tracing::warn!(node = %self.node, "the node asks a program for what only nodes have"),
+        }
+    }
+
     /// The node lacks a part of the program.
-    fn asked_for_program(&self, body: &Bytes) {
-        let Ok(ClusterTalk::ProgramAsk { program, offset }) =
-            mobula_wire::decode_limited::<ClusterTalk, CONTROL_BYTES_MAX>(body)
-        else {
-            return tracing::warn!(node = %self.node, "the node asks a program for what only nodes have");
-        };
+    fn asked_for_program(&self, program: [u8; 32], offset: u64) {
         let Some(own) = self.program.clone().filter(|own| own.hash == program) else { return };
         let (mesh, node, reads) = (self.mesh.clone(), self.node, self.reads.clone());
         arbiters::runtime().spawn(async move {

@@ -11,6 +11,7 @@
 //! |---|---|
 //! | `process` | one attached process from its first word to its end |
 //! | `far` | its way to a node on another host |
+//! | `renewal` | its certificate for that way |
 //! | `link` | what it asks of its node |
 //! | `listing` | what is here and why it waits, for lists |
 //! | `roads` | the ways of parcels to other processes |
@@ -39,6 +40,7 @@ mod listing;
 mod outboxes;
 mod post;
 mod process;
+mod renewal;
 mod roads;
 mod tasks;
 mod worker;

@@ -105,7 +105,7 @@ pub(crate) struct Joined {
 /// By what a process hears its node.
 enum Ears {
     Socket(Incoming),
-    Session(Session),
+    Session(Box<Session>),
 }
 
 /// Attaches to the node that listens at `socket`.
@@ -136,7 +136,7 @@ pub(crate) async fn join_far(
     namespace: Option<String>,
 ) -> Result<Joined, JoinError> {
     let (session, welcome) = far::attach(node, name, env, namespace).await?;
-    joined(session.line(), welcome, None, Ears::Session(session)).await
+    joined(session.line(), welcome, None, Ears::Session(Box::new(session))).await
 }
 
 async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ears) -> Result<Joined, JoinError> {
@@ -230,7 +230,7 @@ impl Process {
         self.node_gone(DeathCause::NodeKilled);
     }
 
-    async fn read_session(self: Arc<Self>, mut session: Session) {
+    async fn read_session(self: Arc<Self>, mut session: Box<Session>) {
         let cause = loop {
             match session.next().await {
                 Ok(frame) => self.heard(&frame),
@@ -487,7 +487,7 @@ impl Process {
         let counters = system.counters();
         let outcomes = Outcome::ALL.map(|outcome| (outcome.name().to_owned(), counters.outcomes(outcome)));
         let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0).collect();
-        Some(OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes })
+        Some(OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes, ..OutcomeCounters::default() })
     }
 
     /// Leaves the node, which learns first what was submitted since it was told.

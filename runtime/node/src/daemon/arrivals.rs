@@ -2,8 +2,9 @@
 
 use mobula_logic::scheduler;
 use mobula_net::Line;
+use mobula_types::program::Target;
 use mobula_types::state::OutcomeCounters;
-use mobula_types::{DeathCause, JobId, ProcessId, StateMachine};
+use mobula_types::{DeathCause, JobId, NodeId, ProcessId, StateMachine};
 use mobula_wire::cluster::{JobSetup, ToHead};
 use mobula_wire::local::{FromNode, Welcome};
 
@@ -24,6 +25,7 @@ impl State {
         let setup = JobSetup {
             name: came.name.clone(),
             program: came.program.hash().0,
+            target: came.program.target(),
             driver: ProcessId::new(self.node, number),
             namespace: came.namespace.clone(),
             env: came.env.clone(),
@@ -50,13 +52,25 @@ impl State {
         let (pid, since) = (came.pid, now);
         let counters = OutcomeCounters::default();
         self.roster.settle(number, Resident { kind: Kind::Driver, job, pid, is_attached: true, since, counters });
-        self.roster.open_job(job, setup, self.node);
+        self.open_job(job, setup, self.node);
         if let Some(job) = self.roster.job_mut(job) {
             job.program = Some(came.program);
         }
         self.welcome(process, job, &came.line);
         if self.is_far_gone(process, &came.line) || !came.answer.admit(process) {
             self.gone(process, "it ended while it began");
+        }
+    }
+
+    /// A job is known from now on, and with it which nodes can run its program.
+    pub(crate) fn open_job(&mut self, job: JobId, setup: JobSetup, told_by: NodeId) {
+        self.note_target(job, setup.target.clone());
+        self.roster.open_job(job, setup, told_by);
+    }
+
+    pub(crate) fn note_target(&mut self, job: JobId, target: Option<Target>) {
+        if !self.roster.has_ended(job) {
+            self.scheduler.handle(self.clock.now(), scheduler::Input::Program { job, target });
         }
     }
 

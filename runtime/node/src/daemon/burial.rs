@@ -48,7 +48,7 @@ impl State {
             _ => self.scheduler.handle(now, scheduler::Input::Died { process }),
         }
         self.routes.bury(&death);
-        super::gather::add(&mut self.past_counters, &resident.counters);
+        self.past_counters.add(&resident.counters);
         self.gathers_without(process);
         self.names_died(&death);
         self.tell_of_death(job, &death);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use mobula_net::token::Token;
+use mobula_types::program::Platform;
 use mobula_types::resources::Resources;
 
 /// The port of a node unless another is given.
@@ -27,6 +28,8 @@ pub struct NodeConfig {
     pub part: Part,
     /// What it has.
     pub resources: Resources,
+    /// Which programs its host can run; an empty machine tries all.
+    pub platform: Platform,
     /// What it is called and where it stands.
     pub labels: BTreeMap<String, String>,
     /// For how long a program on another host that is attached here may resume a lost connection before its job ends.
@@ -60,6 +63,7 @@ impl NodeConfig {
             advertise: None,
             part: Part::Head,
             resources: super::hardware::resources(),
+            platform: super::workers::platform::of_this_host(),
             labels: BTreeMap::new(),
             resume_max: mobula_logic::attachment::RESUME_MAX,
             fence_after: mobula_logic::lease::FENCE_AFTER,

@@ -179,7 +179,7 @@ impl State {
     }
 
     fn open_detached_job(&mut self, job: JobId, frame: &DetachedFrame) {
-        self.roster.open_job(job, frame.setup.clone(), frame.node);
+        self.open_job(job, frame.setup.clone(), frame.node);
         if self.roster.job(job).is_some_and(|job| job.program.is_none()) {
             self.fetch_program(job);
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::unix::{Listener, PeerProcess};
-use mobula_net::{Connection, Frame, Incoming, Line};
+use mobula_net::{Cause, Connection, Frame, Incoming, Line, Refusal};
 use mobula_types::ProcessId;
 use mobula_wire::frame::{CONTROL_BYTES_MAX, GREETING_BYTES_MAX};
 use mobula_wire::local::{FromNode, Hello, ToNode, Welcome};
@@ -70,7 +70,10 @@ impl Door {
         peer: PeerProcess,
         place: tokio::sync::OwnedSemaphorePermit,
     ) {
-        if let Err(message) = self.clone().admit(&connection, &mut incoming, peer, place).await {
+        if let Err(Refusal { cause, message }) = self.clone().admit(&connection, &mut incoming, peer, place).await {
+            if let Some(mesh) = self.routes.mesh() {
+                mesh.refusals().count(cause);
+            }
             say_greeting(&connection.clone().into(), &FromNode::Refused { message });
             connection.close("it was refused");
             // The words leave before the reader is dropped, or never.
@@ -85,25 +88,29 @@ impl Door {
         incoming: &mut Incoming,
         peer: PeerProcess,
         place: tokio::sync::OwnedSemaphorePermit,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refusal> {
         let Ok(Ok(first)) = tokio::time::timeout(GREETING_MAX, incoming.next()).await else { return Ok(()) };
         let hello = match first.kind {
             FrameKind::Greeting => mobula_wire::decode_limited::<Hello, GREETING_BYTES_MAX>(&first.body),
-            _ => return Err("the first words are a greeting".to_owned()),
+            _ => return Err(malformed("the first words are a greeting".to_owned())),
         };
-        let hello = hello.map_err(|error| format!("the greeting cannot be read: {error}"))?;
+        let hello = hello.map_err(|error| malformed(format!("the greeting cannot be read: {error}")))?;
         let protocol = match &hello {
             Hello::Driver { protocol, .. } | Hello::Worker { protocol, .. } | Hello::Tool { protocol } => *protocol,
         };
         if protocol != PROTOCOL {
-            return Err(format!(
+            let message = format!(
                 "this node speaks protocol {PROTOCOL}, the program {protocol}: build both with one version of mobula"
-            ));
+            );
+            return Err(Refusal::because(Cause::Protocol, message));
         }
         let (reply, admitted) = oneshot::channel();
+        let failed = |message| Refusal::because(Cause::Failed, message);
+        let cause = if matches!(hello, Hello::Worker { .. }) { Cause::WorkerUnknown } else { Cause::Failed };
         let input = match hello {
             Hello::Driver { name, env, namespace, .. } => {
-                Input::DriverCame(self.driver(name, (env, namespace), connection, peer, reply).await?)
+                let came = self.driver(name, (env, namespace), connection, peer, reply).await;
+                Input::DriverCame(came.map_err(failed)?)
             }
             Hello::Worker { token, .. } => {
                 Input::WorkerCame { token, pid: peer.pid.unsigned_abs(), line: connection.clone().into(), reply }
@@ -116,9 +123,10 @@ impl Door {
                 return Ok(());
             }
         };
-        let stopping = |_| "this node is stopping".to_owned();
-        self.inputs.send(input).await.map_err(|_| stopping(()))?;
-        let process = admitted.await.map_err(|_| stopping(()))??;
+        let stopping = || failed("this node is stopping".to_owned());
+        self.inputs.send(input).await.map_err(|_| stopping())?;
+        let admitted = admitted.await.map_err(|_| stopping())?;
+        let process = admitted.map_err(|message| Refusal::because(cause, message))?;
         drop(place);
         self.read(process, connection, incoming).await;
         Ok(())
@@ -223,6 +231,10 @@ impl Door {
         }
         connection.close("it has gone");
     }
+}
+
+fn malformed(message: String) -> Refusal {
+    Refusal::because(Cause::Malformed, message)
 }
 
 /// The first words of a node are a greeting too.

@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mobula_logic::attachment::{self, Attachment, End};
-use mobula_net::{Cause, Frame, Line, Mesh, Refusal};
+use mobula_net::{Cause, Frame, Lane, Line, Mesh, Refusal};
 use mobula_types::{Death, DeathCause, ProcessId, Role, StateMachine, Time};
 use mobula_wire::FrameKind;
-use mobula_wire::cluster::ClusterTalk;
+use mobula_wire::cluster::{ClusterTalk, RenewalWish, ToHead};
 use mobula_wire::frame::{CONTROL_BYTES_MAX, FRAME_HEAD_BYTES};
 use mobula_wire::local::{FromNode, RequestId, ToNode, ToolQuestion, Welcome};
 use tokio::sync::{mpsc, oneshot};
@@ -28,7 +28,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::door::say_greeting;
 use super::input::{Answer, DriverCame, Input};
 use super::routes::{Forwarded, Routes};
-use super::state::State;
+use super::state::{Purpose, State};
 use super::workers::programs::{PROGRAM_BYTES_MAX, ProgramHash, ProgramInUse};
 
 /// Processes of other hosts that one node takes: a session holds 16 MiB in flight at most, so that is 4 GiB at worst.
@@ -261,6 +261,21 @@ impl State {
         super::tool::answer(&line, request, Err(why));
     }
 
+    /// One of them wants its next certificate: the head issues it.
+    pub(crate) fn far_wants_renewal(&mut self, process: ProcessId, wish: RenewalWish) {
+        if self.fars.contains_key(&process) {
+            self.ask(Purpose::RenewFar(process, wish.key), |ask| ToHead::RenewFar { ask, wish });
+        }
+    }
+
+    pub(crate) fn far_renewed(&self, process: ProcessId, key: [u8; 32], certificate: Result<Vec<u8>, String>) {
+        let talk = ClusterTalk::RenewIs { key, certificate };
+        if let (Some(mesh), Ok(body)) = (self.routes.mesh(), mobula_wire::encode(&talk)) {
+            // Who has gone meanwhile asks again when it comes back.
+            mesh.send(process, Lane::Control, FrameKind::Cluster, body.into()).ok();
+        }
+    }
+
     pub(crate) fn far_line(&self, process: ProcessId) -> Option<Line> {
         self.routes.mesh().map(|mesh| Line::Session { mesh: mesh.clone(), peer: process })
     }
@@ -366,7 +381,9 @@ async fn act(process: ProcessId, frame: Frame, routes: &Routes, inputs: &mpsc::S
         }
         FrameKind::Cluster => {
             match mobula_wire::decode_limited::<ClusterTalk, CONTROL_BYTES_MAX>(&body).map_err(unreadable)? {
-                talk @ ClusterTalk::ProgramPart { .. } => Input::Talk { from: process, talk: Box::new(talk) },
+                talk @ (ClusterTalk::ProgramPart { .. } | ClusterTalk::RenewAsk(_)) => {
+                    Input::Talk { from: process, talk: Box::new(talk) }
+                }
                 _ => return Err(only_nodes(process)),
             }
         }

@@ -155,7 +155,7 @@ impl State {
         let room = ITEMS_MAX.saturating_sub(gather.items.len());
         gather.items.extend(items.into_iter().take(room));
         if let Some(counters) = counters {
-            add(&mut gather.counters, &counters);
+            gather.counters.add(&counters);
         }
         if !has_more {
             gather.waits.remove(&who);
@@ -199,7 +199,7 @@ impl State {
                 answer(&line, request, Ok(json_lines(&items)));
             }
             Want::Status { line, request, mut status } => {
-                add(&mut status.counters, counters);
+                status.counters.add(counters);
                 answer(&line, request, Ok(json(&status)));
             }
             Want::Why { line, request, id } => {
@@ -255,7 +255,11 @@ impl State {
 
     fn own_counters(&self) -> OutcomeCounters {
         let mut sum = self.past_counters.clone();
-        self.roster.all().for_each(|(_, resident)| add(&mut sum, &resident.counters));
+        self.roster.all().for_each(|(_, resident)| sum.add(&resident.counters));
+        if let Some(mesh) = self.routes.mesh() {
+            let met = mesh.refusals().list().filter(|(_, count)| *count > 0);
+            sum.refusals = met.map(|(word, count)| (word.to_owned(), count)).collect();
+        }
         sum
     }
 }
@@ -277,14 +281,6 @@ fn mark_silent(items: &mut Vec<Listed>, who: ProcessId, within: Duration) {
             why,
             ..Listed::default()
         }),
-    }
-}
-
-/// Adds what another process has counted.
-pub(crate) fn add(sum: &mut OutcomeCounters, other: &OutcomeCounters) {
-    sum.submitted += other.submitted;
-    for (outcome, count) in &other.outcomes {
-        *sum.outcomes.entry(outcome.clone()).or_default() += count;
     }
 }
 

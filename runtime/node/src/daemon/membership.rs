@@ -304,7 +304,7 @@ impl State {
     fn become_node(&mut self, node: NodeId) {
         self.node = node;
         self.routes.set_node(node);
-        self.scheduler = scheduler::Scheduler::new(node, &self.config.resources, self.config.labels.clone());
+        self.scheduler = super::state::scheduler_of(node, &self.config);
         self.cluster.view = View::default();
         if let Some(mesh) = self.routes.mesh() {
             mesh.set_process(node.into());

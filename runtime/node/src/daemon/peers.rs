@@ -55,7 +55,7 @@ impl State {
         let node = from.node();
         let now = self.clock.now();
         match talk {
-            ClusterTalk::Job { job, setup } => self.roster.open_job(job, setup, node),
+            ClusterTalk::Job { job, setup } => self.open_job(job, setup, node),
             ClusterTalk::Lease { holder, number, job, spec, avoid } if holder.node() == node => {
                 let request = RequestKey { holder, number };
                 if self.roster.has_ended(job) {
@@ -97,6 +97,7 @@ impl State {
             ClusterTalk::ProgramPart { program, total_bytes, offset, bytes } => {
                 self.program_part(from, program, total_bytes, offset, bytes);
             }
+            ClusterTalk::RenewAsk(wish) => self.far_wants_renewal(from, wish),
             ClusterTalk::StartDetached { key, actor, incarnation, job, frame, isolated }
                 if node == self.cluster.head_node =>
             {

@@ -20,10 +20,12 @@ use mobula_logic::membership;
 use mobula_logic::record::{JobSpec, TokenId};
 use mobula_net::authority::PublicKey;
 use mobula_net::token::{SecretHash, Token};
-use mobula_net::{Authority, Cause, Issued, Lane, Refusal};
+use mobula_net::{Authority, Cause, Issued, Lane, Refusal, Renewal};
 use mobula_types::{DeathCause, Incarnation, JobId, MemberId, NameOwner, NodeId, Registration, Role, ViewChange};
 use mobula_wire::FrameKind;
-use mobula_wire::cluster::{Admission, AskId, ClusterTalk, Detached, FromHead, HeadAnswer, HeadQuestion, ToHead};
+use mobula_wire::cluster::{
+    Admission, AskId, ClusterTalk, Detached, FromHead, HeadAnswer, HeadQuestion, RenewalWish, ToHead,
+};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::input::Input;
@@ -290,6 +292,7 @@ impl Seat {
             }
             ToHead::Tool { ask, question } => return self.handle_tool(node, ask, question),
             ToHead::Renew { ask, key } => return self.renew(node, ask, &key),
+            ToHead::RenewFar { ask, wish } => return self.renew_far(node, ask, wish),
             ToHead::Redeem { ask, id, hash, role, key } => {
                 let Some(ask) = self.ask(Asked::RedeemFor { node, ask, role, key }) else { return };
                 Input::TokenUse { ask, id: TokenId(id), hash, by: key }
@@ -368,6 +371,17 @@ impl Seat {
         let issued = self.authority.issue(member, Role::Node, key, SystemTime::now());
         let certificate = issued.map(|issued| issued.to_vec()).map_err(|error| error.to_string());
         self.say_later(node, FromHead::Renewed { ask, certificate });
+    }
+
+    fn renew_far(&self, node: NodeId, ask: AskId, wish: RenewalWish) {
+        let RenewalWish { certificate, key, signature } = wish;
+        let renewed = self.authority.renew(&Renewal { certificate, key, signature }, SystemTime::now());
+        if let (Err(refusal), Some(mesh)) = (&renewed, self.routes.mesh()) {
+            tracing::warn!(%node, cause = refusal.cause.word(), "no certificate was renewed: {refusal}");
+            mesh.refusals().count(refusal.cause);
+        }
+        let certificate = renewed.map(|issued| issued.to_vec()).map_err(|refusal| refusal.message);
+        self.say_later(node, FromHead::FarRenewed { ask, certificate });
     }
 
     async fn output(&mut self, output: Output) -> bool {

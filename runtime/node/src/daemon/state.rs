@@ -70,6 +70,11 @@ impl Clock {
     }
 }
 
+/// A scheduler for what the node has.
+pub(crate) fn scheduler_of(node: NodeId, config: &NodeConfig) -> Scheduler {
+    Scheduler::new(node, &config.resources, config.labels.clone()).on(config.platform.clone())
+}
+
 /// A node's state.
 pub(crate) struct State {
     pub(crate) clock: Clock,
@@ -136,6 +141,8 @@ pub(crate) enum Purpose {
     LookUp(ProcessId, RequestId),
     Value(ProcessId, RequestId),
     Tool(Line, RequestId, super::tool::Kind),
+    /// A process of another host wants a certificate for a key.
+    RenewFar(ProcessId, [u8; 32]),
     /// Somebody on another host has shown a token here.
     Redeem(Box<Redeem>),
 }
@@ -151,7 +158,7 @@ impl State {
         inputs: mpsc::Sender<Input>,
     ) -> Self {
         let node = routes.node();
-        let scheduler = Scheduler::new(node, &config.resources, config.labels.clone());
+        let scheduler = scheduler_of(node, &config);
         Self {
             clock,
             config,
@@ -362,6 +369,11 @@ impl State {
                 }
             }
             FromHead::JobEnded { job, cause } => self.end_job(job, &cause),
+            FromHead::FarRenewed { ask, certificate } => {
+                if let Some(Ask { purpose: Purpose::RenewFar(process, key), .. }) = self.asks.remove(&ask) {
+                    self.far_renewed(process, key, certificate);
+                }
+            }
             FromHead::Redeemed { ask, result } => {
                 if let Some(Ask { purpose: Purpose::Redeem(redeem), .. }) = self.asks.remove(&ask) {
                     super::gate::redeemed(*redeem, result);
@@ -398,6 +410,7 @@ impl State {
                 self.routes.tell(process, &FromNode::KvValue { request, value: Err(why) });
             }
             Purpose::Tool(line, request, _) => super::tool::answer(&line, request, Err(why)),
+            Purpose::RenewFar(process, key) => self.far_renewed(process, key, Err(why)),
             // Who showed it has given up long before.
             Purpose::Redeem(redeem) => drop(redeem.reply.send(Err(Refusal::because(Cause::Failed, why)))),
         }

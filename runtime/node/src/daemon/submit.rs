@@ -152,6 +152,7 @@ impl State {
             name: words.collect::<Vec<_>>().join(" "),
             // Not known before its driver comes: the program may be a shell around it.
             program: [0; 32],
+            target: None,
             driver: ProcessId::new(self.node, number),
             namespace: None,
             env: BTreeMap::new(),
@@ -197,7 +198,7 @@ impl State {
         let resident = Resident { kind, job, pid: None, is_attached: false, since, counters };
         self.roster.settle(submitting.number, resident);
         self.routes.between(process);
-        self.roster.open_job(job, setup, self.node);
+        self.open_job(job, setup, self.node);
         self.submissions.running.insert(process, Submission { job, token: Some(token), has_started: false });
         submitting.answer(self.submissions.status(&process.to_string()));
     }
@@ -212,7 +213,10 @@ impl State {
         known.setup.namespace = came.namespace;
         known.setup.env = came.env;
         known.setup.working_dir = came.working_dir;
+        let target = came.program.target();
+        known.setup.target.clone_from(&target);
         known.program = Some(came.program);
+        self.note_target(job, target);
         if let Some(resident) = self.roster.get_mut(process) {
             resident.is_attached = true;
         }

@@ -15,6 +15,7 @@ use mobula_net::{
     Admitted, Authority, Cause, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents, NetError, PeerIdentity, Refusal, join,
 };
 use mobula_node::daemon::{Node, NodeConfig};
+use mobula_types::state::ClusterStatus;
 use mobula_types::{JobId, LeaseId, MemberId, PlacementSpec, ProcessId, Role};
 use mobula_wire::cluster::{ClusterTalk, DriverWelcome, Greeting, PROGRAM_PART_BYTES, ToHead};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion, Welcome};
@@ -275,6 +276,9 @@ pub(crate) fn runs() {
         let refused = far.answer(ToolQuestion::Stop).await.unwrap_err();
         assert!(refused.contains("on its own host"), "{refused}");
         assert_eq!(node.refusals()["wrong_role"], 2);
+        // Who asks any node sees what all of them have refused.
+        let status: ClusterStatus = serde_json::from_str(&far.answer(ToolQuestion::Status).await.unwrap()).unwrap();
+        assert_eq!(status.counters.refusals, [("wrong_role".into(), 2), ("token_used".into(), 1)].into());
         // Another one with the same program brings nothing.
         let second = Far::attach(node.addr(), &identity).await;
         assert_eq!(second.parts, 0, "the node has the program");
@@ -367,6 +371,9 @@ pub(crate) fn roles() {
         far.mesh.send(far.node, Lane::Calls, FrameKind::Parcel, parcel.encode().unwrap().into()).unwrap();
         far.over().await;
         assert_eq!(head.refusals()["another"], 1);
+        let status: ClusterStatus = serde_json::from_str(&ask(&head, ToolQuestion::Status).await.unwrap()).unwrap();
+        let shown = head.refusals().into_iter().filter(|(_, count)| *count > 0);
+        assert_eq!(status.counters.refusals, shown.map(|(word, count)| (word.to_owned(), count)).collect());
         head.stop().await;
     });
 }
@@ -479,6 +486,44 @@ pub(crate) fn tool() {
         let error =
             FarTool::enter(&at(Some(head.token(Role::Node).await.unwrap()), "n")).await.unwrap_err().to_string();
         assert!(error.contains("for a node") && error.contains("--role viewer"), "{error}");
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+/// A certificate of a driver that has joined five days ago: two of seven days are left.
+pub(crate) fn renewed() {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        use mobula_node::attached::{FarNode, FarTool};
+        let head = head(folder.path(), 1).await;
+        // Through a node that has no CA: the head believes the owner's signature.
+        let node = member(folder.path(), "2", &head, 1).await;
+        let authority = Authority::open(&folder.path().join("1"), SystemTime::now()).unwrap();
+        let place = folder.path().join("user/far").join(node.addr().to_string().replace(':', "_")).join("tool");
+        std::fs::create_dir_all(&place).unwrap();
+        let old = Identity::issue(&authority, MemberId([9; 16]), Role::Driver, SystemTime::now() - 5 * DAY).unwrap();
+        old.store(&place).unwrap();
+        let at = FarNode { address: node.addr().to_string(), token: None, folder: Some(folder.path().join("user")) };
+        let mut tool = FarTool::enter(&at).await.unwrap();
+        let new = loop {
+            // What is said by the node is heard while it is asked.
+            tool.ask(ToolQuestion::Status).await.unwrap();
+            let kept = Identity::load(&place).unwrap().expect("it is never gone");
+            if kept.not_after() > SystemTime::now() + 6 * DAY {
+                break kept;
+            }
+        };
+        assert_eq!(new.peer(), old.peer(), "the same member in the same role");
+        tool.close().await;
+        // The new one opens the door, and so does the old one while it is good.
+        let mut again = FarTool::enter(&at).await.unwrap();
+        again.ask(ToolQuestion::Status).await.unwrap();
+        again.close().await;
+        let kept = Identity::load(&place).unwrap().unwrap();
+        assert_eq!(kept.certificate(), new.certificate(), "a new one is not renewed");
+        assert!(enter(node.addr(), &old, &Greeting::Tool).await.is_ok());
         node.stop().await;
         head.stop().await;
     });

@@ -25,6 +25,7 @@ const TESTS: &[Test] = &[
     ("strangers_are_refused_with_what_would_be_right", refusals::strangers),
     ("a_second_node_in_one_folder_is_refused", refusals::same_folder),
     ("a_place_on_another_node_runs_the_same_program", two_nodes::elsewhere),
+    ("a_program_runs_where_it_can_and_waits_with_the_reason", two_nodes::platforms),
     ("a_list_says_who_is_silent", two_nodes::silent),
     ("the_death_of_a_far_worker_is_told", two_nodes::far_death),
     ("names_are_seen_from_another_node", two_nodes::names),
@@ -43,6 +44,7 @@ const TESTS: &[Test] = &[
     ("a_far_driver_that_stays_away_ends_its_job", far::cut_for_good),
     ("a_killed_far_driver_takes_its_job_with_it", far::killed),
     ("the_command_line_asks_from_another_host", far::tool),
+    ("a_certificate_from_another_host_is_renewed_without_a_token", far::renewed),
     ("a_submitted_driver_gets_the_job_that_was_made_for_it", submitted::first_driver),
 ];
 

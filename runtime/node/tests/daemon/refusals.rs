@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use mobula_node::daemon::{Node, NodeConfig, StartError};
+use mobula_types::state::ClusterStatus;
 use mobula_wire::PROTOCOL;
-use mobula_wire::local::{FromNode, Hello};
+use mobula_wire::local::{FromNode, Hello, ToolQuestion};
 
-use crate::stage::{Said, greet, head, member_config, play, read, token};
+use crate::stage::{Said, ask, greet, head, member_config, play, read, token};
 
 pub(crate) fn strangers() {
     let folder = tempfile::tempdir().unwrap();
@@ -32,6 +33,10 @@ pub(crate) fn strangers() {
         let config = member_config(folder.path().join("3"), node.addr(), Some(wrong));
         let error = Node::start(config).await.unwrap_err();
         assert!(error.to_string().contains("mobula token create"), "{error}");
+        let status: ClusterStatus = serde_json::from_str(&ask(&node, ToolQuestion::Status).await.unwrap()).unwrap();
+        for cause in ["protocol", "worker_unknown", "token_unknown"] {
+            assert_eq!(status.counters.refusals.get(cause), Some(&1), "{cause}: {:?}", status.counters);
+        }
         node.stop().await;
     });
 }

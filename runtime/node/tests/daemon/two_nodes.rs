@@ -2,6 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use mobula_node::daemon::workers::platform::of_this_host;
+use mobula_node::daemon::{Node, NodeConfig};
+use mobula_types::program::{Glibc, Platform};
 use mobula_types::state::Listed;
 use mobula_types::{ActorId, ActorName, DeathCause, Interface, NameOwner};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
@@ -33,6 +36,59 @@ pub(crate) fn elsewhere() {
         node.stop().await;
         head.stop().await;
     });
+}
+
+/// A host that has only a glibc of 2002, as this program was not built for.
+pub(crate) fn platforms() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let old = Platform { glibc: Glibc::parse("GLIBC_2.3"), has_musl: false, ..of_this_host() };
+        let config = NodeConfig::head(folder.path().join("1"));
+        let config = NodeConfig {
+            bind: ([127, 0, 0, 1], 0).into(),
+            resources: crate::stage::cpus(8),
+            platform: old.clone(),
+            ..config
+        };
+        let head = Node::start(config).await.unwrap();
+        let mut driver = Driver::attach(&head).await;
+        driver.wish(7, 1);
+        // Its node knows what the program was built for, from its file.
+        let why = why(&head, &mut driver, 7).await;
+        assert!(why.contains(&format!("is {old}, and its program was built for ")), "{why}");
+        assert!(why.contains("GLIBC_2.") && why.contains(std::env::consts::ARCH), "{why}");
+        // What waits goes to the first host that can run it.
+        let node = member(folder.path(), "2", &head, 1).await;
+        let (lease, worker) = driver.granted(7).await;
+        assert_eq!(worker.node(), node.id());
+        driver.task(1, ECHO, lease, worker, b"ray");
+        assert_eq!(driver.reply(1).await, "ray");
+        // The other way round: who is attached where it runs is not sent to where it does not.
+        let mut beside = Driver::attach(&node).await;
+        beside.wish(8, 2);
+        let why = self::why(&node, &mut beside, 8).await;
+        assert!(why.contains("no node has so much") || why.contains("num_cpus = 2, node-2 has 1"), "{why}");
+        assert!(!why.contains("has been asked"), "{why}");
+        node.stop().await;
+        head.stop().await;
+    });
+}
+
+/// Why a request of a driver by hand waits.
+async fn why(node: &Node, driver: &mut Driver, number: u64) -> String {
+    let asked = ask(node, ToolQuestion::Why { id: "it".into() });
+    let answers = async {
+        let said = |said| match said {
+            Said::Node(FromNode::List { request, .. }) => Some(request),
+            _ => None,
+        };
+        let request = driver.until(said).await;
+        let items = vec![Listed { id: "it".into(), kind: "task".into(), state: "waiting".into(), ..Listed::default() }];
+        driver.say(&ToNode::Listing { request, items, requests: vec![(0, number)] });
+    };
+    let (told, ()) = tokio::join!(asked, answers);
+    let listed: Listed = serde_json::from_str(&told.unwrap()).unwrap();
+    listed.why.expect("it waits")
 }
 
 /// What is here beside what is silent: a driver by hand answers only when the test says so.

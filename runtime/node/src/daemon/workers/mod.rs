@@ -18,6 +18,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`programs`] | executables by their hash, on disk |
+//! | [`platform`] | which programs this host can run |
 //! | [`warden`] | the small process that is the parent of workers |
 //! | [`guard`] | the worker's side: how it begins, and how it dies with its parent |
 //! | [`logs`] | what workers wrote, in files that rotate |
@@ -35,6 +36,7 @@ mod link;
 mod logic;
 pub mod logs;
 mod output;
+pub mod platform;
 pub mod programs;
 pub mod warden;
 

@@ -13,8 +13,11 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use mobula_types::program::Target;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+
+use super::platform;
 
 /// Bytes that all programs take together. A debug build of a large program is half a gigabyte: twenty of those stay.
 pub const PROGRAMS_BYTES_MAX: u64 = 8 << 30;
@@ -126,6 +129,7 @@ struct Kept {
     bytes: u64,
     used_at: u64,
     users: usize,
+    target: Option<Target>,
 }
 
 /// A program of which a front part is here.
@@ -166,7 +170,8 @@ impl Programs {
             let hash = entry.file_name().to_str().and_then(|name| name.parse::<ProgramHash>().ok());
             match (hash, entry.metadata()) {
                 (Some(hash), Ok(meta)) if meta.is_file() => {
-                    state.kept.insert(hash, Kept { bytes: meta.len(), used_at: 0, users: 0 });
+                    let target = File::open(entry.path()).ok().as_ref().and_then(platform::target_of);
+                    state.kept.insert(hash, Kept { bytes: meta.len(), used_at: 0, users: 0, target });
                 }
                 _ => _ = fs::remove_file(entry.path()),
             }
@@ -327,6 +332,7 @@ impl Programs {
 
     /// Gives a whole file its name, and makes room for it.
     fn settle(&self, hash: ProgramHash, bytes: u64, mut partial: Partial) -> Result<(), ProgramError> {
+        let target = platform::target_of(&partial.file);
         let mut state = self.state.lock();
         let turn = state.next_turn();
         if let Some(kept) = state.kept.get_mut(&hash) {
@@ -347,7 +353,7 @@ impl Programs {
             partial.path = Some(path);
             return Err(self.io(source));
         }
-        state.kept.insert(hash, Kept { bytes, used_at: turn, users: 0 });
+        state.kept.insert(hash, Kept { bytes, used_at: turn, users: 0, target });
         Ok(())
     }
 
@@ -367,6 +373,11 @@ impl ProgramInUse {
     /// Which program.
     pub fn hash(&self) -> ProgramHash {
         self.hash
+    }
+
+    /// What it was built for; none when its file does not say.
+    pub fn target(&self) -> Option<Target> {
+        self.programs.state.lock().kept.get(&self.hash).and_then(|kept| kept.target.clone())
     }
 
     /// Its executable.
