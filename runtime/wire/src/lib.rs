@@ -29,6 +29,6 @@ pub use bulk::{INLINE_BYTES_MAX, Part, TransferId};
 pub use call::{CallFrame, CallHeader, FrameError, TooLarge};
 pub use codec::{CodecId, DecodeError, EncodeError, PAYLOAD_BYTES_MAX, decode, decode_limited, encode, encode_limited};
 pub use frame::{FrameHead, FrameKind, HeadError, PROTOCOL};
-pub use plain::{Encoded, Plain, Viewable};
 pub use parcel::{ExchangeId, Parcel, Talk};
+pub use plain::{Encoded, Plain, Viewable};
 pub use schema::{name_hash, schema_hash};
