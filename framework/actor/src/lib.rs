@@ -16,6 +16,7 @@
 mod actor;
 mod address;
 pub mod arbiters;
+mod arg;
 mod call;
 mod cell;
 pub mod clock;
@@ -40,10 +41,12 @@ mod spawn;
 pub mod stream;
 mod supervisor;
 mod system;
+mod view;
 
 pub use actor::{Actor, Handler, Message, Mode, Proxy};
 pub use address::{ActorRef, Address, Recipient};
 pub use arbiters::Placement;
+pub use arg::{Arg, Arguments, Arriving, Departing, IntoArg, Join, Later, Slots, arrive};
 pub use call::{ASK_TIMEOUT, Asking, AtLeastOnce, Call, SendError};
 pub use context::{Context, Timer};
 pub use control::{ChildEvent, ChildState, Control, Down};
@@ -52,7 +55,8 @@ pub use deliver::Deliver;
 pub use lanes::MailboxBounds;
 pub use lookup::{Lookup, LookupError};
 pub use mailbox::{ActorState, ActorStatus};
-pub use object::{Arg, GetError, IntoArg, ObjectRef, Value};
+pub use mobula_wire::plain::Viewable;
+pub use object::{GetError, ObjectRef, Value};
 pub use panics::{caught_on_this_thread, describe as describe_panic};
 pub use progress::{Hang, Protected, TurnHook, on_turn};
 pub use slot::CallState;
@@ -60,3 +64,4 @@ pub use spawn::{GetOrSpawn, Scoped, ScopedSpawn, Spawn, SpawnError, SpawnFrame, 
 pub use stream::ReplyStream;
 pub use supervisor::{AddError, ChildSpec, Supervisor, SupervisorProxy, SupervisorSpec};
 pub use system::{DeadLetter, System, SystemConfig};
+pub use view::View;

@@ -5,6 +5,7 @@
 //! | `ObjectId` | a plain id, in `mobula-types` |
 //! | [`ObjectRef`] | the id and a guard: the value lives as long as one of them |
 //! | [`Value`] | what `get` gives: the shared value itself |
+//! | [`View`] | what `get_view` gives: the value where it lies |
 //!
 //! A value stays the typed value behind an `Arc` until its reference leaves the process; only then is it exported, under
 //! its id, to be encoded for whoever asks (design.md §6). This file stores nothing on disk or in shared memory.
@@ -20,9 +21,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 use std::{fmt, thread};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::{CallError, ErrorChain, NotStarted, ObjectId, ProcessId};
-use mobula_wire::codec;
+use mobula_wire::plain::{self, Viewable};
+use mobula_wire::{EncodeError, Encoded, INLINE_BYTES_MAX};
 use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -31,6 +34,7 @@ use slab::Slab;
 use crate::deliver::Fetched;
 use crate::slot::CallState;
 use crate::system::System;
+use crate::view::View;
 use crate::{arbiters, current};
 
 /// Why a reference has no value.
@@ -49,6 +53,8 @@ struct ObjectCell<T> {
     value: OnceLock<Result<Arc<T>, GetError>>,
     waiters: Mutex<Waiters>,
     call: Option<Arc<dyn Cancellable>>,
+    /// Whether its value is too large for a message, once somebody has wanted to know.
+    is_large: OnceLock<bool>,
     /// Held for another process's object; fetched when it is first asked for.
     foreign: Option<Foreign<T>>,
 }
@@ -59,8 +65,21 @@ struct Waiters {
 }
 
 struct Foreign<T> {
-    asked: AtomicBool,
-    decode: fn(&[u8]) -> Result<T, GetError>,
+    decode: fn(&Bytes) -> Result<T, GetError>,
+    fetching: Mutex<Fetching>,
+}
+
+/// How far the value of another process's object is.
+#[derive(Clone, Default)]
+enum Fetching {
+    #[default]
+    NotAsked,
+    /// Its bytes are asked for, to be decoded if the value itself is wanted.
+    Asked { decoded: bool },
+    /// Its bytes are here.
+    Here(Arc<Fetched>),
+    /// Its bytes are being decoded, or there are none: what comes of it is the cell's value.
+    Over,
 }
 
 impl<T> Drop for ObjectCell<T> {
@@ -95,9 +114,8 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             Some((id, foreign)) => (id, Some(foreign)),
             None => (system.next_object_id(), None),
         };
-        let cell =
-            ObjectCell { id, system: system.clone(), value: OnceLock::new(), waiters: Mutex::default(), call, foreign };
-        Self { cell: Arc::new(cell) }
+        let (value, waiters, is_large) = (OnceLock::new(), Mutex::default(), OnceLock::new());
+        Self { cell: Arc::new(ObjectCell { id, system: system.clone(), value, waiters, call, is_large, foreign }) }
     }
 
     /// Gives it its value, or the reason why it has none; the first wins.
@@ -164,7 +182,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     }
 
     /// The value itself if this is its last holder, else a clone.
-    fn into_owned(self) -> Option<Result<T, GetError>>
+    pub(crate) fn into_owned(self) -> Option<Result<T, GetError>>
     where
         T: Clone,
     {
@@ -173,16 +191,26 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         Some(shared.map(Arc::unwrap_or_clone))
     }
 
-    /// Registers `waker` unless the value is there.
     fn poll_value(&self, cx: &mut Context<'_>, key: &mut Option<usize>) -> Poll<Result<Value<T>, GetError>> {
-        if let Some(value) = self.value() {
-            return Poll::Ready(value);
+        self.poll_for(cx, key, true, Self::value)
+    }
+
+    /// Registers the waker unless `look` finds what is waited for.
+    fn poll_for<R>(
+        &self,
+        cx: &mut Context<'_>,
+        key: &mut Option<usize>,
+        decoded: bool,
+        look: impl Fn(&Self) -> Option<R>,
+    ) -> Poll<R> {
+        if let Some(found) = look(self) {
+            return Poll::Ready(found);
         }
-        self.fetch_foreign();
+        self.fetch_foreign(decoded);
         let mut waiters = self.cell.waiters.lock();
         // Filled while the lock was taken: whoever filled it may have woken the others already.
-        if let Some(value) = self.value() {
-            return Poll::Ready(value);
+        if let Some(found) = look(self) {
+            return Poll::Ready(found);
         }
         match key.and_then(|key| waiters.wakers.get_mut(key)) {
             Some(waker) => waker.clone_from(cx.waker()),
@@ -192,24 +220,86 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         Poll::Pending
     }
 
-    fn fetch_foreign(&self) {
-        let Some(foreign) = &self.cell.foreign else { return };
-        if foreign.asked.swap(true, Ordering::AcqRel) {
-            return;
+    /// Nobody waits there any more.
+    fn forget_waiter(&self, key: usize) {
+        let mut waiters = self.cell.waiters.lock();
+        // Whoever gave the value has emptied the list; what is there now is another's.
+        if !self.is_ready() {
+            waiters.wakers.try_remove(key);
         }
-        let decode = foreign.decode;
-        let object = self.clone();
-        let system = self.cell.system.clone();
+    }
+
+    /// Has another process's value come: its bytes, and if `decoded` then the value that they are.
+    fn fetch_foreign(&self, decoded: bool) {
+        let Some(foreign) = &self.cell.foreign else { return };
+        let here = {
+            let mut fetching = foreign.fetching.lock();
+            match &mut *fetching {
+                Fetching::NotAsked => {
+                    *fetching = Fetching::Asked { decoded };
+                    None
+                }
+                Fetching::Asked { decoded: wanted } => {
+                    *wanted |= decoded;
+                    return;
+                }
+                Fetching::Here(_) if decoded => match std::mem::replace(&mut *fetching, Fetching::Over) {
+                    Fetching::Here(fetched) => Some(fetched),
+                    _ => return,
+                },
+                Fetching::Here(_) | Fetching::Over => return,
+            }
+        };
+        let (object, decode) = (self.clone(), foreign.decode);
         arbiters::runtime().spawn(async move {
-            let fetched = match system.deliver() {
-                Some(deliver) => deliver.fetch(object.id()).await,
-                None => Err(CallError::NotStarted(NotStarted::NoSession)),
-            };
-            // Decoding may meet references and actors: they belong to the system that asked.
-            let before = current::adopt(Some(system));
-            object.fill(fetched.and_then(|Fetched { bytes, pins: _pins }| decode(&bytes)));
-            current::adopt(before);
+            match here {
+                Some(fetched) => object.decode_foreign(&fetched, decode),
+                None => object.fetched(decode).await,
+            }
         });
+    }
+
+    async fn fetched(&self, decode: fn(&Bytes) -> Result<T, GetError>) {
+        let fetched = match self.cell.system.deliver() {
+            Some(deliver) => deliver.fetch(self.id()).await,
+            None => Err(CallError::NotStarted(NotStarted::NoSession)),
+        };
+        let Some(foreign) = &self.cell.foreign else { return };
+        let fetched = match fetched {
+            Ok(fetched) => Arc::new(fetched),
+            Err(error) => {
+                *foreign.fetching.lock() = Fetching::Over;
+                return self.fill(Err(error));
+            }
+        };
+        let is_decoded = {
+            let mut fetching = foreign.fetching.lock();
+            let decoded = matches!(&*fetching, Fetching::Asked { decoded: true });
+            *fetching = if decoded { Fetching::Over } else { Fetching::Here(fetched.clone()) };
+            decoded
+        };
+        if is_decoded {
+            self.decode_foreign(&fetched, decode);
+        } else {
+            // Who waits for the value itself goes on waiting.
+            let waiting: Vec<Waker> = self.cell.waiters.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
+            waiting.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    fn decode_foreign(&self, fetched: &Fetched, decode: fn(&Bytes) -> Result<T, GetError>) {
+        // Decoding may meet references and actors: they belong to the system that asked.
+        let before = current::adopt(Some(self.cell.system.clone()));
+        self.fill(decode(&fetched.bytes));
+        current::adopt(before);
+    }
+
+    /// The bytes of another process's value, once they are here and as long as nobody has wanted the value itself.
+    fn foreign_bytes(&self) -> Option<Arc<Fetched>> {
+        match &*self.cell.foreign.as_ref()?.fetching.lock() {
+            Fetching::Here(fetched) => Some(fetched.clone()),
+            _ => None,
+        }
     }
 }
 
@@ -260,10 +350,53 @@ impl<T: Send + Sync + 'static> Future for Get<T> {
 
 impl<T: Send + Sync + 'static> Drop for Get<T> {
     fn drop(&mut self) {
-        if let Some(key) = self.key
-            && !self.object.is_ready()
-        {
-            self.object.cell.waiters.lock().wakers.try_remove(key);
+        if let Some(key) = self.key {
+            self.object.forget_waiter(key);
+        }
+    }
+}
+
+impl<T: Viewable> ObjectRef<T> {
+    /// Waits until the value can be read where it lies.
+    pub fn get_view(&self) -> GetView<T> {
+        GetView { object: self.clone(), key: None }
+    }
+
+    fn view(&self) -> Option<Result<View<T>, GetError>> {
+        if let Some(value) = self.value() {
+            return Some(value.map(|value| View::of(value.into_arc())));
+        }
+        match View::of_bytes(self.foreign_bytes()?) {
+            Some(view) => Some(Ok(view)),
+            // It lies askew, or is no such value: decoding it gives a copy, or says what is wrong.
+            None => {
+                self.fetch_foreign(true);
+                None
+            }
+        }
+    }
+}
+
+/// The wait for a [`View`].
+#[must_use = "a wait does nothing unless awaited"]
+pub struct GetView<T: Viewable> {
+    object: ObjectRef<T>,
+    key: Option<usize>,
+}
+
+impl<T: Viewable> Future for GetView<T> {
+    type Output = Result<View<T>, GetError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { object, key } = &mut *self;
+        object.poll_for(cx, key, false, ObjectRef::view)
+    }
+}
+
+impl<T: Viewable> Drop for GetView<T> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.object.forget_waiter(key);
         }
     }
 }
@@ -357,82 +490,52 @@ impl CallState for Cancel {
     }
 }
 
-/// An argument on its way: a value, or a wait for one.
-pub enum Arg<T> {
-    /// Here.
-    Value(T),
-    /// As soon as a reference has its value.
-    Later(BoxFuture<'static, Result<T, GetError>>),
+impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
+    /// Waits until there is a value or none, and says whether it is better read where it is than sent along: it is
+    /// another's, or too large for a message.
+    pub(crate) async fn stays_where_it_is(&self) -> Result<bool, GetError> {
+        if self.cell.foreign.is_some() && !self.is_ready() {
+            return Ok(true);
+        }
+        let value = self.get().await?;
+        let is_large = || matches!(Encoded::of(&*value, INLINE_BYTES_MAX), Err(EncodeError::TooLarge { .. }));
+        Ok(*self.cell.is_large.get_or_init(is_large))
+    }
 }
 
-impl<T: Send + 'static> Arg<T> {
-    /// Waits for the value.
-    ///
-    /// # Errors
-    ///
-    /// Why there is none.
-    pub async fn resolve(self) -> Result<T, GetError> {
-        match self {
-            Self::Value(value) => Ok(value),
-            Self::Later(wait) => wait.await,
+/// An object by its id alone: held, to be read as whatever its reader takes it for.
+pub(crate) struct Foreigner {
+    id: ObjectId,
+    system: Arc<System>,
+}
+
+impl Foreigner {
+    pub(crate) fn hold(system: &Arc<System>, id: ObjectId) -> Self {
+        hold_anywhere(system, id);
+        Self { id, system: system.clone() }
+    }
+
+    pub(crate) async fn fetch(&self) -> Result<Fetched, GetError> {
+        let Self { id, system } = self;
+        match system.deliver() {
+            _ if id.owner == system.process() => system.encoded_object(*id).await,
+            Some(deliver) => deliver.fetch(*id).await,
+            None => Err(CallError::NotStarted(NotStarted::NoSession)),
         }
     }
-}
 
-/// What can stand where a `T` is wanted: a `T`, or a reference to one.
-#[diagnostic::on_unimplemented(
-    message = "expected `{T}` or `ObjectRef<{T}>`, found `{Self}`",
-    label = "cannot stand for `{T}`"
-)]
-pub trait IntoArg<T> {
-    /// The argument.
-    fn into_arg(self) -> Arg<T>;
-}
-
-#[diagnostic::do_not_recommend]
-impl<T> IntoArg<T> for T {
-    fn into_arg(self) -> Arg<T> {
-        Arg::Value(self)
+    /// Runs `decode` as code of its system, to which what it meets belongs.
+    pub(crate) fn within<R>(&self, decode: impl FnOnce() -> R) -> R {
+        let before = current::adopt(Some(self.system.clone()));
+        let result = decode();
+        current::adopt(before);
+        result
     }
 }
 
-#[diagnostic::do_not_recommend]
-impl<T: Clone + Send + Sync + 'static> IntoArg<T> for ObjectRef<T> {
-    fn into_arg(self) -> Arg<T> {
-        Arg::Later(Box::pin(async move {
-            if !self.is_ready() {
-                self.get().await?;
-            }
-            self.into_owned().unwrap_or(Err(CallError::NotStarted(NotStarted::NoSession)))
-        }))
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<T: Clone + Send + Sync + 'static> IntoArg<T> for &ObjectRef<T> {
-    fn into_arg(self) -> Arg<T> {
-        self.clone().into_arg()
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<T: Send + Sync + 'static> IntoArg<Arc<T>> for ObjectRef<T> {
-    fn into_arg(self) -> Arg<Arc<T>> {
-        Arg::Later(Box::pin(async move { self.get().await.map(Value::into_arc) }))
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<T: Send + Sync + 'static> IntoArg<Arc<T>> for &ObjectRef<T> {
-    fn into_arg(self) -> Arg<Arc<T>> {
-        self.clone().into_arg()
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl IntoArg<String> for &str {
-    fn into_arg(self) -> Arg<String> {
-        Arg::Value(self.to_owned())
+impl Drop for Foreigner {
+    fn drop(&mut self) {
+        release_anywhere(&self.system, self.id, self.system.process());
     }
 }
 
@@ -482,7 +585,7 @@ impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
         Box::pin(async move {
             let max = self.system.value_bytes_max();
             let value = ObjectRef { cell: self }.get().await?;
-            let (bytes, pins) = pinning(|| codec::encode_limited(&*value, max));
+            let (bytes, pins) = pinning(|| plain::encode(&*value, max));
             let bytes = bytes.map_err(|error| CallError::NotStarted(error.into()))?;
             Ok(Fetched { bytes: bytes.into(), pins })
         })
@@ -616,13 +719,8 @@ impl Pins {
     pub fn again(&self) -> Self {
         let hold = |pin: &Pinned| {
             let Pinned { system, id, .. } = pin;
-            let by = system.process();
-            if id.owner == by {
-                system.hold_object(*id, by);
-            } else if let Some(deliver) = system.deliver() {
-                deliver.hold(*id);
-            }
-            Pinned { system: system.clone(), id: *id, by }
+            hold_anywhere(system, *id);
+            Pinned { system: system.clone(), id: *id, by: system.process() }
         };
         Self(self.0.iter().map(hold).collect())
     }
@@ -633,6 +731,14 @@ impl Drop for Pins {
         for Pinned { system, id, by } in self.0.drain(..) {
             release_anywhere(&system, id, by);
         }
+    }
+}
+
+fn hold_anywhere(system: &Arc<System>, id: ObjectId) {
+    if id.owner == system.process() {
+        system.hold_object(id, id.owner);
+    } else if let Some(deliver) = system.deliver() {
+        deliver.hold(id);
     }
 }
 
@@ -696,11 +802,11 @@ impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'
         }
         let deliver = system.deliver().ok_or_else(|| D::Error::custom(format!("{id} belongs to an unknown node")))?;
         deliver.hold(id);
-        let decode = |bytes: &[u8]| {
-            codec::decode::<T>(bytes)
+        let decode = |bytes: &Bytes| {
+            plain::decode::<T>(bytes)
                 .map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))
         };
-        Ok(Self::empty(&system, None, Some((id, Foreign { asked: AtomicBool::new(false), decode }))))
+        Ok(Self::empty(&system, None, Some((id, Foreign { decode, fetching: Mutex::default() }))))
     }
 }
 

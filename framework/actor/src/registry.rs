@@ -7,9 +7,10 @@ use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, NotStarted, Unknown};
-use mobula_wire::{CallFrame, codec, name_hash, schema};
+use mobula_wire::{CallFrame, name_hash, plain, schema};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -325,14 +326,14 @@ fn within<T>(system: &Arc<System>, decode: impl FnOnce() -> T) -> T {
 
 fn encode_any<T: Serialize + 'static>(value: &dyn Any, max: usize) -> Result<Vec<u8>, NotStarted> {
     let other = || NotStarted::Codec { message: format!("expected {}", type_name::<T>()) };
-    Ok(codec::encode_limited(value.downcast_ref::<T>().ok_or_else(other)?, max)?)
+    Ok(plain::encode(value.downcast_ref::<T>().ok_or_else(other)?, max)?)
 }
 
-fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, String> {
-    codec::decode(bytes).map_err(|error| error.to_string())
+fn decode<T: DeserializeOwned + 'static>(bytes: &Bytes) -> Result<T, String> {
+    plain::decode(bytes).map_err(|error| error.to_string())
 }
 
-fn decode_boxed<T: DeserializeOwned + Send + 'static>(bytes: &[u8]) -> Result<Box<dyn Any + Send>, CallError> {
+fn decode_boxed<T: DeserializeOwned + Send + 'static>(bytes: &Bytes) -> Result<Box<dyn Any + Send>, CallError> {
     match decode::<T>(bytes) {
         Ok(value) => Ok(Box::new(value)),
         Err(message) => Err(CallError::MayHaveRun(Unknown::Codec { message })),
@@ -411,7 +412,7 @@ fn value_reply<R: Serialize + Send + 'static>(reply: EncodedReply, max: usize) -
     let EncodedReply { answer, call } = reply;
     let deliver = move |result: Result<R, CallError>| {
         answer(result.and_then(|value| {
-            let (bytes, pins) = pinning(|| codec::encode_limited(&value, max));
+            let (bytes, pins) = pinning(|| plain::encode(&value, max));
             match bytes {
                 Ok(bytes) => Ok(Payload::Value(bytes.into(), pins)),
                 Err(error) => Err(CallError::MayHaveRun(error.into())),
@@ -438,7 +439,7 @@ pub fn encoded_stream<T: Serialize + Send + 'static>(mut items: ReplyStream<T>, 
                 () = sender.closed() => return,
             };
             let (item, last) = match next {
-                Some(Ok(item)) => match pinning(|| codec::encode_limited(&item, max)) {
+                Some(Ok(item)) => match pinning(|| plain::encode(&item, max)) {
                     (Ok(bytes), pins) => (EncodedItem::Item(bytes.into(), pins), false),
                     (Err(error), _) => (EncodedItem::Failed(CallError::MayHaveRun(error.into())), true),
                 },

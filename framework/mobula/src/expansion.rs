@@ -6,6 +6,6 @@ mod arguments;
 mod returns;
 mod weight;
 
-pub use arguments::{Join, call};
+pub use arguments::call;
 pub use returns::{Carrier, Carry, Explain, Fallback, Probe, Returned, flatten, how};
 pub use weight::{Light, Weighed};

@@ -60,7 +60,7 @@ pub use mobula_actor::{
     Actor, ActorRef, ActorState, ActorStatus, AddError, Address, AtLeastOnce, Call, ChildEvent, ChildSpec, ChildState,
     Context, Count, Counters, DeadLetter, Down, GetError, GetOrSpawn, Handler, Hang, IntoArg, Lookup, LookupError,
     MailboxBounds, Message, Mode, ObjectRef, Placement, Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn,
-    SpawnError, Supervisor, SupervisorSpec, Timer, Value,
+    SpawnError, Supervisor, SupervisorSpec, Timer, Value, View,
 };
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
@@ -68,7 +68,7 @@ pub use mobula_types::{
     ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, Unknown,
 };
 pub use nodes::{NodeInfo, nodes};
-pub use objects::{Gettable, Wait, WaitError, get, millis, put, secs, wait};
+pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait};
 pub use pool::{ActorPool, Mapped, MappedUnordered};
 pub use session::{Config, InitError, Session, init, init_with};
 
@@ -83,7 +83,7 @@ pub mod prelude {
     pub use crate::{
         Actor, ActorRef, Address, CallError, ChildSpec, Config, Context, Down, Error, ExitReason, Handler, IntoArg,
         Message, NotStarted, ObjectRef, Recipient, ReplyStream, Restart, RestartPolicy, Result, Session, Strategy,
-        Supervisor, SupervisorSpec, Value, millis, secs,
+        Supervisor, SupervisorSpec, Value, View, millis, secs,
     };
 }
 
@@ -96,8 +96,8 @@ pub mod __private {
     pub use inventory;
     pub use mobula_actor::registry::{ActorEntry, HandlerEntry};
     pub use mobula_actor::{
-        Actor, ActorRef, Address, Arg, Call, Context, GetError, Handler, IntoArg, Message, Mode, ObjectRef, Proxy,
-        ReplyStream, Spawn,
+        Actor, ActorRef, Address, Arg, Call, Context, GetError, Handler, IntoArg, Join, Message, Mode, ObjectRef,
+        Proxy, ReplyStream, Spawn,
     };
     pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
     pub use mobula_types::{
@@ -107,7 +107,7 @@ pub mod __private {
     pub use serde;
 
     pub use crate::expansion::{
-        Carrier, Carry, Explain, Fallback, Join, Light, Probe, Returned, Weighed, call, flatten, how,
+        Carrier, Carry, Explain, Fallback, Light, Probe, Returned, Weighed, call, flatten, how,
     };
     pub use crate::run::{ClusterTest, run_main, run_on_cluster, run_test};
 }

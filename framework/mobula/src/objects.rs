@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mobula_actor::{GetError, ObjectRef, Value, current};
+use mobula_actor::{GetError, ObjectRef, Value, Viewable, current};
 use mobula_types::{CallError, NotStarted};
 
 /// Makes a reference to `value`: passing it on copies nothing.
@@ -50,6 +50,27 @@ pub fn put<T: Send + Sync + 'static>(value: T) -> Result<ObjectRef<T>, CallError
 /// Why there is no value: whatever the task or call that makes it ended with.
 pub fn get<G: Gettable>(refs: G) -> G::Get {
     refs.into_get()
+}
+
+/// Waits until the value of a reference can be read where it lies: of an array of numbers, [`bytes::Bytes`] or a `String`
+/// nothing is copied, however large it is and whichever process of this host has made it.
+///
+/// ```
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// let weights = mobula::put(vec![0.5f32; 1 << 20])?;
+/// let view = mobula::get_view(&weights).await?;
+/// assert_eq!(view.iter().sum::<f32>(), (1 << 19) as f32);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// As [`get`].
+pub fn get_view<T: Viewable>(object: &ObjectRef<T>) -> mobula_actor::object::GetView<T> {
+    object.get_view()
 }
 
 /// What [`get`] takes: a reference, or a list of them.

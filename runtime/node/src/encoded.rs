@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use mobula_actor::deliver::Payload;
 use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
-use mobula_actor::{Arg, CallState, ObjectRef, System, arbiters, clock, current, registry, stream};
+use mobula_actor::{Arg, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, current, registry, stream};
 use mobula_types::{CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
-use mobula_wire::{codec, name_hash};
+use mobula_wire::{name_hash, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -19,7 +19,7 @@ use crate::host::{Host, Road};
 use crate::linked::Linked;
 use crate::options::TaskOptions;
 use crate::stream::Owed;
-use crate::task::{Inherited, Sink, Task, drop_quietly, resolved};
+use crate::task::{Inherited, Sink, Task, departing, drop_quietly};
 
 /// A task on its way to where it runs.
 pub(crate) struct TaskFrame {
@@ -50,9 +50,9 @@ pub(crate) struct TaskReply {
 }
 
 impl TaskReply {
-    pub(crate) fn send<T: Serialize>(self, outcome: Result<T, GetError>) {
+    pub(crate) fn send<T: Serialize + 'static>(self, outcome: Result<T, GetError>) {
         (self.answer)(outcome.and_then(|value| {
-            let (bytes, pins) = pinning(|| codec::encode_limited(&value, self.value_bytes_max));
+            let (bytes, pins) = pinning(|| plain::encode(&value, self.value_bytes_max));
             drop_quietly(value);
             match bytes {
                 Ok(bytes) => Ok(Payload::Value(bytes.into(), pins)),
@@ -104,7 +104,7 @@ pub(crate) fn submit<F: RemoteFn>(
         };
         let answer = move |answer: Result<Payload, GetError>| {
             owed.0.settle(answer.and_then(|payload| match payload {
-                Payload::Value(bytes, _pins) => within(&owed.0.system, || codec::decode(&bytes)).map_err(unreadable),
+                Payload::Value(bytes, _pins) => within(&owed.0.system, || plain::decode(&bytes)).map_err(unreadable),
                 Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
             }));
         };
@@ -153,16 +153,16 @@ pub(crate) fn submit_stream<F: RemoteStream>(
     });
 }
 
-/// Waits for arguments that are references, as long as anybody wants the task.
+/// Waits until the arguments can leave, as long as anybody wants the task.
 fn resolve<T: Send + 'static>(
     args: Arg<T>,
     (deadline, given): (Deadline, Option<Duration>),
     gone: impl Future<Output = ()> + Send + 'static,
-    send: impl FnOnce(Result<T, CallError>) + Send + 'static,
+    send: impl FnOnce(Result<Departing<T>, CallError>) + Send + 'static,
 ) {
     let later = match args {
-        Arg::Value(args) => return send(Ok(args)),
-        later @ Arg::Later(_) => later,
+        Arg::Value(args) => return send(Ok(Departing::Value(args))),
+        later => later,
     };
     arbiters::runtime().spawn(async move {
         let passed = async {
@@ -172,7 +172,7 @@ fn resolve<T: Send + 'static>(
             }
         };
         send(tokio::select! {
-            args = resolved(later) => args.map_err(CallError::NotStarted),
+            args = departing(later) => args.map_err(CallError::NotStarted),
             () = gone => Err(CallError::Cancelled),
             () = passed => Err(CallError::DeadlineExceeded { given }),
         });
@@ -184,12 +184,12 @@ fn frame<T: Serialize>(
     is_sync: bool,
     options: TaskOptions,
     (deadline, given): (Deadline, Option<Duration>),
-    args: T,
+    args: Departing<T>,
     max: usize,
 ) -> Result<TaskFrame, NotStarted> {
     let function = name_hash(name);
     let entry = FunctionEntry::by_key(function).ok_or(NotStarted::LocalOnly { type_name: name.to_owned() })?;
-    let (encoded, pins) = pinning(|| codec::encode_limited(&args, max));
+    let (encoded, pins) = pinning(|| args.encode(max));
     drop_quietly(args);
     let args = encoded?;
     Ok(TaskFrame {
@@ -216,26 +216,26 @@ pub(crate) fn receive(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) 
 
 pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
     let Some(host) = Host::of(system) else { return reply.refuse(NotStarted::NoSession) };
-    let args = match within(system, || codec::decode::<F::Args>(&frame.args)) {
+    let args = match within(system, || arrive::<F::Args>(system, &frame.args)) {
         Ok(args) => args,
         Err(error) => return reply.refuse(NotStarted::Codec { message: error.to_string() }),
     };
     let parent = Some(reply.call.clone() as Arc<dyn CallState>);
     let inherited = Inherited { deadline: frame.deadline, given: frame.given, parent };
     let task = Task::<F>::new(system, inherited, &frame.options, Some(Sink::Encoded(reply)), frame.id);
-    task.start(&host, &frame.options, frame.args.len(), Arg::Value(args));
+    task.start(&host, &frame.options, frame.args.len(), args);
 }
 
 pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
     let Some(host) = Host::of(system) else { return reply.refuse(NotStarted::NoSession) };
-    let args = match within(system, || codec::decode::<F::Args>(&frame.args)) {
+    let args = match within(system, || arrive::<F::Args>(system, &frame.args)) {
         Ok(args) => args,
         Err(error) => return reply.refuse(NotStarted::Codec { message: error.to_string() }),
     };
     let (source, reader) = stream::channel();
     let owed = Owed { source: Some(source), counted: None };
     let call = Linked::to(Some(reply.call.clone() as Arc<dyn CallState>));
-    crate::stream::start::<F>(system, &host, &frame.options, call, owed, Arg::Value(args));
+    crate::stream::start::<F>(system, &host, &frame.options, call, owed, args);
     (reply.answer)(Ok(registry::encoded_stream(reader, system.value_bytes_max())));
 }
 

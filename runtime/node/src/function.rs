@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use futures_util::future::LocalBoxFuture;
 use futures_util::stream::LocalBoxStream;
-use mobula_actor::System;
+use mobula_actor::{Arguments, System};
 use mobula_types::ErrorChain;
 use mobula_wire::{name_hash, schema_hash};
 use serde::Serialize;
@@ -20,7 +20,7 @@ use crate::options::TaskOptions;
 /// A function that can run elsewhere and answers with one value.
 pub trait RemoteFn: Sized + 'static {
     /// Its arguments, as a tuple.
-    type Args: Serialize + DeserializeOwned + Send + 'static;
+    type Args: Arguments + Serialize + DeserializeOwned + Send + 'static;
     /// What its reference refers to.
     type Reply: Serialize + DeserializeOwned + Send + Sync + 'static;
     /// Its own error, [`NoError`](mobula_types::NoError) when it returns none.
@@ -52,7 +52,7 @@ pub type Returned<F> = Result<<F as RemoteFn>::Reply, <F as RemoteFn>::Error>;
 /// A function that can run elsewhere and answers with a stream.
 pub trait RemoteStream: Sized + 'static {
     /// Its arguments, as a tuple.
-    type Args: Serialize + DeserializeOwned + Send + 'static;
+    type Args: Arguments + Serialize + DeserializeOwned + Send + 'static;
     /// What its reader reads.
     type Item: Serialize + DeserializeOwned + Send + 'static;
     /// The name by which it is found: module path and function.

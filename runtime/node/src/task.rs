@@ -22,7 +22,7 @@ use futures_util::FutureExt;
 use mobula_actor::current::{self, Frame, SenderId};
 use mobula_actor::object::{Cancellable, GetError};
 use mobula_actor::patrol::{Ticket, patrol};
-use mobula_actor::{Arg, CallState, Count, ObjectRef, Placement, System, arbiters, clock, describe_panic};
+use mobula_actor::{Arg, CallState, Count, Departing, ObjectRef, Placement, System, arbiters, clock, describe_panic};
 use mobula_types::{CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
 use parking_lot::Mutex;
 
@@ -174,7 +174,7 @@ impl<F: RemoteFn> Task<F> {
         self.watch();
         match (F::BODY, args) {
             (Body::Sync(_), Arg::Value(args)) => self.enqueue(host, request, room, args),
-            (Body::Sync(_), later @ Arg::Later(_)) => {
+            (Body::Sync(_), later) => {
                 let (task, host) = (self.clone(), host.clone());
                 // Not on the submitter's thread: taking a value out of its reference may copy a gigabyte.
                 arbiters::runtime().spawn(async move {
@@ -324,7 +324,16 @@ impl<F: RemoteFn> Job for Task<F> {
 
 /// Waits for arguments that are references. Taking a value out of its reference may copy it, and that may panic.
 pub(crate) async fn resolved<T: Send + 'static>(args: Arg<T>) -> Result<T, NotStarted> {
-    let args = match AssertUnwindSafe(args.resolve()).catch_unwind().await {
+    arguments(args.resolve()).await
+}
+
+/// Waits until arguments can leave the process.
+pub(crate) async fn departing<T: Send + 'static>(args: Arg<T>) -> Result<Departing<T>, NotStarted> {
+    arguments(args.depart()).await
+}
+
+async fn arguments<T>(come: impl Future<Output = Result<T, GetError>>) -> Result<T, NotStarted> {
+    let args = match AssertUnwindSafe(come).catch_unwind().await {
         Ok(args) => args,
         Err(panic) => Err(CallError::Panicked(describe_panic(panic))),
     };

@@ -5,6 +5,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`codec`] | values to bytes and back, in one layout named by its [`CodecId`] |
+//! | [`plain`] | arrays of numbers, which are copied and not encoded |
 //! | [`schema`] | a 64-bit hash of what a type looks like on the wire; the hash of a registered name |
 //! | [`bulk`] | payloads that do not fit into a message, in parts |
 //! | [`call`] | [`CallFrame`]: the envelope of a call that leaves its process |
@@ -21,6 +22,7 @@ pub mod codec;
 pub mod frame;
 pub mod local;
 pub mod parcel;
+pub mod plain;
 pub mod schema;
 
 pub use bulk::{INLINE_BYTES_MAX, Part, TransferId};
@@ -28,4 +30,5 @@ pub use call::{CallFrame, CallHeader, FrameError, TooLarge};
 pub use codec::{CodecId, DecodeError, EncodeError, PAYLOAD_BYTES_MAX, decode, decode_limited, encode, encode_limited};
 pub use frame::{FrameHead, FrameKind, HeadError, PROTOCOL};
 pub use parcel::{ExchangeId, Parcel, Talk};
+pub use plain::{Encoded, Plain, Viewable};
 pub use schema::{name_hash, schema_hash};

@@ -115,3 +115,70 @@ async fn arguments_share_or_take_the_value() -> Result<()> {
     assert_eq!(*sum::remote(numbers).await?, 6);
     Ok(())
 }
+
+#[remote]
+fn view_sum(values: View<Vec<f32>>, factor: f32) -> f32 {
+    values.iter().sum::<f32>() * factor
+}
+
+#[remote]
+fn numbers(count: usize) -> Vec<f32> {
+    vec![0.5; count]
+}
+
+#[remote]
+fn first_and_length(text: String, values: Vec<f32>) -> (String, usize) {
+    (text, values.len())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn a_view_reads_what_was_put() -> Result<()> {
+    let object = mobula::put(vec![0.25f32; 1 << 16])?;
+    let view = mobula::get_view(&object).await?;
+    assert_eq!((view.len(), view[7]), (1 << 16, 0.25));
+    let value = object.get().await?;
+    assert_eq!(view.as_ptr(), value.as_ptr(), "what is here is not copied");
+    let text = mobula::put("seen".to_owned())?;
+    assert_eq!(&*mobula::get_view(&text).await?, "seen");
+    Ok(())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn a_parameter_can_be_a_view() -> Result<()> {
+    // Larger than a message, smaller, here, and yet to come.
+    for count in [1 << 16, 10] {
+        let object = mobula::put(vec![0.5f32; count])?;
+        let made = numbers::remote(count);
+        let sum = count as f32;
+        assert_eq!(*view_sum::remote(&object, 2.0).await?, sum);
+        assert_eq!(*view_sum::remote(&made, 2.0).await?, sum);
+        assert_eq!(*view_sum::remote(View::of(vec![0.5f32; count]), 2.0).await?, sum);
+        assert_eq!(mobula::get_view(&made).await?.len(), count);
+        assert_eq!(*view_sum::remote(made, 2.0).await?, sum);
+    }
+    Ok(())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn references_stand_for_some_arguments_and_values_for_others() -> Result<()> {
+    let large = mobula::put(vec![1f32; 1 << 16])?;
+    let text = mobula::put("t".repeat(1 << 17))?;
+    assert_eq!(*first_and_length::remote("small", &large).await?, ("small".to_owned(), 1 << 16));
+    let (first, length) = first_and_length::remote(&text, vec![1f32; 3]).await?.into_owned();
+    assert_eq!((first.len(), length), (1 << 17, 3));
+    let (first, length) = first_and_length::remote(&text, &large).await?.into_owned();
+    assert_eq!((first.len(), length), (1 << 17, 1 << 16));
+    Ok(())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn a_view_of_what_failed_says_why() -> Result<()> {
+    let failed = fail::remote("no bread");
+    let text = mobula::get(&failed).await.unwrap_err();
+    assert!(text.to_string().contains("no bread"), "{text}");
+    let never: ObjectRef<Vec<f32>> = numbers::options().timeout(millis(0)).remote(3);
+    assert!(matches!(mobula::get_view(&never).await, Err(CallError::DeadlineExceeded { .. })));
+    let used = view_sum::remote(&never, 1.0).await.unwrap_err();
+    assert!(matches!(used, CallError::NotStarted(NotStarted::Argument { .. })), "{used:?}");
+    Ok(())
+}

@@ -69,6 +69,15 @@ pub fn encode_limited<T: Serialize + ?Sized>(value: &T, max: usize) -> Result<Ve
     encode_onto(Vec::with_capacity(MESSAGE_BYTES_USUAL), value, max)
 }
 
+/// Appends `value` to `bytes`, which may not grow beyond `max`. After an error they are of no use.
+///
+/// # Errors
+/// As [`encode_limited`].
+pub fn append<T: Serialize + ?Sized>(bytes: &mut Vec<u8>, value: &T, max: usize) -> Result<(), EncodeError> {
+    *bytes = encode_onto(std::mem::take(bytes), value, max)?;
+    Ok(())
+}
+
 /// Appends `value` to `bytes`, which may not grow beyond `max`.
 pub(crate) fn encode_onto<T: Serialize + ?Sized>(
     bytes: Vec<u8>,
@@ -113,7 +122,10 @@ pub fn decode_limited<T: DeserializeOwned, const LIMIT: usize>(bytes: &[u8]) -> 
 }
 
 /// Decodes a value that `bytes` begin with, and says what follows it.
-pub(crate) fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
+///
+/// # Errors
+/// As [`decode`], but for what follows.
+pub fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), DecodeError> {
     let mut decoder = Decoder::new(bytes);
     let value = T::deserialize(&mut decoder)?;
     Ok((value, decoder.rest()))
