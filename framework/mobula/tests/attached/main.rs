@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         let error = Command::new(program).args(env::args_os().skip(1)).env("MOBULA_DIR", &own).exec();
         panic!("the tests cannot be started again: {error}");
     }
+    let own = nodes::Folder(own);
     let filter = env::args().skip(1).find(|arg| !arg.starts_with('-'));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("there are threads");
     let passed = runtime.block_on(async {
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
         }
         passed
     });
-    std::fs::remove_dir_all(own).ok();
+    drop(own);
     println!("test result: ok. {passed} passed; 0 failed; 0 ignored");
     ExitCode::SUCCESS
 }

@@ -25,7 +25,16 @@ pub(crate) fn serve_a_node() -> Option<ExitCode> {
 pub(crate) struct Nodes {
     head: Node,
     other: Node,
-    folder: PathBuf,
+    _folder: Folder,
+}
+
+/// A folder that is gone with this, whether its test passes or not.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
 }
 
 impl Nodes {
@@ -33,14 +42,14 @@ impl Nodes {
     pub(crate) async fn start(head_cpus: u64, other_cpus: u64) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let folder = env::temp_dir().join(format!("mobula-nodes-{}-{number}", std::process::id()));
-        let head = start_head(&folder, head_cpus).await;
-        let mut config = NodeConfig::member(folder.join("other"), head.addr(), None);
+        let folder = Folder(env::temp_dir().join(format!("mobula-nodes-{}-{number}", std::process::id())));
+        let head = start_head(&folder.0, head_cpus).await;
+        let mut config = NodeConfig::member(folder.0.join("other"), head.addr(), None);
         config.bind.set_port(0);
         config.resources.cpus = Amount::whole(other_cpus);
         config.labels.insert("zone".into(), "b".into());
         let other = Node::start(config).await.expect("a node joins");
-        Self { head, other, folder }
+        Self { head, other, _folder: folder }
     }
 
     /// Where drivers attach: the head.
@@ -58,17 +67,26 @@ impl Nodes {
     pub(crate) async fn stop(self) {
         self.other.stop().await;
         self.head.stop().await;
-        fs::remove_dir_all(&self.folder).ok();
     }
 }
 
+/// A port that is free may be somebody else's a moment later, but not each time.
+const PORTS_TRIED: usize = 10;
+
 async fn start_head(folder: &Path, cpus: u64) -> Node {
-    // A folder named by the head's port is where others of this host look for a token.
-    let probe = UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
-    let port = probe.local_addr().expect("it has an address").port();
-    drop(probe);
-    let mut config = NodeConfig::head(folder.join(port.to_string()));
-    config.bind.set_port(port);
-    config.resources.cpus = Amount::whole(cpus);
-    Node::start(config).await.expect("a head starts")
+    for _ in 0..PORTS_TRIED {
+        // A folder named by the head's port is where others of this host look for a token.
+        let probe = UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
+        let port = probe.local_addr().expect("it has an address").port();
+        drop(probe);
+        let mut config = NodeConfig::head(folder.join(port.to_string()));
+        config.bind.set_port(port);
+        config.resources.cpus = Amount::whole(cpus);
+        match Node::start(config).await {
+            Ok(head) => return head,
+            Err(error) if format!("{error:?}").contains("AddrInUse") => {}
+            Err(error) => panic!("a head starts: {error}"),
+        }
+    }
+    panic!("{PORTS_TRIED} free ports were somebody else's a moment later")
 }

@@ -3,7 +3,7 @@
 use mobula_serve::{FinishReason, Limits, Prompt};
 use serde_json::{Value, json};
 
-use crate::support::{Manual, Raw, echo, events, metric, post, serve};
+use crate::support::{Manual, Raw, echo, events, post, serve, until_metric};
 
 #[tokio::test]
 async fn a_chat_is_answered() {
@@ -40,12 +40,12 @@ async fn a_chat_is_answered() {
     // The connection serves the next request as well.
     client.get("/v1/models/manual").await;
     assert_eq!(client.response().await.json()["id"], "manual");
-    assert_eq!(metric(&server, "mobula_prompt_tokens_total").await, 7.0);
-    assert_eq!(metric(&server, "mobula_completion_tokens_total").await, 3.0);
-    assert_eq!(metric(&server, "mobula_engine_kv_blocks_used").await, 3.0);
-    assert_eq!(metric(&server, "mobula_time_to_first_token_seconds_count").await, 1.0);
+    until_metric(&server, "mobula_prompt_tokens_total", 7.0).await;
+    until_metric(&server, "mobula_completion_tokens_total", 3.0).await;
+    until_metric(&server, "mobula_engine_kv_blocks_used", 3.0).await;
+    until_metric(&server, "mobula_time_to_first_token_seconds_count", 1.0).await;
     let route = r#"mobula_http_requests_total{route="/v1/chat/completions",status="200"}"#;
-    assert_eq!(metric(&server, route).await, 1.0);
+    until_metric(&server, route, 1.0).await;
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mobula_serve::{EngineError, FinishReason, Limits};
 use serde_json::{Value, json};
 
-use crate::support::{Manual, Raw, events, metric, post, serve, until_metric, within};
+use crate::support::{Manual, Raw, events, post, serve, until_metric, within};
 
 const CHAT: &str = "/v1/chat/completions";
 
@@ -37,8 +37,8 @@ async fn a_failed_shard_is_503_and_the_next_request_works() {
     call.say("whole");
     call.finish(FinishReason::Stop, 1, 1);
     assert_eq!(client.response().await.json()["choices"][0]["message"]["content"], "whole");
-    assert_eq!(metric(&server, r#"mobula_request_outcomes_total{outcome="failed"}"#).await, 1.0);
-    assert_eq!(metric(&server, r#"mobula_request_outcomes_total{outcome="finished"}"#).await, 1.0);
+    until_metric(&server, r#"mobula_request_outcomes_total{outcome="failed"}"#, 1.0).await;
+    until_metric(&server, r#"mobula_request_outcomes_total{outcome="finished"}"#, 1.0).await;
 }
 
 #[tokio::test]
@@ -119,7 +119,7 @@ async fn a_full_queue_is_429_and_a_place_is_free_again_after_an_answer() {
     let response = post(&server, CHAT, ask(false)).await;
     assert_eq!(response.status, 429);
     assert!(response.has_header("retry-after: 3"));
-    assert_eq!(metric(&server, "mobula_requests_in_flight").await, 2.0);
+    until_metric(&server, "mobula_requests_in_flight", 2.0).await;
 
     calls.pop().unwrap().finish(FinishReason::Stop, 1, 0);
     assert_eq!(clients.pop().unwrap().response().await.status, 200);

@@ -6,7 +6,7 @@ use mobula_serve::{FinishReason, Limits};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Manual, PATIENCE, Raw, echo, metric, post, serve, until_metric, within};
+use crate::support::{Manual, PATIENCE, Raw, echo, post, serve, until_metric, within};
 
 const SHORT: Duration = Duration::from_millis(200);
 const CHAT: &str = "/v1/chat/completions";
@@ -39,15 +39,17 @@ async fn a_later_head_that_trickles_is_cut_off_too() {
         }
     }
     assert!(since.elapsed() >= SHORT && since.elapsed() < PATIENCE, "{:?}", since.elapsed());
-    assert_eq!(metric(&server, r#"mobula_http_connections_closed_total{cause="head_timeout"}"#).await, 1.0);
+    until_metric(&server, r#"mobula_http_connections_closed_total{cause="head_timeout"}"#, 1.0).await;
 }
 
 #[tokio::test]
 async fn a_connection_that_is_used_outlives_the_heads_limit() {
-    let server = echo(Limits { head_timeout: SHORT, ..Limits::default() }).await;
+    // Longer than a busy machine keeps this test from its next request.
+    let limit = 5 * SHORT;
+    let server = echo(Limits { head_timeout: limit, ..Limits::default() }).await;
     let mut client = Raw::connect(&server).await;
     let since = Instant::now();
-    while since.elapsed() < 4 * SHORT {
+    while since.elapsed() < 2 * limit {
         client.post(CHAT, hello()).await;
         assert_eq!(client.response().await.status, 200);
         tokio::time::sleep(SHORT / 8).await;
@@ -133,7 +135,7 @@ async fn ten_gigabytes_by_content_length_are_refused_at_once() {
         client.send(head).await;
         let response = client.response().await;
         assert_eq!(response.status, 413, "{path}");
-        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
+        assert!(since.elapsed() < PATIENCE / 2, "{:?}", since.elapsed());
         let error = &response.json()["error"];
         assert!(
             error["message"].as_str().unwrap().contains("has 10000000000 bytes; this route takes at most"),
@@ -220,7 +222,7 @@ async fn a_flood_behind_a_running_request_closes_the_connection() {
     let call = engine.call().await;
     client.try_send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(10_000)).await;
     within(call.answer.closed()).await;
-    assert_eq!(metric(&server, r#"mobula_http_connections_closed_total{cause="pipelined"}"#).await, 1.0);
+    until_metric(&server, r#"mobula_http_connections_closed_total{cause="pipelined"}"#, 1.0).await;
 }
 
 #[tokio::test]

@@ -251,7 +251,7 @@ pub(crate) async fn post(server: &RunningServer, path: &str, body: impl AsRef<[u
 }
 
 /// The value of a line of `/metrics`.
-pub(crate) async fn metric(server: &RunningServer, name: &str) -> f64 {
+async fn metric(server: &RunningServer, name: &str) -> f64 {
     let mut raw = Raw::connect(server).await;
     raw.get("/metrics").await;
     let text = String::from_utf8(raw.response().await.body).expect("metrics are text");
