@@ -10,6 +10,8 @@ pub const READY: &str = "ready ";
 pub const FINISH: &str = "finish";
 /// The line with the [`Report`] as JSON: its beginning.
 pub const REPORT: &str = "report ";
+/// The file in the folder of records with the names that were acknowledged, one a line.
+pub const NAMES: &str = "names";
 
 /// What became of all that a driver has submitted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

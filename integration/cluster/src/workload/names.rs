@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use mobula::prelude::*;
-use mobula_cluster::report::Account;
+use mobula_cluster::report::{Account, NAMES};
 
-use crate::{Finish, Load};
+use crate::{Finish, Load, record};
 
 pub(crate) struct Registered {
     pub(crate) account: Account,
@@ -41,6 +41,7 @@ pub(crate) async fn run(load: &Load, finish: Finish) -> Registered {
                 Ok(_) => {
                     account.count("ok", None);
                     acknowledged.push(number);
+                    record::note(&load.record, NAMES, &name(number)).expect("a name is noted");
                 }
                 Err(error) => account.count("not_started", Some(error.to_string())),
             },

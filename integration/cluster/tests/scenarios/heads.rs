@@ -1,13 +1,20 @@
 //! The head is killed again and again while names are registered: nothing acknowledged is lost (G12).
 
+use std::fs;
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use mobula_cluster::cluster::Plan;
 use mobula_cluster::oracle::Holdings;
+use mobula_cluster::process::until;
+use mobula_cluster::report::NAMES;
 
 use crate::{cluster, times};
+
+/// New placements wait for a head no longer than it takes nodes to register again, 2 s (G12); ten times that is a hang.
+const REGISTERED: Duration = Duration::from_secs(20);
 
 #[test]
 fn the_head_is_killed_during_registrations() -> Result<()> {
@@ -20,8 +27,12 @@ fn the_head_is_killed_during_registrations() -> Result<()> {
     let driver = cluster.drive(1, "driver", &words)?;
     let epoch = cluster.status(0)?.epoch;
     let kills = times(20);
+    let registered = || fs::read_to_string(Path::new(&record).join(NAMES)).map_or(0, |names| names.lines().count());
     for _ in 0..kills {
+        // In the midst of registrations: since the head is back some have been acknowledged, and more are to come.
+        let had = registered();
         thread::sleep(Duration::from_millis(500));
+        until("names to be registered", REGISTERED, || Ok((registered() > had + 1).then_some(())))?;
         cluster.kill_node(0)?;
         cluster.start_node(0)?;
         let begun = Instant::now();
