@@ -26,5 +26,5 @@
 //!
 //! A function leaves its process only if a [`FunctionEntry`] for it stands in the table, which the macro sees to.
 
-pub use mobula_actor::Arg;
+pub use mobula_actor::{Arg, Arguments, Join};
 pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, Returned, TaskOptions, submit, submit_stream};

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use anyhow::{Result, ensure};
-use mobula::remote::{Arg, Body, RemoteFn, TaskOptions, submit};
+use mobula::remote::{Arg, Body, Join, RemoteFn, TaskOptions, submit};
 use mobula::{IntoArg, ObjectRef};
 
 use super::within::{a_session, micros};
@@ -28,7 +28,7 @@ pub(crate) fn rows(effort: Effort) -> Result<Vec<Row>> {
             ensure!(*last.await? == CHAIN, "a chain lost a task");
             chains.push(micros(start) / 1e3);
             let start = Instant::now();
-            let outer: Vec<_> = (0..OUTER).map(|_| submit::<Nest>(&Nest::OPTIONS, INNER.into_arg())).collect();
+            let outer: Vec<_> = (0..OUTER).map(|_| submit::<Nest>(&Nest::OPTIONS, Arg::Value((INNER,)))).collect();
             for one in outer {
                 ensure!(*one.await? == INNER, "a nested task failed");
             }
@@ -42,30 +42,30 @@ pub(crate) fn rows(effort: Effort) -> Result<Vec<Row>> {
 }
 
 fn plus_one(n: Arg<u64>) -> ObjectRef<u64> {
-    submit::<PlusOne>(&PlusOne::OPTIONS, n)
+    submit::<PlusOne>(&PlusOne::OPTIONS, (n,).join())
 }
 
 struct PlusOne;
 
 impl RemoteFn for PlusOne {
-    type Args = u64;
+    type Args = (u64,);
     type Reply = u64;
     type Error = mobula::NoError;
     const NAME: &'static str = "mobula::microbenchmark::plus_one";
     const OPTIONS: TaskOptions = TaskOptions::new();
-    const BODY: Body<Self> = Body::Sync(|n| Ok(n + 1));
+    const BODY: Body<Self> = Body::Sync(|(n,)| Ok(n + 1));
 }
 
 /// Submits as many tasks as it is told, and gives how many succeeded.
 struct Nest;
 
 impl RemoteFn for Nest {
-    type Args = u64;
+    type Args = (u64,);
     type Reply = u64;
     type Error = mobula::NoError;
     const NAME: &'static str = "mobula::microbenchmark::nest";
     const OPTIONS: TaskOptions = TaskOptions::new();
-    const BODY: Body<Self> = Body::Sync(|count| {
+    const BODY: Body<Self> = Body::Sync(|(count,)| {
         let inner: Vec<_> = (0..count).map(|n| plus_one(n.into_arg())).collect();
         Ok(inner.iter().filter(|one| one.wait().is_ok()).count() as u64)
     });

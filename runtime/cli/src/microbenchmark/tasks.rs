@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, ensure};
 use futures_util::StreamExt;
 use futures_util::stream::{self, LocalBoxStream};
-use mobula::remote::{Body, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
+use mobula::remote::{Arg, Body, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
 use mobula::{Actor, Address, Context, Handler, IntoArg, Message, ObjectRef};
 
 use super::within::{a_session, micros, per_second};
@@ -87,7 +87,7 @@ async fn streamed(effort: Effort) -> Result<Row> {
     let mut rates = Vec::new();
     for _ in 0..effort.runs(20) {
         let start = Instant::now();
-        let mut numbers = submit_stream::<Numbers>(&Numbers::OPTIONS, (ITEMS as u64).into_arg());
+        let mut numbers = submit_stream::<Numbers>(&Numbers::OPTIONS, Arg::Value((ITEMS as u64,)));
         let mut items = 0;
         while let Some(item) = numbers.next().await {
             item.context("read a streamed item")?;
@@ -100,29 +100,29 @@ async fn streamed(effort: Effort) -> Result<Row> {
 }
 
 fn nothing(n: u64) -> ObjectRef<u64> {
-    submit::<Nothing>(&Nothing::OPTIONS, n.into_arg())
+    submit::<Nothing>(&Nothing::OPTIONS, Arg::Value((n,)))
 }
 
 struct Nothing;
 
 impl RemoteFn for Nothing {
-    type Args = u64;
+    type Args = (u64,);
     type Reply = u64;
     type Error = mobula::NoError;
     const NAME: &'static str = "mobula::microbenchmark::nothing";
     const OPTIONS: TaskOptions = TaskOptions::new();
-    const BODY: Body<Self> = Body::Sync(Ok);
+    const BODY: Body<Self> = Body::Sync(|(n,)| Ok(n));
 }
 
 struct Numbers;
 
 impl RemoteStream for Numbers {
-    type Args = u64;
+    type Args = (u64,);
     type Item = u64;
     const NAME: &'static str = "mobula::microbenchmark::numbers";
     const OPTIONS: TaskOptions = TaskOptions::new();
 
-    fn open(count: u64) -> LocalBoxStream<'static, u64> {
+    fn open((count,): (u64,)) -> LocalBoxStream<'static, u64> {
         stream::iter(0..count).boxed_local()
     }
 }
