@@ -246,11 +246,33 @@ pub enum ToolQuestion {
         /// Variables beside those that it inherits from the node.
         env: BTreeMap<String, String>,
     },
+    /// The same from another host: what is needed is asked of the asker as a driver's program is, unless it is here.
+    SubmitFar {
+        /// How the program was called.
+        name: String,
+        /// Its file.
+        program: Sent,
+        /// The folder where it starts, packed; none for an empty one.
+        folder: Option<Sent>,
+        /// Its arguments, after its name.
+        args: Vec<String>,
+        /// Variables beside those that it inherits from the node.
+        env: BTreeMap<String, String>,
+    },
     /// What has become of a program that was submitted to this node.
     Submission {
         /// The process, as it was answered to `Submit`.
         process: String,
     },
+}
+
+/// A file that can be asked for by its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sent {
+    /// The BLAKE3 hash of its content.
+    pub hash: [u8; 32],
+    /// Its length.
+    pub bytes: u64,
 }
 
 /// From a node to one of its processes.

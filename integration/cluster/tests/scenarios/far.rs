@@ -99,9 +99,16 @@ fn a_program_on_a_host_without_a_node_runs_in_the_cluster() -> Result<()> {
     let mut command = cluster.mobula(BARE, &["stop-job", "job-1", "--address", &cluster.address()]);
     let mut stop = Process::start("stop", cluster.folder(), &mut command)?;
     ensure!(!stop.wait(BEGUN)?.success() && stop.errors().contains("--role admin"), "{}", stop.errors());
-    let mut command = cluster.mobula(BARE, &["submit", "--address", &cluster.address(), "--", "true"]);
+    // And it has programs run there, with a token for that: the driver is then in the cluster.
+    let program = built("word_count").display().to_string();
+    let words = ["submit", "--address", &cluster.address(), "--", &program];
+    let mut submit = Process::start("refused", cluster.folder(), &mut cluster.mobula(BARE, &words))?;
+    ensure!(!submit.wait(BEGUN)?.success() && submit.errors().contains("--role driver"), "{}", submit.errors());
+    let mut command = cluster.mobula(BARE, &words);
+    command.env("MOBULA_TOKEN", cluster.token("driver")?);
     let mut submit = Process::start("submit", cluster.folder(), &mut command)?;
-    ensure!(!submit.wait(BEGUN)?.success() && submit.errors().contains("MOBULA_ADDRESS"), "{}", submit.errors());
+    let said = submit.succeed(BEGUN)?;
+    ensure!(said.contains("4 is"), "what it writes comes back: {said} {}", submit.errors());
     ensure!(cluster.host(BARE).pids().is_empty() && cluster.host(BARE).listening()?.is_empty(), "nothing stays there");
     before.restored(&cluster)
 }

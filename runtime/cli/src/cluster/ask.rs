@@ -128,11 +128,31 @@ enum Way {
 impl Node {
     /// Goes to the node that is meant: the one that was named, else the only one that answers, else the head.
     pub(crate) async fn of(which: &Which) -> Result<Self> {
-        if let Some(far) = which.far().await? {
-            let address = far.address.clone();
-            let tool = FarTool::enter(&far).await.with_context(|| format!("ask the node at {address}"))?;
-            return Ok(Self { id: tool.node(), way: Way::Far(Box::new(tool)) });
+        match which.far().await? {
+            Some(far) => {
+                let tool = FarTool::enter(&far).await.with_context(|| format!("ask the node at {}", far.address))?;
+                Ok(Self::far(tool))
+            }
+            None => Self::here(which).await,
         }
+    }
+
+    /// The same to have a program run there, which on another host takes another certificate than to ask.
+    pub(crate) async fn to_submit(which: &Which) -> Result<Self> {
+        match which.far().await? {
+            Some(far) => {
+                let tool = FarTool::enter_to_submit(&far).await;
+                Ok(Self::far(tool.with_context(|| format!("submit to the node at {}", far.address))?))
+            }
+            None => Self::here(which).await,
+        }
+    }
+
+    fn far(tool: FarTool) -> Self {
+        Self { id: tool.node(), way: Way::Far(Box::new(tool)) }
+    }
+
+    async fn here(which: &Which) -> Result<Self> {
         if let Some(folder) = which.named()? {
             return Self::at(&folder.join(SOCKET)).await;
         }
@@ -195,11 +215,19 @@ impl Node {
         self.id
     }
 
-    /// Where it listens, on this host.
-    pub(crate) fn socket(&self) -> Result<&Path> {
+    /// Where it listens, on this host; none for one on another.
+    pub(crate) fn socket(&self) -> Option<&Path> {
         match &self.way {
-            Way::Here { socket, .. } => Ok(socket),
-            Way::Far(_) => bail!("{} is on another host: this is done on its own", self.id),
+            Way::Here { socket, .. } => Some(socket),
+            Way::Far(_) => None,
+        }
+    }
+
+    /// The way to it, when it is on another host.
+    pub(crate) fn as_far(&mut self) -> Option<&mut FarTool> {
+        match &mut self.way {
+            Way::Here { .. } => None,
+            Way::Far(tool) => Some(tool),
         }
     }
 

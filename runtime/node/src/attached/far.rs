@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder};
+use std::io::Seek;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, FileExt};
 use std::path::{Path, PathBuf};
@@ -30,7 +31,7 @@ use mobula_types::{DeathCause, ProcessId, Role, StateMachine, Time};
 use mobula_wire::FrameKind;
 use mobula_wire::cluster::{ClusterTalk, DriverWelcome, Greeting, PROGRAM_PART_BYTES};
 use mobula_wire::frame::CONTROL_BYTES_MAX;
-use mobula_wire::local::{FromNode, ToNode, ToolQuestion, Welcome};
+use mobula_wire::local::{FromNode, Sent, ToNode, ToolQuestion, Welcome};
 use tokio::time::Instant;
 
 use super::renewal::Renewing;
@@ -107,6 +108,9 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 /// The command line is answered in this time.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 
+/// A program and its folder have been brought in this time: five gigabytes at 10 MB/s.
+const UPLOAD_MAX: Duration = Duration::from_secs(600);
+
 /// Parts of the program that are read at once: the node asks for as many ahead.
 const READS_MAX: usize = 8;
 
@@ -121,9 +125,24 @@ pub(super) async fn attach(
     let program = program.await.map_err(std::io::Error::other).and_then(|read| read).map_err(FarError::Program)?;
     let (hash, bytes) = (program.hash, program.bytes);
     let greeting = Greeting::Driver { name, env, namespace, program: hash, program_bytes: bytes };
-    let mut session = Session::enter(node, Visit::Driver, &greeting, Some(program)).await?;
+    let mut session = Session::enter(node, Visit::Driver, &greeting, vec![program]).await?;
     let welcome = session.welcome().await?;
     Ok((session, welcome))
+}
+
+/// A program that is to run in the cluster, with files of this host.
+#[derive(Debug)]
+pub struct FarSubmission {
+    /// How it was called.
+    pub name: String,
+    /// Its file.
+    pub program: fs::File,
+    /// The folder where it starts, as [`pack`](crate::daemon::workers::folder::pack) has written it; none for an empty one.
+    pub folder: Option<fs::File>,
+    /// Its arguments, after its name.
+    pub args: Vec<String>,
+    /// Variables of its environment.
+    pub env: BTreeMap<String, String>,
 }
 
 /// The command line of another host, at a node.
@@ -139,9 +158,43 @@ impl FarTool {
     ///
     /// [`FarError`].
     pub async fn enter(node: &FarNode) -> Result<Self, FarError> {
-        let mut session = Session::enter(node, Visit::Tool, &Greeting::Tool, None).await?;
+        let mut session = Session::enter(node, Visit::Tool, &Greeting::Tool, Vec::new()).await?;
         session.welcome().await?;
         Ok(Self { session, asked: 0 })
+    }
+
+    /// Goes to a node as somebody who may run programs, and does so.
+    ///
+    /// # Errors
+    ///
+    /// [`FarError`].
+    pub async fn enter_to_submit(node: &FarNode) -> Result<Self, FarError> {
+        let mut session = Session::enter(node, Visit::Driver, &Greeting::Tool, Vec::new()).await?;
+        session.welcome().await?;
+        Ok(Self { session, asked: 0 })
+    }
+
+    /// Has a program run in the cluster, as the driver of a job; the node asks for the files that it lacks. Gives what
+    /// [`SubmissionStatus`](mobula_types::state::SubmissionStatus) is read from.
+    ///
+    /// # Errors
+    ///
+    /// A file cannot be read, what the node says, or that it does not answer.
+    pub async fn submit(&mut self, submission: FarSubmission) -> Result<String, String> {
+        let FarSubmission { name, program, folder, args, env } = submission;
+        let read = tokio::task::spawn_blocking(move || {
+            let folder = folder.map(Program::of).transpose()?;
+            Ok::<_, std::io::Error>((Program::of(program)?, folder))
+        });
+        let (program, folder) = read
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| format!("what is to be submitted cannot be read: {error}"))?;
+        let sent = |program: &Program| Sent { hash: program.hash, bytes: program.bytes };
+        let question =
+            ToolQuestion::SubmitFar { name, program: sent(&program), folder: folder.as_ref().map(sent), args, env };
+        self.session.programs = [Some(program), folder].into_iter().flatten().collect();
+        self.ask_within(question, UPLOAD_MAX).await
     }
 
     /// Asks, and waits for the answer.
@@ -150,6 +203,10 @@ impl FarTool {
     ///
     /// What the node says, or that it does not answer.
     pub async fn ask(&mut self, question: ToolQuestion) -> Result<String, String> {
+        self.ask_within(question, ANSWER_MAX).await
+    }
+
+    async fn ask_within(&mut self, question: ToolQuestion, within: Duration) -> Result<String, String> {
         self.asked += 1;
         let asked = ToNode::Tool { request: self.asked, question };
         let asked = mobula_wire::encode(&asked).map_err(|error| error.to_string())?;
@@ -164,8 +221,8 @@ impl FarTool {
                 }
             }
         };
-        let late = || Err(format!("the node did not answer within {ANSWER_MAX:?}: its head may be away"));
-        tokio::time::timeout(ANSWER_MAX, answered).await.unwrap_or_else(|_| late())
+        let late = || Err(format!("the node did not answer within {within:?}: its head may be away"));
+        tokio::time::timeout(within, answered).await.unwrap_or_else(|_| late())
     }
 
     /// Which node it is.
@@ -218,7 +275,8 @@ pub(super) struct Session {
     attachment: Attachment,
     begun: Instant,
     renewing: Renewing,
-    program: Option<Program>,
+    /// What the node may ask for.
+    programs: Vec<Program>,
     reads: Arc<tokio::sync::Semaphore>,
 }
 
@@ -227,7 +285,7 @@ impl Session {
         node: &FarNode,
         visit: Visit,
         greeting: &Greeting,
-        program: Option<Program>,
+        programs: Vec<Program>,
     ) -> Result<Self, FarError> {
         let wrong = |message: String| FarError::Address { address: node.address.clone(), message };
         let hello = mobula_wire::encode(greeting).map_err(|error| FarError::Refused { message: error.to_string() })?;
@@ -255,7 +313,7 @@ impl Session {
             welcome.map_err(|error| FarError::Refused { message: format!("its welcome cannot be read: {error}") })?;
         let attachment = Attachment::new(Time::ZERO, Duration::from_millis(resume_ms));
         let reads = Arc::new(tokio::sync::Semaphore::new(READS_MAX));
-        Ok(Self { mesh, events, node, attachment, begun: Instant::now(), renewing, program, reads })
+        Ok(Self { mesh, events, node, attachment, begun: Instant::now(), renewing, programs, reads })
     }
 
     pub(super) fn line(&self) -> Line {
@@ -361,7 +419,7 @@ impl Session {
 
     /// The node lacks a part of the program.
     fn asked_for_program(&self, program: [u8; 32], offset: u64) {
-        let Some(own) = self.program.clone().filter(|own| own.hash == program) else { return };
+        let Some(own) = self.programs.iter().find(|own| own.hash == program).cloned() else { return };
         let (mesh, node, reads) = (self.mesh.clone(), self.node, self.reads.clone());
         arbiters::runtime().spawn(async move {
             let Ok(_turn) = reads.acquire_owned().await else { return };
@@ -403,7 +461,11 @@ struct Program {
 impl Program {
     fn of_this_process() -> std::io::Result<Self> {
         // The file that runs, even if another one has taken its name.
-        let file = fs::File::open("/proc/self/exe")?;
+        Self::of(fs::File::open("/proc/self/exe")?)
+    }
+
+    fn of(mut file: fs::File) -> std::io::Result<Self> {
+        file.rewind()?;
         let mut hasher = blake3::Hasher::new();
         let bytes = std::io::copy(&mut &file, &mut hasher)?;
         Ok(Self { file: Arc::new(file), hash: *hasher.finalize().as_bytes(), bytes })

@@ -49,5 +49,5 @@ pub(crate) use link::ask_node;
 pub(crate) use process::Process;
 
 pub use driver::{AttachError, Driver, DriverConfig, NodeAddress};
-pub use far::{FarError, FarNode, FarTool};
+pub use far::{FarError, FarNode, FarSubmission, FarTool};
 pub use worker::run_if_worker;

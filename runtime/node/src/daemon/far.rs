@@ -44,6 +44,7 @@ const SAID_BYTES_MAX: usize = 4 << 20;
 /// | question | viewer | driver | admin |
 /// |---|---|---|---|
 /// | state, lists, reasons, logs | yes | yes | yes |
+/// | run a program that is brought here, how it fares | | yes | yes |
 /// | tokens, drain a node, stop a job or an actor | | | yes |
 /// | stop this node, run a program of this host | | | |
 pub(crate) const fn may_ask(role: Role, question: &ToolQuestion) -> bool {
@@ -51,6 +52,7 @@ pub(crate) const fn may_ask(role: Role, question: &ToolQuestion) -> bool {
         ToolQuestion::Status | ToolQuestion::List { .. } | ToolQuestion::Why { .. } | ToolQuestion::Logs { .. } => {
             matches!(role, Role::Viewer | Role::Driver | Role::Admin)
         }
+        ToolQuestion::SubmitFar { .. } | ToolQuestion::Submission { .. } => role.may_submit(),
         ToolQuestion::TokenCreate { .. }
         | ToolQuestion::TokenList
         | ToolQuestion::TokenRevoke { .. }
@@ -214,6 +216,7 @@ impl State {
         self.fars.remove(&process);
         self.end_session(process);
         self.give_up_fetch_from(process);
+        self.luggage_without(process);
         tracing::debug!(%process, ?end, "a process of another host has gone");
         let cause = match end {
             End::Left => DeathCause::JobStopped,
@@ -243,17 +246,21 @@ impl State {
         let (Some(line), Some(far)) = (self.far_line(process), self.fars.get(&process)) else { return };
         let role = far.role;
         if may_ask(role, &question) {
-            return self.tool_asked(line, request, question);
+            return match question {
+                ToolQuestion::SubmitFar { name, program, folder, args, env } => {
+                    self.submit_far((process, line, request), name, (program, folder), args, env);
+                }
+                question => self.tool_asked(line, request, question),
+            };
         }
         if let Some(mesh) = self.routes.mesh() {
             mesh.refusals().count(Cause::WrongRole);
         }
         let why = match question {
-            ToolQuestion::Submit { .. } | ToolQuestion::Submission { .. } => {
-                "`mobula submit` runs a program that lies on the node's host: run it there. A program on this host joins by \
-                 itself, with MOBULA_ADDRESS=<host>:<port> and a token of `mobula token create --role driver`"
-                    .to_owned()
+            ToolQuestion::SubmitFar { .. } | ToolQuestion::Submission { .. } => {
+                format!("a {role} may not run programs: use a token of `mobula token create --role driver`")
             }
+            ToolQuestion::Submit { .. } => "a program is named by its path on the node's own host only".to_owned(),
             ToolQuestion::Stop => "a node is stopped on its own host only: `mobula stop`".to_owned(),
             _ => format!("a {role} may not ask for that: use a token of `mobula token create --role admin`"),
         };
@@ -425,12 +432,20 @@ mod tests {
             StopActor { name: mobula_types::ActorName { namespace: Some(id()), name: id() } },
         ];
         let (program, args, working_dir, env) = (id(), Vec::new(), id(), BTreeMap::new());
-        let never = [Stop, Submit { program, args, working_dir, env }, Submission { process: id() }];
+        let sent = mobula_wire::local::Sent { hash: [7; 32], bytes: 1 };
+        let submits = [
+            SubmitFar { name: id(), program: sent, folder: None, args: args.clone(), env: env.clone() },
+            Submission { process: id() },
+        ];
+        let never = [Stop, Submit { program, args, working_dir, env }];
         for role in Role::ALL {
             let sees = looks.iter().all(|question| may_ask(role, question));
             assert_eq!(sees, role != Role::Node, "{role}");
             for question in &changes {
                 assert_eq!(may_ask(role, question), role == Role::Admin, "{role} {question:?}");
+            }
+            for question in &submits {
+                assert_eq!(may_ask(role, question), role.may_submit(), "{role} {question:?}");
             }
             assert!(never.iter().all(|question| !may_ask(role, question)), "{role}");
         }

@@ -121,6 +121,7 @@ impl State {
     ) {
         self.fetches.running.remove(&program.0);
         self.far_program_came(program, result, asked);
+        self.luggage_came(program, result, asked);
         let jobs: Vec<JobId> =
             self.roster.jobs().filter(|(_, job)| job.setup.program == program.0).map(|(job, _)| job).collect();
         for job in jobs {

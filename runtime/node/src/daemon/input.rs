@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use super::door::say_greeting;
 use super::far::FarCame;
+use super::luggage::Arrived;
 use super::membership::Registered;
 use super::workers::programs::{ProgramHash, ProgramInUse};
 
@@ -49,6 +50,8 @@ pub(crate) enum Input {
     Registered(Registered),
     /// A program is here, or cannot be had from those that were asked.
     Program { program: ProgramHash, result: Result<ProgramInUse, String>, asked: Vec<ProcessId> },
+    /// All of a submission from another host is here, or cannot be.
+    Arrived(Arrived),
     /// End, and say so.
     Stop { done: oneshot::Sender<()> },
 }

@@ -31,6 +31,7 @@ pub mod hardware;
 mod identity;
 mod input;
 mod leaving;
+mod luggage;
 mod membership;
 mod named;
 mod node;

@@ -66,6 +66,7 @@ impl Node {
         })?;
         // No other node is in this folder: what was attached to one that was killed here has nobody to answer.
         remove_peer_sockets(&config.folder);
+        super::luggage::clear(&config.folder);
         let programs = Programs::open(&config.folder.join("programs"));
         let programs = programs.map_err(|error| StartError::Kept(error.to_string()))?;
         let workers = Workers::start(WorkersConfig::new(&config.folder, &socket));

@@ -32,6 +32,7 @@ use super::far::{Far, Fars};
 use super::fetch::Fetches;
 use super::gather::Gathers;
 use super::input::{DriverCame, Input, Redeem};
+use super::luggage::Coming;
 use super::membership::Membership;
 use super::named::{Parted, Stopping};
 use super::renewal::Renewal;
@@ -108,6 +109,8 @@ pub(crate) struct State {
     pub(crate) past_counters: OutcomeCounters,
     /// Programs that this node runs as drivers.
     pub(crate) submissions: Submissions,
+    /// Programs that are submitted from other hosts and are not all here.
+    pub(crate) coming: Coming,
     /// Detached actors that this node hosts, or has to find a place for.
     pub(crate) detached: DetachedActors,
     /// Names whose actors were told to stop and have not said that they did.
@@ -183,6 +186,7 @@ impl State {
             is_ending: false,
             past_counters: OutcomeCounters::default(),
             submissions: Submissions::default(),
+            coming: Coming::default(),
             detached: DetachedActors::default(),
             stopping: BTreeMap::new(),
             parted: Parted::default(),
@@ -233,6 +237,7 @@ impl State {
             Input::FarCame(came) => self.far_came(came),
             Input::Far { process, seen } => self.far_seen(process, seen),
             Input::Redeem(redeem) => self.redeem(redeem),
+            Input::Arrived(arrived) => self.arrived(arrived),
             Input::Stop { .. } => {}
         }
     }

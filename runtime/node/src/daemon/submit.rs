@@ -10,6 +10,7 @@
 //! logs, as that of workers.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use mobula_net::Line;
 use mobula_types::state::{OutcomeCounters, SubmissionStatus};
@@ -19,6 +20,7 @@ use mobula_wire::local::RequestId;
 
 use super::arrivals::secret;
 use super::input::DriverCame;
+use super::luggage::Luggage;
 use super::roster::{Kind, Resident};
 use super::state::{Purpose, State};
 use super::tool::{answer, json};
@@ -30,10 +32,14 @@ const ENDED_MAX: usize = 1_024;
 /// What is to be run.
 #[derive(Clone, Debug)]
 pub(crate) struct Submit {
+    /// How it was called.
+    pub(crate) name: String,
     pub(crate) program: String,
     pub(crate) args: Vec<String>,
     pub(crate) working_dir: String,
     pub(crate) env: BTreeMap<String, String>,
+    /// What was brought from another host for it.
+    pub(crate) luggage: Option<Arc<Luggage>>,
 }
 
 /// A program that waits for its job.
@@ -63,6 +69,8 @@ struct Submission {
     /// By which its driver shows that it is the one; taken by the first that does.
     token: Option<String>,
     has_started: bool,
+    /// Kept until the program has ended.
+    _luggage: Option<Arc<Luggage>>,
 }
 
 impl Submissions {
@@ -147,7 +155,7 @@ impl State {
             let why = "this node has no process numbers left: start it again".to_owned();
             return answer(&line, request, Err(why));
         };
-        let words = [&submit.program].into_iter().chain(&submit.args).map(String::as_str);
+        let words = [&submit.name].into_iter().chain(&submit.args).map(String::as_str);
         let setup = JobSetup {
             name: words.collect::<Vec<_>>().join(" "),
             // Not known before its driver comes: the program may be a shell around it.
@@ -171,7 +179,7 @@ impl State {
         };
         let process = ProcessId::new(self.node, submitting.number);
         let token = secret();
-        let Submit { program, args, working_dir, mut env } = submitting.submit.clone();
+        let Submit { program, args, working_dir, mut env, luggage, .. } = submitting.submit.clone();
         let folder = &self.config.folder;
         env.insert("MOBULA_ADDRESS".to_owned(), folder.display().to_string());
         if let Some(base) = folder.parent() {
@@ -199,7 +207,8 @@ impl State {
         self.roster.settle(submitting.number, resident);
         self.routes.between(process);
         self.open_job(job, setup, self.node);
-        self.submissions.running.insert(process, Submission { job, token: Some(token), has_started: false });
+        let submission = Submission { job, token: Some(token), has_started: false, _luggage: luggage };
+        self.submissions.running.insert(process, submission);
         submitting.answer(self.submissions.status(&process.to_string()));
     }
 
@@ -236,7 +245,8 @@ mod tests {
     fn with_one() -> (Submissions, ProcessId) {
         let process = ProcessId::new(NodeId(1), 4);
         let mut submissions = Submissions::default();
-        let submission = Submission { job: JobId(2), token: Some("secret".to_owned()), has_started: false };
+        let submission =
+            Submission { job: JobId(2), token: Some("secret".to_owned()), has_started: false, _luggage: None };
         submissions.running.insert(process, submission);
         (submissions, process)
     }
@@ -274,7 +284,9 @@ mod tests {
         let mut submissions = Submissions::default();
         for number in 1..=u32::try_from(ENDED_MAX).unwrap() + 1 {
             let process = ProcessId::new(NodeId(1), number);
-            submissions.running.insert(process, Submission { job: JobId(1), token: None, has_started: true });
+            submissions
+                .running
+                .insert(process, Submission { job: JobId(1), token: None, has_started: true, _luggage: None });
             submissions.ended(&Death::of(process, DeathCause::Aborted));
         }
         assert_eq!(submissions.ended.len(), ENDED_MAX);

@@ -59,7 +59,8 @@ impl State {
             ToolQuestion::StopJob { job } => (Kind::Other, HeadQuestion::StopJob { job }),
             ToolQuestion::Logs { id, offset } => return self.logs_asked(line, request, id, offset),
             ToolQuestion::Submit { program, args, working_dir, env } => {
-                return self.submit(line, request, Submit { program, args, working_dir, env });
+                let name = program.clone();
+                return self.submit(line, request, Submit { name, program, args, working_dir, env, luggage: None });
             }
             ToolQuestion::Submission { process } => {
                 return answer(&line, request, self.submissions.status(&process));

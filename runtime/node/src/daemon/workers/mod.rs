@@ -18,6 +18,7 @@
 //! | module | holds |
 //! |---|---|
 //! | [`programs`] | executables by their hash, on disk |
+//! | [`folder`] | the folder that a program starts in, as one file |
 //! | [`platform`] | which programs this host can run |
 //! | [`warden`] | the small process that is the parent of workers |
 //! | [`guard`] | the worker's side: how it begins, and how it dies with its parent |
@@ -29,6 +30,7 @@
 //! | `descent` | who is whose child, as `/proc` tells it |
 
 pub(crate) mod descent;
+pub mod folder;
 pub mod guard;
 mod keeper;
 mod letter;
