@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use futures_util::StreamExt;
 use futures_util::stream::{self, LocalBoxStream};
 use mobula::remote::{Arg, Body, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
-use mobula::{Actor, Address, Context, Handler, IntoArg, Message, ObjectRef};
+use mobula::{Actor, Address, Context, Handler, Message, ObjectRef};
 
 use super::within::{a_session, micros, per_second};
 use super::{Better, Effort, Row};
