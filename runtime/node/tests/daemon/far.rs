@@ -22,7 +22,7 @@ use mobula_wire::local::{FromNode, ToNode, ToolQuestion, Welcome};
 use mobula_wire::{FrameKind, Parcel, Talk};
 use tokio::net::UdpSocket;
 
-use crate::stage::{ECHO, HANG, Said, cpus, head, member, no_workers, play, task_parcel, until_ended};
+use crate::stage::{ECHO, HANG, Said, ask, cpus, head, member, no_workers, play, task_parcel, until_ended};
 
 /// A bound for a session that is to end soon.
 const RESUME_MAX: Duration = Duration::from_millis(1_500);
