@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::resources::Amount;
 use mobula_types::{
-    ActorId, ActorName, ExitReason, Incarnation, Interface, NodeId, NotStarted, PlacementSpec, PlacementStrategy,
-    ProcessId, RestartPolicy,
+    ActorId, ActorName, ExitReason, Incarnation, Interface, LabelRule, LabelSelector, NodeId, NotStarted,
+    PlacementSpec, PlacementStrategy, ProcessId, RestartPolicy,
 };
 use tokio::sync::oneshot;
 
@@ -253,13 +253,32 @@ impl<A: Actor> Spawn<A> {
 
     /// Lives on a node that carries this label.
     pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.options.place.labels.insert(key.into(), value.into());
+        self.options.place.labels.push(LabelRule::equal(key, value));
+        self
+    }
+
+    /// Lives on a node whose labels are as this rule says; with others, all must hold.
+    pub fn label_rule(mut self, rule: LabelRule) -> Self {
+        self.options.place.labels.push(rule);
+        self
+    }
+
+    /// When the labels of no living node are as was said so far, they must be as these rules say instead. Of several, the
+    /// first counts that any node is as it says.
+    pub fn label_fallback(mut self, rules: impl Into<LabelSelector>) -> Self {
+        self.options.place.fallbacks.push(rules.into());
         self
     }
 
     /// Lives on this node, or is not started.
     pub fn on_node(mut self, node: NodeId) -> Self {
         self.options.place.strategy = PlacementStrategy::Node { node };
+        self
+    }
+
+    /// Lives on this node, waiting for it while others use it; elsewhere when it is dead or drained, or can never do.
+    pub fn on_node_soft(mut self, node: NodeId) -> Self {
+        self.options.place.strategy = PlacementStrategy::NodeSoft { node };
         self
     }
 
@@ -316,7 +335,7 @@ impl<A: Actor> Spawn<A> {
     /// Starts the actor; `spawner` is told how its constructor ended when that runs here, else the future tells.
     fn start(self, spawner: Option<Spawner>) -> Result<(ActorRef<A>, Option<StartedAway>), SpawnError> {
         let Self { system, args, options, wrong } = self;
-        if let Some(missing) = wrong {
+        if let Some(missing) = wrong.or_else(|| options.place.check_labels().err()) {
             return Err(SpawnError::NotStarted(NotStarted::Unschedulable { missing }));
         }
         let system = system.ok_or(SpawnError::NotStarted(NotStarted::NoSession))?;

@@ -244,6 +244,21 @@ fn setters(vis: &Visibility) -> TokenStream {
         ("num_gpus", vec![("amount", quote!(f64))], "GPUs it takes while it runs."),
         ("resource", vec![("name", text()), ("amount", quote!(f64))], "How much it takes of a resource of this name."),
         ("label", vec![("key", text()), ("value", text())], "Runs on a node that carries this label."),
+        (
+            "label_rule",
+            vec![("rule", quote!(__mobula::LabelRule))],
+            "Runs on a node whose labels are as this rule says; with others, all must hold.",
+        ),
+        (
+            "label_fallback",
+            vec![("rules", quote!(impl ::core::convert::Into<__mobula::LabelSelector>))],
+            "When the labels of no living node are as was said so far, they must be as these rules say instead.",
+        ),
+        (
+            "on_node_soft",
+            vec![("node", quote!(__mobula::NodeId))],
+            "Runs on this node, waiting for it; elsewhere when it is dead or drained, or can never do.",
+        ),
         ("on_node", vec![("node", quote!(__mobula::NodeId))], "Runs on this node, or not at all."),
         ("strategy", vec![("strategy", quote!(__mobula::PlacementStrategy))], "Which of the nodes that fit is taken."),
         ("spread_nodes", vec![], "Runs on the node that is used least."),

@@ -64,8 +64,9 @@ pub use mobula_actor::{
 };
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
-    ActorId, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, NoError, NodeId, NotStarted,
-    ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, Unknown,
+    ActorId, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, LabelRule, LabelSelector,
+    NoError, NodeId, NotStarted, ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart,
+    RestartPolicy, Strategy, Unknown,
 };
 pub use nodes::{NodeInfo, nodes};
 pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait};
@@ -101,8 +102,8 @@ pub mod __private {
     };
     pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
     pub use mobula_types::{
-        CallError, Error, ErrorChain, ExitReason, Intensity, NoError, NodeId, NotStarted, PlacementSpec,
-        PlacementStrategy, Restart, RestartPolicy,
+        CallError, Error, ErrorChain, ExitReason, Intensity, LabelRule, LabelSelector, NoError, NodeId, NotStarted,
+        PlacementSpec, PlacementStrategy, Restart, RestartPolicy,
     };
     pub use serde;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mobula_types::resources::{Amount, Request};
-use mobula_types::{NodeId, NotStarted, PlacementSpec, PlacementStrategy};
+use mobula_types::{LabelRule, LabelSelector, NodeId, NotStarted, PlacementSpec, PlacementStrategy};
 
 /// Runs of a task beyond the first that failures of the system may cost (G2).
 const MAX_RETRIES: u32 = 3;
@@ -23,7 +23,8 @@ pub struct TaskOptions {
     pub(crate) max_retries: u32,
     pub(crate) timeout: Option<Duration>,
     pub(crate) name: Option<String>,
-    pub(crate) labels: Vec<(String, String)>,
+    pub(crate) labels: Vec<LabelRule>,
+    pub(crate) fallbacks: Vec<LabelSelector>,
     pub(crate) strategy: PlacementStrategy,
     pub(crate) isolated: bool,
     pub(crate) at_most_once: bool,
@@ -46,6 +47,7 @@ impl TaskOptions {
             timeout: None,
             name: None,
             labels: Vec::new(),
+            fallbacks: Vec::new(),
             strategy: PlacementStrategy::Hybrid,
             isolated: false,
             at_most_once: false,
@@ -89,8 +91,30 @@ impl TaskOptions {
 
     /// Runs on a node that carries this label.
     #[must_use]
-    pub fn label(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.labels.push((key.into(), value.into()));
+    pub fn label(self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.label_rule(LabelRule::equal(key, value))
+    }
+
+    /// Runs on a node whose labels are as this rule says; with others, all must hold.
+    ///
+    /// ```
+    /// use mobula_node::TaskOptions;
+    /// use mobula_types::LabelRule;
+    /// let rule: LabelRule = "zone not in (a, b)".parse()?;
+    /// let options = TaskOptions::new().label_rule(rule).label_rule(LabelRule::not_equal("disk", "hdd"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn label_rule(mut self, rule: LabelRule) -> Self {
+        self.labels.push(rule);
+        self
+    }
+
+    /// When the labels of no living node are as was said so far, they must be as these rules say instead. Of several, the
+    /// first counts that any node is as it says.
+    #[must_use]
+    pub fn label_fallback(mut self, rules: impl Into<LabelSelector>) -> Self {
+        self.fallbacks.push(rules.into());
         self
     }
 
@@ -98,6 +122,13 @@ impl TaskOptions {
     #[must_use]
     pub const fn on_node(mut self, node: NodeId) -> Self {
         self.strategy = PlacementStrategy::Node { node };
+        self
+    }
+
+    /// Runs on this node, waiting for it while others use it; elsewhere when it is dead or drained, or can never do.
+    #[must_use]
+    pub const fn on_node_soft(mut self, node: NodeId) -> Self {
+        self.strategy = PlacementStrategy::NodeSoft { node };
         self
     }
 
@@ -160,7 +191,10 @@ impl TaskOptions {
     pub(crate) fn place(&self, is_sync: bool) -> Result<PlacementSpec, NotStarted> {
         let labels = self.labels.iter().cloned().collect();
         let request = self.request(is_sync)?;
-        Ok(PlacementSpec { request, labels, strategy: self.strategy, isolated: self.isolated })
+        let fallbacks = self.fallbacks.clone();
+        let place = PlacementSpec { request, labels, fallbacks, strategy: self.strategy, isolated: self.isolated };
+        place.check_labels().map_err(|missing| NotStarted::Unschedulable { missing })?;
+        Ok(place)
     }
 
     /// The options of a task that came from elsewhere, which asks for `request`.

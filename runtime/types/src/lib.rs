@@ -11,6 +11,7 @@
 //! | [`machine`] | [`StateMachine`], the one shape of every decision |
 //! | [`resources`] | amounts of CPUs, GPUs and what has a name of its own |
 //! | [`program`] | what a program needs of a host, and what a host can run |
+//! | [`labels`] | what the labels of a node must say |
 //! | [`placement`] | what something asks of its place, and what a node tells of itself |
 //! | [`death`] | why a process or node ended |
 //! | [`state`] | the records that `status` and `list` print |
@@ -26,6 +27,7 @@ pub mod death;
 pub mod error;
 pub mod exit;
 pub mod ids;
+pub mod labels;
 pub mod machine;
 pub mod member;
 pub mod names;
@@ -42,6 +44,7 @@ pub use death::{Culprit, Death, DeathCause};
 pub use error::Error;
 pub use exit::{ExitReason, Panic};
 pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId};
+pub use labels::{LabelRule, LabelSelector};
 pub use machine::StateMachine;
 pub use member::{ClusterId, MemberId, Role};
 pub use names::{ActorName, Fencing, Held, Interface, NameKey, NameOwner, Namespace};

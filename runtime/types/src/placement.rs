@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::NodeId;
+use crate::labels::{FALLBACKS_MAX, LabelSelector};
 use crate::resources::{Amount, Request};
 
 /// What something needs of a node, and which node it prefers.
@@ -12,8 +13,10 @@ use crate::resources::{Amount, Request};
 pub struct PlacementSpec {
     /// What it takes while it runs.
     pub request: Request,
-    /// Labels its node must carry.
-    pub labels: BTreeMap<String, String>,
+    /// What the labels of its node must be.
+    pub labels: LabelSelector,
+    /// What they must be when no living node is as `labels` says: the first that any is counts.
+    pub fallbacks: Vec<LabelSelector>,
     /// Which of the nodes that fit.
     pub strategy: PlacementStrategy,
     /// Whether it gets a process of its own.
@@ -21,6 +24,18 @@ pub struct PlacementSpec {
 }
 
 impl PlacementSpec {
+    /// Whether its labels can be asked for.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with them, and what would be right.
+    pub fn check_labels(&self) -> Result<(), String> {
+        if self.fallbacks.len() > FALLBACKS_MAX {
+            return Err(format!("{} fallbacks for labels: use {FALLBACKS_MAX} at most", self.fallbacks.len()));
+        }
+        std::iter::once(&self.labels).chain(&self.fallbacks).try_for_each(LabelSelector::check)
+    }
+
     /// The same with so much of a resource, in steps of 0.0001; what is no amount is none.
     ///
     /// ```
@@ -49,6 +64,11 @@ pub enum PlacementStrategy {
     Pack,
     /// This one, or none.
     Node {
+        /// Which.
+        node: NodeId,
+    },
+    /// This one, waiting for it if others use it; as `Hybrid` when it is dead or drained, or can never do.
+    NodeSoft {
         /// Which.
         node: NodeId,
     },

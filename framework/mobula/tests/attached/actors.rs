@@ -3,7 +3,7 @@
 use std::future::IntoFuture;
 
 use mobula::prelude::*;
-use mobula::{NodeInfo, SpawnError};
+use mobula::{LabelRule, LabelSelector, NodeId, NodeInfo, SpawnError};
 
 use super::Test;
 
@@ -12,6 +12,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("functions call functions", || Box::pin(functions_call_functions())),
     ("actors live in other processes", || Box::pin(actors_live_elsewhere())),
     ("labels and nodes are heard", || Box::pin(labels_and_nodes_are_heard())),
+    ("labels are read by rules", || Box::pin(labels_are_read_by_rules())),
+    ("a node that is preferred is not insisted on", || Box::pin(a_preferred_node_is_not_insisted_on())),
     ("a type says what its actors take", || Box::pin(a_type_says_what_its_actors_take())),
     ("names are of all processes", || Box::pin(names_are_of_all_processes())),
     ("streams cross processes", || Box::pin(streams_cross_processes())),
@@ -125,6 +127,67 @@ async fn labels_and_nodes_are_heard() -> Result<()> {
     let alone = Counter::spawn().isolated().await?;
     let beside = Counter::spawn().await?;
     assert_ne!(alone.place().await?.0, beside.place().await?.0);
+    Ok(())
+}
+
+/// The node that ran it.
+#[remote]
+fn node_of_task() -> u64 {
+    mobula_node_of_here()
+}
+
+/// The head carries no label, the other node is in zone `b`.
+async fn head_and_other() -> Result<(u64, u64)> {
+    let nodes = mobula::nodes().await?;
+    let ids: Vec<u64> = nodes.iter().map(|node| node.id.0).collect();
+    match (ids.iter().min(), ids.iter().max()) {
+        (Some(head), Some(other)) => Ok((*head, *other)),
+        _ => Err(Error::msg("there is no node")),
+    }
+}
+
+async fn labels_are_read_by_rules() -> Result<()> {
+    let (head, other) = head_and_other().await?;
+    for (rule, at) in [
+        ("zone = b", other),
+        ("zone != b", head),
+        ("zone in (a, b)", other),
+        ("zone not in (a, b)", head),
+        ("zone != a", 0),
+    ] {
+        let rule: LabelRule = rule.parse()?;
+        let task = *node_of_task::options().label_rule(rule.clone()).remote().await?;
+        let actor = Counter::spawn().label_rule(rule.clone()).await?.place().await?.1;
+        assert!(at == 0 || (task, actor) == (at, at), "{rule}: the task was on {task}, the actor on {actor}");
+    }
+    let nowhere = LabelRule::equal("zone", "x");
+    let task = node_of_task::options().label_rule(nowhere.clone()).label_fallback(LabelRule::equal("zone", "b"));
+    assert_eq!(*task.remote().await?, other);
+    let fallbacks = [LabelRule::equal("zone", "y"), LabelRule::not_equal("zone", "b")];
+    let spawn = Counter::spawn().label_rule(nowhere);
+    let spawn = fallbacks.into_iter().fold(spawn, |spawn, rule| spawn.label_fallback(rule));
+    assert_eq!(spawn.await?.place().await?.1, head);
+    let many: LabelSelector = (0..40).map(|at| LabelRule::not_equal("zone", format!("z{at}"))).collect();
+    let refused = node_of_task::options().label_fallback(many.clone()).remote().await.err();
+    let is_clear = |text: Option<String>| text.is_some_and(|text| text.contains("40 rules for labels: use 32 at most"));
+    assert!(is_clear(refused.as_ref().map(ToString::to_string)), "{refused:?}");
+    let refused = Counter::spawn().label_fallback(many).await.err();
+    assert!(is_clear(refused.as_ref().map(ToString::to_string)), "{refused:?}");
+    Ok(())
+}
+
+async fn a_preferred_node_is_not_insisted_on() -> Result<()> {
+    let (head, other) = head_and_other().await?;
+    for node in [head, other] {
+        assert_eq!(*node_of_task::options().on_node_soft(NodeId(node)).remote().await?, node);
+        assert_eq!(Counter::spawn().on_node_soft(NodeId(node)).await?.place().await?.1, node);
+    }
+    let gone = NodeId(99_999);
+    assert!(*node_of_task::options().on_node_soft(gone).remote().await? > 0, "there is no such node");
+    assert!(Counter::spawn().on_node_soft(gone).await?.place().await?.1 > 0);
+    // It carries no such label, however long one waits.
+    let elsewhere = node_of_task::options().on_node_soft(NodeId(head)).label("zone", "b");
+    assert_eq!(*elsewhere.remote().await?, other);
     Ok(())
 }
 

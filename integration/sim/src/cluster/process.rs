@@ -10,8 +10,8 @@ use mobula_logic::scheduler::{RequestKey, StartId};
 use mobula_logic::task::{End, TaskSpec};
 use mobula_types::resources::{Amount, Request};
 use mobula_types::{
-    Attempt, Culprit, Deadline, Death, DeathCause, ExitReason, Incarnation, Intensity, JobId, NodeId, PlacementSpec,
-    PlacementStrategy, ProcessId, RestartPolicy, StateMachine, TaskId, Time,
+    Attempt, Culprit, Deadline, Death, DeathCause, ExitReason, Incarnation, Intensity, JobId, LabelRule, LabelSelector,
+    NodeId, PlacementSpec, PlacementStrategy, ProcessId, RestartPolicy, StateMachine, TaskId, Time,
 };
 
 use super::event::{ActorKey, Body, Event, HostIndex, Parcel, Word};
@@ -740,7 +740,7 @@ fn gpus(count: f64) -> PlacementSpec {
 
 /// What tasks ask for.
 fn shapes() -> Vec<PlacementSpec> {
-    let labels = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
+    let labels: LabelSelector = LabelRule::equal("zone", "b").into();
     let mut memory = cpus(0.5);
     memory.request.add("memory", Amount::whole(3));
     vec![

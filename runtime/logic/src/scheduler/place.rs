@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use mobula_types::program::Target;
 use mobula_types::resources::{Amount, CPUS, GPUS, Request, Resources};
-use mobula_types::{JobId, NodeId, PlacementSpec, PlacementStrategy, Time};
+use mobula_types::{JobId, LabelRule, LabelSelector, NodeId, PlacementSpec, PlacementStrategy, Time};
 
 use super::devices::Share;
 use super::{At, Mutant, Peer, Refusal, RequestKey, STARTING_MAX, Scheduler, Shape};
@@ -31,7 +31,7 @@ pub(super) enum Choice {
 pub(super) enum Lack {
     Draining,
     Program { target: Target },
-    Label { name: String, value: String },
+    Label { rule: LabelRule },
     Never { name: String, amount: Amount, total: Amount },
     InUse { name: String, amount: Amount, free: Amount, total: Amount },
     Devices { amount: Amount },
@@ -53,15 +53,15 @@ type Rank = (bool, u64, u64, bool, NodeId);
 impl Scheduler {
     /// The devices for a request of `shape` if there is room here now (SCHED-1), else what is missing.
     pub(super) fn fits_here(&self, now: Time, shape: &Shape) -> Result<Vec<Share>, Lack> {
-        let PlacementSpec { request, labels, .. } = shape.spec.as_ref();
+        let request = &shape.spec.request;
         if self.is_draining {
             return Err(Lack::Draining);
         }
         if let Some(target) = self.cannot_run_here(shape.job) {
             return Err(Lack::Program { target: target.clone() });
         }
-        if let Some((name, value)) = missing_label(labels, &self.labels) {
-            return Err(Lack::Label { name: name.to_owned(), value: value.to_owned() });
+        if let Some(rule) = self.selector(&shape.spec).broken_by(&self.labels) {
+            return Err(Lack::Label { rule: rule.clone() });
         }
         if let Some((name, free, total)) = self.ledger.lacking(request)
             && !self.planted.is(Mutant::OverCommit)
@@ -93,13 +93,28 @@ impl Scheduler {
         Ok(devices)
     }
 
+    /// The rules for labels that count: the first that any living node is as they say, else the first of all.
+    pub(super) fn selector<'a>(&self, spec: &'a PlacementSpec) -> &'a LabelSelector {
+        if spec.fallbacks.is_empty() {
+            return &spec.labels;
+        }
+        let fits = |selector: &&LabelSelector| {
+            !self.is_draining && selector.broken_by(&self.labels).is_none()
+                || self
+                    .peers
+                    .values()
+                    .any(|peer| !peer.load.is_draining && selector.broken_by(&peer.load.labels).is_none())
+        };
+        std::iter::once(&spec.labels).chain(&spec.fallbacks).find(fits).unwrap_or(&spec.labels)
+    }
+
     /// Whether the view shows room on another node.
     pub(super) fn fits_there(&self, now: Time, shape: &Shape, node: NodeId, peer: &Peer) -> bool {
-        let PlacementSpec { request, labels, .. } = shape.spec.as_ref();
+        let request = &shape.spec.request;
         !peer.load.is_draining
             && self.cannot_run_there(shape.job, peer).is_none()
             && shape.refused.get(&node).is_none_or(|until| *until <= now)
-            && missing_label(labels, &peer.load.labels).is_none()
+            && self.selector(&shape.spec).broken_by(&peer.load.labels).is_none()
             && request.amounts().all(|(name, amount)| amount <= amount_in(&peer.free, name))
     }
 
@@ -123,6 +138,10 @@ impl Scheduler {
     fn choose_for(&self, now: Time, shape: &Shape, avoid: &[NodeId]) -> Choice {
         let strategy = shape.spec.strategy;
         let mut here = self.fits_here(now, shape);
+        let strategy = match strategy {
+            PlacementStrategy::NodeSoft { node } if self.can_ever(shape, node) => PlacementStrategy::Node { node },
+            other => other,
+        };
         if let PlacementStrategy::Node { node } = strategy {
             if node == self.node {
                 return here.map_or_else(|lack| Choice::Wait { is_in_use: lack.is_in_use() }, Choice::Here);
@@ -165,6 +184,24 @@ impl Scheduler {
                 Err(lack) => Choice::Wait { is_in_use: lack.is_in_use() },
             },
         }
+    }
+
+    /// Whether a node lives, stays, and has enough in all for something.
+    pub(super) fn can_ever(&self, shape: &Shape, node: NodeId) -> bool {
+        let spec = shape.spec.as_ref();
+        let mut amounts = spec.request.amounts();
+        if node == self.node {
+            return !self.is_draining
+                && self.cannot_run_here(shape.job).is_none()
+                && self.selector(spec).broken_by(&self.labels).is_none()
+                && amounts.all(|(name, amount)| amount <= self.ledger.amount(name).0);
+        }
+        self.peers.get(&node).is_some_and(|peer| {
+            !peer.load.is_draining
+                && self.cannot_run_there(shape.job, peer).is_none()
+                && self.selector(spec).broken_by(&peer.load.labels).is_none()
+                && amounts.all(|(name, amount)| amount <= amount_in(&peer.load.total, name))
+        })
     }
 
     /// How much of this node is in use, of what it has most in use of CPUs, GPUs and what is asked for.
@@ -234,13 +271,4 @@ pub(super) fn take_from(resources: &mut Resources, request: &Request) {
 
 pub(super) fn add_to(resources: &mut Resources, request: &Request) {
     change(resources, request, Amount::plus);
-}
-
-/// The first label that is asked for and not carried.
-pub(super) fn missing_label<'a>(
-    wanted: &'a BTreeMap<String, String>,
-    carried: &BTreeMap<String, String>,
-) -> Option<(&'a str, &'a str)> {
-    let missing = wanted.iter().find(|(name, value)| carried.get(*name) != Some(*value));
-    missing.map(|(name, value)| (name.as_str(), value.as_str()))
 }

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use mobula_types::PlacementStrategy;
 use mobula_types::resources::Request;
+use mobula_types::{LabelRule, LabelSelector, PlacementStrategy};
 
 use super::*;
 
@@ -217,7 +217,7 @@ fn only_a_dead_node_is_no_for_ever() {
     scheduler.handle(at(1), asked(1, on(cpus(1), node(2))));
     scheduler.handle(at(1), asked(2, on(cpus(1), node(7))));
     scheduler.handle(at(1), asked(3, cpus(64)));
-    let labels = BTreeMap::from([("zone".to_owned(), "eu".to_owned())]);
+    let labels = LabelRule::equal("zone", "eu").into();
     scheduler.handle(at(1), asked(4, PlacementSpec { labels, ..cpus(1) }));
     assert_eq!(said(&mut scheduler), []);
     let why = |number| scheduler.why(at(1), key(number)).unwrap();
@@ -254,6 +254,84 @@ fn strategies_choose_among_the_nodes_that_fit() {
     assert_eq!(place(PlacementStrategy::Node { node: THERE }, &[]), 2);
     assert_eq!(place(PlacementStrategy::Prefer { node: NodeId(3) }, &[]), 3);
     assert_eq!(place(PlacementStrategy::Prefer { node: NodeId(9) }, &[]), 1);
+    assert_eq!(place(PlacementStrategy::NodeSoft { node: THERE }, &[]), 2);
+    assert_eq!(place(PlacementStrategy::NodeSoft { node: NodeId(9) }, &[]), 1, "such a node is not known");
+}
+
+#[test]
+fn a_node_that_is_preferred_is_waited_for_while_it_can_do() {
+    let soft = |spec| on(spec, PlacementStrategy::NodeSoft { node: THERE });
+    let mut scheduler = with_worker(4);
+    scheduler.handle(at(0), seen(THERE, 2, 0));
+    scheduler.handle(at(1), asked(1, soft(cpus(1))));
+    assert_eq!(said(&mut scheduler), [], "others use it now");
+    let why = scheduler.why(at(1), key(1)).unwrap();
+    assert_eq!(why, "node-2 was asked for: num_cpus = 1, 0 of 2 are free there");
+    scheduler.handle(at(1), asked(2, soft(cpus(3))));
+    assert!(matches!(said(&mut scheduler)[..], [Output::Grant { .. }]), "it has too little in all");
+    let load = NodeLoad { total: has(2, 0), free: has(2, 0), is_draining: true, ..NodeLoad::default() };
+    scheduler.handle(at(2), Input::Seen { node: THERE, load });
+    assert!(matches!(said(&mut scheduler)[..], [Output::Grant { .. }]), "it is being drained");
+    scheduler.handle(at(3), Input::NodeDied { node: THERE });
+    scheduler.handle(at(3), asked(3, soft(cpus(0))));
+    assert!(matches!(said(&mut scheduler)[..], [Output::Grant { .. }]), "it is dead");
+}
+
+#[test]
+fn labels_are_read_by_their_rules_and_fall_back_to_what_there_is() {
+    let zone = |zone: &str| NodeLoad {
+        total: has(4, 0),
+        free: has(4, 0),
+        labels: BTreeMap::from([("zone".to_owned(), zone.to_owned())]),
+        ..NodeLoad::default()
+    };
+    let with = |rule: &str, fallbacks: &[&str]| {
+        let selector = |rule: &&str| LabelSelector::from(rule.parse::<LabelRule>().unwrap());
+        let fallbacks = fallbacks.iter().map(selector).collect();
+        PlacementSpec { labels: selector(&rule), fallbacks, ..cpus(1) }
+    };
+    let mut scheduler = with_worker(4);
+    scheduler.handle(at(0), Input::Seen { node: THERE, load: zone("b") });
+    scheduler.handle(at(0), Input::Seen { node: NodeId(3), load: zone("c") });
+    let mut number = 0;
+    let mut place = |scheduler: &mut Scheduler, spec| {
+        number += 1;
+        scheduler.handle(at(1), asked(number, spec));
+        match said(scheduler)[..] {
+            [Output::AskPeer { node, .. }] => Ok(node.0),
+            [Output::Grant { .. }] => Ok(1),
+            [] => Err(scheduler.why(at(1), key(number)).unwrap()),
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(place(&mut scheduler, with("zone = c", &[])), Ok(3));
+    assert_eq!(place(&mut scheduler, with("zone != c", &[])), Ok(1), "what carries no such label is no c");
+    assert_eq!(place(&mut scheduler, with("zone in (a, c)", &[])), Ok(3));
+    let no_a = with("zone not in (c, d)", &["zone = c"]);
+    assert_eq!(place(&mut scheduler, no_a), Ok(1), "a fallback does not count while the first will do");
+    let fallen = with("zone = x", &["zone in (y, z)", "zone = b", "zone = c"]);
+    assert_eq!(place(&mut scheduler, fallen.clone()), Ok(2), "the first that any node is as it says");
+    let nowhere = with("zone = x", &["zone in (y, z)"]);
+    let why = "no node of the cluster carries zone=x, nor zone in (y, z)";
+    assert_eq!(place(&mut scheduler, nowhere), Err(why.to_owned()));
+    scheduler.handle(at(2), Input::NodeDied { node: THERE });
+    assert!(matches!(said(&mut scheduler)[..], [Output::AskPeer { node: NodeId(3), .. }]), "what was with it goes on");
+    assert_eq!(place(&mut scheduler, fallen), Ok(3), "the second is dead");
+    assert_eq!(check(&scheduler), Ok(()));
+}
+
+#[test]
+fn a_busy_node_of_the_first_rules_is_waited_for() {
+    let labels = BTreeMap::from([("zone".to_owned(), "b".to_owned())]);
+    let mut scheduler = with_worker(4);
+    let load = NodeLoad { total: has(2, 0), free: has(0, 0), labels, ..NodeLoad::default() };
+    scheduler.handle(at(0), Input::Seen { node: THERE, load: load.clone() });
+    let labels = LabelRule::equal("zone", "b").into();
+    let fallbacks = vec![LabelRule::not_equal("zone", "b").into()];
+    scheduler.handle(at(1), asked(1, PlacementSpec { labels, fallbacks, ..cpus(1) }));
+    assert_eq!(said(&mut scheduler), [], "a node is as the first rules say, however busy");
+    scheduler.handle(at(2), Input::Seen { node: THERE, load: NodeLoad { is_draining: true, ..load } });
+    assert!(matches!(said(&mut scheduler)[..], [Output::Grant { .. }]), "it will not take anything any more");
 }
 
 #[test]

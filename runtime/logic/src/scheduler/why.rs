@@ -3,7 +3,7 @@
 use mobula_types::resources::Amount;
 use mobula_types::{NodeId, PlacementStrategy, Time};
 
-use super::place::{Lack, amount_in, amount_of, missing_label};
+use super::place::{Lack, amount_in, amount_of};
 use super::program::cannot_run;
 use super::{At, RequestKey, Scheduler, Shape};
 
@@ -33,6 +33,9 @@ impl Scheduler {
         match shape.spec.strategy {
             PlacementStrategy::Node { node } if node == self.node => return here,
             PlacementStrategy::Node { node } => return self.why_there(now, shape, node),
+            PlacementStrategy::NodeSoft { node } if self.can_ever(shape, node) => {
+                return if node == self.node { here } else { self.why_there(now, shape, node) };
+            }
             _ => {}
         }
         if self.peers.is_empty() {
@@ -53,8 +56,8 @@ impl Scheduler {
         if let Some(target) = self.cannot_run_there(shape.job, peer) {
             return format!("{node} was asked for: {}", cannot_run(node, target, &load.platform));
         }
-        if let Some((name, value)) = missing_label(&shape.spec.labels, &load.labels) {
-            return format!("{node} was asked for and does not carry the label {name}={value}");
+        if let Some(rule) = self.selector(&shape.spec).broken_by(&load.labels) {
+            return format!("{node} was asked for and does not carry the label {rule}");
         }
         let lacks = shape.spec.request.amounts().find(|(name, amount)| *amount > amount_in(&peer.free, name));
         match lacks {
@@ -73,10 +76,11 @@ impl Scheduler {
             return Some(text);
         }
         let loads = || self.peers.iter().map(|(node, peer)| (*node, &peer.load));
-        let carries = |labels| missing_label(&shape.spec.labels, labels).is_none();
+        let selector = self.selector(&shape.spec);
+        let carries = |labels| selector.broken_by(labels).is_none();
         if !carries(&self.labels) && !loads().any(|(_, load)| carries(&load.labels)) {
-            let labels: Vec<String> = shape.spec.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
-            return Some(format!("no node of the cluster carries {}", labels.join(" and ")));
+            let fallbacks = shape.spec.fallbacks.iter().map(|fallback| format!(", nor {fallback}"));
+            return Some(format!("no node of the cluster carries {selector}{}", fallbacks.collect::<String>()));
         }
         let request = &shape.spec.request;
         request.amounts().find_map(|(name, amount)| {
@@ -96,7 +100,7 @@ impl Scheduler {
         match lack {
             Lack::Program { target } => cannot_run(self.node, target, &self.platform),
             Lack::Draining => format!("{} is being drained", self.node),
-            Lack::Label { name, value } => format!("{} does not carry the label {name}={value}", self.node),
+            Lack::Label { rule } => format!("{} does not carry the label {rule}", self.node),
             Lack::Never { name, amount, total } => format!("{name} = {amount}, {} has {total}", self.node),
             Lack::InUse { name, amount, free, total } => {
                 format!("{name} = {amount}, {free} of {total} are free on {}{}", self.node, self.users(name))

@@ -430,11 +430,14 @@ impl State {
 /// What a place must have, in words.
 fn asked(spec: &PlacementSpec) -> String {
     let amounts = spec.request.amounts().map(|(name, amount)| format!("{name} = {amount}"));
-    let labels = spec.labels.iter().map(|(name, value)| format!("the label {name} = {value}"));
+    let rules = (!spec.labels.is_empty()).then(|| {
+        let fallbacks: String = spec.fallbacks.iter().map(|fallback| format!(", or {fallback}")).collect();
+        format!("labels: {}{fallbacks}", spec.labels)
+    });
     let node = match spec.strategy {
-        PlacementStrategy::Node { node } => Some(node.to_string()),
+        PlacementStrategy::Node { node } | PlacementStrategy::NodeSoft { node } => Some(node.to_string()),
         _ => None,
     };
-    let words: Vec<String> = amounts.chain(labels).chain(node).collect();
+    let words: Vec<String> = amounts.chain(rules).chain(node).collect();
     if words.is_empty() { "a node that is not about to leave".to_owned() } else { words.join(", ") }
 }
