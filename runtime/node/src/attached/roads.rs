@@ -6,12 +6,12 @@
 //! broken, leads through the node from then on: it knows who is dead, and says so.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mobula_net::unix::{self, Listener};
+use mobula_net::unix::{self, Listener, UnixError};
 use mobula_net::{Connection, Incoming, Line, SendError};
 use mobula_types::{NotStarted, ProcessId};
 use mobula_wire::local::{PeerHello, peer_socket};
@@ -20,6 +20,12 @@ use parking_lot::Mutex;
 
 /// A process of this host answers in this time, or is spoken with through the node.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// A process that was just let in listens within this time: its node says where it is before it does. One that has not by
+/// then is spoken with through the node, like one that has ended.
+const LISTENS_WITHIN: Duration = Duration::from_millis(100);
+/// Between two looks whether it does.
+const LISTENS_LOOK: Duration = Duration::from_millis(1);
 
 /// Parcels that wait for a direct way to be made; more go nowhere, and their senders are told that it is full.
 const WAITING_MAX: usize = 1 << 18;
@@ -40,6 +46,12 @@ enum Way {
     Making(Vec<Bytes>),
     Direct(Connection),
     ByNode,
+}
+
+impl Way {
+    fn is_over(&self) -> bool {
+        matches!(self, Self::Direct(connection) if connection.is_closed())
+    }
 }
 
 impl Roads {
@@ -63,14 +75,24 @@ impl Roads {
         }
         let mut ways = self.ways.lock();
         match ways.get_mut(&to) {
-            Some(Way::Direct(connection)) => match connection.send(FrameKind::Parcel, body) {
-                Err(SendError::Closed(_)) => {
-                    ways.insert(to, Way::ByNode);
-                    let body = parcel.encode().expect("it was encoded before").into();
-                    sent(self.node.send(FrameKind::Parcel, body))
+            Some(Way::Direct(connection)) => {
+                let connection = connection.clone();
+                // It may be written from here, for which others need not wait.
+                drop(ways);
+                match connection.send(FrameKind::Parcel, body) {
+                    Err(SendError::Closed(_)) => {
+                        let mut ways = self.ways.lock();
+                        // Not one that was begun anew meanwhile, with what waits for it.
+                        if let Some(way) = ways.get_mut(&to).filter(|way| way.is_over()) {
+                            *way = Way::ByNode;
+                        }
+                        drop(ways);
+                        let body = parcel.encode().expect("it was encoded before").into();
+                        sent(self.node.send(FrameKind::Parcel, body))
+                    }
+                    done => sent(done),
                 }
-                done => sent(done),
-            },
+            }
             Some(Way::ByNode) => sent(self.node.send(FrameKind::Parcel, body)),
             Some(Way::Making(waiting)) if waiting.len() >= WAITING_MAX => {
                 Err(NotStarted::MailboxFull { waiting: waiting.len() })
@@ -129,8 +151,7 @@ impl Roads {
     }
 
     async fn connect(&self, to: ProcessId) -> Option<Connection> {
-        let (connection, mut incoming) =
-            unix::connect(&self.folder.as_ref()?.join(peer_socket(to)), CONNECT_MAX).await.ok()?;
+        let (connection, mut incoming) = reach(&self.folder.as_ref()?.join(peer_socket(to))).await?;
         connection.send(FrameKind::Greeting, self.hello.clone()).ok()?;
         let answer = incoming.next().await.ok()?;
         if answer.kind != FrameKind::Greeting {
@@ -167,10 +188,60 @@ impl Roads {
     }
 }
 
+/// Connects to a process of this host, as soon as it listens. A socket at which nobody listens any more is left over from
+/// one that was killed.
+async fn reach(socket: &Path) -> Option<(Connection, Incoming)> {
+    let begun = Instant::now();
+    loop {
+        let is_there = socket.exists();
+        match unix::connect(socket, CONNECT_MAX).await {
+            Err(UnixError::Nobody { .. }) if !is_there && begun.elapsed() < LISTENS_WITHIN => {
+                tokio::time::sleep(LISTENS_LOOK).await;
+            }
+            connected => return connected.ok(),
+        }
+    }
+}
+
 fn sent(result: Result<(), SendError>) -> Result<(), NotStarted> {
     result.map_err(|error| match error {
         SendError::Full { frames, .. } => NotStarted::MailboxFull { waiting: frames },
         SendError::TooLarge { bytes, max } => NotStarted::TooLarge { bytes, max },
         SendError::Closed(_) => NotStarted::NoSession,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// A hang shows as this, not as a test that never ends.
+    const LIMIT: Duration = Duration::from_secs(10);
+
+    #[tokio::test]
+    async fn a_process_that_does_not_listen_yet_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("p1");
+        let reaching = tokio::spawn({
+            let socket = socket.clone();
+            async move { reach(&socket).await.is_some() }
+        });
+        tokio::time::sleep(5 * LISTENS_LOOK).await;
+        let listener = Listener::bind(&socket).await.unwrap();
+        tokio::time::timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
+        assert!(reaching.await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn one_that_never_does_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("p1");
+        let reached = tokio::time::timeout(LIMIT, reach(&socket)).await;
+        assert!(reached.unwrap().is_none());
+        drop(std::os::unix::net::UnixListener::bind(&socket).unwrap());
+        let reached = reach(&socket).now_or_never();
+        assert!(matches!(reached, Some(None)), "one that was killed is not waited for");
+    }
 }
