@@ -52,7 +52,7 @@ pub fn get<G: Gettable>(refs: G) -> G::Get {
     refs.into_get()
 }
 
-/// Waits until the value of a reference can be read where it lies: of an array of numbers, [`bytes::Bytes`] or a `String`
+/// Waits until the value of a reference can be read where it lies: of an array of numbers, `Bytes` or a `String`
 /// nothing is copied, however large it is and whichever process of this host has made it.
 ///
 /// ```

@@ -36,6 +36,8 @@ pub(crate) struct TaskFrame {
     pub(crate) deadline: Deadline,
     pub(crate) given: Option<Duration>,
     pub(crate) args: Bytes,
+    /// The arguments come one by one, and some of them as references.
+    pub(crate) is_apart: bool,
     /// References in the arguments, held until it has arrived.
     pub(crate) pins: Pins,
 }
@@ -189,7 +191,7 @@ fn frame<T: Serialize>(
 ) -> Result<TaskFrame, NotStarted> {
     let function = name_hash(name);
     let entry = FunctionEntry::by_key(function).ok_or(NotStarted::LocalOnly { type_name: name.to_owned() })?;
-    let (encoded, pins) = pinning(|| args.encode(max));
+    let (is_apart, (encoded, pins)) = (args.is_apart(), pinning(|| args.encode(max)));
     drop_quietly(args);
     let args = encoded?;
     Ok(TaskFrame {
@@ -201,6 +203,7 @@ fn frame<T: Serialize>(
         deadline,
         given,
         args: args.into(),
+        is_apart,
         pins,
     })
 }
@@ -216,7 +219,7 @@ pub(crate) fn receive(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) 
 
 pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
     let Some(host) = Host::of(system) else { return reply.refuse(NotStarted::NoSession) };
-    let args = match within(system, || arrive::<F::Args>(system, &frame.args)) {
+    let args = match within(system, || arrive::<F::Args>(system, frame.is_apart, &frame.args)) {
         Ok(args) => args,
         Err(error) => return reply.refuse(NotStarted::Codec { message: error.to_string() }),
     };
@@ -228,7 +231,7 @@ pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame,
 
 pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
     let Some(host) = Host::of(system) else { return reply.refuse(NotStarted::NoSession) };
-    let args = match within(system, || arrive::<F::Args>(system, &frame.args)) {
+    let args = match within(system, || arrive::<F::Args>(system, frame.is_apart, &frame.args)) {
         Ok(args) => args,
         Err(error) => return reply.refuse(NotStarted::Codec { message: error.to_string() }),
     };

@@ -92,6 +92,8 @@ pub enum Talk {
         left: Option<Duration>,
         /// The deadline as it was given.
         given: Option<Duration>,
+        /// The arguments come one by one, and some of them as references.
+        is_apart: bool,
         /// The references in the payload.
         refs: Vec<ObjectId>,
     },

@@ -3,10 +3,12 @@
 //! A reference is resolved where the function runs, so that what it refers to is read there and passes nobody else: on the
 //! way it is its id. A value that is small and here travels itself.
 //!
+//! Where all are values their bytes are those of the tuple. Else the arguments are said to come apart, each of them as
+//!
 //! ```text
-//! 0     1
-//! │ 0 │ the tuple of all values │
-//! │ 1 │ for each argument: 0 and its value, or 1 and the id of an object │
+//! 0   1
+//! │ 0 │ its value        │
+//! │ 1 │ an object's id   │
 //! ```
 
 mod tuples;
@@ -91,32 +93,31 @@ pub trait Slots: Send {
     fn write(&self, to: &mut Vec<u8>, max: usize) -> Result<(), EncodeError>;
 }
 
-/// The first byte: the arguments follow as one tuple.
-const TUPLE: u8 = 0;
-/// The first byte: the arguments follow one by one. Before one of them: it is the id of an object.
-const SLOTS: u8 = 1;
 /// Before an argument: its value follows.
 const VALUE: u8 = 0;
+/// Before an argument: the id of an object follows.
+const SLOT: u8 = 1;
 
 impl<T: Serialize> Departing<T> {
+    /// Whether the arguments of a tuple come apart.
+    pub fn is_apart(&self) -> bool {
+        matches!(self, Self::Slots(_))
+    }
+
     /// The bytes of a tuple of arguments, at most `max`.
     ///
     /// # Errors
     ///
     /// A value cannot be encoded.
     pub fn encode(&self, max: usize) -> Result<Vec<u8>, EncodeError> {
-        let mut bytes = Vec::new();
         match self {
-            Self::Value(values) => {
-                bytes.push(TUPLE);
-                codec::append(&mut bytes, values, max)?;
-            }
+            Self::Value(values) => codec::encode_limited(values, max),
             Self::Slots(slots) => {
-                bytes.push(SLOTS);
+                let mut bytes = Vec::new();
                 slots.write(&mut bytes, max)?;
+                Ok(bytes)
             }
         }
-        Ok(bytes)
     }
 
     /// Appends it as one argument among others.
@@ -131,7 +132,7 @@ impl<T: Serialize> Departing<T> {
                 codec::append(to, value, max)
             }
             Self::Slots(slots) => {
-                to.push(SLOTS);
+                to.push(SLOT);
                 slots.write(to, max)
             }
         }
@@ -157,7 +158,7 @@ impl Arriving<'_> {
                 self.bytes = rest;
                 Ok(Arg::Value(value))
             }
-            Some((&SLOTS, rest)) => {
+            Some((&SLOT, rest)) => {
                 let (id, rest) = codec::decode_front::<ObjectId>(rest)?;
                 self.bytes = rest;
                 let object = Foreigner::hold(self.system, id);
@@ -188,31 +189,32 @@ pub trait Arguments: Sized {
     fn read(from: &mut Arriving<'_>) -> Result<Arg<Self>, DecodeError>;
 }
 
-/// Reads a tuple of arguments that [`Departing::encode`] has written. References in it belong to `system`.
+/// Reads a tuple of arguments that [`Departing::encode`] has written, apart or not. References in it belong to `system`.
 ///
 /// # Errors
 ///
 /// The bytes are no such tuple.
-pub fn arrive<T: Arguments + DeserializeOwned>(system: &Arc<System>, bytes: &[u8]) -> Result<Arg<T>, DecodeError> {
-    match bytes.split_first() {
-        Some((&TUPLE, rest)) => codec::decode(rest).map(Arg::Value),
-        Some((&SLOTS, rest)) => {
-            let mut arriving = Arriving { bytes: rest, system };
-            let args = T::read(&mut arriving)?;
-            match arriving.bytes {
-                [] => Ok(args),
-                rest => Err(DecodeError::Trailing { bytes: rest.len() }),
-            }
-        }
-        first => Err(no_such(first)),
+pub fn arrive<T: Arguments + DeserializeOwned>(
+    system: &Arc<System>,
+    is_apart: bool,
+    bytes: &[u8],
+) -> Result<Arg<T>, DecodeError> {
+    if !is_apart {
+        return codec::decode(bytes).map(Arg::Value);
+    }
+    let mut arriving = Arriving { bytes, system };
+    let args = T::read(&mut arriving)?;
+    match arriving.bytes {
+        [] => Ok(args),
+        rest => Err(DecodeError::Trailing { bytes: rest.len() }),
     }
 }
 
-/// What should say how arguments or one of them follow says something else, or is not there.
+/// What should say how an argument follows says something else, or is not there.
 fn no_such(first: Option<(&u8, &[u8])>) -> DecodeError {
     match first {
         None => DecodeError::UnexpectedEnd { wanted: 1, left: 0 },
-        Some((kind, _)) => DecodeError::Value { message: format!("arguments begin with 0 or 1, found {kind}") },
+        Some((kind, _)) => DecodeError::Value { message: format!("an argument begins with 0 or 1, found {kind}") },
     }
 }
 
@@ -335,43 +337,46 @@ mod tests {
 
     type Args = (u64, String);
 
-    fn arrived(bytes: &[u8]) -> Result<Arg<Args>, DecodeError> {
-        arrive(System::absent(), bytes)
+    fn arrived(is_apart: bool, bytes: &[u8]) -> Result<Arg<Args>, DecodeError> {
+        arrive(System::absent(), is_apart, bytes)
+    }
+
+    async fn departed(text: &str) -> (bool, Vec<u8>) {
+        let object = ObjectRef::ready(System::absent(), text.to_owned());
+        let args = (Arg::Value(7u64), IntoArg::<String>::into_arg(object)).join().depart().await.unwrap();
+        (args.is_apart(), args.encode(100).unwrap())
     }
 
     #[tokio::test]
-    async fn values_leave_as_one_tuple_and_references_one_by_one() {
-        let values = Departing::Value((7u64, "seven".to_owned())).encode(100).unwrap();
-        assert_eq!(values[0], TUPLE);
-        let Ok(Arg::Value(args)) = arrived(&values) else { panic!("all is here") };
-        assert_eq!(args, (7, "seven".to_owned()));
-        let object = ObjectRef::ready(System::absent(), "x".repeat(INLINE_BYTES_MAX));
-        let args = (Arg::Value(7u64), IntoArg::<String>::into_arg(&object)).join();
-        let bytes = args.depart().await.unwrap().encode(100).unwrap();
-        assert_eq!(bytes[0], SLOTS);
-        assert!(matches!(arrived(&bytes), Ok(Arg::Later(_))), "one is to come");
-        let small =
-            (Arg::Value(7u64), IntoArg::<String>::into_arg(ObjectRef::ready(System::absent(), "x".into()))).join();
-        assert_eq!(small.depart().await.unwrap().encode(100).unwrap()[0], TUPLE, "a small value travels itself");
+    async fn values_leave_as_one_tuple_and_references_apart() {
+        let (is_apart, bytes) = departed("small").await;
+        assert!(!is_apart, "a small value travels itself");
+        assert_eq!(bytes, mobula_wire::encode(&(7u64, "small")).unwrap());
+        let Ok(Arg::Value(args)) = arrived(false, &bytes) else { panic!("all is here") };
+        assert_eq!(args, (7, "small".to_owned()));
+        let (is_apart, bytes) = departed(&"x".repeat(INLINE_BYTES_MAX)).await;
+        assert!(is_apart);
+        assert!(matches!(arrived(true, &bytes), Ok(Arg::Later(_))), "one is to come");
     }
 
     #[test]
     fn bytes_that_are_no_arguments_are_refused() {
         let values = Departing::Value((7u64, "seven".to_owned())).encode(100).unwrap();
         let id = ObjectId { owner: ProcessId::new(NodeId(1), 2), seq: 3 };
-        let mut slots = vec![SLOTS];
-        Departing::Value(7u64).write(&mut slots, 100).unwrap();
-        slots.push(SLOTS);
-        codec::append(&mut slots, &id, 100).unwrap();
-        assert!(arrived(&slots).is_ok());
-        for bytes in [values, slots] {
+        let mut apart = Vec::new();
+        Departing::Value(7u64).write(&mut apart, 100).unwrap();
+        apart.push(SLOT);
+        codec::append(&mut apart, &id, 100).unwrap();
+        assert!(arrived(true, &apart).is_ok());
+        let mut other = apart.clone();
+        other[0] = 2;
+        assert!(matches!(arrived(true, &other), Err(DecodeError::Value { .. })));
+        for (is_apart, bytes) in [(false, values), (true, apart)] {
             for cut in 0..bytes.len() {
-                assert!(arrived(&bytes[..cut]).is_err(), "{cut} bytes");
+                assert!(arrived(is_apart, &bytes[..cut]).is_err(), "{cut} bytes");
             }
-            assert!(matches!(arrived(&[&bytes[..], &[0]].concat()), Err(DecodeError::Trailing { bytes: 1 })));
-            let mut other = bytes;
-            other[0] = 2;
-            assert!(matches!(arrived(&other), Err(DecodeError::Value { .. })));
+            let longer = [&bytes[..], &[0]].concat();
+            assert!(matches!(arrived(is_apart, &longer), Err(DecodeError::Trailing { bytes: 1 })));
         }
     }
 

@@ -94,7 +94,7 @@ impl Process {
                 }
             }
             Talk::Credit { actor, calls, bytes } => self.credited(actor, from, calls, bytes),
-            Talk::Task { exchange, task, function, schema, options, left, given, refs, .. } => {
+            Talk::Task { exchange, task, function, schema, options, left, given, is_apart, refs, .. } => {
                 let frame = TaskFrame {
                     id: Some(task),
                     function,
@@ -104,6 +104,7 @@ impl Process {
                     deadline: left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left)),
                     given,
                     args: payload,
+                    is_apart,
                     pins: self.received_pins(from, &refs),
                 };
                 self.serve_task(from, exchange, frame);

@@ -214,6 +214,7 @@ impl Process {
             options,
             left: frame.deadline.left(clock::now()),
             given: frame.given,
+            is_apart: frame.is_apart,
             refs,
         };
         let parcel = Parcel { to: process, from: self.me, talk, payload: frame.args.clone() };

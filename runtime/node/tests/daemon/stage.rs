@@ -202,6 +202,7 @@ pub(crate) fn task_parcel(
         options: TaskSpecWire::default(),
         left: None,
         given: None,
+        is_apart: false,
         refs: Vec::new(),
     };
     Parcel { to, from, talk, payload: Bytes::from_static(payload) }
