@@ -2,7 +2,6 @@
 //!
 //! ```text
 //! send ─► queue (frames, bytes) ─► one writer: all that waits, in few system calls ─► …
-//!  │  └► or at once, by the sender, where nothing waits and frames come slowly (`direct`)
 //!  └────► parts of large payloads: one of them after each time that all else is written
 //! next ◄── one reader: large reads, frames cut out of them without copying        ◄── …
 //! ```
@@ -21,12 +20,7 @@ use mobula_wire::frame::FRAME_HEAD_BYTES;
 use mobula_wire::{FrameHead, FrameKind, HeadError};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::sync::Notify;
-
-use direct::{Direct, Written};
-
-mod direct;
 
 /// Frames that may wait to be written: credit bounds what one process sends to one actor, this bounds all of it.
 const QUEUED_FRAMES_MAX: usize = 1 << 18;
@@ -70,12 +64,8 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
-    /// The rest of a frame whose beginning has been written: it goes first.
-    rest: Bytes,
     frames: VecDeque<Frame>,
     bytes: usize,
-    /// The stream, while it may be written from here.
-    direct: Option<Direct>,
     /// Parts of large payloads.
     parts: VecDeque<Frame>,
     parts_bytes: usize,
@@ -149,25 +139,8 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
-    begin(read, write, None)
-}
-
-/// The same over a Unix socket, which may be written from any thread.
-///
-/// Must be called on a tokio runtime, which runs the writer.
-pub fn over_unix(stream: UnixStream) -> (Connection, Incoming) {
-    let (read, write) = stream.into_split();
-    let write = Arc::new(write);
-    begin(read, direct::Shared(write.clone()), Some(Direct::new(write)))
-}
-
-fn begin<R, W>(read: R, write: W, direct: Option<Direct>) -> (Connection, Incoming)
-where
-    R: AsyncRead + Send + Unpin + 'static,
-    W: AsyncWrite + Send + Unpin + 'static,
-{
     let shared = Arc::new(Shared {
-        queue: Mutex::new(Queue { direct, ..Queue::default() }),
+        queue: Mutex::default(),
         filled: Notify::new(),
         emptied: Notify::new(),
         closed: OnceLock::new(),
@@ -197,28 +170,18 @@ impl Connection {
         if let Some(reason) = &queue.is_finishing {
             return Err(Closed::Here { reason: reason.clone() }.into());
         }
-        let frame = Frame { kind, body };
         if kind == FrameKind::Part {
-            if queue.parts_bytes + frame.body.len() > PARTS_BYTES_MAX {
+            if queue.parts_bytes + body.len() > PARTS_BYTES_MAX {
                 return Err(SendError::Full { frames: queue.parts.len(), bytes: queue.parts_bytes });
             }
-            queue.parts_bytes += frame.body.len();
-            queue.parts.push_back(frame);
+            queue.parts_bytes += body.len();
+            queue.parts.push_back(Frame { kind, body });
         } else {
-            if queue.is_full_for(frame.body.len()) {
+            if queue.is_full_for(body.len()) {
                 return Err(SendError::Full { frames: queue.frames.len(), bytes: queue.bytes });
             }
-            match queue.write_now(&frame) {
-                Written::All => return Ok(()),
-                Written::Part(rest) => {
-                    queue.bytes += rest.len();
-                    queue.rest = rest;
-                }
-                Written::Nothing => {
-                    queue.bytes += frame.body.len() + FRAME_HEAD_BYTES;
-                    queue.frames.push_back(frame);
-                }
-            }
+            queue.bytes += body.len() + FRAME_HEAD_BYTES;
+            queue.frames.push_back(Frame { kind, body });
         }
         let wakes = std::mem::take(&mut queue.writer_sleeps);
         drop(queue);
@@ -248,7 +211,6 @@ impl Connection {
         let mut queue = self.shared.queue.lock();
         queue.is_finishing.get_or_insert(reason.into());
         queue.writer_sleeps = false;
-        queue.direct = None;
         drop(queue);
         self.shared.filled.notify_one();
     }
@@ -269,19 +231,6 @@ impl Queue {
         let beyond = self.bytes + bytes > QUEUED_BYTES_MAX || self.frames.len() >= QUEUED_FRAMES_MAX;
         beyond && !self.frames.is_empty()
     }
-
-    /// Writes a frame from this thread, if nothing waits before it.
-    fn write_now(&mut self, frame: &Frame) -> Written {
-        match &mut self.direct {
-            // A sleeping writer has nothing in its hands.
-            Some(direct) if self.writer_sleeps && self.frames.is_empty() && self.rest.is_empty() => direct.write(frame),
-            Some(direct) => {
-                direct.queued();
-                Written::Nothing
-            }
-            None => Written::Nothing,
-        }
-    }
 }
 
 impl Shared {
@@ -290,8 +239,7 @@ impl Shared {
         self.closed.get_or_init(|| closed);
         let dropped = {
             let mut queue = self.queue.lock();
-            let waiting = (std::mem::take(&mut queue.frames), std::mem::take(&mut queue.parts));
-            (waiting, std::mem::take(&mut queue.rest), queue.direct.take())
+            (std::mem::take(&mut queue.frames), std::mem::take(&mut queue.parts))
         };
         drop(dropped);
         self.filled.notify_one();
@@ -324,19 +272,18 @@ async fn write_all(shared: Arc<Shared>, mut write: impl AsyncWrite + Unpin) {
         let finishing = {
             let mut queue = shared.queue.lock();
             std::mem::swap(&mut batch, &mut queue.frames);
-            gathered.extend_from_slice(&std::mem::take(&mut queue.rest));
             queue.bytes = 0;
             if let Some(part) = queue.parts.pop_front() {
                 queue.parts_bytes -= part.body.len();
                 batch.push_back(part);
             }
-            queue.writer_sleeps = batch.is_empty() && gathered.is_empty();
+            queue.writer_sleeps = batch.is_empty();
             queue.is_finishing.clone()
         };
         if shared.closed.get().is_some() {
             return;
         }
-        if !(batch.is_empty() && gathered.is_empty()) {
+        if !batch.is_empty() {
             shared.emptied.notify_waiters();
             let written = tokio::select! {
                 written = write_batch(&mut write, &mut batch, &mut gathered) => written,
@@ -373,9 +320,6 @@ async fn write_batch(
         }
         gathered.clear();
     }
-    // The rest of a frame, behind which nothing came.
-    write.write_all(gathered).await?;
-    gathered.clear();
     write.flush().await
 }
 

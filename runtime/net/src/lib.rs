@@ -9,7 +9,6 @@
 //! | [`unix`] | connections inside a host, to processes of the same user only |
 //! | [`connection`] | the two ends of a connection, whatever carries it: a bounded queue out, a bounded reader in |
 //! | [`mod@line`] | what a process and its node speak over: a connection on one host, a session from another |
-//! | `logic` | when a frame is worth a write of its own |
 //! | `quic`, `reset`, [`socket`] | a UDP port that speaks QUIC with certificates on both sides |
 //! | `bounced` | datagrams to ports that nobody has |
 //! | `greeting`, [`refusal`] | the first words of either side, and what they are answered with when something is wrong |
@@ -28,7 +27,6 @@ mod greeting;
 pub mod identity;
 pub mod join;
 pub mod line;
-mod logic;
 pub mod mesh;
 mod quic;
 pub mod refusal;

@@ -120,7 +120,8 @@ impl Listener {
                 tracing::warn!(uid = peer.uid, pid = peer.pid, "a process of another user was turned away");
                 continue;
             }
-            let (connection, incoming) = connection::over_unix(stream);
+            let (read, write) = stream.into_split();
+            let (connection, incoming) = connection::over(read, write);
             return Ok((connection, incoming, peer));
         }
     }
@@ -155,7 +156,8 @@ pub async fn connect(path: &Path, within: Duration) -> Result<(Connection, Incom
         },
         Err(_) => return Err(UnixError::TimedOut { path: path.to_owned(), within }),
     };
-    Ok(connection::over_unix(stream))
+    let (read, write) = stream.into_split();
+    Ok(connection::over(read, write))
 }
 
 fn check_length(path: &Path) -> Result<(), UnixError> {

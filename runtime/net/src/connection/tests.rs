@@ -1,4 +1,3 @@
-use std::io::Read;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use mobula_wire::{FrameHead, FrameKind, HeadError};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::{Closed, Connection, Frame, Incoming, PARTS_BYTES_MAX, QUEUED_BYTES_MAX, SendError, over, over_unix};
+use super::{Closed, Connection, Frame, Incoming, PARTS_BYTES_MAX, QUEUED_BYTES_MAX, SendError, over};
 use crate::unix::{Listener, UnixError, connect};
 
 /// A hang shows as this, not as a test that never ends.
@@ -35,81 +34,6 @@ async fn frames_come_in_order_whatever_their_size() {
         let frame = next(&mut b).await.unwrap();
         assert_eq!((frame.kind, frame.body), (FrameKind::Cluster, Bytes::from(vec![at as u8; *size])));
     }
-}
-
-/// Slow senders write by themselves, fast ones through the queue; a socket that is full takes the beginning of a frame and
-/// leaves the rest to the writer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn frames_come_in_order_whoever_writes_them() {
-    let (a, b) = tokio::net::UnixStream::pair().unwrap();
-    let ((a, _a), (_b, mut b)) = (over_unix(a), over_unix(b));
-    let sender = std::thread::spawn(move || {
-        for at in 0..20_000usize {
-            let size = [0, 7, 300, 4096, 5000][at % 5];
-            let mut body = at.to_le_bytes().to_vec();
-            body.resize(8 + size, at as u8);
-            a.send(FrameKind::Parcel, body.into()).unwrap();
-            let slow = (at / 100) % 2 == 0;
-            let until = std::time::Instant::now() + Duration::from_micros(if slow { 25 } else { 0 });
-            while std::time::Instant::now() < until {
-                std::hint::spin_loop();
-            }
-        }
-        a.close("all is said");
-    });
-    // The socket fills meanwhile.
-    while !sender.is_finished() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    for at in 0..20_000usize {
-        let body = next(&mut b).await.unwrap().body;
-        assert_eq!(body[..8], at.to_le_bytes(), "frame {at}");
-        assert_eq!(body.len(), 8 + [0, 7, 300, 4096, 5000][at % 5]);
-        assert!(body[8..].iter().all(|byte| *byte == at as u8), "frame {at}");
-    }
-    assert!(matches!(next(&mut b).await, Err(Closed::There)));
-    sender.join().unwrap();
-}
-
-/// A frame that comes alone needs no writer: it is in the socket when `send` returns, on a runtime that has had no turn since.
-#[tokio::test]
-async fn a_lone_frame_is_written_by_its_sender() {
-    let (a, b) = std::os::unix::net::UnixStream::pair().unwrap();
-    a.set_nonblocking(true).unwrap();
-    b.set_nonblocking(true).unwrap();
-    let (a, _a) = over_unix(tokio::net::UnixStream::from_std(a).unwrap());
-    let read = || {
-        let mut bytes = [0; 64];
-        (&b).read(&mut bytes).map(|count| bytes[..count].to_vec())
-    };
-    // Whether a stream can be written is known once the runtime has looked.
-    a.send(FrameKind::Local, Bytes::from_static(b"word")).unwrap();
-    let first = timeout(LIMIT, async {
-        loop {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-            if let Ok(bytes) = read() {
-                return bytes;
-            }
-        }
-    });
-    let first = first.await.unwrap();
-    for _ in 0..10 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        a.send(FrameKind::Local, Bytes::from_static(b"word")).unwrap();
-        assert_eq!(read().unwrap(), first);
-    }
-}
-
-/// The other end has gone: a sender that writes finds that out as the writer does.
-#[tokio::test]
-async fn a_stream_that_broke_ends_the_connection_whoever_writes() {
-    let (a, b) = tokio::net::UnixStream::pair().unwrap();
-    let (a, _a) = over_unix(a);
-    drop(b);
-    a.send(FrameKind::Local, Bytes::from_static(b"lost")).unwrap();
-    assert_eq!(timeout(LIMIT, a.closed()).await.unwrap(), Closed::There);
-    let refused = a.send(FrameKind::Local, Bytes::new());
-    assert_eq!(refused, Err(SendError::Closed(Closed::There)));
 }
 
 #[tokio::test]

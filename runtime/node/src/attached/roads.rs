@@ -48,12 +48,6 @@ enum Way {
     ByNode,
 }
 
-impl Way {
-    fn is_over(&self) -> bool {
-        matches!(self, Self::Direct(connection) if connection.is_closed())
-    }
-}
-
 impl Roads {
     pub(crate) fn new(me: ProcessId, node: Line, folder: &str, secret: String) -> Self {
         let hello = PeerHello { protocol: PROTOCOL, from: me, secret: secret.clone() };
@@ -75,24 +69,14 @@ impl Roads {
         }
         let mut ways = self.ways.lock();
         match ways.get_mut(&to) {
-            Some(Way::Direct(connection)) => {
-                let connection = connection.clone();
-                // It may be written from here, for which others need not wait.
-                drop(ways);
-                match connection.send(FrameKind::Parcel, body) {
-                    Err(SendError::Closed(_)) => {
-                        let mut ways = self.ways.lock();
-                        // Not one that was begun anew meanwhile, with what waits for it.
-                        if let Some(way) = ways.get_mut(&to).filter(|way| way.is_over()) {
-                            *way = Way::ByNode;
-                        }
-                        drop(ways);
-                        let body = parcel.encode().expect("it was encoded before").into();
-                        sent(self.node.send(FrameKind::Parcel, body))
-                    }
-                    done => sent(done),
+            Some(Way::Direct(connection)) => match connection.send(FrameKind::Parcel, body) {
+                Err(SendError::Closed(_)) => {
+                    ways.insert(to, Way::ByNode);
+                    let body = parcel.encode().expect("it was encoded before").into();
+                    sent(self.node.send(FrameKind::Parcel, body))
                 }
-            }
+                done => sent(done),
+            },
             Some(Way::ByNode) => sent(self.node.send(FrameKind::Parcel, body)),
             Some(Way::Making(waiting)) if waiting.len() >= WAITING_MAX => {
                 Err(NotStarted::MailboxFull { waiting: waiting.len() })
