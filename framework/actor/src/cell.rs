@@ -303,7 +303,8 @@ impl<A: Actor> Cell<A> {
         let frame = |mail: &Mail<A>| {
             let Facts { deadline, deadline_explicit, call, .. } = mail.facts();
             let system = Some(mailbox.system.clone());
-            Frame { system, actor: Some(mailbox.id), sender: SenderId::fresh(), deadline, deadline_explicit, call }
+            let (actor, sender) = (Some(mailbox.id), SenderId::fresh());
+            Frame { system, actor, sender, deadline, deadline_explicit, call, run: None }
         };
         let running = FuturesUnordered::new();
         let mut running = pin!(running);

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use mobula_types::{ActorId, Deadline, NotStarted};
+use mobula_types::{ActorId, Attempt, Deadline, NotStarted, TaskId};
 use mobula_wire::schema;
 
 use crate::slot::CallState;
@@ -43,6 +43,8 @@ pub struct Frame {
     pub deadline_explicit: bool,
     /// The call that is served, when it can be cancelled.
     pub call: Option<Arc<dyn CallState>>,
+    /// The task that it is a run of, and which one, where a task may run more than once.
+    pub run: Option<(TaskId, Attempt)>,
 }
 
 thread_local! {
@@ -58,6 +60,7 @@ impl Frame {
         deadline: Deadline::NEVER,
         deadline_explicit: false,
         call: None,
+        run: None,
     };
 
     /// Runs `op` within this frame and takes the frame back.

@@ -55,7 +55,7 @@ mod run;
 mod session;
 
 pub use group::ActorGroup;
-pub use lookup::{actor, cancelled, spawn};
+pub use lookup::{actor, cancelled, spawn, task_run};
 pub use mobula_actor::{
     Actor, ActorRef, ActorState, ActorStatus, AddError, Address, AtLeastOnce, Call, ChildEvent, ChildSpec, ChildState,
     Context, Count, Counters, DeadLetter, Down, GetError, GetOrSpawn, Handler, Hang, IntoArg, Lookup, LookupError,
@@ -64,9 +64,9 @@ pub use mobula_actor::{
 };
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
-    ActorId, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, LabelRule, LabelSelector,
-    NoError, NodeId, NotStarted, ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart,
-    RestartPolicy, Strategy, Unknown,
+    ActorId, Attempt, Backoff, CallError, Error, ErrorChain, ExitReason, Incarnation, Intensity, LabelRule,
+    LabelSelector, NoError, NodeId, NotStarted, ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId,
+    Restart, RestartPolicy, Strategy, TaskId, Unknown,
 };
 pub use nodes::{NodeInfo, nodes};
 pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait};

@@ -1,6 +1,7 @@
 //! Starting actors, finding them by name, and the caller's cancellation.
 
 use mobula_actor::{Actor, Lookup, Spawn, current};
+use mobula_types::{Attempt, TaskId};
 
 /// Prepares an actor of the session that runs now. Await it for the reference once its constructor has succeeded.
 ///
@@ -105,4 +106,10 @@ pub fn actor<A: Actor>(name: impl Into<String>) -> Lookup<A> {
 /// ```
 pub fn cancelled() -> bool {
     current::cancelled()
+}
+
+/// Of which task the code that runs now is a run, and which one: the key by which what it does outside can be done once
+/// (G2). `None` outside of tasks, and where a task runs once or never, as it does without a cluster.
+pub fn task_run() -> Option<(TaskId, Attempt)> {
+    current::with(|frame| frame.run)
 }

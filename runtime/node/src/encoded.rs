@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mobula_actor::deliver::Payload;
 use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
 use mobula_actor::{Arg, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, current, registry, stream};
-use mobula_types::{CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
+use mobula_types::{Attempt, CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
 use mobula_wire::{name_hash, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -23,8 +23,8 @@ use crate::task::{Inherited, Sink, Task, departing, drop_quietly};
 
 /// A task on its way to where it runs.
 pub(crate) struct TaskFrame {
-    /// Its id over all its runs, once it has one.
-    pub(crate) id: Option<TaskId>,
+    /// Its id over all its runs and which of them this is, once it has one.
+    pub(crate) run: Option<(TaskId, Attempt)>,
     /// The function's registered name, as it travels.
     pub(crate) function: u64,
     /// The hash of the types it takes and gives.
@@ -195,7 +195,7 @@ fn frame<T: Serialize>(
     drop_quietly(args);
     let args = encoded?;
     Ok(TaskFrame {
-        id: None,
+        run: None,
         function,
         schema: entry.schema(),
         options,
@@ -225,7 +225,7 @@ pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame,
     };
     let parent = Some(reply.call.clone() as Arc<dyn CallState>);
     let inherited = Inherited { deadline: frame.deadline, given: frame.given, parent };
-    let task = Task::<F>::new(system, inherited, &frame.options, Some(Sink::Encoded(reply)), frame.id);
+    let task = Task::<F>::new(system, inherited, &frame.options, Some(Sink::Encoded(reply)), frame.run);
     task.start(&host, &frame.options, frame.args.len(), args);
 }
 

@@ -98,6 +98,7 @@ async fn run<F: RemoteStream>(
         deadline: Deadline::NEVER,
         deadline_explicit: false,
         call: Some(call.clone() as Arc<dyn CallState>),
+        run: None,
     };
     let mut framed = Framed::<F::Item> { frame, items: None };
     let opened = framed.frame.enter(|| catch_unwind(AssertUnwindSafe(|| F::open(args))));

@@ -23,7 +23,7 @@ use mobula_actor::current::{self, Frame, SenderId};
 use mobula_actor::object::{Cancellable, GetError};
 use mobula_actor::patrol::{Ticket, patrol};
 use mobula_actor::{Arg, CallState, Count, Departing, ObjectRef, Placement, System, arbiters, clock, describe_panic};
-use mobula_types::{CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
+use mobula_types::{Attempt, CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
 use parking_lot::Mutex;
 
 use crate::compute::{Job, Permit};
@@ -97,8 +97,8 @@ pub(crate) struct Task<F: RemoteFn> {
     inherited: Inherited,
     /// What its submitter calls it.
     name: Option<Box<str>>,
-    /// Its id over all its runs, where it came from elsewhere.
-    id: Option<TaskId>,
+    /// Its id over all its runs and which of them this is, where it came from elsewhere.
+    run: Option<(TaskId, Attempt)>,
     /// Set when the caller has given up, by itself or by its deadline.
     given_up: AtomicBool,
     stage: Mutex<Stage<F>>,
@@ -121,14 +121,14 @@ impl<F: RemoteFn> Task<F> {
         inherited: Inherited,
         options: &TaskOptions,
         sink: Option<Sink<F::Reply>>,
-        id: Option<TaskId>,
+        run: Option<(TaskId, Attempt)>,
     ) -> Arc<Self> {
         let stage = Stage { args: None, sink, waiting: Vec::new(), ticket: None };
         Arc::new(Self {
             system: system.clone(),
             inherited,
             name: options.name.as_deref().map(Box::from),
-            id,
+            run,
             given_up: AtomicBool::new(false),
             stage: Mutex::new(stage),
         })
@@ -267,6 +267,11 @@ impl<F: RemoteFn> Task<F> {
         poll_fn(|cx| self.poll_cancelled(cx)).await;
     }
 
+    /// Its id, where it came from elsewhere.
+    fn id(&self) -> Option<TaskId> {
+        self.run.map(|(id, _)| id)
+    }
+
     /// What runs inside belongs to the task.
     fn frame(self: &Arc<Self>) -> Frame {
         Frame {
@@ -276,6 +281,7 @@ impl<F: RemoteFn> Task<F> {
             deadline: self.inherited.deadline,
             deadline_explicit: self.inherited.deadline.is_set(),
             call: Some(self.clone() as Arc<dyn CallState>),
+            run: self.run,
         }
     }
 }
@@ -292,7 +298,7 @@ impl<F: RemoteFn> Job for Task<F> {
         }
         let mut frame = self.frame();
         let body = || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
-        let result = running::task(self.id, body);
+        let result = running::task(self.id(), body);
         drop(permit);
         self.finish(outcome::<F>(result));
     }
@@ -306,7 +312,7 @@ impl<F: RemoteFn> Job for Task<F> {
     }
 
     fn is_sent(&self) -> bool {
-        self.id.is_some()
+        self.run.is_some()
     }
 
     fn refuse(self: Arc<Self>, cause: NotStarted) {

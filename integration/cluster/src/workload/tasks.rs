@@ -23,7 +23,8 @@ const FILE: &str = "tasks";
 /// Notes that it runs, takes its time, and gives back which task and which run it was.
 #[remote(max_retries = 3)]
 fn step(task: u64, millis: u64, record: PathBuf) -> (u64, String) {
-    let run = record::run();
+    let attempt = mobula::task_run().map_or(0, |(_, attempt)| attempt.0);
+    let run = format!("{attempt} {}", record::run());
     record::note(&record, FILE, &format!("{task} {run}")).expect("the folder of records takes lines");
     std::thread::sleep(Duration::from_millis(millis));
     (task, run)
@@ -58,7 +59,8 @@ pub(crate) async fn run(load: &Load, finish: Finish) -> Done {
     done
 }
 
-/// Holds what was accepted against what ran: the result must be the task's own, and no newer run of it may have begun.
+/// Holds what was accepted against what ran: the result must be the task's own, and no later attempt of it may have begun.
+/// One that was superseded may begin after its successor: it was on its way, through a node that stood still.
 fn check(done: &mut Done, load: &Load, accepted: &BTreeMap<u64, (u64, String)>) {
     let mut runs: BTreeMap<u64, Vec<String>> = BTreeMap::new();
     for line in record::lines(&load.record, FILE) {
@@ -68,9 +70,13 @@ fn check(done: &mut Done, load: &Load, accepted: &BTreeMap<u64, (u64, String)>) 
     }
     done.runs_max = runs.values().map(|runs| u32::try_from(runs.len()).unwrap_or(u32::MAX)).max().unwrap_or(0);
     for (task, (of, run)) in accepted {
-        let newest = runs.get(task).and_then(|runs| runs.last());
-        if of != task || newest != Some(run) {
+        let newest = runs.get(task).and_then(|runs| runs.iter().max_by_key(|run| attempt(run)));
+        if of != task || newest.map(|newest| attempt(newest)) != Some(attempt(run)) {
             done.superseded.push(format!("task {task} was answered by run {run} of {of}, its newest is {newest:?}"));
         }
     }
+}
+
+fn attempt(run: &str) -> u32 {
+    run.split_once(' ').and_then(|(attempt, _)| attempt.parse().ok()).unwrap_or(u32::MAX)
 }

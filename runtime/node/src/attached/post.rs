@@ -94,9 +94,9 @@ impl Process {
                 }
             }
             Talk::Credit { actor, calls, bytes } => self.credited(actor, from, calls, bytes),
-            Talk::Task { exchange, task, function, schema, options, left, given, is_apart, refs, .. } => {
+            Talk::Task { exchange, task, attempt, function, schema, options, left, given, is_apart, refs, .. } => {
                 let frame = TaskFrame {
-                    id: Some(task),
+                    run: Some((task, attempt)),
                     function,
                     schema,
                     options: TaskOptions::received(&options.request, options.name),

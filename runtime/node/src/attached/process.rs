@@ -413,7 +413,7 @@ impl Process {
                         (reply.answer)(Err(CallError::MayHaveRun(Unknown::ProcessDied { death: boxed() })));
                     }
                 }
-                Waiting::Task { key, .. } => lost_tasks.push(key),
+                Waiting::Task { key, attempt } => lost_tasks.push((key, attempt)),
                 Waiting::Fetch { object, sender } => {
                     sender.send(Err(CallError::ObjectLost { object, cause: boxed() })).ok();
                 }

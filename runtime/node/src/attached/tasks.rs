@@ -125,9 +125,15 @@ impl Process {
 
     /// Gives the dispatch an input, and does what it says.
     pub(crate) fn drive_tasks(self: &Arc<Self>, input: Option<Input>) {
+        self.change_tasks(|_| input);
+    }
+
+    /// Changes the table, gives the dispatch the input that comes of it, and does what it says: nothing comes in between.
+    fn change_tasks(self: &Arc<Self>, change: impl FnOnce(&mut Table) -> Option<Input>) {
         let mut after = After::default();
         let over = {
             let mut table = self.tasks.table.lock();
+            let input = change(&mut table);
             if let Some(Input::Granted { request, .. }) = &input {
                 // There is nothing to be taken back any more.
                 table.requests.remove(request);
@@ -242,15 +248,21 @@ impl Process {
             }
             Err(_) => Input::Finished { key, attempt, end: End::ApplicationError },
         };
-        if let Some(entry) = self.tasks.table.lock().entries.get_mut(&key) {
-            entry.last = Some(answer);
-            entry.exchange = None;
-        }
-        self.drive_tasks(Some(end));
+        self.change_tasks(|table| {
+            // Its process was taken for dead while this was on its way: whatever answers now is not its run.
+            if table.dispatch.attempt(key) != Some(attempt) {
+                return None;
+            }
+            if let Some(entry) = table.entries.get_mut(&key) {
+                entry.last = Some(answer);
+                entry.exchange = None;
+            }
+            Some(end)
+        });
     }
 
     /// Processes have ended, and with them what ran there.
-    pub(crate) fn tasks_died(self: &Arc<Self>, death: &Death, lost: &[Key]) {
+    pub(crate) fn tasks_died(self: &Arc<Self>, death: &Death, lost: &[(Key, Attempt)]) {
         let culprits: Vec<TaskId> = death
             .culprits
             .iter()
@@ -259,10 +271,12 @@ impl Process {
                 Culprit::Actor(_) => None,
             })
             .collect();
-        {
-            let mut table = self.tasks.table.lock();
-            for key in lost {
-                if let Some(entry) = table.entries.get_mut(key) {
+        // A whole node's death accuses nobody in particular: it is a failure of the system for all that ran there.
+        let culprits = (!death.culprits.is_empty() || death.process.number() != 0).then_some(culprits);
+        self.change_tasks(|table| {
+            for (key, attempt) in lost {
+                let is_current = table.dispatch.attempt(*key) == Some(*attempt);
+                if let Some(entry) = table.entries.get_mut(key).filter(|_| is_current) {
                     let death = Box::new(death.clone());
                     entry.last = Some(Err(CallError::MayHaveRun(Unknown::ProcessDied { death })));
                     entry.exchange = None;
@@ -275,10 +289,8 @@ impl Process {
                 let surplus = table.avoid.len().saturating_sub(AVOIDED_MAX);
                 table.avoid.drain(..surplus);
             }
-        }
-        // A whole node's death accuses nobody in particular: it is a failure of the system for all that ran there.
-        let culprits = (!death.culprits.is_empty() || death.process.number() != 0).then_some(culprits);
-        self.drive_tasks(Some(Input::ProcessDied { process: death.process, culprits }));
+            Some(Input::ProcessDied { process: death.process, culprits })
+        });
     }
 
     pub(crate) fn task_place_refused(self: &Arc<Self>, request: u64, missing: &str, for_ever: bool) {

@@ -39,7 +39,7 @@ pub(super) async fn run<F: RemoteFn>(
     let task = &owed.0;
     let begin = async {
         let args = resolved(args).await?;
-        Ok((args, host.pool().permit(request, task.id.is_some()).await?))
+        Ok((args, host.pool().permit(request, task.run.is_some()).await?))
     };
     let begun = tokio::select! {
         begun = begin => begun,
@@ -51,11 +51,11 @@ pub(super) async fn run<F: RemoteFn>(
         Err(cause) => return task.finish(Err(CallError::NotStarted(cause))),
     };
     let mut frame = task.frame();
-    let made = running::task(task.id, || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args)))));
+    let made = running::task(task.id(), || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args)))));
     let result = match made {
         Err(panic) => Some(Err(panic)),
         Ok(future) => {
-            let mut framed = Framed::<F> { id: task.id, frame, future: Some(future) };
+            let mut framed = Framed::<F> { id: task.id(), frame, future: Some(future) };
             // Lent while it awaits what others make: they may need the very CPUs.
             let mut lent = None;
             poll_fn(|cx| {
