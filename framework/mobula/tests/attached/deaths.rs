@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mobula::prelude::*;
-use mobula::{Restart, RestartPolicy, Unknown};
+use mobula::{Attempt, Restart, RestartPolicy, TaskId, Unknown};
 
 use super::Test;
 use super::actors::Counter;
@@ -27,14 +27,18 @@ async fn abort(key: String) -> Result<u32> {
     std::process::abort()
 }
 
-/// Ends its process the first time, and says where it runs the second time.
+type Run = Option<(TaskId, Attempt)>;
+
+/// Ends its process the first time, and says where it runs the second time, and as which runs of which task.
 #[remote]
-async fn abort_once(key: String) -> Result<u32> {
-    if mobula::kv::get::<bool>(&key).await?.is_none() {
-        mobula::kv::put(&key, &true).await?;
-        std::process::abort()
+async fn abort_once(key: String) -> Result<(u32, [Run; 2])> {
+    match mobula::kv::get::<Run>(&key).await? {
+        Some(first) => Ok((std::process::id(), [first, mobula::task_run()])),
+        None => {
+            mobula::kv::put(&key, &mobula::task_run()).await?;
+            std::process::abort()
+        }
     }
-    Ok(std::process::id())
 }
 
 #[remote]
@@ -82,7 +86,10 @@ async fn a_task_that_kills() -> Result<()> {
 }
 
 async fn a_culprit_runs_alone() -> Result<()> {
-    let alone = *mobula::get(abort_once::remote("alone".to_owned())).await?;
+    let (alone, runs) = *mobula::get(abort_once::remote("alone".to_owned())).await?;
+    let [Some((first, one)), Some((second, two))] = runs else { panic!("{runs:?} are runs of a task") };
+    assert_eq!((first, one.0, two.0), (second, 1, 2), "two runs of one task");
+    assert_eq!(mobula::task_run(), None, "this is no task");
     let others: Vec<_> = (0..200).map(|_| place_of_run::remote()).collect();
     for other in mobula::get(others).await? {
         assert_ne!(*other, alone, "its second run was in a process of its own");
