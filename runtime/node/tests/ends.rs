@@ -154,8 +154,7 @@ fn a_deadline_ends_what_waits_and_what_runs() {
         for error in [running.await.err(), queued.await.err(), sleeping.await.err()] {
             assert_eq!(error, Some(CallError::DeadlineExceeded { given: Some(timeout) }));
         }
-        // Promised within a second (G1); ten tell a hang from a slow machine.
-        assert!(began.elapsed() >= timeout && began.elapsed() < timeout + Duration::from_secs(10), "G1");
+        assert!(began.elapsed() >= timeout && began.elapsed() < timeout + Duration::from_secs(1), "G1");
         open(gate);
         run::<Id>((1,)).await.unwrap();
     });
@@ -250,8 +249,7 @@ fn a_session_ends_within_its_patience() {
         mobula_actor::arbiters::runtime().block_on(until(begun));
         let began = Instant::now();
         drop(session);
-        // What is stuck would keep it for ever.
-        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         assert_eq!(running.wait().err(), Some(CallError::MayHaveRun(Unknown::NoReply)));
         assert_eq!(queued.wait().err(), Some(CallError::NotStarted(NotStarted::NoSession)));
         assert_eq!(sleeping.wait().err(), Some(CallError::MayHaveRun(Unknown::NoReply)));

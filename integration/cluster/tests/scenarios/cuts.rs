@@ -14,11 +14,11 @@ use crate::cluster;
 const CUT: Duration = Duration::from_secs(30);
 
 /// Silence is a death after 5 s (G11), and who does not hear gives up 2 s later. The command line that asks waits up to 2 s
-/// for what such a node would say, and may have asked just before; on a machine with little to spare it takes as long again.
-const MISSED: Duration = Duration::from_secs(20);
+/// for what such a node would say, and may have asked just before.
+const MISSED: Duration = Duration::from_secs(11);
 
-/// Full service after 5 s of healing (G13), twice that on a machine with little to spare.
-const SERVED: Duration = Duration::from_secs(10);
+/// Full service after healing (G13).
+const SERVED: Duration = Duration::from_secs(5);
 
 fn cut(driver_on: usize, alive_meanwhile: usize, cut: impl Fn(&Network) -> Result<()>) -> Result<()> {
     let Some((cluster, _turn)) = cluster(Plan::of(4).head_apart())? else { return Ok(()) };

@@ -11,9 +11,8 @@ use serde_json::Value;
 
 use crate::cluster;
 
-/// A silent node is given up after 5 s; the caller knows it 1 s later (G1, G11). Twice that on a machine with little to
-/// spare.
-const TOLD: Duration = Duration::from_secs(12);
+/// A silent node is given up after 5 s; the caller knows it 1 s later (G1, G11).
+const TOLD: Duration = Duration::from_secs(7);
 
 /// The driver is on the head, on which nothing runs.
 fn death(cluster: &Cluster, how: &str) -> Result<Driver> {

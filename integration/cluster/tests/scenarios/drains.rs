@@ -16,11 +16,8 @@ use crate::{cluster, times};
 /// G19: what runs has so long to finish.
 const FINISH: Duration = Duration::from_secs(30);
 
-/// A node needs a moment to end, on a machine with little to spare.
-const LEAVES: Duration = Duration::from_secs(40);
-
-/// So does a driver that has nothing more to wait for.
-const ENDS: Duration = Duration::from_secs(10);
+/// A node needs a moment to end.
+const LEAVES: Duration = Duration::from_secs(32);
 
 /// Work goes on for so long between two drains.
 const BETWEEN: Duration = Duration::from_secs(1);
@@ -35,12 +32,12 @@ fn streams_of_a_drained_node_come_to_their_end() -> Result<()> {
     let ended = cluster.node(1)?.wait(LEAVES)?;
     ensure!(ended.success(), "the node ended with {ended}");
     cluster.forget_node(1);
-    let said = driver.process.line(REPORT, ENDS)?;
+    let said = driver.process.line(REPORT, BETWEEN * 5)?;
     let read: Vec<Value> = serde_json::from_str(&said)?;
     for stream in &read {
         ensure!(stream["error"].is_null() && stream["items"] == stream["of"], "streams were cut off: {said}");
     }
-    driver.process.succeed(ENDS)?;
+    driver.process.succeed(BETWEEN * 5)?;
     Ok(())
 }
 
@@ -54,14 +51,14 @@ fn what_outlives_a_drain_is_told_that_it_was_drained() -> Result<()> {
     let (id, _) = life_of(&cluster, 1)?;
     let begun = Instant::now();
     cluster.ask(0, &["drain", "--no-wait", &id])?;
-    let ended = cluster.node(1)?.wait(LEAVES)?;
+    let ended = cluster.node(1)?.wait(LEAVES + BETWEEN)?;
     ensure!(ended.success(), "the node ended with {ended}");
     ensure!(begun.elapsed() > FINISH, "it left after {:?}, while something ran", begun.elapsed());
     cluster.forget_node(1);
     for driver in &mut drivers {
-        let said = driver.process.line(REPORT, ENDS)?;
+        let said = driver.process.line(REPORT, BETWEEN * 5)?;
         ensure!(said.contains("may_have_run") && said.contains("drained"), "{} heard {said}", driver.process.name());
-        driver.process.succeed(ENDS)?;
+        driver.process.succeed(BETWEEN * 5)?;
     }
     Ok(())
 }
@@ -88,7 +85,7 @@ fn a_driver_goes_on_while_its_node_is_drained() -> Result<()> {
         let ok = account.of("ok");
         ensure!(ok == account.submitted, "{ok} of {} {what} were ok: {:?}", account.submitted, account.errors);
     }
-    let ended = cluster.node(1)?.wait(ENDS)?;
+    let ended = cluster.node(1)?.wait(BETWEEN * 5)?;
     ensure!(ended.success(), "the node ended with {ended}");
     cluster.forget_node(1);
     Ok(())

@@ -22,16 +22,12 @@ const RESUME_S: u32 = 5;
 /// Its program, not optimised, goes to a node and from there to the other.
 const BEGUN: Duration = Duration::from_secs(60);
 
-/// The promised 2 s after a death is known, and the second in which a killed process is (G11); four times that on a machine
-/// with little to spare.
-const GONE: Duration = Duration::from_secs(12);
+/// The promised 2 s after a death is known, and the second in which a killed process is (G11); twice that on a machine with
+/// little to spare.
+const GONE: Duration = Duration::from_secs(6);
 
 fn two_nodes_and_a_bare_host() -> Result<Option<(Cluster, MutexGuard<'static, ()>)>> {
-    with_a_bare_host(Plan::of(2))
-}
-
-fn with_a_bare_host(plan: Plan) -> Result<Option<(Cluster, MutexGuard<'static, ()>)>> {
-    let plan = Plan { bare: 1, ..plan };
+    let plan = Plan { bare: 1, driver_resume_s: RESUME_S, ..Plan::of(2) };
     let Some((cluster, turn)) = cluster(plan)? else { return Ok(None) };
     // Processes are killed here.
     cluster.host(0).answer_always()?;
@@ -165,8 +161,7 @@ fn a_cut_of_three_seconds_loses_nothing() -> Result<()> {
 
 #[test]
 fn a_cut_for_good_ends_the_job() -> Result<()> {
-    let plan = Plan { driver_resume_s: RESUME_S, ..Plan::of(2) };
-    let Some((cluster, _turn)) = with_a_bare_host(plan)? else { return Ok(()) };
+    let Some((cluster, _turn)) = two_nodes_and_a_bare_host()? else { return Ok(()) };
     let record = cluster.folder().join("r").display().to_string();
     let words =
         ["load", "--record", &record, "--tasks", "8", "--task-ms", "20", "--tasks-max", "5000", "--actors", "2"];

@@ -149,8 +149,8 @@ pub(crate) fn silent() {
     });
 }
 
-/// Three questions that somebody does not answer, with twenty times the wait of each.
-const SILENCE_MAX: Duration = Duration::from_secs(24);
+/// Three questions that somebody does not answer, with ten times the wait of each.
+const SILENCE_MAX: Duration = Duration::from_secs(12);
 
 pub(crate) fn far_death() {
     let folder = tempfile::tempdir().unwrap();

@@ -43,8 +43,7 @@ fn each_end_has_its_cause() {
         kill_hard(pid);
         assert_eq!(died(&mut events).await.cause, DeathCause::Signal { signal: 9 });
         println!("  a killed worker's death was told after {:?}", killed.elapsed());
-        // Promised within a second (G11); ten tell a hang from a slow machine.
-        assert!(killed.elapsed() < Duration::from_secs(10));
+        assert!(killed.elapsed() < Duration::from_secs(1));
         assert_eq!(workers.alive(), 0);
         workers.stop(DeathCause::Drained).await;
     });
