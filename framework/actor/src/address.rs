@@ -367,12 +367,7 @@ fn encoded_reply<R: Send + 'static>(
     let system = system.clone();
     let answer = move |answer: Result<crate::deliver::Payload, CallError>| {
         // Decoding may meet references and actors: they belong to the system that asked.
-        let decoded = answer.and_then(|payload| {
-            let before = current::adopt(Some(system));
-            let decoded = entry.decode_reply(payload);
-            current::adopt(before);
-            decoded
-        });
+        let decoded = answer.and_then(|payload| current::within(&system, || entry.decode_reply(payload)));
         reply.send(decoded.map(|reply| *reply.downcast::<R>().expect("the entry is of this message, so of its reply")));
     };
     Some(EncodedReply { answer: Box::new(answer), call })

@@ -91,6 +91,14 @@ pub fn adopt(system: Option<Arc<System>>) -> Option<Arc<System>> {
     FRAME.with_borrow_mut(|frame| std::mem::replace(&mut frame.system, system))
 }
 
+/// Runs `op` as code of `system`: references and actors that it meets, in bytes say, belong to that.
+pub fn within<T>(system: &Arc<System>, op: impl FnOnce() -> T) -> T {
+    let before = adopt(Some(system.clone()));
+    let result = op();
+    adopt(before);
+    result
+}
+
 /// The system of the code that runs now, else the process's first.
 pub fn system() -> Option<Arc<System>> {
     FRAME.with_borrow(|frame| frame.system.clone()).or_else(System::process_default)

@@ -288,10 +288,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     }
 
     fn decode_foreign(&self, fetched: &Fetched, decode: fn(&Bytes) -> Result<T, GetError>) {
-        // Decoding may meet references and actors: they belong to the system that asked.
-        let before = current::adopt(Some(self.cell.system.clone()));
-        self.fill(decode(&fetched.bytes));
-        current::adopt(before);
+        self.fill(current::within(&self.cell.system, || decode(&fetched.bytes)));
     }
 
     /// The bytes of another process's value, once they are here and as long as nobody has wanted the value itself.
@@ -526,10 +523,7 @@ impl Foreigner {
 
     /// Runs `decode` as code of its system, to which what it meets belongs.
     pub(crate) fn within<R>(&self, decode: impl FnOnce() -> R) -> R {
-        let before = current::adopt(Some(self.system.clone()));
-        let result = decode();
-        current::adopt(before);
-        result
+        current::within(&self.system, decode)
     }
 }
 

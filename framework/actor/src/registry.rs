@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::address::refusal;
 use crate::call::Room;
+use crate::current::{self, within};
 use crate::deliver::{EncodedItem, EncodedReply, Left, Payload, Spawned, refuse};
 use crate::envelope::{Counted, Letter, OtherReply, ReplyTo};
 use crate::lanes::Mail;
@@ -25,7 +26,7 @@ use crate::object::pinning;
 use crate::spawn::{Spawn, SpawnError, SpawnFrame};
 use crate::stream::{ReplyStream, StreamItem, credit};
 use crate::system::System;
-use crate::{Actor, Address, Handler, Message, arbiters, clock, current};
+use crate::{Actor, Address, Handler, Message, arbiters, clock};
 
 /// Decoding an item of a stream may wait this far ahead in bytes; items are counted by their own size on both sides.
 const ENCODED_ITEM_BYTES: usize = 16 << 10;
@@ -314,14 +315,6 @@ fn table() -> &'static Table {
 
 fn remembered(key: u64, schema: fn() -> u64) -> u64 {
     table().schemas.get(&key).map_or_else(schema, |once| *once.get_or_init(schema))
-}
-
-/// Runs `decode` as code of `system`, to which references and actors met in the bytes belong.
-fn within<T>(system: &Arc<System>, decode: impl FnOnce() -> T) -> T {
-    let before = current::adopt(Some(system.clone()));
-    let result = decode();
-    current::adopt(before);
-    result
 }
 
 fn encode_any<T: Serialize + 'static>(value: &dyn Any, max: usize) -> Result<Vec<u8>, NotStarted> {

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use mobula_actor::current::within;
 use mobula_actor::deliver::Payload;
 use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
-use mobula_actor::{Arg, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, current, registry, stream};
+use mobula_actor::{Arg, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, registry, stream};
 use mobula_types::{Attempt, CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
 use mobula_wire::{name_hash, plain};
 use parking_lot::Mutex;
@@ -278,14 +279,6 @@ impl<T: Send + Sync + 'static> Drop for OwedValue<T> {
     fn drop(&mut self) {
         self.0.settle(Err(CallError::MayHaveRun(Unknown::NoReply)));
     }
-}
-
-/// Runs `op` as code of `system`, to which references and actors met in the bytes belong.
-fn within<T>(system: &Arc<System>, op: impl FnOnce() -> T) -> T {
-    let before = current::adopt(Some(system.clone()));
-    let result = op();
-    current::adopt(before);
-    result
 }
 
 fn unreadable(error: mobula_wire::DecodeError) -> GetError {
