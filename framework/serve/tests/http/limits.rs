@@ -135,7 +135,7 @@ async fn ten_gigabytes_by_content_length_are_refused_at_once() {
         client.send(head).await;
         let response = client.response().await;
         assert_eq!(response.status, 413, "{path}");
-        assert!(since.elapsed() < PATIENCE / 2, "{:?}", since.elapsed());
+        assert!(since.elapsed() < Duration::from_secs(1), "{:?}", since.elapsed());
         let error = &response.json()["error"];
         assert!(
             error["message"].as_str().unwrap().contains("has 10000000000 bytes; this route takes at most"),
