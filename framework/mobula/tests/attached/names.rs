@@ -167,6 +167,13 @@ pub(crate) fn drive(scenario: &str) -> ExitCode {
                 let till = Till::spawn(100).name("left").detached().await?;
                 till.put(5).await?.to_string()
             }
+            "put and end" => {
+                mobula::actor::<Till>("left").await?.put(1).tell()?;
+                println!("answer: told");
+                drop(session);
+                // At once: nothing of this program has another moment.
+                std::process::exit(0)
+            }
             other => return Err(mobula::Error::msg(format!("nobody drives {other}"))),
         };
         session.stop().await;
@@ -290,6 +297,16 @@ async fn a_detached_actor_outlives_its_program() -> Result<()> {
     assert_eq!(run(&this_program(), "leave", Some("shop")).await, "105");
     let till = mobula::actor::<Till>("left").namespace("shop").await?;
     assert_eq!(till.put(1).await?, 106, "it has gone on, with its state");
+    for total in 107..117 {
+        run(&this_program(), "put and end", Some("shop")).await;
+        let has_come = async {
+            while till.put(0).await? < total {
+                tokio::time::sleep(mobula::millis(1)).await;
+            }
+            Ok::<_, mobula::Error>(())
+        };
+        tokio::time::timeout(HANGS, has_come).await.expect("what a program says last arrives")?;
+    }
     let another = Till::spawn(0).name("left").namespace("shop").detached().await.unwrap_err();
     assert!(matches!(another, SpawnError::NameTaken { by, .. } if by == till.address().id()), "{another}");
     end(&till).await;

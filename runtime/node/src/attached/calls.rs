@@ -47,6 +47,13 @@ pub(crate) struct Targets {
     table: Mutex<HashMap<ActorId, Target>>,
 }
 
+impl Targets {
+    /// Whether something that was sent has not left, for want of a place or of credit.
+    pub(crate) fn hold_mail(&self) -> bool {
+        self.table.lock().values().any(|target| !target.held.is_empty())
+    }
+}
+
 #[derive(Default)]
 struct Target {
     place: Place,

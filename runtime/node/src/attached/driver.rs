@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_actor::{System, SystemConfig, arbiters};
-use mobula_net::{Line, Mesh};
+use mobula_net::Line;
 use mobula_types::resources::Resources;
 use mobula_types::{DeathCause, JobId, ProcessId};
 use mobula_wire::local::Hello;
@@ -143,38 +143,37 @@ impl Driver {
         let (pool, patience) = (self.pool.clone(), self.patience);
         self.system.stop(patience).await;
         tokio::task::spawn_blocking(move || pool.close(patience)).await.ok();
-        self.process.leave();
-        if let Line::Session { mesh, .. } = &self.process.link.line {
-            close(mesh.clone(), self.process.link.line.clone()).await;
-        }
+        self.process.leave_in_order(LAST_WORDS_MAX).await;
+        close(&self.process).await;
     }
 }
 
 impl Drop for Driver {
     fn drop(&mut self) {
-        let line = self.process.link.line.clone();
-        self.process.leave();
-        let Line::Session { mesh, .. } = &line else { return };
-        // The node hears it now, and not by silence: the process may end with this.
+        // The process may end with this, and what was said last with it.
         let (closed, is_closed) = std::sync::mpsc::channel();
-        let mesh = mesh.clone();
+        let process = self.process.clone();
         arbiters::runtime().spawn(async move {
-            close(mesh, line).await;
+            process.leave_in_order(LAST_WORDS_MAX).await;
+            close(&process).await;
             closed.send(()).ok();
         });
-        is_closed.recv_timeout(2 * LAST_WORDS_MAX).ok();
+        is_closed.recv_timeout(3 * LAST_WORDS_MAX).ok();
     }
 }
 
-/// What is said last to a node on another host has so long to arrive: several round trips of a network.
+/// What is said last has so long to leave, and to arrive at a node on another host: several round trips of a network.
 const LAST_WORDS_MAX: Duration = Duration::from_millis(500);
 
-/// Ends a session with a node on another host.
-async fn close(mesh: Mesh, line: Line) {
-    if let Line::Session { peer, .. } = line {
-        tokio::time::timeout(LAST_WORDS_MAX, mesh.ended(peer)).await.ok();
+/// Waits for the end of what a process that leaves has said, but not for long.
+async fn close(process: &Process) {
+    match &process.link.line {
+        Line::Socket(_) => drop(tokio::time::timeout(LAST_WORDS_MAX, process.left()).await),
+        Line::Session { mesh, peer } => {
+            tokio::time::timeout(LAST_WORDS_MAX, mesh.ended(*peer)).await.ok();
+            mesh.close().await;
+        }
     }
-    mesh.close().await;
 }
 
 fn refused(node: String, error: &JoinError) -> AttachError {

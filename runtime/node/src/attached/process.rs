@@ -40,7 +40,10 @@ const WELCOME_MAX: Duration = Duration::from_secs(10);
 /// How often a node is told what was submitted, while that changes.
 const COUNTERS_EVERY: Duration = Duration::from_millis(200);
 
-/// Between two looks whether an actor that was told to stop has.
+/// Why the lines of a process that leaves are closed.
+const LEFT: &str = "the session has ended";
+
+/// Between two looks whether an actor that was told to stop has, or what was said has left.
 const STOPPED_LOOK: Duration = Duration::from_millis(2);
 
 /// A name or value is asked for no longer than this.
@@ -490,12 +493,34 @@ impl Process {
         Some(OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes, ..OutcomeCounters::default() })
     }
 
+    /// Leaves as soon as what was said before is on its way, or cannot be for too long.
+    pub(crate) async fn leave_in_order(&self, within: Duration) {
+        let sent = async {
+            while self.roads.holds_parcels() || self.targets.hold_mail() {
+                tokio::time::sleep(STOPPED_LOOK).await;
+            }
+        };
+        tokio::time::timeout(within, sent).await.ok();
+        self.leave();
+    }
+
     /// Leaves the node, which learns first what was submitted since it was told.
     pub(crate) fn leave(&self) {
         if let Some(counted) = self.counted() {
             self.link.tell(&ToNode::Counters(counted));
         }
-        self.link.line.close("the session has ended");
+        self.link.line.close(LEFT);
+    }
+
+    /// Waits until what was said last has left this process, which may end with this.
+    pub(crate) async fn left(&self) {
+        let mut lines = self.roads.close(LEFT);
+        if let Line::Socket(connection) = &self.link.line {
+            lines.push(connection.clone());
+        }
+        for connection in lines {
+            connection.closed().await;
+        }
     }
 
     /// G7: another one may act under the name soon. Only the end of this one is answered: a node that hears nothing ends

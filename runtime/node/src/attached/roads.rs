@@ -56,6 +56,23 @@ impl Roads {
         Self { me, node, folder, hello, secret, ways: Mutex::default() }
     }
 
+    /// Whether parcels wait for a way that is being made.
+    pub(crate) fn holds_parcels(&self) -> bool {
+        self.ways.lock().values().any(|way| matches!(way, Way::Making(parcels) if !parcels.is_empty()))
+    }
+
+    /// Ends the direct ways after what is queued there. What they lead to hears of the end by its node.
+    pub(crate) fn close(&self, reason: &str) -> Vec<Connection> {
+        let ways = self.ways.lock();
+        let direct = ways.values().filter_map(|way| match way {
+            Way::Direct(connection) => Some(connection.clone()),
+            Way::Making(_) | Way::ByNode => None,
+        });
+        let direct: Vec<Connection> = direct.collect();
+        direct.iter().for_each(|connection| connection.close(reason));
+        direct
+    }
+
     /// Sends a parcel, behind all that were sent to the same process before.
     ///
     /// # Errors
