@@ -171,7 +171,7 @@ pub(crate) fn drive(scenario: &str) -> ExitCode {
                 mobula::actor::<Till>("left").await?.put(1).tell()?;
                 println!("answer: told");
                 drop(session);
-                // At once: nothing of this program has another moment.
+                #[expect(clippy::disallowed_methods, reason = "nothing of this program is to have another moment")]
                 std::process::exit(0)
             }
             other => return Err(mobula::Error::msg(format!("nobody drives {other}"))),
