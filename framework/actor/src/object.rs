@@ -6,24 +6,26 @@
 //! | [`ObjectRef`] | the id and a guard: the value lives as long as one of them |
 //! | [`Value`] | what `get` gives: the shared value itself |
 //! | [`View`] | what `get_view` gives: the value where it lies |
+//! | [`Pins`] | references on their way inside a message |
 //!
 //! A value stays the typed value behind an `Arc` until its reference leaves the process; only then is it exported, under
 //! its id, to be encoded for whoever asks (design.md §6). This file stores nothing on disk or in shared memory.
 
-use std::any::Any;
-use std::collections::HashMap;
+mod cancel;
+mod exports;
+mod pins;
+mod value;
+
+pub mod blocking;
+
+use std::fmt;
 use std::future::{Future, IntoFuture};
-use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
-use std::{fmt, thread};
+use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
-use mobula_types::{CallError, ErrorChain, NotStarted, ObjectId, ProcessId};
+use mobula_types::{CallError, ErrorChain, NotStarted, ObjectId};
 use mobula_wire::plain::{self, Viewable};
 use mobula_wire::{EncodeError, Encoded, INLINE_BYTES_MAX};
 use parking_lot::Mutex;
@@ -31,8 +33,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slab::Slab;
 
+pub use self::cancel::{Cancel, Cancellable};
+pub(crate) use self::exports::{Exports, Foreigner};
+pub use self::pins::{Handed, Pins, pinning};
+pub use self::value::Value;
 use crate::deliver::Fetched;
-use crate::slot::CallState;
 use crate::system::System;
 use crate::view::View;
 use crate::{arbiters, current};
@@ -156,11 +161,11 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         }
         let mut get = self.get();
         match blocking::hook() {
-            None => Ok(block_on(&mut get, None)),
+            None => Ok(blocking::block_on(&mut get, None)),
             Some(hook) => {
                 let mut value = None;
                 let allowed = hook.block(&mut |limit| {
-                    value = value.take().or_else(|| block_on(&mut get, limit));
+                    value = value.take().or_else(|| blocking::block_on(&mut get, limit));
                     value.is_some()
                 });
                 allowed.map(|()| value)
@@ -398,95 +403,6 @@ impl<T: Viewable> Drop for GetView<T> {
     }
 }
 
-/// A shared value: derefs to it.
-pub struct Value<T>(Arc<T>);
-
-impl<T> Value<T> {
-    /// The value itself if nobody else holds it, else a clone.
-    pub fn into_owned(self) -> T
-    where
-        T: Clone,
-    {
-        Arc::unwrap_or_clone(self.0)
-    }
-
-    /// The value behind its `Arc`.
-    pub fn into_arc(self) -> Arc<T> {
-        self.0
-    }
-}
-
-impl<T> Deref for Value<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        &self.0
-    }
-}
-
-impl<T> Clone for Value<T> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for Value<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl<T: fmt::Display> fmt::Display for Value<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl<T: PartialEq> PartialEq<T> for Value<T> {
-    fn eq(&self, other: &T) -> bool {
-        *self.0 == *other
-    }
-}
-
-/// What makes an object, as far as it can be given up.
-pub trait Cancellable: Send + Sync {
-    /// Gives it up.
-    fn cancel(&self);
-}
-
-/// The cancellation of a call whose answer is an object.
-#[derive(Default)]
-pub struct Cancel {
-    cancelled: AtomicBool,
-    waiting: Mutex<Vec<Waker>>,
-}
-
-impl Cancellable for Cancel {
-    fn cancel(&self) {
-        self.cancelled.store(true, Ordering::Release);
-        let waiting = std::mem::take(&mut *self.waiting.lock());
-        waiting.into_iter().for_each(Waker::wake);
-        crate::patrol::patrol().call_cancelled();
-    }
-}
-
-impl CallState for Cancel {
-    fn is_cancelled(&self) -> bool {
-        self.cancelled.load(Ordering::Acquire)
-    }
-
-    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut waiting = self.waiting.lock();
-        if self.is_cancelled() {
-            return Poll::Ready(());
-        }
-        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
-        }
-        Poll::Pending
-    }
-}
-
 impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
     /// Waits until there is a value or none, and says whether it is better read where it is than sent along: it is
     /// another's, or too large for a message.
@@ -500,284 +416,16 @@ impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
     }
 }
 
-/// An object by its id alone: held, to be read as whatever its reader takes it for.
-pub(crate) struct Foreigner {
-    id: ObjectId,
-    system: Arc<System>,
-}
-
-impl Foreigner {
-    pub(crate) fn hold(system: &Arc<System>, id: ObjectId) -> Self {
-        hold_anywhere(system, id);
-        Self { id, system: system.clone() }
-    }
-
-    pub(crate) async fn fetch(&self) -> Result<Fetched, GetError> {
-        let Self { id, system } = self;
-        match system.deliver() {
-            _ if id.owner == system.process() => system.encoded_object(*id).await,
-            Some(deliver) => deliver.fetch(*id).await,
-            None => Err(CallError::NotStarted(NotStarted::NoSession)),
-        }
-    }
-
-    /// Runs `decode` as code of its system, to which what it meets belongs.
-    pub(crate) fn within<R>(&self, decode: impl FnOnce() -> R) -> R {
-        current::within(&self.system, decode)
-    }
-}
-
-impl Drop for Foreigner {
-    fn drop(&mut self) {
-        release_anywhere(&self.system, self.id, self.system.process());
-    }
-}
-
-/// Objects whose references have left the process, by id.
-#[derive(Default)]
-pub(crate) struct Exports {
-    objects: Mutex<HashMap<ObjectId, Export>>,
-}
-
-struct Export {
-    object: Arc<dyn Exported>,
-    /// Who holds it how often; messages on their way count for the process that sends them, or for the one they go to
-    /// once they have been handed to it.
-    holders: Holders,
-}
-
-/// Few processes hold one object, so a list is enough. Nobody in it holds nothing.
-#[derive(Default)]
-struct Holders(Vec<(ProcessId, usize)>);
-
-impl Holders {
-    fn add(&mut self, by: ProcessId) {
-        match self.0.iter_mut().find(|(holder, _)| *holder == by) {
-            Some((_, count)) => *count += 1,
-            None => self.0.push((by, 1)),
-        }
-    }
-
-    fn remove(&mut self, by: ProcessId) {
-        if let Some(at) = self.0.iter().position(|(holder, _)| *holder == by) {
-            self.0[at].1 -= 1;
-            if self.0[at].1 == 0 {
-                self.0.swap_remove(at);
-            }
-        }
-    }
-}
-
-/// An object whose type is forgotten.
-trait Exported: Send + Sync {
-    fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>>;
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
-}
-
-impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
-    fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>> {
-        Box::pin(async move {
-            let max = self.system.value_bytes_max();
-            let value = ObjectRef { cell: self }.get().await?;
-            let (bytes, pins) = pinning(|| plain::encode(&*value, max));
-            let bytes = bytes.map_err(|error| CallError::NotStarted(error.into()))?;
-            Ok(Fetched { bytes: bytes.into(), pins })
-        })
-    }
-
-    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
-    }
-}
-
-impl System {
-    /// The process `by` holds one of our objects once more.
-    pub fn hold_object(&self, id: ObjectId, by: ProcessId) {
-        if let Some(export) = self.exports.objects.lock().get_mut(&id) {
-            export.holders.add(by);
-        }
-    }
-
-    /// The process `by` holds it once less; the last holder frees the object.
-    pub fn release_object(&self, id: ObjectId, by: ProcessId) {
-        let freed = {
-            let mut objects = self.exports.objects.lock();
-            let Some(export) = objects.get_mut(&id) else { return };
-            export.holders.remove(by);
-            if export.holders.0.is_empty() { objects.remove(&id) } else { None }
-        };
-        drop(freed);
-    }
-
-    /// What one process held is held by another now.
-    fn hand_object(&self, id: ObjectId, from: ProcessId, to: ProcessId) {
-        if let Some(export) = self.exports.objects.lock().get_mut(&id) {
-            export.holders.add(to);
-            export.holders.remove(from);
-        }
-    }
-
-    /// Processes that have ended hold nothing any more.
-    pub fn holders_gone(&self, is_gone: impl Fn(ProcessId) -> bool) {
-        let mut freed = Vec::new();
-        self.exports.objects.lock().retain(|_, export| {
-            export.holders.0.retain(|(holder, _)| !is_gone(*holder));
-            let is_held = !export.holders.0.is_empty();
-            if !is_held {
-                freed.push(export.object.clone());
-            }
-            is_held
-        });
-        drop(freed);
-    }
-
-    /// Objects that other processes hold.
-    pub fn objects_exported(&self) -> usize {
-        self.exports.objects.lock().len()
-    }
-
-    /// The encoded value of one of our objects, as soon as it has one.
-    pub fn encoded_object(&self, id: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>> {
-        let object = self.exports.objects.lock().get(&id).map(|export| export.object.clone());
-        match object {
-            Some(object) => object.encoded(),
-            None => {
-                let message = format!("{id} is not held by anybody any more");
-                Box::pin(async { Err(CallError::NotStarted(NotStarted::Codec { message })) })
-            }
-        }
-    }
-}
-
-/// References that a message on its way names; they are held until it has arrived or is dropped.
-#[derive(Default)]
-pub struct Pins(Vec<Pinned>);
-
-/// What is held for the receiver of a message that is about to be sent; taken back when it is dropped instead.
-#[must_use = "what is dropped is taken back"]
-pub struct Handed(Pins);
-
-impl Handed {
-    /// The message has been sent: its receiver releases this.
-    pub fn sent(mut self) {
-        self.0.0.clear();
-    }
-}
-
-/// One reference that is held; an object of this process counts it for `by`.
-struct Pinned {
-    system: Arc<System>,
-    id: ObjectId,
-    by: ProcessId,
-}
-
-impl Pins {
-    /// The ids, for the frame's header.
-    pub fn ids(&self) -> Vec<ObjectId> {
-        self.0.iter().map(|pin| pin.id).collect()
-    }
-
-    /// Whether the message names no references.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// The message is about to be sent to the process `to`: what belongs to one of the two ends is held for it from now on,
-    /// and released by it ([`received`](Self::received)). The second are the pins of objects that belong to others: they
-    /// must be held until their owners count `to`.
-    pub fn hand_to(mut self, to: ProcessId) -> (Handed, Self) {
-        let (mut handed, mut others) = (Self::default(), Self::default());
-        for pin in std::mem::take(&mut self.0) {
-            let me = pin.system.process();
-            if pin.id.owner == me {
-                pin.system.hand_object(pin.id, pin.by, to);
-                handed.0.push(Pinned { by: to, ..pin });
-            } else if pin.id.owner == to || to == me {
-                // What goes to this process itself is held by it already.
-                handed.0.push(pin);
-            } else {
-                others.0.push(pin);
-            }
-        }
-        (Handed(handed), others)
-    }
-
-    /// What a message of the process `from`, which names `ids`, held for us on its way. The owners of what belongs to
-    /// neither end have been asked to count us for it.
-    pub fn received(system: &Arc<System>, from: ProcessId, ids: &[ObjectId]) -> Self {
-        Self(ids.iter().map(|id| Pinned { system: system.clone(), id: *id, by: from }).collect())
-    }
-
-    /// The same references, held once more.
-    #[must_use = "what is dropped is released"]
-    pub fn again(&self) -> Self {
-        let hold = |pin: &Pinned| {
-            let Pinned { system, id, .. } = pin;
-            hold_anywhere(system, *id);
-            Pinned { system: system.clone(), id: *id, by: system.process() }
-        };
-        Self(self.0.iter().map(hold).collect())
-    }
-}
-
-impl Drop for Pins {
-    fn drop(&mut self) {
-        for Pinned { system, id, by } in self.0.drain(..) {
-            release_anywhere(&system, id, by);
-        }
-    }
-}
-
-fn hold_anywhere(system: &Arc<System>, id: ObjectId) {
-    if id.owner == system.process() {
-        system.hold_object(id, id.owner);
-    } else if let Some(deliver) = system.deliver() {
-        deliver.hold(id);
-    }
-}
-
-fn release_anywhere(system: &Arc<System>, id: ObjectId, by: ProcessId) {
-    if id.owner == system.process() {
-        system.release_object(id, by);
-    } else if let Some(deliver) = system.deliver() {
-        deliver.release(id);
-    }
-}
-
-thread_local! {
-    static SCOPE: Mutex<Option<Pins>> = const { Mutex::new(None) };
-}
-
-/// Runs `encode` and gathers the references that what it encodes names.
-pub fn pinning<T>(encode: impl FnOnce() -> T) -> (T, Pins) {
-    let outer = SCOPE.with(|scope| scope.lock().replace(Pins::default()));
-    let result = encode();
-    let pins = SCOPE.with(|scope| std::mem::replace(&mut *scope.lock(), outer));
-    (result, pins.unwrap_or_default())
-}
-
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Serialize for ObjectRef<T> {
     /// Exports the object and writes its id.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let ObjectCell { id, system, .. } = &*self.cell;
         if id.owner == system.process() {
-            let mut objects = system.exports.objects.lock();
-            let new = || Export { object: self.cell.clone(), holders: Holders::default() };
-            objects.entry(*id).or_insert_with(new).holders.add(id.owner);
+            system.exports.export(*id, || self.cell.clone());
         } else if let Some(deliver) = system.deliver() {
             deliver.hold(*id);
         }
-        let pinned = SCOPE.with(|scope| match &mut *scope.lock() {
-            Some(pins) => {
-                pins.0.push(Pinned { system: system.clone(), id: *id, by: system.process() });
-                true
-            }
-            None => false,
-        });
-        if !pinned {
-            // Nobody will say when it has arrived, so nobody may rely on it: what is written is only a name.
-            release_anywhere(system, *id, system.process());
-        }
+        pins::pin(system, *id);
         Serialize::serialize(id, serializer)
     }
 }
@@ -788,8 +436,8 @@ impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'
         let id = ObjectId::deserialize(deserializer)?;
         let system = current::decoding()?;
         if id.owner == system.process() {
-            let export = system.exports.objects.lock().get(&id).map(|export| export.object.clone());
-            return export
+            let object = system.exports.get(id);
+            return object
                 .and_then(|object| object.into_any().downcast::<ObjectCell<T>>().ok())
                 .map(|cell| Self { cell })
                 .ok_or_else(|| D::Error::custom(format!("{id} is not here, or not of this type")));
@@ -801,59 +449,5 @@ impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'
                 .map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))
         };
         Ok(Self::empty(&system, None, Some((id, Foreign { decode, fetching: Mutex::default() }))))
-    }
-}
-
-/// Blocking waits, and who must know of them.
-pub mod blocking {
-    use std::cell::RefCell;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use mobula_types::NotStarted;
-
-    /// Waits in the name of a pool's thread, so that the pool can let another take its place meanwhile.
-    pub trait Blocking: Send + Sync {
-        /// Calls `wait` until it says that the value is there. `wait` sleeps at most the time it is given, or as long as
-        /// it takes.
-        ///
-        /// # Errors
-        ///
-        /// Why this thread may not wait.
-        fn block(&self, wait: &mut dyn FnMut(Option<Duration>) -> bool) -> Result<(), NotStarted>;
-    }
-
-    thread_local!(static HOOK: RefCell<Option<Arc<dyn Blocking>>> = const { RefCell::new(None) });
-
-    /// Sets who does this thread's blocking waits.
-    pub fn set_hook(hook: Arc<dyn Blocking>) {
-        HOOK.with_borrow_mut(|slot| *slot = Some(hook));
-    }
-
-    pub(crate) fn hook() -> Option<Arc<dyn Blocking>> {
-        HOOK.with_borrow(Clone::clone)
-    }
-}
-
-/// Polls a future on this thread, which sleeps meanwhile, at most `limit`.
-fn block_on<F: Future + Unpin>(mut future: F, limit: Option<Duration>) -> Option<F::Output> {
-    struct Unpark(thread::Thread);
-    impl Wake for Unpark {
-        fn wake(self: Arc<Self>) {
-            self.0.unpark();
-        }
-    }
-    let waker = Waker::from(Arc::new(Unpark(thread::current())));
-    let mut cx = Context::from_waker(&waker);
-    let end = limit.map(|limit| Instant::now() + limit);
-    loop {
-        if let Poll::Ready(result) = Pin::new(&mut future).poll(&mut cx) {
-            return Some(result);
-        }
-        match end.map(|end| end.saturating_duration_since(Instant::now())) {
-            None => thread::park(),
-            Some(Duration::ZERO) => return None,
-            Some(left) => thread::park_timeout(left),
-        }
     }
 }

@@ -1,0 +1,47 @@
+//! Giving up what makes an object.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use parking_lot::Mutex;
+
+use crate::slot::CallState;
+
+/// What makes an object, as far as it can be given up.
+pub trait Cancellable: Send + Sync {
+    /// Gives it up.
+    fn cancel(&self);
+}
+
+/// The cancellation of a call whose answer is an object.
+#[derive(Default)]
+pub struct Cancel {
+    cancelled: AtomicBool,
+    waiting: Mutex<Vec<Waker>>,
+}
+
+impl Cancellable for Cancel {
+    fn cancel(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        let waiting = std::mem::take(&mut *self.waiting.lock());
+        waiting.into_iter().for_each(Waker::wake);
+        crate::patrol::patrol().call_cancelled();
+    }
+}
+
+impl CallState for Cancel {
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Ordering::Acquire)
+    }
+
+    fn poll_cancelled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut waiting = self.waiting.lock();
+        if self.is_cancelled() {
+            return Poll::Ready(());
+        }
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+}
