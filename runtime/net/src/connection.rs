@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! send ─► queue (frames, bytes) ─► one writer: all that waits, in few system calls ─► …
+//!  │  └► a lone frame at once, from its sender's thread (`Pace::Lone`)               ─► …
 //!  └────► parts of large payloads: one of them after each time that all else is written
 //! next ◄── one reader: large reads, frames cut out of them without copying        ◄── …
 //! ```
@@ -20,7 +21,12 @@ use mobula_wire::frame::FRAME_HEAD_BYTES;
 use mobula_wire::{FrameHead, FrameKind, HeadError};
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::Notify;
+
+use self::socket::{Writer, Written};
+
+mod socket;
 
 /// Frames that may wait to be written: credit bounds what one process sends to one actor, this bounds all of it.
 const QUEUED_FRAMES_MAX: usize = 1 << 18;
@@ -44,6 +50,18 @@ pub struct Frame {
     pub body: Bytes,
 }
 
+/// How frames follow one another.
+///
+/// To wake the writer takes longer than the rest of a frame's way, but a system call for each of many frames costs more
+/// than few for all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    /// Nothing else is under way, as far as the sender knows.
+    Lone,
+    /// More may follow.
+    Burst,
+}
+
 /// The sending end of a connection; clones share it.
 #[derive(Clone)]
 pub struct Connection {
@@ -64,12 +82,16 @@ struct Shared {
 
 #[derive(Default)]
 struct Queue {
+    /// The rest of a frame whose beginning has been written: it goes first.
+    rest: Bytes,
     frames: VecDeque<Frame>,
     bytes: usize,
     /// Parts of large payloads.
     parts: VecDeque<Frame>,
     parts_bytes: usize,
-    /// The writer waits for `filled`.
+    /// The socket, where senders may write to it.
+    socket: Option<Writer>,
+    /// The writer waits for `filled`, and has nothing in its hands.
     writer_sleeps: bool,
     /// No frame comes after those in the queue; the writer ends when they are written.
     is_finishing: Option<String>,
@@ -139,8 +161,28 @@ where
     R: AsyncRead + Send + Unpin + 'static,
     W: AsyncWrite + Send + Unpin + 'static,
 {
+    begin(read, write, None)
+}
+
+/// The same over a Unix socket, to which senders may write from their own threads.
+///
+/// Must be called on a tokio runtime, which runs the writer.
+///
+/// # Errors
+///
+/// The system watches no more descriptors.
+pub fn over_socket(stream: UnixStream) -> io::Result<(Connection, Incoming)> {
+    let (read, write) = socket::split(stream)?;
+    Ok(begin(read, write.clone(), Some(write)))
+}
+
+fn begin<R, W>(read: R, write: W, socket: Option<Writer>) -> (Connection, Incoming)
+where
+    R: AsyncRead + Send + Unpin + 'static,
+    W: AsyncWrite + Send + Unpin + 'static,
+{
     let shared = Arc::new(Shared {
-        queue: Mutex::default(),
+        queue: Mutex::new(Queue { socket, ..Queue::default() }),
         filled: Notify::new(),
         emptied: Notify::new(),
         closed: OnceLock::new(),
@@ -159,6 +201,15 @@ impl Connection {
     ///
     /// [`SendError`]; the frame is lost then.
     pub fn send(&self, kind: FrameKind, body: Bytes) -> Result<(), SendError> {
+        self.send_at(Pace::Burst, kind, body)
+    }
+
+    /// Queues a frame that comes at a pace: a lone one, before which nothing waits, is written from this thread.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the frame is lost then.
+    pub fn send_at(&self, pace: Pace, kind: FrameKind, body: Bytes) -> Result<(), SendError> {
         let max = kind.body_bytes_max();
         if body.len() > max {
             return Err(SendError::TooLarge { bytes: body.len(), max });
@@ -180,8 +231,18 @@ impl Connection {
             if queue.is_full_for(body.len()) {
                 return Err(SendError::Full { frames: queue.frames.len(), bytes: queue.bytes });
             }
-            queue.bytes += body.len() + FRAME_HEAD_BYTES;
-            queue.frames.push_back(Frame { kind, body });
+            let frame = Frame { kind, body };
+            match if pace == Pace::Lone { queue.write_now(&frame) } else { Written::Nothing } {
+                Written::All => return Ok(()),
+                Written::Part(rest) => {
+                    queue.bytes += rest.len();
+                    queue.rest = rest;
+                }
+                Written::Nothing => {
+                    queue.bytes += frame.body.len() + FRAME_HEAD_BYTES;
+                    queue.frames.push_back(frame);
+                }
+            }
         }
         let wakes = std::mem::take(&mut queue.writer_sleeps);
         drop(queue);
@@ -211,6 +272,7 @@ impl Connection {
         let mut queue = self.shared.queue.lock();
         queue.is_finishing.get_or_insert(reason.into());
         queue.writer_sleeps = false;
+        queue.socket = None;
         drop(queue);
         self.shared.filled.notify_one();
     }
@@ -231,6 +293,16 @@ impl Queue {
         let beyond = self.bytes + bytes > QUEUED_BYTES_MAX || self.frames.len() >= QUEUED_FRAMES_MAX;
         beyond && !self.frames.is_empty()
     }
+
+    /// Writes a frame from this thread, if nothing waits before it.
+    fn write_now(&self, frame: &Frame) -> Written {
+        match &self.socket {
+            Some(socket) if self.writer_sleeps && self.frames.is_empty() && self.rest.is_empty() => {
+                socket.write_now(frame)
+            }
+            _ => Written::Nothing,
+        }
+    }
 }
 
 impl Shared {
@@ -239,7 +311,7 @@ impl Shared {
         self.closed.get_or_init(|| closed);
         let dropped = {
             let mut queue = self.queue.lock();
-            (std::mem::take(&mut queue.frames), std::mem::take(&mut queue.parts))
+            (std::mem::take(&mut queue.frames), std::mem::take(&mut queue.parts), queue.socket.take())
         };
         drop(dropped);
         self.filled.notify_one();
@@ -272,18 +344,19 @@ async fn write_all(shared: Arc<Shared>, mut write: impl AsyncWrite + Unpin) {
         let finishing = {
             let mut queue = shared.queue.lock();
             std::mem::swap(&mut batch, &mut queue.frames);
+            gathered.extend_from_slice(&std::mem::take(&mut queue.rest));
             queue.bytes = 0;
             if let Some(part) = queue.parts.pop_front() {
                 queue.parts_bytes -= part.body.len();
                 batch.push_back(part);
             }
-            queue.writer_sleeps = batch.is_empty();
+            queue.writer_sleeps = batch.is_empty() && gathered.is_empty();
             queue.is_finishing.clone()
         };
         if shared.closed.get().is_some() {
             return;
         }
-        if !batch.is_empty() {
+        if !(batch.is_empty() && gathered.is_empty()) {
             shared.emptied.notify_waiters();
             let written = tokio::select! {
                 written = write_batch(&mut write, &mut batch, &mut gathered) => written,
@@ -320,6 +393,9 @@ async fn write_batch(
         }
         gathered.clear();
     }
+    // The rest of a frame, behind which nothing came.
+    write.write_all(gathered).await?;
+    gathered.clear();
     write.flush().await
 }
 

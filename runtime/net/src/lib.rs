@@ -38,7 +38,7 @@ pub mod unix;
 
 pub use authority::Authority;
 pub use certificate::PeerIdentity;
-pub use connection::{Closed, Connection, Frame, Incoming, SendError};
+pub use connection::{Closed, Connection, Frame, Incoming, Pace, SendError};
 pub use error::NetError;
 pub use identity::{Credentials, Identity};
 pub use join::{Issued, Registrar, join, join_as_any};

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mobula_types::ProcessId;
 use mobula_wire::FrameKind;
 
-use crate::connection::{Closed, Connection, SendError};
+use crate::connection::{Closed, Connection, Pace, SendError};
 use crate::mesh::{self, Lane, Mesh};
 
 /// The sending end; clones share it.
@@ -39,6 +39,18 @@ impl Line {
         match self {
             Self::Socket(connection) => connection.send(kind, body),
             Self::Session { mesh, peer } => mesh.send(*peer, lane(kind), kind, body).map_err(of_mesh),
+        }
+    }
+
+    /// Queues a frame that comes at a pace ([`Connection::send_at`]); a session has no use for it.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]; the frame is lost then.
+    pub fn send_at(&self, pace: Pace, kind: FrameKind, body: Bytes) -> Result<(), SendError> {
+        match self {
+            Self::Socket(connection) => connection.send_at(pace, kind, body),
+            Self::Session { .. } => self.send(kind, body),
         }
     }
 

@@ -120,8 +120,7 @@ impl Listener {
                 tracing::warn!(uid = peer.uid, pid = peer.pid, "a process of another user was turned away");
                 continue;
             }
-            let (read, write) = stream.into_split();
-            let (connection, incoming) = connection::over(read, write);
+            let (connection, incoming) = connection::over_socket(stream).map_err(failed)?;
             return Ok((connection, incoming, peer));
         }
     }
@@ -156,8 +155,7 @@ pub async fn connect(path: &Path, within: Duration) -> Result<(Connection, Incom
         },
         Err(_) => return Err(UnixError::TimedOut { path: path.to_owned(), within }),
     };
-    let (read, write) = stream.into_split();
-    Ok(connection::over(read, write))
+    connection::over_socket(stream).map_err(|source| UnixError::Io { path: path.to_owned(), source })
 }
 
 fn check_length(path: &Path) -> Result<(), UnixError> {

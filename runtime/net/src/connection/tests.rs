@@ -7,7 +7,9 @@ use mobula_wire::{FrameHead, FrameKind, HeadError};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
-use super::{Closed, Connection, Frame, Incoming, PARTS_BYTES_MAX, QUEUED_BYTES_MAX, SendError, over};
+use super::{
+    Closed, Connection, Frame, Incoming, PARTS_BYTES_MAX, Pace, QUEUED_BYTES_MAX, SendError, over, over_socket,
+};
 use crate::unix::{Listener, UnixError, connect};
 
 /// A hang shows as this, not as a test that never ends.
@@ -34,6 +36,55 @@ async fn frames_come_in_order_whatever_their_size() {
         let frame = next(&mut b).await.unwrap();
         assert_eq!((frame.kind, frame.body), (FrameKind::Cluster, Bytes::from(vec![at as u8; *size])));
     }
+}
+
+/// Lone frames are written by their sender's thread, the others go through the queue; a socket that is full takes the
+/// beginning of a frame and leaves the rest to the writer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frames_come_in_order_whoever_writes_them() {
+    const FRAMES: usize = 20_000;
+    const SIZES: [usize; 5] = [0, 7, 300, 4088, 5000];
+    let (a, b) = tokio::net::UnixStream::pair().unwrap();
+    let ((a, _a), (_b, mut b)) = (over_socket(a).unwrap(), over_socket(b).unwrap());
+    let sender = std::thread::spawn(move || {
+        for at in 0..FRAMES {
+            let mut body = at.to_le_bytes().to_vec();
+            body.resize(8 + SIZES[at % SIZES.len()], at as u8);
+            let pace = if (at / 100) % 2 == 0 { Pace::Lone } else { Pace::Burst };
+            a.send_at(pace, FrameKind::Parcel, body.into()).unwrap();
+        }
+        a.close("all is said");
+    });
+    // The sender is done, and the socket full, before the first is read.
+    tokio::task::spawn_blocking(move || sender.join().unwrap()).await.unwrap();
+    for at in 0..FRAMES {
+        let body = next(&mut b).await.unwrap().body;
+        assert_eq!(body[..8], at.to_le_bytes(), "frame {at}");
+        assert_eq!(body.len(), 8 + SIZES[at % SIZES.len()]);
+        assert!(body[8..].iter().all(|byte| *byte == at as u8), "frame {at}");
+    }
+    assert!(matches!(next(&mut b).await, Err(Closed::There)));
+}
+
+/// What is lone goes out from its sender's thread: the runtime, which would have to write it, does not run meanwhile.
+#[tokio::test]
+async fn a_lone_frame_waits_for_nobody() {
+    use std::io::Read;
+    let (a, b) = tokio::net::UnixStream::pair().unwrap();
+    let (a, _a) = over_socket(a).unwrap();
+    // The writer finds nothing to do, and sleeps.
+    tokio::task::yield_now().await;
+    let mut b = b.into_std().unwrap();
+    let mut read = [0; 64];
+    a.send(FrameKind::Parcel, Bytes::from_static(b"one of many")).unwrap();
+    assert!(b.read(&mut read).is_err(), "it waits for the writer");
+    tokio::task::yield_now().await;
+    let count = b.read(&mut read).unwrap();
+    assert!(read[..count].ends_with(b"one of many"));
+    tokio::task::yield_now().await;
+    a.send_at(Pace::Lone, FrameKind::Parcel, Bytes::from_static(b"alone")).unwrap();
+    let count = b.read(&mut read).unwrap();
+    assert!(read[..count].ends_with(b"alone"));
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::{Event, Lane};
+use crate::connection::Pace;
 
 /// Events that may wait before readers wait: a millisecond's work at a million a second is 1,000.
 const EVENTS_MAX: usize = 32 << 10;
@@ -112,6 +113,11 @@ impl MeshEvents {
             }
             self.queue.filled.notified().await;
         }
+    }
+
+    /// At what pace events come: a lone one has none behind it yet.
+    pub fn pace(&self) -> Pace {
+        if self.taken.is_empty() { Pace::Lone } else { Pace::Burst }
     }
 
     /// The next event that is there already: for those that take all before they act.

@@ -53,6 +53,11 @@ impl Exchanges {
         exchange
     }
 
+    /// Whether no more than one is under way.
+    pub(crate) fn is_lone(&self) -> bool {
+        self.table.lock().open.len() <= 1
+    }
+
     /// A number for what nobody waits for.
     pub(crate) fn number(&self) -> ExchangeId {
         let mut table = self.table.lock();

@@ -16,6 +16,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use mobula_actor::clock;
 use mobula_logic::intake::{Announced, Exchange, Input, Intake, Line, Output};
+use mobula_net::Pace;
 use mobula_types::{CallError, NotStarted, ProcessId, StateMachine, Unknown};
 use mobula_wire::bulk::PART_BYTES_MAX;
 use mobula_wire::parcel::NotBegun;
@@ -156,6 +157,16 @@ impl Large {
 }
 
 impl Process {
+    /// A question is lone while no other waits for its answer, an answer while no other is made.
+    fn pace(&self, talk: &Talk) -> Pace {
+        let is_lone = match talk {
+            Talk::Call { wants_reply: true, .. } | Talk::Task { .. } => self.exchanges.is_lone(),
+            Talk::Reply { .. } => self.serving.is_lone(),
+            _ => false,
+        };
+        if is_lone { Pace::Lone } else { Pace::Burst }
+    }
+
     /// Sends a parcel, whatever the size of its payload, behind all that were sent to the same actor or on the same stream.
     ///
     /// # Errors
@@ -163,13 +174,13 @@ impl Process {
     /// Why it was not taken.
     pub(crate) fn post_large(self: &Arc<Self>, parcel: Parcel) -> Result<(), NotStarted> {
         if parcel.payload.len() <= INLINE_BYTES_MAX {
-            return self.roads.send(&parcel);
+            return self.roads.send(&parcel, self.pace(&parcel.talk));
         }
         let Parcel { to, from, talk, payload } = parcel;
         let bytes = payload.len() as u64;
         let transfer = self.large.keep(to, payload)?;
         let talk = Talk::Large { transfer, bytes, talk: Box::new(talk) };
-        let sent = self.roads.send(&Parcel { to, from, talk, payload: Bytes::new() });
+        let sent = self.roads.send(&Parcel { to, from, talk, payload: Bytes::new() }, Pace::Burst);
         if sent.is_err() {
             self.large.taken(transfer, to);
         }

@@ -43,12 +43,26 @@ const OWES_LOOK: Duration = Duration::from_millis(5);
 pub(crate) struct Serving {
     /// Calls, tasks and streams under way: who gives them up is heard.
     open: Mutex<HashMap<(ProcessId, ExchangeId), Served>>,
+    /// Whether nothing else was under way when the last of them came.
+    came_alone: AtomicBool,
     /// What has left mailboxes and is not credited yet, and the windows of its senders.
     credit: Mutex<HashMap<(ProcessId, ActorId), (Owed, Window)>>,
     /// The node is to leave: no task begins here any more.
     is_draining: AtomicBool,
     /// Messages that are sent until they are acknowledged, by actor.
     receptions: Mutex<HashMap<ActorId, Reception<(ProcessId, u64)>>>,
+}
+
+impl Serving {
+    /// Whether nothing is under way for others.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.lock().is_empty()
+    }
+
+    /// Whether an answer is the only one: nothing else is under way, nor came while it was made.
+    pub(crate) fn is_lone(&self) -> bool {
+        self.came_alone.load(Ordering::Relaxed) && self.is_idle()
+    }
 }
 
 /// Actors whose receptions are kept before those are looked through that live here no more.
@@ -309,7 +323,10 @@ impl Process {
 
     fn serve(&self, from: ProcessId, exchange: ExchangeId) -> Arc<Linked> {
         let call = Linked::to(None);
-        self.serving.open.lock().insert((from, exchange), Served { call: call.clone(), room: None });
+        let mut open = self.serving.open.lock();
+        self.serving.came_alone.store(open.is_empty(), Ordering::Relaxed);
+        open.insert((from, exchange), Served { call: call.clone(), room: None });
+        drop(open);
         call
     }
 
@@ -346,7 +363,7 @@ impl Process {
     async fn owes_no_more(&self) {
         let owes = || {
             let hosts = self.system().is_some_and(|system| !system.guests().is_empty());
-            hosts || !self.serving.open.lock().is_empty()
+            hosts || !self.serving.is_idle()
         };
         while !self.is_ending() && owes() {
             tokio::time::sleep(OWES_LOOK).await;

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mobula_net::unix::{self, Listener, UnixError};
-use mobula_net::{Connection, Incoming, Line, SendError};
+use mobula_net::{Connection, Incoming, Line, Pace, SendError};
 use mobula_types::{NotStarted, ProcessId};
 use mobula_wire::local::{PeerHello, peer_socket};
 use mobula_wire::{FrameKind, PROTOCOL, Parcel};
@@ -78,23 +78,23 @@ impl Roads {
     /// # Errors
     ///
     /// Why it was not taken.
-    pub(crate) fn send(self: &Arc<Self>, parcel: &Parcel) -> Result<(), NotStarted> {
+    pub(crate) fn send(self: &Arc<Self>, parcel: &Parcel, pace: Pace) -> Result<(), NotStarted> {
         let body = parcel.encode().map_err(|error| NotStarted::TooLarge { bytes: error.count, max: error.max })?.into();
         let to = parcel.to;
         if to.node() != self.me.node() || to.number() == 0 || self.folder.is_none() {
-            return sent(self.node.send(FrameKind::Parcel, body));
+            return sent(self.node.send_at(pace, FrameKind::Parcel, body));
         }
         let mut ways = self.ways.lock();
         match ways.get_mut(&to) {
-            Some(Way::Direct(connection)) => match connection.send(FrameKind::Parcel, body) {
+            Some(Way::Direct(connection)) => match connection.send_at(pace, FrameKind::Parcel, body) {
                 Err(SendError::Closed(_)) => {
                     ways.insert(to, Way::ByNode);
                     let body = parcel.encode().expect("it was encoded before").into();
-                    sent(self.node.send(FrameKind::Parcel, body))
+                    sent(self.node.send_at(pace, FrameKind::Parcel, body))
                 }
                 done => sent(done),
             },
-            Some(Way::ByNode) => sent(self.node.send(FrameKind::Parcel, body)),
+            Some(Way::ByNode) => sent(self.node.send_at(pace, FrameKind::Parcel, body)),
             Some(Way::Making(waiting)) if waiting.len() >= WAITING_MAX => {
                 Err(NotStarted::MailboxFull { waiting: waiting.len() })
             }

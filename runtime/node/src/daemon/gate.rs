@@ -18,7 +18,9 @@ use mobula_logic::attachment;
 use mobula_logic::membership::Refusal as Refused;
 use mobula_net::authority::PublicKey;
 use mobula_net::token::{Secret, TokenId};
-use mobula_net::{Admitted, Cause, Event, Frame, Gate, Issued, Lane, MeshEvents, PeerIdentity, Refusal, Registrar};
+use mobula_net::{
+    Admitted, Cause, Event, Frame, Gate, Issued, Lane, MeshEvents, Pace, PeerIdentity, Refusal, Registrar,
+};
 use mobula_types::Role;
 use mobula_wire::FrameKind;
 use mobula_wire::cluster::{ClusterTalk, DriverWelcome, Greeting};
@@ -209,7 +211,7 @@ pub(crate) async fn read(
                 Input::Far { process: peer, seen: attachment::Input::Ended }
             }
             Event::Frame { from, kind: kind @ (FrameKind::Parcel | FrameKind::Part), body, .. } => {
-                forward(&routes, from, kind, body);
+                forward(&routes, from, events.pace(), kind, body);
                 continue;
             }
             Event::Frame { from, kind: FrameKind::Cluster, body, .. } => {
@@ -252,9 +254,9 @@ pub(crate) async fn read(
     }
 }
 
-fn forward(routes: &Routes, from: mobula_types::ProcessId, kind: FrameKind, body: Bytes) {
+fn forward(routes: &Routes, from: mobula_types::ProcessId, pace: Pace, kind: FrameKind, body: Bytes) {
     let sender = mobula_wire::Parcel::address(&body).map(|(_, sender)| sender);
-    match routes.forward_of_mesh(from, kind, body) {
+    match routes.forward_of_mesh(from, pace, kind, body) {
         Forwarded::Done => {}
         Forwarded::Dead(death) => {
             let Ok(sender) = sender else { return };

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::mesh::SendError;
-use mobula_net::{Lane, Line, Mesh};
+use mobula_net::{Lane, Line, Mesh, Pace};
 use mobula_types::{Death, DeathCause, MemberId, NodeId, ProcessId};
 use mobula_wire::local::FromNode;
 use mobula_wire::{FrameKind, Parcel};
@@ -173,7 +173,7 @@ impl Routes {
         let mut waited = Duration::ZERO;
         loop {
             let sent = if to.node() == self.node() || to == ProcessId::HEAD {
-                self.deliver(to, kind, body.clone())
+                self.deliver(to, Pace::Burst, kind, body.clone())
             } else {
                 self.send_to_node(to, kind, body.clone())
             };
@@ -194,13 +194,13 @@ impl Routes {
     }
 
     /// Hands on a parcel or a part that came from another node, and tells the sender's node when it is for a dead process.
-    pub(crate) fn forward_of_mesh(&self, peer: ProcessId, kind: FrameKind, body: Bytes) -> Forwarded {
+    pub(crate) fn forward_of_mesh(&self, peer: ProcessId, pace: Pace, kind: FrameKind, body: Bytes) -> Forwarded {
         let Ok((to, from)) = Parcel::address(&body) else { return Forwarded::Wrong };
         if from.node() != peer.node() {
             return Forwarded::Wrong;
         }
         if to.node() == self.node() {
-            return self.deliver(to, kind, body).unwrap_or_else(|full| self.give_up(to, full));
+            return self.deliver(to, pace, kind, body).unwrap_or_else(|full| self.give_up(to, full));
         }
         // Nodes send to one another directly.
         self.nowhere(to)
@@ -210,7 +210,7 @@ impl Routes {
     pub(crate) fn send(&self, parcel: &Parcel) {
         let Ok(body) = parcel.encode() else { return self.lose() };
         let sent = if parcel.to.node() == self.node() {
-            self.deliver(parcel.to, FrameKind::Parcel, body.into())
+            self.deliver(parcel.to, Pace::Burst, FrameKind::Parcel, body.into())
         } else {
             self.send_to_node(parcel.to, FrameKind::Parcel, body.into())
         };
@@ -231,7 +231,7 @@ impl Routes {
     }
 
     /// To a process that is attached here, or to this node itself.
-    fn deliver(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
+    fn deliver(&self, to: ProcessId, pace: Pace, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
         if to == ProcessId::HEAD || to.number() == 0 {
             // A full queue means that this node hangs; who asks asks again.
             if self.own.get().is_none_or(|own| own.try_send(Input::Parcel { body }).is_err()) {
@@ -242,7 +242,7 @@ impl Routes {
         let local = self.local.read();
         match local.get(&to.number()) {
             Some(Route::Line(line)) => {
-                match line.send(kind, body) {
+                match line.send_at(pace, kind, body) {
                     Ok(()) => {}
                     Err(mobula_net::SendError::Full { .. }) => {
                         // Whose connection is lost just now reads again when it is back.
@@ -351,7 +351,10 @@ mod tests {
         let (a, b) = (ProcessId::new(NodeId(3), 1), ProcessId::new(NodeId(3), 2));
         assert_eq!(routes.forward_from(a, FrameKind::Parcel, parcel(b, a)).await, Forwarded::Wrong);
         assert_eq!(routes.forward_from(a, FrameKind::Parcel, Bytes::from_static(b"short")).await, Forwarded::Wrong);
-        assert_eq!(routes.forward_of_mesh(NodeId(4).into(), FrameKind::Parcel, parcel(b, a)), Forwarded::Wrong);
+        assert_eq!(
+            routes.forward_of_mesh(NodeId(4).into(), Pace::Burst, FrameKind::Parcel, parcel(b, a)),
+            Forwarded::Wrong
+        );
     }
 
     #[test]
