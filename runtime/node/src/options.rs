@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mobula_types::resources::{Amount, Request};
 use mobula_types::{LabelRule, LabelSelector, NodeId, NotStarted, PlacementSpec, PlacementStrategy};
+use mobula_wire::parcel::TaskSpecWire;
 
 /// Runs of a task beyond the first that failures of the system may cost (G2).
 const MAX_RETRIES: u32 = 3;
@@ -197,11 +198,12 @@ impl TaskOptions {
         Ok(place)
     }
 
-    /// The options of a task that came from elsewhere, which asks for `request`.
-    pub(crate) fn received(request: &Request, name: Option<String>) -> Self {
+    /// The options of a task that came from elsewhere.
+    pub(crate) fn received(TaskSpecWire { request, name, is_last_run }: TaskSpecWire) -> Self {
         let wholes = |amount: Amount| amount.steps() as f64 / Amount::STEPS as f64;
         let resources = request.others.iter().map(|(name, amount)| (name.clone(), wholes(*amount))).collect();
         let (num_cpus, num_gpus) = (Some(wholes(request.cpus)), wholes(request.gpus));
-        Self { num_cpus, num_gpus, resources, name, ..Self::new() }
+        let max_retries = u32::from(!is_last_run);
+        Self { num_cpus, num_gpus, resources, name, max_retries, ..Self::new() }
     }
 }

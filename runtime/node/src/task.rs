@@ -99,6 +99,8 @@ pub(crate) struct Task<F: RemoteFn> {
     name: Option<Box<str>>,
     /// Its id over all its runs and which of them this is, where it came from elsewhere.
     run: Option<(TaskId, Attempt)>,
+    /// Whether it runs again elsewhere if it is lost here.
+    may_run_again: bool,
     /// Set when the caller has given up, by itself or by its deadline.
     given_up: AtomicBool,
     stage: Mutex<Stage<F>>,
@@ -129,6 +131,7 @@ impl<F: RemoteFn> Task<F> {
             inherited,
             name: options.name.as_deref().map(Box::from),
             run,
+            may_run_again: options.max_retries > 0,
             given_up: AtomicBool::new(false),
             stage: Mutex::new(stage),
         })
@@ -267,9 +270,9 @@ impl<F: RemoteFn> Task<F> {
         poll_fn(|cx| self.poll_cancelled(cx)).await;
     }
 
-    /// Its id, where it came from elsewhere.
-    fn id(&self) -> Option<TaskId> {
-        self.run.map(|(id, _)| id)
+    /// What its node knows of this run, where it came from elsewhere.
+    fn known(&self) -> Option<running::Known> {
+        self.run.map(|(task, _)| running::Known { task, may_run_again: self.may_run_again })
     }
 
     /// What runs inside belongs to the task.
@@ -298,7 +301,7 @@ impl<F: RemoteFn> Job for Task<F> {
         }
         let mut frame = self.frame();
         let body = || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
-        let result = running::task(self.id(), body);
+        let result = running::task(self.known(), body);
         drop(permit);
         self.finish(outcome::<F>(result));
     }

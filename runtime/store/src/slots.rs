@@ -5,16 +5,19 @@
 //! | word | says |
 //! |---|---|
 //! | 0 | the ticket: odd while something runs, one more at each begin and end |
-//! | 1 | what kind: [`KIND_ACTOR`], [`KIND_TASK`] |
+//! | 1 | what kind: [`KIND_ACTOR`], [`KIND_TASK`], [`KIND_LAST_RUN`] |
 //! | 2 | the process part of its id |
 //! | 3 | the rest of its id: slot and generation of an actor, the count of a task |
+//! | 4 | of a task: since when it runs, in nanoseconds of the host's monotonic clock |
 //!
 //! A worker that dies leaves its tickets as they were; whatever was running then is a culprit (design.md §2). Nobody waits
-//! for anybody here, and a slot that is read while it is written may show what ran before: the node reads only the dead.
+//! for anybody here, and a slot that is read while it is written may show a bit of what ran before: who is accused is read
+//! of the dead only, and of the living only who is to end when memory is short, which is no more than a good guess.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use mobula_types::{ActorId, Culprit, ProcessId, TaskId};
 
@@ -26,6 +29,22 @@ pub use crate::sys::OpenError;
 pub const KIND_ACTOR: u64 = 1;
 /// Word 1 of a slot whose thread runs a task.
 pub const KIND_TASK: u64 = 2;
+/// Word 1 of a slot whose thread runs a task that does not run again if it is lost.
+pub const KIND_LAST_RUN: u64 = 3;
+
+/// Words of a slot.
+pub type Slot = [AtomicU64; 5];
+
+/// A task that runs, as its thread says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningTask {
+    /// Which.
+    pub task: TaskId,
+    /// Since when, on the host's monotonic clock.
+    pub since: Duration,
+    /// Whether it runs again if it is lost.
+    pub may_run_again: bool,
+}
 
 /// The slots of one worker.
 ///
@@ -37,7 +56,7 @@ pub const KIND_TASK: u64 = 2;
 /// let (node, file) = Slots::create()?;
 /// let worker = Slots::open(&file)?; // elsewhere, after the descriptor has been handed over
 /// let driver = ProcessId::new(NodeId(1), 1);
-/// for (word, value) in worker.words(0).unwrap().iter().zip([1, KIND_TASK, driver.as_u64(), 7]) {
+/// for (word, value) in worker.words(0).unwrap().iter().zip([1, KIND_TASK, driver.as_u64(), 7, 0]) {
 ///     word.store(value, Relaxed);
 /// }
 /// assert_eq!(node.running(), [Culprit::Task(TaskId { process: driver, seq: 7 })]);
@@ -71,16 +90,16 @@ impl Slots {
     }
 
     /// The words of slot `index`; `None` from [`COUNT`](Self::COUNT) on.
-    pub fn words(&self, index: usize) -> Option<&[AtomicU64; 4]> {
+    pub fn words(&self, index: usize) -> Option<&Slot> {
         let at = index.checked_mul(STRIDE)?;
-        self.words.words().get(at..at.checked_add(4)?)?.try_into().ok()
+        self.words.words().get(at..at.checked_add(size_of::<Slot>() / size_of::<AtomicU64>())?)?.try_into().ok()
     }
 
     /// What runs, or ran when the worker died; the same actor or task once.
     pub fn running(&self) -> Vec<Culprit> {
         let mut running = Vec::new();
         for slot in (0..Self::COUNT).filter_map(|index| self.words(index)) {
-            if let Some(culprit) = read(slot)
+            if let Some((culprit, _)) = read(slot)
                 && !running.contains(&culprit)
             {
                 running.push(culprit);
@@ -88,13 +107,18 @@ impl Slots {
         }
         running
     }
+
+    /// The tasks that run now.
+    pub fn tasks(&self) -> impl Iterator<Item = RunningTask> {
+        (0..Self::COUNT).filter_map(|index| read(self.words(index)?)?.1)
+    }
 }
 
 /// Words from one slot to the next: a cache line, so that threads do not disturb one another.
 const STRIDE: usize = 8;
 
-fn read(slot: &[AtomicU64; 4]) -> Option<Culprit> {
-    let [ticket, kind, process, rest] = slot.each_ref().map(|word| word.load(Ordering::Acquire));
+fn read(slot: &Slot) -> Option<(Culprit, Option<RunningTask>)> {
+    let [ticket, kind, process, rest, since] = slot.each_ref().map(|word| word.load(Ordering::Acquire));
     if ticket.is_multiple_of(2) {
         return None;
     }
@@ -102,9 +126,13 @@ fn read(slot: &[AtomicU64; 4]) -> Option<Culprit> {
     match kind {
         KIND_ACTOR => {
             let (slot, generation) = ((rest >> 32) as u32, rest as u32);
-            Some(Culprit::Actor(ActorId { process, slot, generation }))
+            Some((Culprit::Actor(ActorId { process, slot, generation }), None))
         }
-        KIND_TASK => Some(Culprit::Task(TaskId { process, seq: rest })),
+        KIND_TASK | KIND_LAST_RUN => {
+            let task = TaskId { process, seq: rest };
+            let (since, may_run_again) = (Duration::from_nanos(since), kind == KIND_TASK);
+            Some((Culprit::Task(task), Some(RunningTask { task, since, may_run_again })))
+        }
         _ => None,
     }
 }
@@ -122,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    fn write(slot: &[AtomicU64; 4], words: [u64; 4]) {
+    fn write(slot: &Slot, words: [u64; 5]) {
         slot.iter().zip(words).for_each(|(slot, word)| slot.store(word, Ordering::Release));
     }
 
@@ -133,20 +161,27 @@ mod tests {
         let home = ProcessId::new(NodeId(3), 2);
         let actor = ActorId { process: home, slot: 5, generation: 6 };
         let rest = 5 << 32 | 6;
-        write(worker.words(0).unwrap(), [3, KIND_ACTOR, home.as_u64(), rest]);
-        write(worker.words(1).unwrap(), [4, KIND_TASK, home.as_u64(), 9]);
-        write(worker.words(2).unwrap(), [1, KIND_ACTOR, home.as_u64(), rest]);
-        write(worker.words(Slots::COUNT - 1).unwrap(), [1, KIND_TASK, home.as_u64(), 9]);
+        write(worker.words(0).unwrap(), [3, KIND_ACTOR, home.as_u64(), rest, 0]);
+        write(worker.words(1).unwrap(), [4, KIND_TASK, home.as_u64(), 9, 3]);
+        write(worker.words(2).unwrap(), [1, KIND_ACTOR, home.as_u64(), rest, 0]);
+        write(worker.words(3).unwrap(), [1, KIND_LAST_RUN, home.as_u64(), 8, 4]);
+        write(worker.words(Slots::COUNT - 1).unwrap(), [1, KIND_TASK, home.as_u64(), 9, 5]);
         drop(worker);
-        let task = TaskId { process: home, seq: 9 };
-        assert_eq!(slots.running(), [Culprit::Actor(actor), Culprit::Task(task)]);
+        let task = |seq| TaskId { process: home, seq };
+        assert_eq!(slots.running(), [Culprit::Actor(actor), Culprit::Task(task(8)), Culprit::Task(task(9))]);
+        let seen = |seq, since, may_run_again| {
+            let since = Duration::from_nanos(since);
+            RunningTask { task: task(seq), since, may_run_again }
+        };
+        assert!(slots.tasks().eq([seen(8, 4, false), seen(9, 5, true)]));
     }
 
     #[test]
     fn words_that_are_nothing_accuse_nobody() {
         let (slots, _file) = Slots::create().unwrap();
-        write(slots.words(0).unwrap(), [1, 77, u64::MAX, u64::MAX]);
+        write(slots.words(0).unwrap(), [1, 77, u64::MAX, u64::MAX, u64::MAX]);
         assert_eq!(slots.running(), []);
+        assert_eq!(slots.tasks().next(), None);
         assert!(slots.words(Slots::COUNT).is_none() && slots.words(usize::MAX).is_none());
     }
 

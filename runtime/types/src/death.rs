@@ -90,6 +90,13 @@ pub enum DeathCause {
         /// For how long, in milliseconds.
         silent_ms: u64,
     },
+    /// Its node ended it, because its host had too little memory left (G15).
+    MemoryPressure {
+        /// What was used on the host, or in the memory group that bounds the node.
+        used_bytes: u64,
+        /// Of how much.
+        total_bytes: u64,
+    },
 }
 
 impl fmt::Display for DeathCause {
@@ -117,6 +124,11 @@ impl fmt::Display for DeathCause {
                 write!(f, "lost its connection, and did not come back within {silent_ms} ms")
             }
             Self::NotStarted { message } => write!(f, "could not be started: {message}"),
+            Self::MemoryPressure { used_bytes, total_bytes } => write!(
+                f,
+                "was ended by its node because {used_bytes} of {total_bytes} bytes of memory were used on its host: ask \
+                 for fewer at once (`num_cpus`), or start the node with a higher `--memory-threshold`"
+            ),
         }
     }
 }

@@ -321,6 +321,8 @@ pub struct TaskSpecWire {
     pub request: mobula_types::resources::Request,
     /// What its submitter calls it.
     pub name: Option<String>,
+    /// It does not run again if it is lost now.
+    pub is_last_run: bool,
 }
 
 /// How much mail may wait for an actor.

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use mobula::prelude::*;
-use mobula::{SpawnError, Unknown};
+use mobula::{DeathCause, SpawnError, Unknown};
 
 use super::actors::Counter;
 use super::nodes::Nodes;
@@ -11,6 +11,11 @@ use super::{HANGS, Test, settled};
 
 pub(crate) const TESTS: &[Test] = &[
     ("nothing waits for a node that is gone", || Box::pin(nothing_waits_for_a_node_that_is_gone())),
+    (
+        "a host that is short of memory ends a worker, and its task runs alone",
+        || Box::pin(short_memory_ends_a_worker()),
+    ),
+    ("a task that may not run again says whose memory was short", || Box::pin(short_memory_is_told())),
     ("results come to a program that keeps its thread", || Box::pin(results_come_to_a_program_that_keeps_its_thread())),
 ];
 
@@ -49,6 +54,68 @@ async fn nothing_waits_for_a_node_that_is_gone() -> Result<()> {
     assert!(Counter::spawn().await.is_err());
     settled(&session, "all of it").await;
     session.stop().await;
+    Ok(())
+}
+
+/// Waits for ever the first time; the second time it says where it runs.
+#[remote]
+async fn wait_once(key: String) -> Result<u32> {
+    let runs = mobula::kv::get::<u32>(&key).await?.unwrap_or(0) + 1;
+    mobula::kv::put(&key, &runs).await?;
+    match runs {
+        1 => std::future::pending().await,
+        _ => Ok(std::process::id()),
+    }
+}
+
+#[remote]
+fn place() -> u32 {
+    std::process::id()
+}
+
+async fn until_run(key: &str, runs: u32) -> Result<()> {
+    while mobula::kv::get::<u32>(key).await?.is_none_or(|now| now < runs) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
+}
+
+/// G15: whole workers end, and what ran in them runs again, one per process.
+async fn short_memory_ends_a_worker() -> Result<()> {
+    let nodes = Nodes::start(2, 2).await;
+    let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    let shared = *place::remote().await?;
+    let waiting = wait_once::remote("again".to_owned());
+    until_run("again", 1).await?;
+    nodes.say_memory(40);
+    until_run("again", 2).await?;
+    nodes.say_memory(600);
+    let alone = *waiting.await?;
+    assert_ne!(alone, shared, "its first process has ended");
+    let places: Vec<_> = (0..100).map(|_| place::remote()).collect();
+    for place in mobula::get(places).await? {
+        assert_ne!(*place, alone, "its second run was in a process of its own");
+    }
+    settled(&session, "all of it").await;
+    session.stop().await;
+    nodes.stop().await;
+    Ok(())
+}
+
+async fn short_memory_is_told() -> Result<()> {
+    let nodes = Nodes::start(1, 1).await;
+    let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    let waiting = wait_once::options().at_most_once().remote("once".to_owned());
+    until_run("once", 1).await?;
+    nodes.say_memory(40);
+    let error = waiting.await.err();
+    let Some(CallError::MayHaveRun(Unknown::ProcessDied { death })) = &error else { panic!("{error:?}") };
+    let cause = DeathCause::MemoryPressure { used_bytes: 960 << 10, total_bytes: 1000 << 10 };
+    assert_eq!(death.cause, cause);
+    assert!(death.to_string().contains("983040 of 1024000 bytes of memory"), "{death}");
+    settled(&session, "all of it").await;
+    session.stop().await;
+    nodes.stop().await;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs};
 
 use mobula_node::attached::run_if_worker;
-use mobula_node::daemon::workers::warden;
+use mobula_node::daemon::workers::{MemoryFiles, warden};
 use mobula_node::daemon::{Node, NodeConfig};
 use mobula_types::Role;
 use mobula_types::resources::Amount;
@@ -25,6 +25,7 @@ pub(crate) fn serve_a_node() -> Option<ExitCode> {
 pub(crate) struct Nodes {
     head: Node,
     other: Node,
+    meminfo: PathBuf,
     _folder: Folder,
 }
 
@@ -43,13 +44,17 @@ impl Nodes {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let folder = Folder(env::temp_dir().join(format!("mobula-nodes-{}-{number}", std::process::id())));
-        let head = start_head(&folder.0, head_cpus).await;
+        fs::create_dir_all(&folder.0).expect("a folder is made");
+        let meminfo = folder.0.join("meminfo");
+        write_memory(&meminfo, 600);
+        let head = start_head(&folder.0, head_cpus, &meminfo).await;
         let mut config = NodeConfig::member(folder.0.join("other"), head.addr(), None);
         config.bind.set_port(0);
         config.resources.cpus = Amount::whole(other_cpus);
         config.labels.insert("zone".into(), "b".into());
+        config.memory_files = MemoryFiles::only(meminfo.clone());
         let other = Node::start(config).await.expect("a node joins");
-        Self { head, other, _folder: folder }
+        Self { head, other, meminfo, _folder: folder }
     }
 
     /// Where drivers attach: the head.
@@ -64,16 +69,29 @@ impl Nodes {
         (self.other.addr().to_string(), token)
     }
 
+    /// So many thousandths of their host's memory are free from now on: tests do not fill the real one.
+    #[allow(dead_code, reason = "not each program with these nodes is about memory")]
+    pub(crate) fn say_memory(&self, available: u32) {
+        write_memory(&self.meminfo, available);
+    }
+
     pub(crate) async fn stop(self) {
         self.other.stop().await;
         self.head.stop().await;
     }
 }
 
+fn write_memory(meminfo: &Path, available: u32) {
+    // Renamed, since it may be read just now.
+    let new = meminfo.with_extension("new");
+    fs::write(&new, format!("MemTotal: 1000 kB\nMemAvailable: {available} kB\n")).expect("there is a disk");
+    fs::rename(new, meminfo).expect("there is a disk");
+}
+
 /// A port that is free may be somebody else's a moment later, but not each time.
 const PORTS_TRIED: usize = 10;
 
-async fn start_head(folder: &Path, cpus: u64) -> Node {
+async fn start_head(folder: &Path, cpus: u64, meminfo: &Path) -> Node {
     for _ in 0..PORTS_TRIED {
         // A folder named by the head's port is where others of this host look for a token.
         let probe = UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
@@ -82,6 +100,7 @@ async fn start_head(folder: &Path, cpus: u64) -> Node {
         let mut config = NodeConfig::head(folder.join(port.to_string()));
         config.bind.set_port(port);
         config.resources.cpus = Amount::whole(cpus);
+        config.memory_files = MemoryFiles::only(meminfo.to_owned());
         match Node::start(config).await {
             Ok(head) => return head,
             Err(error) if format!("{error:?}").contains("AddrInUse") => {}

@@ -55,6 +55,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=3600))]
     driver_resume_s: u32,
 
+    /// The part of this host's memory above which workers end, the one with the newest task that may run again first;
+    /// 1 leaves it to the kernel
+    #[arg(long, value_name = "PART", default_value_t = daemon::MEMORY_THRESHOLD, value_parser = part)]
+    memory_threshold: f64,
+
     /// The folder that holds the folders of this host's nodes
     #[arg(long, value_name = "DIR", env = "MOBULA_DIR")]
     dir: Option<PathBuf>,
@@ -116,6 +121,11 @@ fn words_without_token() -> Vec<OsString> {
     words
 }
 
+fn part(text: &str) -> Result<f64, String> {
+    let part = text.parse::<f64>().ok().filter(|part| *part > 0.0 && *part <= 1.0);
+    part.ok_or_else(|| "expected a part of 1, as 0.9".to_owned())
+}
+
 fn config(args: &Args) -> Result<NodeConfig> {
     let port = args.port.unwrap_or(config::PORT);
     let base = base(args.dir.as_deref())?;
@@ -135,6 +145,7 @@ fn config(args: &Args) -> Result<NodeConfig> {
         resources: args.resources.resources(daemon::hardware::resources())?,
         labels: args.resources.labels()?,
         resume_max: Duration::from_secs(args.driver_resume_s.into()),
+        memory_threshold: args.memory_threshold,
         ..NodeConfig::head(base.join(port.to_string()))
     })
 }

@@ -10,8 +10,8 @@ use mobula_actor::{CallState, clock};
 use mobula_logic::dispatch::{Dispatch, Input, Key, Output, Shape};
 use mobula_logic::task::{End, TaskSpec};
 use mobula_types::{
-    Attempt, CallError, Culprit, Death, LeaseId, NodeId, NotStarted, Outcome, PlacementSpec, PlacementStrategy,
-    ProcessId, StateMachine, TaskId, Time, Unknown,
+    Attempt, CallError, Culprit, Death, DeathCause, LeaseId, NodeId, NotStarted, Outcome, PlacementSpec,
+    PlacementStrategy, ProcessId, StateMachine, TaskId, Time, Unknown,
 };
 use mobula_wire::local::{RequestId, ToNode};
 use mobula_wire::parcel::TaskSpecWire;
@@ -206,6 +206,7 @@ impl Process {
         let options = TaskSpecWire {
             request: frame.options.request(frame.is_sync).unwrap_or_default(),
             name: frame.options.name.clone(),
+            is_last_run: frame.options.at_most_once || attempt.0 > frame.options.max_retries,
         };
         let refs = frame.pins.ids();
         // Held once more for each run: the first may be lost.
@@ -263,7 +264,7 @@ impl Process {
 
     /// Processes have ended, and with them what ran there.
     pub(crate) fn tasks_died(self: &Arc<Self>, death: &Death, lost: &[(Key, Attempt)]) {
-        let culprits: Vec<TaskId> = death
+        let mut culprits: Vec<TaskId> = death
             .culprits
             .iter()
             .filter_map(|culprit| match culprit {
@@ -272,8 +273,13 @@ impl Process {
             })
             .collect();
         // A whole node's death accuses nobody in particular: it is a failure of the system for all that ran there.
-        let culprits = (!death.culprits.is_empty() || death.process.number() != 0).then_some(culprits);
+        let is_told = !death.culprits.is_empty() || death.process.number() != 0;
+        // Whose memory it was that was too much, if no task was on a thread, nobody can tell.
+        let are_all_to_blame = culprits.is_empty() && matches!(death.cause, DeathCause::MemoryPressure { .. });
         self.change_tasks(|table| {
+            if are_all_to_blame {
+                culprits = lost.iter().filter_map(|(key, _)| Some(table.entries.get(key)?.id)).collect();
+            }
             for (key, attempt) in lost {
                 let is_current = table.dispatch.attempt(*key) == Some(*attempt);
                 if let Some(entry) = table.entries.get_mut(key).filter(|_| is_current) {
@@ -289,7 +295,7 @@ impl Process {
                 let surplus = table.avoid.len().saturating_sub(AVOIDED_MAX);
                 table.avoid.drain(..surplus);
             }
-            Some(Input::ProcessDied { process: death.process, culprits })
+            Some(Input::ProcessDied { process: death.process, culprits: is_told.then_some(culprits) })
         });
     }
 

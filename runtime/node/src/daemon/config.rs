@@ -9,6 +9,8 @@ use mobula_net::token::Token;
 use mobula_types::program::Platform;
 use mobula_types::resources::Resources;
 
+use super::workers::{MEMORY_THRESHOLD, MemoryFiles};
+
 /// The port of a node unless another is given.
 pub const PORT: u16 = 6379;
 
@@ -38,6 +40,10 @@ pub struct NodeConfig {
     pub fence_after: Duration,
     /// Between two looks at this node's certificate: one that has less than a third of its life left is renewed.
     pub renewal_look: Duration,
+    /// The part of the host's memory, from 0 to 1, above which workers end, one after another (G15).
+    pub memory_threshold: f64,
+    /// Where it is said how much is used.
+    pub memory_files: MemoryFiles,
 }
 
 /// The part a node has in its cluster.
@@ -68,6 +74,8 @@ impl NodeConfig {
             resume_max: mobula_logic::attachment::RESUME_MAX,
             fence_after: mobula_logic::lease::FENCE_AFTER,
             renewal_look: RENEWAL_LOOK,
+            memory_threshold: MEMORY_THRESHOLD,
+            memory_files: MemoryFiles::of_this_host(),
         }
     }
 

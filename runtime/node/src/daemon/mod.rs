@@ -51,3 +51,4 @@ pub use config::{NodeConfig, Part, StartError};
 pub use mobula_head::store::FILE as HEAD_FILE;
 pub use node::{Node, SOCKET};
 pub(crate) use state::until;
+pub use workers::MEMORY_THRESHOLD;

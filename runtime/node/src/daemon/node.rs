@@ -69,7 +69,11 @@ impl Node {
         super::luggage::clear(&config.folder);
         let programs = Programs::open(&config.folder.join("programs"));
         let programs = programs.map_err(|error| StartError::Kept(error.to_string()))?;
-        let workers = Workers::start(WorkersConfig::new(&config.folder, &socket));
+        let workers = Workers::start(WorkersConfig {
+            memory_threshold: config.memory_threshold,
+            memory_files: config.memory_files.clone(),
+            ..WorkersConfig::new(&config.folder, &socket)
+        });
         let (workers, events) = workers.map_err(|error| StartError::Kept(error.to_string()))?;
         let routes = Arc::new(Routes::default());
         let (inputs, heard) = mpsc::channel(INPUTS_MAX);

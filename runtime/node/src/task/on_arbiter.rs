@@ -8,7 +8,7 @@ use std::task::{Context, Poll};
 use futures_util::future::LocalBoxFuture;
 use mobula_actor::current::{self, Frame};
 use mobula_actor::{Arg, CallState};
-use mobula_types::{CallError, TaskId, Unknown};
+use mobula_types::{CallError, Unknown};
 
 use super::{Task, drop_quietly, outcome, resolved};
 use crate::function::{RemoteFn, Returned};
@@ -51,11 +51,11 @@ pub(super) async fn run<F: RemoteFn>(
         Err(cause) => return task.finish(Err(CallError::NotStarted(cause))),
     };
     let mut frame = task.frame();
-    let made = running::task(task.id(), || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args)))));
+    let made = running::task(task.known(), || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args)))));
     let result = match made {
         Err(panic) => Some(Err(panic)),
         Ok(future) => {
-            let mut framed = Framed::<F> { id: task.id(), frame, future: Some(future) };
+            let mut framed = Framed::<F> { known: task.known(), frame, future: Some(future) };
             // Lent while it awaits what others make: they may need the very CPUs.
             let mut lent = None;
             poll_fn(|cx| {
@@ -81,17 +81,17 @@ pub(super) async fn run<F: RemoteFn>(
 
 /// The future of an async function, whose code and whose `Drop` run as the task's.
 struct Framed<F: RemoteFn> {
-    id: Option<TaskId>,
+    known: Option<running::Known>,
     frame: Frame,
     future: Option<BodyFuture<F>>,
 }
 
 impl<F: RemoteFn> Framed<F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<std::thread::Result<Returned<F>>> {
-        let Self { id, frame, future } = self;
+        let Self { known, frame, future } = self;
         let Some(future) = future else { return Poll::Pending };
         let poll = || frame.enter(|| catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))));
-        match running::task(*id, poll) {
+        match running::task(*known, poll) {
             Ok(result) => result.map(Ok),
             Err(panic) => Poll::Ready(Err(panic)),
         }

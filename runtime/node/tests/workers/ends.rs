@@ -1,8 +1,11 @@
 //! Each way to end has its cause, with what was running and what was said last.
 
-use mobula_node::daemon::workers::SpawnError;
-use mobula_types::{Culprit, DeathCause, TaskId};
+use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
+
+use mobula_node::daemon::workers::{MemoryFiles, SpawnError, WorkerEvent, WorkerEvents, Workers, WorkersConfig};
+use mobula_types::{Culprit, DeathCause, TaskId};
 
 use crate::Test;
 use crate::stage::{HANG, JOB, died, kill_hard, mark, next, process, run, start, started, until_marked, worker};
@@ -10,6 +13,7 @@ use crate::stage::{HANG, JOB, died, kill_hard, mark, next, process, run, start, 
 pub(crate) const TESTS: &[Test] = &[
     ("each_end_has_its_cause", each_end_has_its_cause),
     ("out_of_memory_is_told", out_of_memory_is_told),
+    ("short_memory_ends_the_newest_task", short_memory_ends_the_newest_task),
     ("what_the_node_ends_has_the_nodes_reason", what_the_node_ends_has_the_nodes_reason),
     ("a_worker_that_cannot_start_says_why", a_worker_that_cannot_start_says_why),
     ("stopping_ends_all_and_takes_no_more", stopping_ends_all_and_takes_no_more),
@@ -75,6 +79,57 @@ fn out_of_memory_is_told() {
         assert_eq!(died(&mut events).await.cause, DeathCause::Signal { signal: 9 });
         workers.stop(DeathCause::Drained).await;
     });
+}
+
+/// The host's memory, as a file says it.
+fn say_memory(file: &Path, available_kb: u64) {
+    // Renamed, since it is read all the time.
+    let new = file.with_extension("new");
+    fs::write(&new, format!("MemTotal: 1000 kB\nMemAvailable: {available_kb} kB\n")).unwrap();
+    fs::rename(new, file).unwrap();
+}
+
+fn short_memory_ends_the_newest_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let meminfo = folder.path().join("meminfo");
+    say_memory(&meminfo, 500);
+    run(async {
+        let mut config = WorkersConfig::new(folder.path(), folder.path().join("node.sock"));
+        config.memory_files = MemoryFiles::only(meminfo.clone());
+        let (workers, mut events) = Workers::start(config).unwrap();
+        // The newest worker has no task that may run again, the one before it has the newest of those that may.
+        let acts: [&[&str]; 4] = [&["sleep"], &["run", "10"], &["run", "20"], &["run", "30", "last"]];
+        for (number, act) in (1..).zip(acts) {
+            workers.spawn(worker(number, act)).unwrap();
+        }
+        let mut driver = worker(5, &["driver-sleeps"]);
+        driver.is_driver = true;
+        workers.spawn(driver).unwrap();
+        until_running(&mut events, 5, 3).await;
+        say_memory(&meminfo, 40);
+        let cause = DeathCause::MemoryPressure { used_bytes: 960 << 10, total_bytes: 1000 << 10 };
+        for number in [3, 2, 4, 1] {
+            let death = died(&mut events).await;
+            assert_eq!((death.process, &death.cause), (process(number), &cause));
+        }
+        // Nobody is left but the program that is the job itself.
+        assert_eq!(workers.alive(), 1);
+        say_memory(&meminfo, 500);
+        workers.stop(DeathCause::Drained).await;
+        assert_eq!(died(&mut events).await.process, process(5));
+    });
+}
+
+/// Waits until so many workers have started, and so many of them have said that their task runs.
+async fn until_running(events: &mut WorkerEvents, workers: usize, tasks: usize) {
+    let (mut started, mut running) = (0, 0);
+    while (started, running) != (workers, tasks) {
+        match tokio::time::timeout(HANG, events.next()).await.expect("an event").expect("more events") {
+            WorkerEvent::Output { lines, .. } => running += lines.iter().filter(|line| *line == "runs").count(),
+            WorkerEvent::Started { .. } => started += 1,
+            WorkerEvent::Died { death, .. } => panic!("nobody dies yet: {death:?}"),
+        }
+    }
 }
 
 fn what_the_node_ends_has_the_nodes_reason() {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mobula_node::daemon::workers::guard::Role;
 use mobula_node::daemon::workers::{SpawnSpec, WorkerEvent, WorkerEvents, Workers, WorkersConfig};
-use mobula_store::slots::KIND_TASK;
+use mobula_store::slots::{KIND_LAST_RUN, KIND_TASK};
 use mobula_types::{Death, DeathCause, JobId, NodeId, ProcessId};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -130,6 +130,12 @@ pub(crate) fn work(role: &Role) -> ExitCode {
         "signal" => kill_process(rustix::process::getpid(), Signal::TERM).unwrap(),
         "eat" => eat(512 << 20),
         "sleep" => sleep(),
+        "run" => {
+            let kind = if arg(2) == "last" { KIND_LAST_RUN } else { KIND_TASK };
+            write_slot(role, [1, kind, process(9).as_u64(), 1, arg(1).parse().unwrap()]);
+            println!("runs");
+            sleep();
+        }
         "family" => family(arg(1)),
         "say" => args[1..].iter().for_each(|line| println!("{line}")),
         "flood" => (0..arg(1).parse::<u32>().unwrap()).for_each(|n| println!("line {n}")),
@@ -173,6 +179,7 @@ pub(crate) fn play(args: &[String]) -> Option<ExitCode> {
         // One that a node started as a worker's child: it asked `guard` already, and is none.
         ["who"] => println!("nobody"),
         // A user's program that the node runs.
+        ["driver-sleeps"] => sleep(),
         ["driver"] => println!("address {}", std::env::var("MOBULA_ADDRESS").unwrap()),
         // One that leaves its group and session.
         ["leaver", mark] => {
@@ -217,7 +224,10 @@ fn sleep() {
 
 /// Says in a slot that a task runs.
 fn begin_task(role: &Role, seq: u64) {
-    let words = [1, KIND_TASK, process(9).as_u64(), seq];
+    write_slot(role, [1, KIND_TASK, process(9).as_u64(), seq, 0]);
+}
+
+fn write_slot(role: &Role, words: [u64; 5]) {
     role.slots.words(0).unwrap().iter().zip(words).rev().for_each(|(slot, word)| slot.store(word, Ordering::Release));
 }
 

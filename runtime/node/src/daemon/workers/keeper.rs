@@ -19,10 +19,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use super::letter::{Ended, FromWarden, ToWarden};
 use super::link::Link;
 use super::logic::cause::{Evidence, cause};
+use super::logic::pressure::{Candidate, Memory, Pressure};
 use super::logs::{Logs, Stream};
 use super::output::{Reader, Tail};
 use super::warden::adopt;
 use super::{LogId, WorkerEvent, WorkersConfig};
+use crate::running::host_now;
 
 /// What the daemon wants done.
 #[derive(Debug)]
@@ -46,6 +48,9 @@ const START_MAX: Duration = Duration::from_secs(30);
 /// What a worker wrote last is read for this long after its end is known; then its death is told with what there is.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
+/// Between two looks at the memory of the host: between two of them a process fills a tenth of a small machine.
+const MEMORY_LOOK: Duration = Duration::from_millis(250);
+
 /// After this long nobody is waited for at the end: [`Workers::stop`](super::Workers::stop) returns.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
@@ -60,6 +65,9 @@ pub(super) struct Keeper {
     memory_groups: watch::Sender<Option<Result<String, String>>>,
     link: Option<Link>,
     workers: BTreeMap<ProcessId, Worker>,
+    pressure: Pressure,
+    /// When memory is looked at next, if there is a worker then.
+    look_at: Instant,
     /// Deaths that are being told.
     burials: JoinSet<()>,
 }
@@ -69,6 +77,9 @@ struct Worker {
     /// Its number on the host, once it runs.
     pid: Option<i32>,
     asked: Instant,
+    /// The same, on the host's monotonic clock.
+    started: Duration,
+    is_driver: bool,
     slots: Slots,
     tail: Tail,
     readers: Vec<JoinHandle<io::Result<()>>>,
@@ -87,7 +98,8 @@ impl Keeper {
         memory_groups: watch::Sender<Option<Result<String, String>>>,
     ) -> Self {
         let (link, workers, burials) = (None, BTreeMap::new(), JoinSet::new());
-        Self { config, events, logs, alive, memory_groups, link, workers, burials }
+        let (pressure, look_at) = (Pressure::new(config.memory_threshold), Instant::now());
+        Self { config, events, logs, alive, memory_groups, link, workers, pressure, look_at, burials }
     }
 
     pub(super) async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
@@ -108,6 +120,7 @@ impl Keeper {
                 },
                 heard = next(self.link.as_ref()) => self.hear(heard).await,
                 () = until(due) => self.turn().await,
+                () = sleep_until(self.look_at), if !self.workers.is_empty() => self.look_at_memory().await,
                 Some(_) = self.burials.join_next() => {}
             }
         }
@@ -152,7 +165,10 @@ impl Keeper {
             fds.push(theirs);
         }
         let asked = Instant::now();
-        Ok((Worker { job, pid: None, asked, slots, tail, readers, expected: None, kill_at: None }, fds))
+        let started = host_now();
+        let worker =
+            Worker { job, pid: None, asked, started, is_driver, slots, tail, readers, expected: None, kill_at: None };
+        Ok((worker, fds))
     }
 
     fn start_warden(&self) -> io::Result<Link> {
@@ -176,6 +192,24 @@ impl Keeper {
             }
         }
         self.turn().await;
+    }
+
+    /// Ends a worker if the host is short of memory. Programs that the node runs as drivers are none: theirs is the job.
+    async fn look_at_memory(&mut self) {
+        self.look_at = Instant::now() + MEMORY_LOOK;
+        let Some(memory) = self.config.memory_files.read() else { return };
+        let may_end = |worker: &Worker| !worker.is_driver && worker.pid.is_some() && worker.expected.is_none();
+        let candidates = self.workers.iter().filter(|(_, worker)| may_end(worker)).map(|(process, worker)| {
+            let tasks = worker.slots.tasks().filter(|task| task.may_run_again);
+            let newest_task = tasks.map(|task| task.since).max();
+            Candidate { process: *process, started: worker.started, newest_task }
+        });
+        if let Some(process) = self.pressure.look(host_now(), memory, candidates) {
+            let Memory { used_bytes, total_bytes } = memory;
+            tracing::warn!(%process, used_bytes, total_bytes, "a worker ends: its host is short of memory");
+            let cause = DeathCause::MemoryPressure { used_bytes, total_bytes };
+            self.end(Who::Process(process), &cause, Duration::ZERO).await;
+        }
     }
 
     /// Kills those whose time is up; and a warden that hangs.

@@ -26,7 +26,8 @@
 //! | `keeper` | the node's side: one task that knows all workers |
 //! | `link`, `letter` | what node and warden say, and the socket between them |
 //! | `output` | reads what a worker writes |
-//! | `logic` | the cause of a death, lines out of bytes, how much of them a terminal gets |
+//! | [`memory`] | how much memory the host has left |
+//! | `logic` | the cause of a death, who ends when memory is short, lines out of bytes, how much of them a terminal gets |
 //! | `descent` | who is whose child, as `/proc` tells it |
 
 pub(crate) mod descent;
@@ -37,6 +38,7 @@ mod letter;
 mod link;
 mod logic;
 pub mod logs;
+pub mod memory;
 mod output;
 pub mod platform;
 pub mod programs;
@@ -53,7 +55,9 @@ use mobula_types::{Death, DeathCause, JobId, ProcessId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub use logic::pressure::THRESHOLD as MEMORY_THRESHOLD;
 pub use logs::{LogChunk, LogError, LogId, Logs, Stream};
+pub use memory::MemoryFiles;
 pub use programs::{ProgramHash, Programs};
 
 /// Workers that a node may have at once: each takes a process, three descriptors and two log files.
@@ -80,6 +84,10 @@ pub struct WorkersConfig {
     /// Whether this process is nothing but a node: then it also adopts, and kills, what a killed warden leaves behind.
     /// A user's program is not: it may have children of its own.
     pub is_own_process: bool,
+    /// The part of the host's memory, from 0 to 1, above which workers end, one after another; 1 lets the kernel choose.
+    pub memory_threshold: f64,
+    /// Where it is said how much is used.
+    pub memory_files: MemoryFiles,
 }
 
 impl WorkersConfig {
@@ -91,6 +99,8 @@ impl WorkersConfig {
             warden_program: "/proc/self/exe".into(),
             warden_args: Vec::new(),
             is_own_process: true,
+            memory_threshold: MEMORY_THRESHOLD,
+            memory_files: MemoryFiles::of_this_host(),
         }
     }
 }

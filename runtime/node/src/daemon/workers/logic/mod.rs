@@ -1,7 +1,8 @@
-//! What is decided about workers without doing anything: causes of death, what a program was built for, lines, how much of
-//! them is told.
+//! What is decided about workers without doing anything: causes of death, who ends when memory is short, what a program was
+//! built for, lines, how much of them is told.
 
 pub(crate) mod cause;
 pub(crate) mod elf;
 pub(crate) mod lines;
+pub(crate) mod pressure;
 pub(crate) mod talk;
