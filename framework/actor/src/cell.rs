@@ -33,6 +33,7 @@ use crate::current::{self, Frame, SenderId};
 use crate::envelope::{Facts, Handling};
 use crate::lanes::{BATCH_MAX, Mail};
 use crate::mailbox::{ActorState, Mailbox};
+use crate::progress::was_reported;
 use crate::shell::Framed;
 use crate::spawn::{SpawnError, Spawner};
 use crate::{Actor, Context, Mode, clock, panics};
@@ -702,7 +703,7 @@ impl Slice {
         if self.handled.is_multiple_of(CLOCK_EVERY) {
             self.refresh();
         }
-        self.handled > BATCH_MAX || self.now - self.began > SLICE
+        self.handled > BATCH_MAX || self.now - self.began > SLICE || was_reported()
     }
 }
 

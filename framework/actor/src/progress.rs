@@ -69,6 +69,8 @@ struct Slot {
     process: AtomicU64,
     /// The rest of the actor's id: its slot in the high half, its generation in the low one.
     rest: AtomicU64,
+    /// Its turn was reported, and is not over.
+    is_reported: AtomicBool,
     /// Marks that allow the thread to be kept.
     protections: AtomicUsize,
     system: Weak<System>,
@@ -100,6 +102,7 @@ pub(crate) fn take_slot(system: &Arc<System>) {
                 ticket: AtomicU64::new(0),
                 process: AtomicU64::new(0),
                 rest: AtomicU64::new(0),
+                is_reported: AtomicBool::new(false),
                 protections: AtomicUsize::new(0),
                 system: Arc::downgrade(system),
                 thread: thread.name().unwrap_or("without a name").to_owned(),
@@ -174,6 +177,7 @@ fn watched<T>(id: ActorId, run: impl FnOnce() -> T) -> T {
 /// Ends a turn, also when it unwinds.
 struct Ended<'a> {
     slot: &'a Slot,
+        slot.is_reported.store(false, Ordering::Relaxed);
     ticket: u64,
 }
 
@@ -197,6 +201,11 @@ pub(crate) fn protect() -> Protected {
 }
 
 impl Drop for Protected {
+/// Whether this turn was reported: then it ends with the message that took so long, so that the next is looked at anew.
+pub(crate) fn was_reported() -> bool {
+    SLOT.with(|own| own.get().is_some_and(|Occupied(slot)| slot.is_reported.load(Ordering::Relaxed)))
+}
+
     fn drop(&mut self) {
         if let Some(slot) = &self.0 {
             slot.protections.fetch_sub(1, Ordering::AcqRel);
@@ -290,6 +299,7 @@ struct Look;
 impl Wake for Look {
     fn wake(self: Arc<Self>) {
         let has_run = WATCH.look(clock::now());
+                watched.slot.is_reported.store(true, Ordering::Relaxed);
         for (system, hang) in FOUND.take() {
             tracing::warn!("{hang}");
             system.counters().add(Count::Hangs);
