@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::{
-    ActorId, ActorName, CallError, ExitReason, Incarnation, Interface, NameOwner, NotStarted, ObjectId,
+    ActorId, ActorName, CallError, ExitReason, Incarnation, Interface, MessageId, NameOwner, NotStarted, ObjectId,
 };
 use mobula_wire::CallFrame;
 use tokio::sync::mpsc;
@@ -136,18 +136,25 @@ pub struct Spawned {
 }
 
 /// Tells whoever counts it that a call from outside has left its mailbox: it is handled now, or never will be.
-pub struct Left(Option<Box<dyn FnOnce() + Send>>);
+pub struct Left {
+    tell: Option<Box<dyn FnOnce() + Send>>,
+    message: Option<MessageId>,
+}
 
 impl Left {
-    /// Calls `tell` when it is dropped.
-    pub fn new(tell: impl FnOnce() + Send + 'static) -> Self {
-        Self(Some(Box::new(tell)))
+    /// Calls `tell` when it is dropped; `message` names one that is sent again until it is handled.
+    pub fn new(message: Option<MessageId>, tell: impl FnOnce() + Send + 'static) -> Self {
+        Self { tell: Some(Box::new(tell)), message }
+    }
+
+    pub(crate) fn message(&self) -> Option<MessageId> {
+        self.message
     }
 }
 
 impl Drop for Left {
     fn drop(&mut self) {
-        if let Some(tell) = self.0.take() {
+        if let Some(tell) = self.tell.take() {
             tell();
         }
     }

@@ -3,15 +3,17 @@
 //! An [`Envelope`] is a [`Letter`] whose message type is forgotten: what a mailbox holds.
 
 use std::any::{Any, type_name};
+use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::LocalBoxFuture;
-use mobula_types::{CallError, Deadline, ExitReason, NotStarted, Panic, Time, Unknown};
+use mobula_types::{CallError, Deadline, ExitReason, MessageId, NotStarted, Panic, Time, Unknown};
 
 use crate::call::SendError;
 use crate::deliver::Left;
+use crate::progress::handling;
 use crate::slot::{CallState, ReplySender};
 use crate::{Actor, Context, Handler, Message, Mode, current, panics};
 
@@ -227,14 +229,24 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Counted<M> {
 
     fn handle<'a>(self: Box<Self>, state: &'a mut A, ctx: &'a Context<A>) -> Handling<'a> {
         let Self { letter, left } = *self;
+        let message = left.message();
         drop(left);
-        letter.begin(state, ctx)
+        let Some(message) = message else { return letter.begin(state, ctx) };
+        match handling(message, || letter.begin(state, ctx)) {
+            Handling::Pending(rest) => Handling::Pending(handling_on(message, rest)),
+            over => over,
+        }
     }
 
     fn handle_shared<'a>(self: Box<Self>, state: &'a A, ctx: &'a Context<A>) -> LocalBoxFuture<'a, Result<(), Panic>> {
         let Self { letter, left } = *self;
+        let message = left.message();
         drop(left);
-        letter.begin_shared(state, ctx)
+        let handled = letter.begin_shared(state, ctx);
+        match message {
+            Some(message) => handling_on(message, handled),
+            None => handled,
+        }
     }
 
     fn refuse(self: Box<Self>, error: CallError) {
@@ -244,6 +256,11 @@ impl<A: Handler<M>, M: Message> Envelope<A> for Counted<M> {
     fn message_name(&self) -> &'static str {
         type_name::<M>()
     }
+}
+
+/// The rest of the handling of a message that is sent again.
+fn handling_on<'a, T: 'a>(message: MessageId, mut rest: LocalBoxFuture<'a, T>) -> LocalBoxFuture<'a, T> {
+    Box::pin(poll_fn(move |cx| handling(message, || rest.as_mut().poll(cx))))
 }
 
 /// Gives the caller what the handler returned, or its panic; the panic is the cell's too.

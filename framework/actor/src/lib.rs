@@ -58,7 +58,7 @@ pub use mailbox::{ActorState, ActorStatus};
 pub use mobula_wire::plain::Viewable;
 pub use object::{GetError, ObjectRef, Value};
 pub use panics::{caught_on_this_thread, describe as describe_panic};
-pub use progress::{Hang, Protected, TurnHook, on_turn};
+pub use progress::{Hang, MessageHook, Protected, TurnHook, on_turn};
 pub use slot::CallState;
 pub use spawn::{GetOrSpawn, Scoped, ScopedSpawn, Spawn, SpawnError, SpawnFrame, SpawnOptions};
 pub use stream::ReplyStream;

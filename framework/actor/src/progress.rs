@@ -18,7 +18,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use mobula_types::{ActorId, ProcessId, Time};
+use mobula_types::{ActorId, MessageId, ProcessId, Time};
 use parking_lot::Mutex;
 
 use crate::clock;
@@ -124,20 +124,34 @@ pub(crate) fn watch_for(limit: Duration) {
 /// Told of every turn of an actor on any thread, before (`Some`) and after it (`None`); it must be quick.
 pub type TurnHook = fn(Option<ActorId>);
 
-static TURN_HOOK: OnceLock<TurnHook> = OnceLock::new();
+/// Told in a turn of each message that is sent again until it is handled, before (`Some`) and after (`None`) the part of
+/// its handling that runs now; it must be quick.
+pub type MessageHook = fn(Option<MessageId>);
 
-/// Tells `hook` of every turn from now on: for processes of which somebody outside must know what they ran when they
-/// died. The first one stays.
-pub fn on_turn(hook: TurnHook) {
-    TURN_HOOK.set(hook).ok();
+static HOOKS: OnceLock<(TurnHook, MessageHook)> = OnceLock::new();
+
+/// Tells of every turn from now on: for processes of which somebody outside must know what they ran when they died. The
+/// first ones stay.
+pub fn on_turn(turn: TurnHook, message: MessageHook) {
+    HOOKS.set((turn, message)).ok();
+}
+
+/// Runs a part of the handling of a message that is sent again.
+pub(crate) fn handling<T>(message: MessageId, run: impl FnOnce() -> T) -> T {
+    let Some((_, hook)) = HOOKS.get() else { return run() };
+    hook(Some(message));
+    // What unwinds from here ends the turn, or is caught in `run`.
+    let result = run();
+    hook(None);
+    result
 }
 
 /// Runs a turn of the actor `id` on this thread.
 #[inline]
 pub(crate) fn turn<T>(id: ActorId, run: impl FnOnce() -> T) -> T {
-    match TURN_HOOK.get() {
+    match HOOKS.get() {
         None => watched(id, run),
-        Some(hook) => {
+        Some((hook, _)) => {
             hook(Some(id));
             let after = After(*hook);
             let result = watched(id, run);
@@ -163,6 +177,7 @@ fn watched<T>(id: ActorId, run: impl FnOnce() -> T) -> T {
         slot.rest.store(u64::from(id.slot) << 32 | u64::from(id.generation), Ordering::Relaxed);
         // Only this thread writes its ticket: no read-modify-write is needed.
         let ticket = slot.ticket.load(Ordering::Relaxed) | 1;
+        slot.is_reported.store(false, Ordering::Relaxed);
         slot.ticket.store(ticket, Ordering::Release);
         if WATCH.is_asleep.load(Ordering::Relaxed) {
             WATCH.wake();
@@ -177,7 +192,6 @@ fn watched<T>(id: ActorId, run: impl FnOnce() -> T) -> T {
 /// Ends a turn, also when it unwinds.
 struct Ended<'a> {
     slot: &'a Slot,
-        slot.is_reported.store(false, Ordering::Relaxed);
     ticket: u64,
 }
 
@@ -185,6 +199,11 @@ impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.slot.ticket.store(self.ticket + 1, Ordering::Release);
     }
+}
+
+/// Whether this turn was reported: then it ends with the message that took so long, so that the next is looked at anew.
+pub(crate) fn was_reported() -> bool {
+    SLOT.with(|own| own.get().is_some_and(|Occupied(slot)| slot.is_reported.load(Ordering::Relaxed)))
 }
 
 /// A mark that the code which runs now may keep its thread; dropped, the hang limit counts again.
@@ -201,11 +220,6 @@ pub(crate) fn protect() -> Protected {
 }
 
 impl Drop for Protected {
-/// Whether this turn was reported: then it ends with the message that took so long, so that the next is looked at anew.
-pub(crate) fn was_reported() -> bool {
-    SLOT.with(|own| own.get().is_some_and(|Occupied(slot)| slot.is_reported.load(Ordering::Relaxed)))
-}
-
     fn drop(&mut self) {
         if let Some(slot) = &self.0 {
             slot.protections.fetch_sub(1, Ordering::AcqRel);
@@ -285,6 +299,7 @@ impl Watch {
             }
             if runs && !watched.reported && !is_protected && now - watched.since >= limit {
                 watched.reported = true;
+                watched.slot.is_reported.store(true, Ordering::Relaxed);
                 let hang = watched.slot.hang(&system, now - watched.since);
                 FOUND.with_borrow_mut(|found| found.push((system, hang)));
             }
@@ -299,7 +314,6 @@ struct Look;
 impl Wake for Look {
     fn wake(self: Arc<Self>) {
         let has_run = WATCH.look(clock::now());
-                watched.slot.is_reported.store(true, Ordering::Relaxed);
         for (system, hang) in FOUND.take() {
             tracing::warn!("{hang}");
             system.counters().add(Count::Hangs);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use mobula_store::Slots;
 use mobula_store::slots::{KIND_ACTOR, KIND_LAST_RUN, KIND_TASK, Slot};
-use mobula_types::{ActorId, TaskId};
+use mobula_types::{ActorId, MessageId, TaskId};
 use rustix::time::{ClockId, clock_gettime};
 
 static SLOTS: OnceLock<Slots> = OnceLock::new();
@@ -22,7 +22,7 @@ thread_local! {
 /// Writes into `slots` from now on what the threads of this process run.
 pub(crate) fn write_to(slots: Slots) {
     if SLOTS.set(slots).is_ok() {
-        mobula_actor::on_turn(actor);
+        mobula_actor::on_turn(actor, message);
     }
 }
 
@@ -41,7 +41,7 @@ pub(crate) fn task<T>(known: Option<Known>, run: impl FnOnce() -> T) -> T {
     let before = slot.each_ref().map(|word| word.load(Ordering::Relaxed));
     let kind = if may_run_again { KIND_TASK } else { KIND_LAST_RUN };
     let since = u64::try_from(host_now().as_nanos()).unwrap_or(u64::MAX);
-    begin(slot, [kind, task.process.as_u64(), task.seq, since]);
+    begin(slot, [kind, task.process.as_u64(), task.seq, since, 0, 0, 0]);
     let ended = Ended { slot, before };
     let result = run();
     drop(ended);
@@ -52,9 +52,18 @@ fn actor(turn: Option<ActorId>) {
     let Some(slot) = own() else { return };
     match turn {
         Some(ActorId { process, slot: place, generation }) => {
-            begin(slot, [KIND_ACTOR, process.as_u64(), u64::from(place) << 32 | u64::from(generation), 0]);
+            begin(slot, [KIND_ACTOR, process.as_u64(), u64::from(place) << 32 | u64::from(generation), 0, 0, 0, 0]);
         }
         None => end(slot),
+    }
+}
+
+/// In a turn of its actor.
+fn message(handled: Option<MessageId>) {
+    let Some([.., from, sender, seq]) = own() else { return };
+    let words = handled.map_or([0; 3], |MessageId { from, sender, seq }| [from.as_u64(), sender, seq]);
+    for (word, value) in [from, sender, seq].into_iter().zip(words) {
+        word.store(value, Ordering::Release);
     }
 }
 
@@ -69,7 +78,7 @@ fn own() -> Option<&'static Slot> {
 }
 
 /// Only this thread writes its slot, so no read-modify-write is needed.
-fn begin([ticket, words @ ..]: &Slot, values: [u64; 4]) {
+fn begin([ticket, words @ ..]: &Slot, values: [u64; 7]) {
     for (word, value) in words.iter().zip(values) {
         word.store(value, Ordering::Relaxed);
     }
@@ -83,7 +92,7 @@ fn end([ticket, ..]: &Slot) {
 /// Ends a part of a task, also when it unwinds.
 struct Ended {
     slot: &'static Slot,
-    before: [u64; 5],
+    before: [u64; 8],
 }
 
 impl Drop for Ended {

@@ -9,6 +9,7 @@
 //! | 2 | the process part of its id |
 //! | 3 | the rest of its id: slot and generation of an actor, the count of a task |
 //! | 4 | of a task: since when it runs, in nanoseconds of the host's monotonic clock |
+//! | 5, 6, 7 | of an actor: the message it handles, when that is one that is sent again: process, sender, number (from 1) |
 //!
 //! A worker that dies leaves its tickets as they were; whatever was running then is a culprit (design.md §2). Nobody waits
 //! for anybody here, and a slot that is read while it is written may show a bit of what ran before: who is accused is read
@@ -19,7 +20,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use mobula_types::{ActorId, Culprit, ProcessId, TaskId};
+use mobula_types::{ActorId, Culprit, MessageId, ProcessId, TaskId};
 
 use crate::sys::SharedWords;
 
@@ -32,8 +33,10 @@ pub const KIND_TASK: u64 = 2;
 /// Word 1 of a slot whose thread runs a task that does not run again if it is lost.
 pub const KIND_LAST_RUN: u64 = 3;
 
-/// Words of a slot.
-pub type Slot = [AtomicU64; 5];
+/// Words of a slot: a cache line, so that threads do not disturb one another.
+pub type Slot = [AtomicU64; WORDS];
+
+const WORDS: usize = 8;
 
 /// A task that runs, as its thread says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +59,7 @@ pub struct RunningTask {
 /// let (node, file) = Slots::create()?;
 /// let worker = Slots::open(&file)?; // elsewhere, after the descriptor has been handed over
 /// let driver = ProcessId::new(NodeId(1), 1);
-/// for (word, value) in worker.words(0).unwrap().iter().zip([1, KIND_TASK, driver.as_u64(), 7, 0]) {
+/// for (word, value) in worker.words(0).unwrap().iter().zip([1, KIND_TASK, driver.as_u64(), 7]) {
 ///     word.store(value, Relaxed);
 /// }
 /// assert_eq!(node.running(), [Culprit::Task(TaskId { process: driver, seq: 7 })]);
@@ -76,7 +79,7 @@ impl Slots {
     ///
     /// The system has no memory or descriptor left.
     pub fn create() -> io::Result<(Self, OwnedFd)> {
-        let (words, file) = SharedWords::create("mobula-slots", Self::COUNT * STRIDE)?;
+        let (words, file) = SharedWords::create("mobula-slots", Self::COUNT * WORDS)?;
         Ok((Self { words }, file))
     }
 
@@ -86,23 +89,24 @@ impl Slots {
     ///
     /// The descriptor is no memory of the right length, or of a length that may change.
     pub fn open(file: impl AsFd) -> Result<Self, OpenError> {
-        Ok(Self { words: SharedWords::open(file, Self::COUNT * STRIDE)? })
+        Ok(Self { words: SharedWords::open(file, Self::COUNT * WORDS)? })
     }
 
     /// The words of slot `index`; `None` from [`COUNT`](Self::COUNT) on.
     pub fn words(&self, index: usize) -> Option<&Slot> {
-        let at = index.checked_mul(STRIDE)?;
-        self.words.words().get(at..at.checked_add(size_of::<Slot>() / size_of::<AtomicU64>())?)?.try_into().ok()
+        let at = index.checked_mul(WORDS)?;
+        self.words.words().get(at..at.checked_add(WORDS)?)?.try_into().ok()
     }
 
     /// What runs, or ran when the worker died; the same actor or task once.
     pub fn running(&self) -> Vec<Culprit> {
         let mut running = Vec::new();
         for slot in (0..Self::COUNT).filter_map(|index| self.words(index)) {
-            if let Some((culprit, _)) = read(slot)
-                && !running.contains(&culprit)
-            {
-                running.push(culprit);
+            let Some(Read { culprit, message, .. }) = read(slot) else { continue };
+            for culprit in std::iter::once(culprit).chain(message) {
+                if !running.contains(&culprit) {
+                    running.push(culprit);
+                }
             }
         }
         running
@@ -110,15 +114,20 @@ impl Slots {
 
     /// The tasks that run now.
     pub fn tasks(&self) -> impl Iterator<Item = RunningTask> {
-        (0..Self::COUNT).filter_map(|index| read(self.words(index)?)?.1)
+        (0..Self::COUNT).filter_map(|index| read(self.words(index)?)?.task)
     }
 }
 
-/// Words from one slot to the next: a cache line, so that threads do not disturb one another.
-const STRIDE: usize = 8;
+/// What a slot says.
+struct Read {
+    culprit: Culprit,
+    message: Option<Culprit>,
+    task: Option<RunningTask>,
+}
 
-fn read(slot: &Slot) -> Option<(Culprit, Option<RunningTask>)> {
-    let [ticket, kind, process, rest, since] = slot.each_ref().map(|word| word.load(Ordering::Acquire));
+fn read(slot: &Slot) -> Option<Read> {
+    let [ticket, kind, process, rest, since, from, sender, seq] =
+        slot.each_ref().map(|word| word.load(Ordering::Acquire));
     if ticket.is_multiple_of(2) {
         return None;
     }
@@ -126,12 +135,16 @@ fn read(slot: &Slot) -> Option<(Culprit, Option<RunningTask>)> {
     match kind {
         KIND_ACTOR => {
             let (slot, generation) = ((rest >> 32) as u32, rest as u32);
-            Some((Culprit::Actor(ActorId { process, slot, generation }), None))
+            let actor = ActorId { process, slot, generation };
+            let message = MessageId { from: ProcessId::from_u64(from), sender, seq };
+            let message = (seq > 0).then_some(Culprit::Message(actor, message));
+            Some(Read { culprit: Culprit::Actor(actor), message, task: None })
         }
         KIND_TASK | KIND_LAST_RUN => {
             let task = TaskId { process, seq: rest };
             let (since, may_run_again) = (Duration::from_nanos(since), kind == KIND_TASK);
-            Some((Culprit::Task(task), Some(RunningTask { task, since, may_run_again })))
+            let task = RunningTask { task, since, may_run_again };
+            Some(Read { culprit: Culprit::Task(task.task), message: None, task: Some(task) })
         }
         _ => None,
     }
@@ -150,7 +163,7 @@ mod tests {
 
     use super::*;
 
-    fn write(slot: &Slot, words: [u64; 5]) {
+    fn write<const N: usize>(slot: &Slot, words: [u64; N]) {
         slot.iter().zip(words).for_each(|(slot, word)| slot.store(word, Ordering::Release));
     }
 
@@ -161,14 +174,16 @@ mod tests {
         let home = ProcessId::new(NodeId(3), 2);
         let actor = ActorId { process: home, slot: 5, generation: 6 };
         let rest = 5 << 32 | 6;
-        write(worker.words(0).unwrap(), [3, KIND_ACTOR, home.as_u64(), rest, 0]);
+        write(worker.words(0).unwrap(), [3, KIND_ACTOR, home.as_u64(), rest, 0, home.as_u64(), 7, 4]);
         write(worker.words(1).unwrap(), [4, KIND_TASK, home.as_u64(), 9, 3]);
         write(worker.words(2).unwrap(), [1, KIND_ACTOR, home.as_u64(), rest, 0]);
         write(worker.words(3).unwrap(), [1, KIND_LAST_RUN, home.as_u64(), 8, 4]);
         write(worker.words(Slots::COUNT - 1).unwrap(), [1, KIND_TASK, home.as_u64(), 9, 5]);
         drop(worker);
         let task = |seq| TaskId { process: home, seq };
-        assert_eq!(slots.running(), [Culprit::Actor(actor), Culprit::Task(task(8)), Culprit::Task(task(9))]);
+        let message = Culprit::Message(actor, MessageId { from: home, sender: 7, seq: 4 });
+        let tasks = [8, 9].map(|seq| Culprit::Task(task(seq)));
+        assert_eq!(slots.running(), [Culprit::Actor(actor), message, tasks[0], tasks[1]]);
         let seen = |seq, since, may_run_again| {
             let since = Duration::from_nanos(since);
             RunningTask { task: task(seq), since, may_run_again }
@@ -188,7 +203,7 @@ mod tests {
     #[test]
     fn memory_that_could_shrink_is_refused() {
         let file = memfd_create("a-test", MemfdFlags::CLOEXEC).unwrap();
-        ftruncate(&file, (Slots::COUNT * STRIDE * 8) as u64).unwrap();
+        ftruncate(&file, (Slots::COUNT * WORDS * 8) as u64).unwrap();
         assert!(matches!(Slots::open(&file), Err(OpenError::NotSealed { .. })), "it has no seals");
         let (_, sealed) = Slots::create().unwrap();
         assert!(ftruncate(&sealed, 0).is_err(), "the length is sealed");

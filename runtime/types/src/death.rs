@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, ProcessId, TaskId};
+use crate::{ActorId, MessageId, ProcessId, TaskId};
 
 /// The end of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +38,8 @@ impl Death {
 pub enum Culprit {
     /// A message of this actor was being handled.
     Actor(ActorId),
+    /// It was this one, of those that are sent again (G8); stands beside its actor.
+    Message(ActorId, MessageId),
     /// This task ran.
     Task(TaskId),
 }

@@ -194,6 +194,17 @@ impl fmt::Display for TaskId {
     }
 }
 
+/// Names a message that is sent again until it is handled (G4, G8), over all its sendings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MessageId {
+    /// The process that sends it.
+    pub from: ProcessId,
+    /// The sender in that process: it has one for each actor to which it sends so.
+    pub sender: u64,
+    /// The count of that sender's messages, from 1.
+    pub seq: u64,
+}
+
 /// Names an object; its owner, the process that made the reference, is part of the name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectId {

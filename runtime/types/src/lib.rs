@@ -43,7 +43,7 @@ pub mod view;
 pub use death::{Culprit, Death, DeathCause};
 pub use error::Error;
 pub use exit::{ExitReason, Panic};
-pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, NodeId, ObjectId, ProcessId, TaskId};
+pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, MessageId, NodeId, ObjectId, ProcessId, TaskId};
 pub use labels::{LabelRule, LabelSelector};
 pub use machine::StateMachine;
 pub use member::{ClusterId, MemberId, Role};

@@ -12,6 +12,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("every tell is handled at least once", || Box::pin(every_tell_is_handled_at_least_once())),
     ("one life handles no message twice", || Box::pin(one_life_handles_no_message_twice())),
     ("poison ends in the dead letters", || Box::pin(poison_ends_in_the_dead_letters())),
+    ("what another message did is held against nobody", || Box::pin(what_another_did_is_held_against_nobody())),
     ("a panic consumes its message", || Box::pin(a_panic_consumes_its_message())),
     ("an actor that has ended takes nothing", || Box::pin(an_actor_that_has_ended_takes_nothing())),
 ];
@@ -185,6 +186,59 @@ async fn poison_ends_in_the_dead_letters() -> Result<()> {
     let [(_, _, ExitReason::ProcessDied(death))] = &poison[..] else { panic!("{buried:?}") };
     assert_eq!(death.cause, mobula_types::DeathCause::Aborted);
     assert!(clerk.pid().await.is_ok(), "the actor goes on");
+    Ok(())
+}
+
+/// Handles messages beside one another.
+struct Patient {
+    book: ActorRef<Book>,
+    life: u32,
+}
+
+#[actor(max_restarts = 1000, concurrency = 4)]
+impl Patient {
+    fn new(book: ActorRef<Book>, ctx: &Context<Self>) -> Self {
+        Patient { book, life: ctx.incarnation().0 }
+    }
+
+    /// Is handled by a life after `LIVES` others.
+    async fn wait(&self, n: u64) -> Result<()> {
+        self.book.note(n, self.life).await?;
+        match u64::from(self.life) < LIVES {
+            true => std::future::pending().await,
+            false => Ok(()),
+        }
+    }
+
+    async fn abort(&self) {
+        std::process::abort();
+    }
+}
+
+/// Deaths by plain calls, as many as a message survives that has caused them; and then by one that is sent again.
+const LIVES: u64 = 3 + 3;
+
+async fn what_another_did_is_held_against_nobody() -> Result<()> {
+    let letters = dead_letters();
+    let book = Book::spawn().isolated().await?;
+    let patient = Patient::spawn(book.clone()).isolated().await?;
+    patient.wait(1).at_least_once().tell()?;
+    let mut last = None;
+    let is_later = |lives: &Lives, last| lives.get(&1).is_some_and(|lives| lives.last().copied() > last);
+    for _ in 0..3 {
+        let lives = written(&book, |lives| is_later(lives, last)).await?;
+        last = lives[&1].last().copied();
+        assert!(patient.abort().await.is_err());
+    }
+    written(&book, |lives| is_later(lives, last)).await?;
+    patient.abort().at_least_once().tell()?;
+    let is_handled = |lives: &Lives| lives[&1].iter().any(|life| u64::from(*life) >= LIVES);
+    let lives = written(&book, is_handled).await?;
+    assert!(lives[&1].is_sorted_by(|one, other| one < other), "a life handled it twice: {lives:?}");
+    let buried = letters.lock().expect("no test panics here").clone();
+    let poison = buried.iter().filter(|(to, ..)| *to == patient.address().id());
+    let poison: Vec<_> = poison.map(|(_, message, _)| *message).collect();
+    assert!(matches!(poison[..], [message] if message.contains("abort")), "{buried:?}");
     Ok(())
 }
 

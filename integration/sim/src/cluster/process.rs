@@ -190,7 +190,7 @@ impl World {
         }
         let culprits = death.culprits.iter().filter_map(|culprit| match culprit {
             Culprit::Task(task) => Some(*task),
-            Culprit::Actor(_) => None,
+            Culprit::Actor(_) | Culprit::Message(..) => None,
         });
         let culprits = (death.process.number() != 0).then(|| culprits.collect());
         for actor in 0..life.actors.len() {

@@ -48,8 +48,8 @@ pub enum Input {
     },
     /// The place of the actor is lost; it may come back elsewhere.
     Lost {
-        /// The actor was running when its process ended.
-        culprit: bool,
+        /// Which of these messages it was handling when its process ended, if it was one of these.
+        handling: Option<u64>,
     },
     /// The actor has ended for good.
     Gone,
@@ -178,16 +178,15 @@ impl Outbox {
         self.outputs.extend(sent);
     }
 
-    fn handle_lost(&mut self, culprit: bool) {
+    fn handle_lost(&mut self, handling: Option<u64>) {
         self.is_up = false;
-        let handled = self.messages.iter_mut().next().filter(|(_, message)| culprit && message.is_sent);
-        let poison = handled.and_then(|(seq, message)| {
+        let handled = handling.and_then(|seq| Some((seq, self.messages.get_mut(&seq)?)));
+        if let Some((seq, message)) = handled.filter(|(_, message)| message.is_sent) {
             message.crashes += 1;
             // OUT-3: a message does not end a fourth process.
-            (message.crashes >= CRASHES_MAX).then_some(*seq)
-        });
-        if let Some(seq) = poison {
-            self.bury(seq, DeadCause::Poison);
+            if message.crashes >= CRASHES_MAX {
+                self.bury(seq, DeadCause::Poison);
+            }
         }
         // OUT-1: what is not acknowledged is sent again.
         self.messages.values_mut().for_each(|message| message.is_sent = false);
@@ -220,7 +219,7 @@ impl StateMachine for Outbox {
                     self.outputs.push_back(Output::Confirmed { seq });
                 }
             }
-            Input::Lost { culprit } => self.handle_lost(culprit),
+            Input::Lost { handling } => self.handle_lost(handling),
             Input::Gone => {
                 self.is_up = false;
                 self.is_gone = true;

@@ -13,7 +13,9 @@ use mobula_actor::clock;
 use mobula_actor::deliver::{EncodedReply, Outgoing, Payload};
 use mobula_actor::object::Pins;
 use mobula_logic::outbox::{AGE_MAX, DeadCause, Input, MESSAGES_MAX, Outbox, Output, Refused};
-use mobula_types::{ActorId, CallError, Culprit, Death, ErrorChain, ExitReason, NotStarted, StateMachine, Unknown};
+use mobula_types::{
+    ActorId, CallError, Culprit, Death, ErrorChain, ExitReason, NotStarted, ProcessId, StateMachine, Unknown,
+};
 use mobula_wire::CallFrame;
 use parking_lot::Mutex;
 
@@ -218,15 +220,15 @@ impl Process {
                 }
                 _ if !is_heard => return,
                 Said::Lost(death) => {
-                    let culprit = death.culprits.contains(&Culprit::Actor(pair.1));
-                    if culprit {
+                    let handling = handling(&death, pair.1, (self.me, pending.number));
+                    if handling.is_some() {
                         pending.death = Some(death);
                     }
-                    pending.start_again(Input::Lost { culprit });
+                    pending.start_again(Input::Lost { handling });
                     pending.machine.handle(now, Input::Up);
                 }
                 Said::Later => {
-                    pending.start_again(Input::Lost { culprit: false });
+                    pending.start_again(Input::Lost { handling: None });
                     is_later = true;
                 }
                 Said::Gone(reason) => {
@@ -347,12 +349,40 @@ impl Pending {
     }
 }
 
+/// Which message of a sender an actor was handling when its process ended.
+fn handling(death: &Death, actor: ActorId, (from, sender): (ProcessId, u64)) -> Option<u64> {
+    death.culprits.iter().find_map(|culprit| match culprit {
+        Culprit::Message(to, message) if *to == actor => {
+            ((message.from, message.sender) == (from, sender)).then_some(message.seq)
+        }
+        _ => None,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use mobula_types::{DeathCause, NodeId, Panic, ProcessId};
+    use mobula_types::{DeathCause, MessageId, NodeId, Panic};
 
     use super::*;
+
+    #[test]
+    fn only_what_was_handled_is_accused() {
+        let process = |number| ProcessId::new(NodeId(1), number);
+        let actor = |slot| ActorId { process: process(1), slot, generation: 0 };
+        let message = |from, sender, seq| MessageId { from: process(from), sender, seq };
+        let culprits = vec![
+            Culprit::Actor(actor(0)),
+            Culprit::Message(actor(0), message(2, 7, 5)),
+            Culprit::Actor(actor(1)),
+            Culprit::Message(actor(2), message(2, 7, 6)),
+        ];
+        let death = Death { culprits, ..Death::of(process(3), DeathCause::Aborted) };
+        assert_eq!(handling(&death, actor(0), (process(2), 7)), Some(5));
+        assert_eq!(handling(&death, actor(0), (process(2), 8)), None, "another sender's was handled");
+        assert_eq!(handling(&death, actor(0), (process(4), 7)), None, "another process's was handled");
+        assert_eq!(handling(&death, actor(1), (process(2), 7)), None, "what it handled is not sent again");
+    }
 
     #[test]
     fn answers_say_what_becomes_of_a_message() {

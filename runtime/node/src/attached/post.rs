@@ -13,7 +13,7 @@ use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, Spa
 use mobula_logic::credit::{Owed, Window};
 use mobula_logic::handoff;
 use mobula_logic::outbox::{Reception, Taking};
-use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, NotStarted, ProcessId, Unknown};
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, MessageId, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
 use mobula_wire::local::ToNode;
 use mobula_wire::parcel::{MailboxWire, NotBegun, ReplyHead, SpawnWire};
@@ -242,7 +242,8 @@ impl Process {
         });
         let frame = CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: Vec::new(), payload };
         let process = self.clone();
-        let left = Left::new(move || process.credit(from, actor, bytes));
+        let message = again.map(|(sender, seq)| MessageId { from, sender, seq });
+        let left = Left::new(message, move || process.credit(from, actor, bytes));
         let entering = system.receive(&frame, reply).map(|incoming| incoming.enter(Some(left)));
         // What was decoded holds its references by itself.
         drop(pins);

@@ -269,7 +269,7 @@ impl Process {
             .iter()
             .filter_map(|culprit| match culprit {
                 Culprit::Task(task) => Some(*task),
-                Culprit::Actor(_) => None,
+                Culprit::Actor(_) | Culprit::Message(..) => None,
             })
             .collect();
         // A whole node's death accuses nobody in particular: it is a failure of the system for all that ran there.
