@@ -184,14 +184,16 @@ async fn watchers_are_told() -> Result<()> {
     let error = fragile.abort().await.err();
     assert!(error.is_some());
     let end = tokio::time::Instant::now() + Duration::from_secs(10);
-    loop {
-        let downs = watcher.downs().await?;
-        if downs.iter().any(|down| down.contains("abort")) {
-            return Ok(());
-        }
-        assert!(tokio::time::Instant::now() < end, "nobody told of the death: {downs:?}");
+    while watcher.downs().await?.is_empty() {
+        assert!(tokio::time::Instant::now() < end, "nobody told of the death");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+    // The home answers behind all that it has told of the end.
+    let error = fragile.ping().await.err();
+    assert!(matches!(error, Some(CallError::NotStarted(NotStarted::ActorEnded { .. }))), "{error:?}");
+    let downs = watcher.downs().await?;
+    assert!(downs.len() == 1 && downs[0].contains("abort"), "{downs:?}");
+    Ok(())
 }
 
 /// Watches what it has spawned itself, in a process of its own: it is home and watcher at once.

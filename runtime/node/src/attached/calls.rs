@@ -38,6 +38,9 @@ const HELD_MAX: usize = 65_536;
 const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// So often the head is asked again, for a second and more, before it is believed.
 const DOUBTS_MAX: u32 = 50;
+/// Those that watch an actor whose process has ended are told so once, when its home has said whether it comes back; if it
+/// has not after this time, it waits to be started again.
+const FATE_MAX: Duration = Duration::from_millis(500);
 /// Actors whose place is remembered; beyond that, those with nothing under way are asked for again when they are used.
 const TARGETS_MAX: usize = 65_536;
 
@@ -68,6 +71,8 @@ struct Target {
     is_asked: bool,
     /// It has ended where it was, as its process says; its home tells the watchers.
     refused: Option<ExitReason>,
+    /// Its process has ended, in which of its lives and why; its watchers are told when its home has said what follows.
+    death: Option<(Incarnation, ExitReason)>,
     watchers: Vec<ActorId>,
     links: Vec<ActorId>,
     /// Watchers that were told of its end from here, and may be told again by its own process.
@@ -117,6 +122,13 @@ impl Mail {
 impl Target {
     fn has_credit(&self, bytes: u64) -> bool {
         self.on_the_way.has_room(self.window, bytes)
+    }
+
+    /// What its watchers are to be told of the end of its process, after which it comes back.
+    fn downs(&mut self, actor: ActorId) -> Vec<(ActorId, Down)> {
+        let Some((incarnation, reason)) = self.death.take() else { return Vec::new() };
+        let down = Down { actor, incarnation, reason, ended: false };
+        self.watchers.iter().map(|by| (*by, down.clone())).collect()
     }
 
     fn is_idle(&self) -> bool {
@@ -409,6 +421,7 @@ impl Process {
         }
         target.place = Place::At(process);
         target.refused = None;
+        let downs = target.downs(actor);
         for by in &target.watchers {
             self.send_control(process, actor, &Control::Watch { by: *by });
         }
@@ -416,6 +429,8 @@ impl Process {
             self.send_control(process, actor, &Control::Link { peer: *peer });
         }
         self.flush(actor, target);
+        drop(table);
+        self.tell_watchers(downs);
     }
 
     /// A life of an actor has ended, as that actor itself has said: its own cell starts the next.
@@ -434,7 +449,7 @@ impl Process {
         reason: &ExitReason,
         tell: bool,
     ) {
-        let (held, watchers, links, life) = {
+        let (held, watchers, links, life, death) = {
             let mut table = self.targets.table.lock();
             let target = table.entry(actor).or_default();
             if matches!(target.place, Place::Ended(_)) {
@@ -446,7 +461,7 @@ impl Process {
             if tell {
                 target.told.clone_from(&watchers);
             }
-            (std::mem::take(&mut target.held), watchers, links, target.life)
+            (std::mem::take(&mut target.held), watchers, links, target.life, target.death.take())
         };
         let Some(system) = self.system() else { return };
         let cause = NotStarted::ActorEnded { actor, reason: reason.clone() };
@@ -464,7 +479,12 @@ impl Process {
         }
         if tell {
             let incarnation = incarnation.max(life);
-            let down = Down { actor, incarnation, reason: reason.clone(), ended: true };
+            let reason = match (reason, death) {
+                // Asked late, its home does not know any more why.
+                (ExitReason::Gone, Some((_, reason))) => reason,
+                _ => reason.clone(),
+            };
+            let down = Down { actor, incarnation, reason, ended: true };
             watchers.iter().for_each(|by| system.control(*by, Control::Down(down.clone())));
             links.iter().for_each(|peer| system.control(*peer, Control::LinkDown(down.clone())));
         }
@@ -472,7 +492,7 @@ impl Process {
 
     /// Processes have ended: their actors may come back elsewhere, which their homes decide.
     pub(crate) fn targets_died(self: &Arc<Self>, death: &Death, is_gone: impl Fn(ProcessId) -> bool) {
-        let (mut orphans, mut downs) = (Vec::new(), Vec::new());
+        let (mut orphans, mut dead) = (Vec::new(), Vec::new());
         let reason = ExitReason::ProcessDied(Box::new(death.clone()));
         {
             let mut table = self.targets.table.lock();
@@ -486,7 +506,8 @@ impl Process {
                 target.on_the_way = OnTheWay::default();
                 if was_there {
                     target.place = Place::Asking;
-                    downs.extend(target.watchers.iter().map(|by| (*actor, target.life, *by)));
+                    target.death = Some((target.life, reason.clone()));
+                    dead.push(*actor);
                 }
                 if home_is_gone {
                     orphans.push(*actor);
@@ -495,17 +516,29 @@ impl Process {
                 }
             }
         }
-        let Some(system) = self.system() else { return };
-        for (actor, incarnation, by) in downs {
-            let down = Down { actor, incarnation, reason: reason.clone(), ended: false };
-            if !orphans.contains(&actor) {
-                system.control(by, Control::Down(down));
-            }
-        }
         let orphaned = ExitReason::SupervisorDied(Box::new(death.clone()));
         for actor in orphans {
             self.actor_ended(actor, Incarnation::default(), &orphaned, true);
         }
+        if dead.is_empty() {
+            return;
+        }
+        let process = self.clone();
+        mobula_actor::arbiters::runtime().spawn(async move {
+            tokio::time::sleep(FATE_MAX).await;
+            let downs = {
+                let mut table = process.targets.table.lock();
+                let downs = |actor| Some(table.get_mut(&actor)?.downs(actor));
+                dead.into_iter().filter_map(downs).flatten().collect()
+            };
+            process.tell_watchers(downs);
+        });
+    }
+
+    /// Called without the table: a watcher may be elsewhere by now.
+    fn tell_watchers(&self, downs: Vec<(ActorId, Down)>) {
+        let Some(system) = self.system() else { return };
+        downs.into_iter().for_each(|(by, down)| system.control(by, Control::Down(down)));
     }
 
     /// Why an actor has ended for good, when that is known here.
