@@ -31,6 +31,7 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::ForgetLost, cluster::run, "DISP-1"),
     (Mutant::KeepIdle, cluster::run, "DISP-6"),
     (Mutant::SendToRecalled, cluster::run, "DISP-7"),
+    (Mutant::LoseHandedBack, cluster::run, "DISP-1"),
     (Mutant::StartBeforeLeft, cluster::run, "HOME-5"),
     (Mutant::SameLifeAgain, cluster::run, "HOME-1"),
     (Mutant::HearStaleLife, cluster::run, "HOME-2"),

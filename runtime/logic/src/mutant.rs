@@ -54,6 +54,8 @@ pub enum Mutant {
     KeepIdle,
     /// A place that is wanted back gets more to do (DISP-7).
     SendToRecalled,
+    /// A task that is handed back is forgotten (DISP-1).
+    LoseHandedBack,
     /// An actor that leaves its place is started elsewhere before it has ended there (HOME-5).
     StartBeforeLeft,
     /// Every start of an actor has the number of its first (HOME-1).
@@ -133,6 +135,7 @@ impl Mutant {
         Self::ForgetLost,
         Self::KeepIdle,
         Self::SendToRecalled,
+        Self::LoseHandedBack,
         Self::StartBeforeLeft,
         Self::SameLifeAgain,
         Self::HearStaleLife,

@@ -2,7 +2,7 @@
 //!
 //! Where a frame goes is the host's [`Road`]: to another system of this process, or to another process.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use serde::Serialize;
 
 use crate::function::{Body, FunctionEntry, RemoteFn, RemoteStream};
 use crate::host::{Host, Road};
-use crate::linked::Linked;
+use crate::linked::{Linked, Returnable};
 use crate::options::TaskOptions;
 use crate::stream::Owed;
 use crate::task::{Inherited, Sink, Task, departing, drop_quietly};
@@ -224,9 +224,13 @@ pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame,
         Ok(args) => args,
         Err(error) => return reply.refuse(NotStarted::Codec { message: error.to_string() }),
     };
-    let parent = Some(reply.call.clone() as Arc<dyn CallState>);
+    let call = reply.call.clone();
+    let parent = Some(call.clone() as Arc<dyn CallState>);
     let inherited = Inherited { deadline: frame.deadline, given: frame.given, parent };
     let task = Task::<F>::new(system, inherited, &frame.options, Some(Sink::Encoded(reply)), frame.run);
+    if frame.run.is_some() {
+        call.does(Arc::downgrade(&task) as Weak<dyn Returnable>);
+    }
     task.start(&host, &frame.options, frame.args.len(), args);
 }
 

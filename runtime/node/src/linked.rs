@@ -14,6 +14,14 @@ pub(crate) struct Linked {
     own: Cancel,
     /// Its place with the patrol, which tells when the parent is cancelled: a call wakes only one, its handler.
     ticket: OnceLock<Ticket>,
+    /// What is done for it, where another process has asked for that.
+    work: OnceLock<Weak<dyn Returnable>>,
+}
+
+/// Work that can go back to where it came from, as long as it has not begun.
+pub(crate) trait Returnable: Send + Sync {
+    /// Ends it with [`NotStarted::HandedBack`](mobula_types::NotStarted::HandedBack), unless it has begun.
+    fn hand_back(&self);
 }
 
 impl Linked {
@@ -28,6 +36,18 @@ impl Linked {
             }
         }
         linked
+    }
+
+    /// Says what is done for it.
+    pub(crate) fn does(&self, work: Weak<dyn Returnable>) {
+        self.work.set(work).ok();
+    }
+
+    /// Whoever asked for it would rather have it done elsewhere.
+    pub(crate) fn hand_back(&self) {
+        if let Some(work) = self.work.get().and_then(Weak::upgrade) {
+            work.hand_back();
+        }
     }
 
     pub(crate) async fn cancelled(&self) {

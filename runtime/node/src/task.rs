@@ -30,6 +30,7 @@ use crate::compute::{Job, Permit};
 use crate::encoded::{self, TaskReply};
 use crate::function::{Body, RemoteFn, Returned};
 use crate::host::{Host, Room};
+use crate::linked::Returnable;
 use crate::logic::Request;
 use crate::options::TaskOptions;
 use crate::running;
@@ -109,6 +110,8 @@ pub(crate) struct Task<F: RemoteFn> {
 struct Stage<F: RemoteFn> {
     /// There until the task begins.
     args: Option<(F::Args, Room)>,
+    /// Its function has been called, or is about to be.
+    has_begun: bool,
     /// There until the task is over.
     sink: Option<Sink<F::Reply>>,
     /// Who is told when the caller gives up.
@@ -125,7 +128,7 @@ impl<F: RemoteFn> Task<F> {
         sink: Option<Sink<F::Reply>>,
         run: Option<(TaskId, Attempt)>,
     ) -> Arc<Self> {
-        let stage = Stage { args: None, sink, waiting: Vec::new(), ticket: None };
+        let stage = Stage { args: None, has_begun: false, sink, waiting: Vec::new(), ticket: None };
         Arc::new(Self {
             system: system.clone(),
             inherited,
@@ -220,9 +223,14 @@ impl<F: RemoteFn> Task<F> {
     }
 
     fn end(&self, outcome: Result<F::Reply, GetError>, given_up: bool) -> bool {
+        self.end_if(|_| true, outcome, given_up)
+    }
+
+    /// Ends the task unless it is over, if it `may` end so: nothing comes in between.
+    fn end_if(&self, may: impl FnOnce(&Stage<F>) -> bool, outcome: Result<F::Reply, GetError>, given_up: bool) -> bool {
         let (sink, args, waiting, ticket) = {
             let mut stage = self.stage.lock();
-            let Some(sink) = stage.sink.take() else {
+            let Some(sink) = may(&stage).then(|| stage.sink.take()).flatten() else {
                 drop(stage);
                 drop_quietly(outcome);
                 return false;
@@ -266,6 +274,13 @@ impl<F: RemoteFn> Task<F> {
         }
     }
 
+    /// Notes that its function is about to be called; false when it is over already.
+    fn begin(&self) -> bool {
+        let mut stage = self.stage.lock();
+        stage.has_begun = stage.sink.is_some();
+        stage.has_begun
+    }
+
     async fn given_up(&self) {
         poll_fn(|cx| self.poll_cancelled(cx)).await;
     }
@@ -296,7 +311,7 @@ impl<F: RemoteFn> Job for Task<F> {
         drop(room);
         self.look();
         let Body::Sync(body) = F::BODY else { return };
-        if self.is_over() {
+        if !self.begin() {
             return drop_quietly(args);
         }
         let mut frame = self.frame();
@@ -381,6 +396,12 @@ impl<F: RemoteFn> CallState for Task<F> {
             stage.waiting.push(cx.waker().clone());
         }
         Poll::Pending
+    }
+}
+
+impl<F: RemoteFn> Returnable for Task<F> {
+    fn hand_back(&self) {
+        self.end_if(|stage| !stage.has_begun, Err(CallError::NotStarted(NotStarted::HandedBack)), false);
     }
 }
 

@@ -219,6 +219,8 @@ pub enum NotStarted {
     WouldBlock,
     /// Its node is drained and begins nothing any more.
     Drained,
+    /// The process that had sent it there has asked for it back.
+    HandedBack,
 }
 
 impl fmt::Display for NotStarted {
@@ -244,6 +246,7 @@ impl fmt::Display for NotStarted {
                 "a blocking wait on a thread that actors share: make the handler async and await, or spawn the actor \
                  with .dedicated()",
             ),
+            Self::HandedBack => f.write_str("whoever sent it there has asked for it back"),
             Self::Drained => f.write_str("its node is being drained"),
             Self::NoSession => f.write_str("there is no session: call mobula::init() first and keep what it returns"),
         }

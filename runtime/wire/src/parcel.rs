@@ -156,6 +156,12 @@ pub enum Talk {
         /// The exchange.
         exchange: ExchangeId,
     },
+    /// Whoever sent these tasks has a better place for them: those that have not begun are answered with
+    /// [`NotStarted::HandedBack`], of the others nothing is heard but their ends.
+    AskBack {
+        /// Their exchanges.
+        exchanges: Vec<ExchangeId>,
+    },
     /// A control message for an actor; the payload is the control message.
     Control {
         /// Whom it is for.

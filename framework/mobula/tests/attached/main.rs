@@ -13,6 +13,7 @@ mod nesting;
 mod nodes;
 mod refs;
 mod repeats;
+mod scheduling;
 mod values;
 
 use std::env;
@@ -59,7 +60,7 @@ fn main() -> ExitCode {
         let (address, token) = nodes.far().await;
         let far = Config::default().address(address).token(token);
         let tests = [actors::TESTS, deaths::TESTS, names::TESTS, nesting::TESTS, repeats::TESTS, values::TESTS];
-        let tests = [&tests.concat(), refs::TESTS, large::TESTS].concat();
+        let tests = [&tests.concat(), refs::TESTS, large::TESTS, scheduling::TESTS].concat();
         let mut passed = 0;
         let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
         for (how, plain) in [("near", near), ("far", far)] {

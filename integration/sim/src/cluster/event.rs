@@ -98,6 +98,11 @@ pub(super) enum Event {
         task: TaskId,
         attempt: Attempt,
     },
+    RunBegins {
+        process: ProcessId,
+        task: TaskId,
+        attempt: Attempt,
+    },
     ActorEnds {
         process: ProcessId,
         actor: ActorKey,
@@ -212,6 +217,8 @@ pub(super) enum Body {
     TurnedAway { key: usize, task: TaskId, attempt: Attempt },
     Withdrawn { key: usize, task: TaskId, attempt: Attempt },
     Cancel { task: TaskId, attempt: Attempt },
+    AskBack { key: usize, task: TaskId, attempt: Attempt },
+    HandedBack { key: usize, task: TaskId, attempt: Attempt },
     Spawn { actor: ActorKey, incarnation: Incarnation },
     Started { actor: ActorKey, incarnation: Incarnation },
     Ended { actor: ActorKey, incarnation: Incarnation, reason: ExitReason },

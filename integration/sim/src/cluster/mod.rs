@@ -201,6 +201,7 @@ impl World {
             Event::WorkerStarts { node, start, job } => self.worker_starts(node, start, job),
             Event::WorkerFails { node, start } => self.worker_fails(node, start),
             Event::Dies { process, cause } => self.dies(process, cause),
+            Event::RunBegins { process, task, attempt } => self.run_begins(process, task, attempt),
             Event::RunEnds { process, task, attempt } => {
                 self.run_ends(process, task, attempt);
                 Ok(())
@@ -243,6 +244,7 @@ impl World {
             Event::ProcessTick { process }
             | Event::Word { to: process, .. }
             | Event::Dies { process, .. }
+            | Event::RunBegins { process, .. }
             | Event::RunEnds { process, .. }
             | Event::ActorEnds { process, .. }
             | Event::Act { process } => process.node(),

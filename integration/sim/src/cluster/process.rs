@@ -40,6 +40,8 @@ pub(super) struct Process {
     avoid: Vec<NodeId>,
     hosted: BTreeMap<ActorKey, Incarnation>,
     running: BTreeSet<(TaskId, Attempt)>,
+    /// Tasks that were sent here and have not begun.
+    queued: BTreeMap<(TaskId, Attempt), usize>,
     is_waiting: bool,
 }
 
@@ -88,6 +90,7 @@ impl World {
             avoid: Vec::new(),
             hosted: BTreeMap::new(),
             running: BTreeSet::new(),
+            queued: BTreeMap::new(),
             is_waiting: false,
         };
         self.processes.insert(process, life);
@@ -220,20 +223,23 @@ impl World {
                     self.send_parcel(process, from, Body::Withdrawn { key, task, attempt });
                     return Ok(());
                 }
-                life.running.insert((task, attempt));
-                let is_slow = self.rng.chance(10);
-                if is_slow && self.lends && self.rng.chance(30) && !self.processes[&process].is_waiting {
-                    self.saw("worker waits");
-                    self.tell_node(process, Word::Waiting { halves: 2 });
-                    self.processes.entry(process).and_modify(|life| life.is_waiting = true);
+                if self.rng.chance(20) {
+                    life.queued.insert((task, attempt), key);
+                    let delay = self.rng.span(300);
+                    self.agenda.after(delay, Event::RunBegins { process, task, attempt });
+                    return Ok(());
                 }
-                self.witness.begins(task, attempt, process)?;
-                let delay = self.rng.span(if is_slow { 1_500 } else { 60 });
-                self.agenda.after(delay, Event::RunEnds { process, task, attempt });
-                self.nest(process)
+                self.begin_run(process, task, attempt)
+            }
+            Body::AskBack { key, task, attempt } => {
+                if life.queued.remove(&(task, attempt)).is_some() {
+                    self.saw("task is handed back before it began");
+                    self.send_parcel(process, from, Body::HandedBack { key, task, attempt });
+                }
+                Ok(())
             }
             Body::Cancel { task, attempt } => {
-                if life.running.remove(&(task, attempt)) {
+                if life.running.remove(&(task, attempt)) || life.queued.remove(&(task, attempt)).is_some() {
                     self.saw("run is stopped");
                 }
                 Ok(())
@@ -253,6 +259,10 @@ impl World {
             Body::Withdrawn { key, task, attempt } if life.dispatch.task(key) == Some(task) => {
                 self.witness.leaves(task, attempt);
                 self.tell_dispatch(process, dispatch::Input::Withdrawn { key, attempt })
+            }
+            Body::HandedBack { key, task, attempt } if life.dispatch.task(key) == Some(task) => {
+                self.witness.leaves(task, attempt);
+                self.tell_dispatch(process, dispatch::Input::HandedBack { key, attempt })
             }
             Body::Spawn { actor, incarnation } => {
                 self.witness.spawned(actor, incarnation)?;
@@ -302,8 +312,35 @@ impl World {
                 }
                 self.tell_home(actor, home::Input::Ended { incarnation, reason })
             }
-            Body::TurnedAway { .. } | Body::Withdrawn { .. } => Ok(()),
+            Body::TurnedAway { .. } | Body::Withdrawn { .. } | Body::HandedBack { .. } => Ok(()),
         }
+    }
+
+    /// What was sent here some time ago has its turn, if it was not taken away meanwhile.
+    pub(super) fn run_begins(&mut self, process: ProcessId, task: TaskId, attempt: Attempt) -> Result<(), Violation> {
+        let Some(life) = self.processes.get_mut(&process) else { return Ok(()) };
+        let Some(key) = life.queued.remove(&(task, attempt)) else { return Ok(()) };
+        if self.drained.contains(&process.node()) {
+            self.saw("task is handed back");
+            self.send_parcel(process, task.process, Body::Withdrawn { key, task, attempt });
+            return Ok(());
+        }
+        self.begin_run(process, task, attempt)
+    }
+
+    fn begin_run(&mut self, process: ProcessId, task: TaskId, attempt: Attempt) -> Result<(), Violation> {
+        let Some(life) = self.processes.get_mut(&process) else { return Ok(()) };
+        life.running.insert((task, attempt));
+        let is_slow = self.rng.chance(10);
+        if is_slow && self.lends && self.rng.chance(30) && !self.processes[&process].is_waiting {
+            self.saw("worker waits");
+            self.tell_node(process, Word::Waiting { halves: 2 });
+            self.processes.entry(process).and_modify(|life| life.is_waiting = true);
+        }
+        self.witness.begins(task, attempt, process)?;
+        let delay = self.rng.span(if is_slow { 1_500 } else { 60 });
+        self.agenda.after(delay, Event::RunEnds { process, task, attempt });
+        self.nest(process)
     }
 
     pub(super) fn run_ends(&mut self, process: ProcessId, task: TaskId, attempt: Attempt) {
@@ -375,6 +412,11 @@ impl World {
                     if let Some(task) = task {
                         self.send_parcel(process, to, Body::Cancel { task, attempt });
                     }
+                }
+                dispatch::Output::AskBack { key, attempt, process: to } => {
+                    let Some(task) = life.dispatch.task(key) else { continue };
+                    self.saw("task is asked back");
+                    self.send_parcel(process, to, Body::AskBack { key, task, attempt });
                 }
                 dispatch::Output::Resolve { key, outcome, attempt } => {
                     let task = life.keys.iter().find(|(_, known)| **known == key).map(|(task, _)| *task);

@@ -1,8 +1,10 @@
 //! What is always true of a dispatch.
 
+use std::collections::BTreeSet;
+
 use mobula_types::StateMachine;
 
-use super::Dispatch;
+use super::{Dispatch, Entry, Key, Place};
 use crate::invariant::{Violation, ensure};
 
 /// Checks all of them.
@@ -15,6 +17,7 @@ use crate::invariant::{Violation, ensure};
 /// - DISP-6: a lease with nothing to do is known as such, to be given back in time.
 /// - DISP-7: a lease that is wanted back gets nothing more, and is kept only for what is in flight on it.
 /// - DISP-8: a task that was to blame for the death of its process runs next in a place of its own.
+/// - DISP-9: while a place has less to do than it could and something waits at another, it is known when that is asked back.
 ///
 /// # Errors
 ///
@@ -29,7 +32,10 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
     }
     for (at, lease) in &dispatch.leases {
         let (id, count) = (lease.id, lease.in_flight.len());
-        let is_known = dispatch.shapes[lease.shape].leases.contains(&(count, at));
+        let is_known = dispatch.shapes[lease.shape]
+            .places
+            .get(&lease.process)
+            .is_some_and(|place| place.leases.contains(&(count, at)));
         ensure(is_known || lease.is_recalled, "DISP-3", || format!("{id} is not among its shape's"))?;
         let is_left_alone = !lease.is_recalled || !is_known && count > 0;
         ensure(is_left_alone, "DISP-7", || format!("{id} is wanted back, and takes tasks: {lease:?}"))?;
@@ -47,13 +53,27 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
     ensure(holds, "DISP-3", || format!("{:?} are where", dispatch.by_process))?;
     for (shape, queue) in dispatch.shapes.iter().enumerate() {
         let of_shape = || dispatch.tasks.iter().filter(|(_, entry)| entry.shape == shape);
-        let waits = of_shape().filter(|(_, entry)| entry.is_queued).count();
+        let waits = of_shape().filter(|(_, entry)| entry.is_queued);
+        let is_in_line = |(key, entry): (Key, &Entry)| queue.waiting.get(&entry.id) == Some(&key);
+        let waits = waits.filter(|task| is_in_line(*task)).count();
         let in_flight = of_shape().filter(|(_, entry)| entry.at.is_some()).count();
         let asked = dispatch.requests.iter().filter(|(_, of)| **of == shape).map(|(request, _)| request);
-        ensure((waits, in_flight) == (queue.waits, queue.in_flight) && asked.eq(&queue.asked), "DISP-5", || {
-            format!("shape {shape}: {waits} wait, {in_flight} in flight; counted {queue:?}")
+        ensure(
+            (waits, in_flight) == (queue.waiting.len(), queue.in_flight) && asked.eq(&queue.asked),
+            "DISP-5",
+            || format!("shape {shape}: {waits} wait, {in_flight} in flight; counted {queue:?}"),
+        )?;
+        let is_planned = queue.steals_at.is_some_and(|at| dispatch.steals.contains(&(at, shape)));
+        ensure(queue.is_lopsided() == is_planned, "DISP-9", || {
+            format!("shape {shape}: {:?}, planned {:?}", queue.by_load, queue.steals_at)
         })?;
-        let has_place = waits == 0 || !queue.asked.is_empty() || !queue.leases.is_empty();
+        let loads: BTreeSet<_> = queue.places.iter().map(|(process, place)| (place.load(), *process)).collect();
+        let on_leases = |place: &Place| place.leases.iter().map(|(count, _)| count).sum::<usize>();
+        let adds_up = queue.places.values().all(|place| place.in_flight == on_leases(place));
+        ensure(loads == queue.by_load && adds_up, "DISP-5", || format!("shape {shape}: {:?}", queue.places))?;
+        let leases: usize = queue.places.values().map(|place| place.leases.len()).sum();
+        ensure(leases == queue.leases, "DISP-5", || format!("shape {shape}: {leases} leases, not {}", queue.leases))?;
+        let has_place = waits == 0 || !queue.asked.is_empty() || queue.leases > 0;
         ensure(has_place, "DISP-1", || format!("shape {shape}: {waits} wait, and no place is asked for"))?;
     }
     Ok(())

@@ -15,8 +15,12 @@
 //! A task that was to blame for the death of its process runs the next time in a place of its own, if the driver has said
 //! which shape that is ([`Dispatch::keep_apart`]).
 //!
-//! A place may be *recalled*, because its node is to leave: nothing more is sent there, what has not begun there comes
-//! back, and the lease is given back when the rest has ended.
+//! A place may be *recalled*, because its node is to leave or others have less: nothing more is sent there, what has not
+//! begun there is asked back, and the lease is given back when the rest has ended.
+//!
+//! What was sent to a place may stand behind long tasks there while another has less to do than it could. When that has
+//! lasted for [`STEAL_AFTER`], half of what waits at the fullest place is *asked back*, each task once; what has not begun
+//! there comes back and goes to where there is room, and of what has begun nothing is heard but its end.
 //!
 //! How often a task runs and how it ends is decided by [`Task`]; arguments, results and connections are the driver's.
 
@@ -42,6 +46,10 @@ pub const DEPTH: usize = 64;
 
 /// A lease that had nothing to do for so long is given back: others may want it.
 pub const IDLE_MAX: Duration = Duration::from_millis(500);
+
+/// A place that has had too little to do for so long takes what waits at another: far above the time that the next task takes
+/// to come there, far below what a person would wait for.
+pub const STEAL_AFTER: Duration = Duration::from_millis(10);
 
 /// Leases asked for at once, per shape: a node answers in order, and what it gives says how much more it has.
 const ASKED_MAX: usize = 4;
@@ -97,6 +105,13 @@ pub enum Input {
     },
     /// A task had not begun when its process's places were recalled, and will not begin there.
     Withdrawn {
+        /// Which.
+        key: Key,
+        /// Which run of it.
+        attempt: Attempt,
+    },
+    /// A task that was asked back had not begun, and will not begin where it was.
+    HandedBack {
         /// Which.
         key: Key,
         /// Which run of it.
@@ -158,6 +173,15 @@ pub enum Output {
         /// Where.
         process: ProcessId,
     },
+    /// Ask a place to hand a task back if it has not begun; [`Input::HandedBack`] answers, or nothing before its end.
+    AskBack {
+        /// Which.
+        key: Key,
+        /// Which run of it.
+        attempt: Attempt,
+        /// Where.
+        process: ProcessId,
+    },
     /// A task has ended. Said once; its key may be given to another task after this.
     Resolve {
         /// Which.
@@ -205,6 +229,8 @@ pub struct Dispatch {
     idle: BTreeSet<(Time, usize)>,
     /// Shapes with requests for places and nothing to do, and since when.
     unwanted: BTreeSet<(Time, Shape)>,
+    /// When shapes have had a place with too little to do beside one with too much for long enough.
+    steals: BTreeSet<(Time, Shape)>,
     requests: BTreeMap<u64, Shape>,
     next_request: u64,
     /// When tasks want to be looked at again; what is over is found out then.
@@ -221,6 +247,8 @@ struct Entry {
     /// The lease on which it is in flight, and where among that lease's tasks it stands.
     at: Option<(usize, usize)>,
     is_queued: bool,
+    /// The place where it is in flight has been asked to hand it back.
+    is_asked_back: bool,
 }
 
 #[derive(Debug)]
@@ -229,17 +257,21 @@ struct Queue {
     depth: usize,
     /// Where its tasks run after they were to blame for a death.
     alone: Option<Shape>,
-    /// Tasks that wait for a lease; those that were resolved meanwhile are passed over.
-    waiting: VecDeque<(Key, TaskId)>,
-    /// How many of them wait in truth.
-    waits: usize,
+    /// Tasks that wait for a lease: what comes back stands before what was submitted later.
+    waiting: BTreeMap<TaskId, Key>,
     in_flight: usize,
-    /// The leases, those with the fewest tasks first.
-    leases: BTreeSet<(usize, usize)>,
+    /// Its places, by process: the leases of one process run what has come there first, whichever of them it is on.
+    places: BTreeMap<ProcessId, Place>,
+    /// The same, those with the least to do first.
+    by_load: BTreeSet<(usize, ProcessId)>,
+    /// How many leases they are.
+    leases: usize,
     /// Requests without an answer.
     asked: BTreeSet<u64>,
     /// Since when it has requests and nothing to do.
     unwanted_since: Option<Time>,
+    /// When a place of it takes from another.
+    steals_at: Option<Time>,
 }
 
 impl Default for Queue {
@@ -247,13 +279,73 @@ impl Default for Queue {
         Self {
             depth: DEPTH,
             alone: None,
-            waiting: VecDeque::new(),
-            waits: 0,
+            waiting: BTreeMap::new(),
             in_flight: 0,
-            leases: BTreeSet::new(),
+            places: BTreeMap::new(),
+            by_load: BTreeSet::new(),
+            leases: 0,
             asked: BTreeSet::new(),
             unwanted_since: None,
+            steals_at: None,
         }
+    }
+}
+
+/// The leases of a shape in one process, without those that are wanted back.
+#[derive(Debug, Default)]
+struct Place {
+    /// Those with the fewest tasks first.
+    leases: BTreeSet<(usize, usize)>,
+    in_flight: usize,
+}
+
+impl Place {
+    /// How much there is to do for what there is to do it with.
+    fn load(&self) -> usize {
+        self.in_flight * FULL / self.leases.len().max(1)
+    }
+}
+
+/// The load of a place that has one task for each lease.
+const FULL: usize = 1024;
+
+impl Queue {
+    fn put(&mut self, process: ProcessId, lease: (usize, usize)) {
+        let place = self.places.entry(process).or_default();
+        self.by_load.remove(&(place.load(), process));
+        place.leases.insert(lease);
+        place.in_flight += lease.0;
+        self.by_load.insert((place.load(), process));
+        self.leases += 1;
+    }
+
+    /// Whether it was there.
+    fn take(&mut self, process: ProcessId, lease: (usize, usize)) -> bool {
+        let Some(place) = self.places.get_mut(&process).filter(|place| place.leases.contains(&lease)) else {
+            return false;
+        };
+        self.by_load.remove(&(place.load(), process));
+        place.leases.remove(&lease);
+        place.in_flight -= lease.0;
+        self.leases -= 1;
+        if place.leases.is_empty() {
+            self.places.remove(&process);
+        } else {
+            self.by_load.insert((place.load(), process));
+        }
+        true
+    }
+
+    /// The lease with the fewest tasks, of the place with the least to do.
+    fn least(&self) -> Option<(usize, usize)> {
+        let (_, process) = self.by_load.first()?;
+        self.places.get(process)?.leases.first().copied()
+    }
+
+    /// Whether a place has less to do than it could, while at another something waits.
+    fn is_lopsided(&self) -> bool {
+        self.by_load.first().is_some_and(|(load, _)| *load < FULL)
+            && self.by_load.last().is_some_and(|(load, _)| *load > FULL)
     }
 }
 
@@ -284,7 +376,7 @@ impl Dispatch {
         let machine = Task::new(spec);
         #[cfg(feature = "mutants")]
         let machine = self.planted.mutant().into_iter().fold(machine, Task::with_mutant);
-        let key = self.tasks.insert(Entry { id, shape, machine, at: None, is_queued: false });
+        let key = self.tasks.insert(Entry { id, shape, machine, at: None, is_queued: false, is_asked_back: false });
         self.enqueue(key);
         self.plan(key);
         self.pump(now, shape);
@@ -333,12 +425,9 @@ impl Dispatch {
 
     /// Where every task stands, those that wait for a place first, shape by shape and in order.
     pub fn standings(&self) -> impl Iterator<Item = (Key, Standing)> {
-        let waits = |(key, id): &(Key, TaskId)| {
-            self.tasks.get(*key).is_some_and(|entry| entry.id == *id && entry.is_queued).then_some(*key)
-        };
-        let queued = self.shapes.iter().enumerate().flat_map(move |(shape, queue)| {
-            let in_order = queue.waiting.iter().filter_map(waits).enumerate();
-            in_order.map(move |(before, key)| (key, Standing::Waits { shape, before }))
+        let queued = self.shapes.iter().enumerate().flat_map(|(shape, queue)| {
+            let in_order = queue.waiting.values().enumerate();
+            in_order.map(move |(before, key)| (*key, Standing::Waits { shape, before }))
         });
         let sent = self.leases.iter().flat_map(|(_, lease)| {
             let mut there = lease.in_flight.clone();
@@ -399,9 +488,7 @@ impl Dispatch {
     fn enqueue(&mut self, key: Key) {
         let entry = &mut self.tasks[key];
         entry.is_queued = true;
-        let queue = &mut self.shapes[entry.shape];
-        queue.waits += 1;
-        queue.waiting.push_back((key, entry.id));
+        self.shapes[entry.shape].waiting.insert(entry.id, key);
     }
 
     /// Notes when the task wants to be looked at again.
@@ -419,7 +506,7 @@ impl Dispatch {
     fn leave_queue(&mut self, key: Key) {
         let entry = &mut self.tasks[key];
         if std::mem::take(&mut entry.is_queued) {
-            self.shapes[entry.shape].waits -= 1;
+            self.shapes[entry.shape].waiting.remove(&entry.id);
         }
     }
 
@@ -429,15 +516,16 @@ impl Dispatch {
         let queue = &mut self.shapes[entry.shape];
         queue.in_flight -= 1;
         let Some(lease) = self.leases.get_mut(at) else { return };
-        queue.leases.remove(&(lease.in_flight.len(), at));
+        queue.take(lease.process, (lease.in_flight.len(), at));
         lease.in_flight.swap_remove(place);
+        entry.is_asked_back = false;
         if let Some(moved) = lease.in_flight.get(place).copied() {
             self.tasks[moved].at = Some((at, place));
         }
         if lease.is_recalled {
             return self.give_recalled_back(at);
         }
-        queue.leases.insert((lease.in_flight.len(), at));
+        queue.put(lease.process, (lease.in_flight.len(), at));
         if lease.in_flight.is_empty() {
             lease.idle_since = now;
             self.idle.insert((now, at));
@@ -449,12 +537,12 @@ impl Dispatch {
         let (queue, lease) = (&mut self.shapes[entry.shape], &mut self.leases[at]);
         entry.at = Some((at, lease.in_flight.len()));
         queue.in_flight += 1;
-        queue.leases.remove(&(lease.in_flight.len(), at));
+        queue.take(lease.process, (lease.in_flight.len(), at));
         if lease.in_flight.is_empty() {
             self.idle.remove(&(lease.idle_since, at));
         }
         lease.in_flight.push(key);
-        queue.leases.insert((lease.in_flight.len(), at));
+        queue.put(lease.process, (lease.in_flight.len(), at));
         self.outputs.push_back(Output::Send { key, attempt, lease: lease.id, process: lease.process });
     }
 
@@ -463,18 +551,17 @@ impl Dispatch {
         let lease = self.leases.remove(at);
         self.by_process.remove(&(lease.process, at));
         self.idle.remove(&(lease.idle_since, at));
-        self.shapes[lease.shape].leases.remove(&(lease.in_flight.len(), at));
+        self.shapes[lease.shape].take(lease.process, (lease.in_flight.len(), at));
         lease
     }
 
     /// Sends what may be sent, and asks for more leases if there is more to do than those hold.
     fn pump(&mut self, now: Time, shape: Shape) {
         let depth = self.shapes[shape].depth + usize::from(self.planted.is(Mutant::DepthOffByOne));
-        while self.shapes[shape].waits > 0 {
-            // DISP-4: the place with the fewest takes the next, if it has room at all.
-            let least = self.shapes[shape].leases.first().copied();
-            let Some((_, at)) = least.filter(|(in_flight, _)| *in_flight < depth) else { break };
-            let Some(key) = self.shapes[shape].next(&self.tasks) else { break };
+        while !self.shapes[shape].waiting.is_empty() {
+            // DISP-4: the place with the least to do takes the next, if it has room at all.
+            let Some((_, at)) = self.shapes[shape].least().filter(|(in_flight, _)| *in_flight < depth) else { break };
+            let Some((_, key)) = self.shapes[shape].waiting.pop_first() else { break };
             self.tasks[key].is_queued = false;
             let attempt = match self.tasks[key].machine.attempt() {
                 // Its first run: until now it could still be told that no place will ever run it.
@@ -486,13 +573,15 @@ impl Dispatch {
             self.join_lease(key, at, attempt);
         }
         let queue = &mut self.shapes[shape];
-        let wanted = (queue.waits + queue.in_flight).min(LEASES_MAX);
-        while queue.asked.len() < ASKED_MAX && queue.leases.len() + queue.asked.len() < wanted {
+        let wanted = (queue.waiting.len() + queue.in_flight).min(LEASES_MAX);
+        while queue.asked.len() < ASKED_MAX && queue.leases + queue.asked.len() < wanted {
             self.next_request += 1;
             queue.asked.insert(self.next_request);
             self.requests.insert(self.next_request, shape);
             self.outputs.push_back(Output::AskLease { request: self.next_request, shape });
         }
+        self.plan_to_steal(now, shape);
+        let queue = &mut self.shapes[shape];
         let is_unwanted = wanted == 0 && !queue.asked.is_empty();
         if is_unwanted != queue.unwanted_since.is_some() {
             match queue.unwanted_since.take() {
@@ -511,13 +600,14 @@ impl Dispatch {
             self.outputs.push_back(Output::ReturnLease { lease: id });
             return;
         };
-        let lease = Lease { id, shape, process, in_flight: Vec::new(), idle_since: now, is_recalled: false };
+        let in_flight = Vec::new();
+        let lease = Lease { id, shape, process, in_flight, idle_since: now, is_recalled: false };
         let at = self.leases.insert(lease);
         self.by_process.insert((process, at));
         self.idle.insert((now, at));
         let queue = &mut self.shapes[shape];
         queue.asked.remove(&request);
-        queue.leases.insert((0, at));
+        queue.put(process, (0, at));
         self.pump(now, shape);
     }
 
@@ -526,12 +616,8 @@ impl Dispatch {
         let queue = &mut self.shapes[shape];
         queue.asked.remove(&request);
         if for_ever {
-            let waiting = std::mem::take(&mut queue.waiting);
-            queue.waits = 0;
-            for (key, id) in waiting {
-                let Some(entry) = self.tasks.get_mut(key).filter(|entry| entry.id == id && entry.is_queued) else {
-                    continue;
-                };
+            for key in std::mem::take(&mut queue.waiting).into_values() {
+                let entry = &mut self.tasks[key];
                 entry.is_queued = false;
                 let refused = match entry.machine.attempt() {
                     None => task::Input::Unrunnable,
@@ -552,10 +638,65 @@ impl Dispatch {
         let shape = lease.shape;
         self.idle.remove(&(lease.idle_since, at));
         if !self.planted.is(Mutant::SendToRecalled) {
-            self.shapes[shape].leases.remove(&(lease.in_flight.len(), at));
+            self.shapes[shape].take(lease.process, (lease.in_flight.len(), at));
         }
+        // What has not begun there may come back.
+        let keys = self.leases[at].in_flight.clone();
+        self.ask_back(keys, usize::MAX);
         self.give_recalled_back(at);
         self.pump(now, shape);
+    }
+
+    /// Asks for the newest `count` of `keys`, without those that were asked for already.
+    fn ask_back(&mut self, mut keys: Vec<Key>, count: usize) {
+        keys.retain(|key| !self.tasks[*key].is_asked_back);
+        keys.sort_unstable_by_key(|key| Reverse(self.tasks[*key].id));
+        for key in keys.into_iter().take(count) {
+            let entry = &mut self.tasks[key];
+            let process = entry.at.and_then(|(at, _)| self.leases.get(at)).map(|lease| lease.process);
+            let (Some(attempt), Some(process)) = (entry.machine.attempt(), process) else { continue };
+            entry.is_asked_back = true;
+            self.outputs.push_back(Output::AskBack { key, attempt, process });
+        }
+    }
+
+    /// DISP-9: notes since when a place has less to do than it could while something waits at another.
+    fn plan_to_steal(&mut self, now: Time, shape: Shape) {
+        let queue = &mut self.shapes[shape];
+        match queue.steals_at {
+            Some(at) if !queue.is_lopsided() => {
+                self.steals.remove(&(at, shape));
+                queue.steals_at = None;
+            }
+            None if queue.is_lopsided() => {
+                let at = now + STEAL_AFTER;
+                self.steals.insert((at, shape));
+                queue.steals_at = Some(at);
+            }
+            _ => {}
+        }
+    }
+
+    /// Asks back half of what waits at the fullest place: as many as it has leases run there.
+    fn steal(&mut self, shape: Shape) {
+        let queue = &self.shapes[shape];
+        let Some(place) = queue.by_load.last().and_then(|(_, process)| queue.places.get(process)) else { return };
+        let keys: Vec<Key> =
+            place.leases.iter().flat_map(|(_, at)| self.leases[*at].in_flight.iter().copied()).collect();
+        let asked = keys.iter().filter(|key| self.tasks[**key].is_asked_back).count();
+        let waits = keys.len().saturating_sub(place.leases.len() + asked);
+        self.ask_back(keys, waits.div_ceil(2));
+    }
+
+    fn handle_handed_back(&mut self, now: Time, key: Key, attempt: Attempt) {
+        if !self.is_current(key, attempt) {
+            return;
+        }
+        self.leave_lease(now, key);
+        if self.planted.is(Mutant::LoseHandedBack) {
+            return;
+        }
+        self.settle(now, key, task::Input::Recalled { attempt });
     }
 
     fn give_recalled_back(&mut self, at: usize) {
@@ -599,6 +740,7 @@ impl Dispatch {
         lost.sort_unstable_by_key(|key| self.tasks[*key].id);
         for key in &lost {
             self.tasks[*key].at = None;
+            self.tasks[*key].is_asked_back = false;
         }
         if self.planted.is(Mutant::ForgetLost) {
             return;
@@ -627,6 +769,12 @@ impl Dispatch {
                 self.settle(now, key, task::Input::Tick);
             }
         }
+        while let Some((at, shape)) = self.steals.first().copied().filter(|(at, _)| *at <= now) {
+            self.steals.remove(&(at, shape));
+            self.shapes[shape].steals_at = None;
+            self.steal(shape);
+            self.plan_to_steal(now, shape);
+        }
         while let Some((since, at)) = self.idle.first().copied().filter(|(since, _)| *since + IDLE_MAX <= now) {
             self.idle.remove(&(since, at));
             let lease = self.drop_lease(at);
@@ -634,6 +782,7 @@ impl Dispatch {
                 // DISP-6: a place that is left is given back.
                 self.outputs.push_back(Output::ReturnLease { lease: lease.id });
             }
+            self.plan_to_steal(now, lease.shape);
         }
         while let Some((since, shape)) = self.unwanted.first().copied().filter(|(since, _)| *since + IDLE_MAX <= now) {
             self.unwanted.remove(&(since, shape));
@@ -658,19 +807,6 @@ const CHECKED_MAX: usize = 64;
 
 /// Alarms of tasks that have ended are cleared away when there are so many more than tasks.
 const ALARMS_SPARE: usize = 1024;
-
-impl Queue {
-    /// The first task that still waits.
-    fn next(&mut self, tasks: &Slab<Entry>) -> Option<Key> {
-        while let Some((key, id)) = self.waiting.pop_front() {
-            if tasks.get(key).is_some_and(|entry| entry.id == id && entry.is_queued) {
-                self.waits -= 1;
-                return Some(key);
-            }
-        }
-        None
-    }
-}
 
 impl StateMachine for Dispatch {
     type Input = Input;
@@ -698,6 +834,7 @@ impl StateMachine for Dispatch {
                 at.into_iter().for_each(|at| self.recall(now, at));
             }
             Input::Withdrawn { key, attempt } => self.handle_withdrawn(now, key, attempt),
+            Input::HandedBack { key, attempt } => self.handle_handed_back(now, key, attempt),
             Input::ProcessDied { process, culprits } => self.handle_died(now, process, culprits.as_deref()),
             Input::Cancel { key } => self.settle(now, key, task::Input::Cancel),
             Input::Tick => {}
@@ -714,7 +851,8 @@ impl StateMachine for Dispatch {
         let alarm = self.alarms.peek().map(|Reverse((at, ..))| *at);
         let idle = self.idle.first().map(|(since, _)| *since + IDLE_MAX);
         let unwanted = self.unwanted.first().map(|(since, _)| *since + IDLE_MAX);
-        [alarm, idle, unwanted].into_iter().flatten().min()
+        let steal = self.steals.first().map(|(at, _)| *at);
+        [alarm, steal, idle, unwanted].into_iter().flatten().min()
     }
 }
 

@@ -289,3 +289,98 @@ fn alarms_of_tasks_that_ended_do_not_pile_up() {
     assert_eq!(dispatch.len(), 1);
     assert!(dispatch.alarms.len() <= ALARMS_SPARE + 8, "{}", dispatch.alarms.len());
 }
+
+/// A dispatch with `tasks` tasks in flight on one lease and another lease, granted a moment later, elsewhere.
+fn lopsided(tasks: u64) -> Dispatch {
+    let mut dispatch = busy(tasks);
+    dispatch.handle(at(1), Input::Granted { request: 2, lease: LeaseId(2), process: worker(2) });
+    dispatch
+}
+
+fn asked_back(dispatch: &mut Dispatch) -> Vec<Key> {
+    let said = outputs(dispatch).into_iter();
+    said.filter_map(|output| match output {
+        Output::AskBack { key, .. } => Some(key),
+        _ => None,
+    })
+    .collect()
+}
+
+#[test]
+fn a_place_with_nothing_to_do_takes_half_of_what_waits_at_another() {
+    let mut dispatch = lopsided(8);
+    assert_eq!(asked_back(&mut dispatch), []);
+    let due = dispatch.next_timeout().unwrap();
+    assert_eq!(due, at(1) + STEAL_AFTER);
+    dispatch.handle(due, Input::Tick);
+    let asked = asked_back(&mut dispatch);
+    assert_eq!(asked, [7, 6, 5, 4], "the newest half of those that wait: one runs");
+    for key in [7, 6] {
+        dispatch.handle(due, Input::HandedBack { key, attempt: Attempt(1) });
+    }
+    assert_eq!(outputs(&mut dispatch), [send(7, 2, 2, 2), send(6, 2, 2, 2)]);
+    // The others had begun: their ends are theirs, and count for nothing else.
+    for key in [5, 4] {
+        dispatch.handle(due, Input::Finished { key, attempt: Attempt(1), end: End::Ok });
+        let resolved = Output::Resolve { key, outcome: Outcome::Ok, attempt: Some(Attempt(1)) };
+        assert_eq!(outputs(&mut dispatch), [resolved]);
+    }
+    // Said late or twice, it is nothing.
+    dispatch.handle(due, Input::HandedBack { key: 7, attempt: Attempt(1) });
+    assert_eq!(outputs(&mut dispatch), []);
+}
+
+#[test]
+fn nothing_is_asked_back_twice_or_at_once() {
+    let mut dispatch = lopsided(2);
+    dispatch.handle(at(2), Input::Finished { key: 0, attempt: Attempt(1), end: End::Ok });
+    dispatch.handle(at(1) + STEAL_AFTER, Input::Tick);
+    assert_eq!(asked_back(&mut dispatch), [], "one that runs is left where it is");
+    let mut dispatch = lopsided(4);
+    let mut asked = Vec::new();
+    for round in 0..10 {
+        dispatch.handle(at(20 + 10 * round), Input::Tick);
+        asked.extend(asked_back(&mut dispatch));
+    }
+    assert_eq!(asked, [3, 2, 1], "each once, some at a time");
+}
+
+#[test]
+fn what_has_not_begun_at_a_recalled_place_comes_back_to_the_front() {
+    let mut dispatch = busy(3);
+    let waiting = dispatch.submit(at(1), id(9), 1, TaskSpec::default());
+    outputs(&mut dispatch);
+    dispatch.handle(at(1), Input::Recalled { lease: LeaseId(1) });
+    assert_eq!(asked_back(&mut dispatch), [2, 1, 0]);
+    for key in [2, 1] {
+        dispatch.handle(at(2), Input::HandedBack { key, attempt: Attempt(1) });
+    }
+    dispatch.handle(at(3), Input::Finished { key: 0, attempt: Attempt(1), end: End::Ok });
+    let said = outputs(&mut dispatch);
+    assert!(said.contains(&Output::ReturnLease { lease: LeaseId(1) }), "{said:?}");
+    let younger = dispatch.submit(at(4), id(10), 0, TaskSpec::default());
+    let request = *dispatch.requests.iter().find(|(_, shape)| **shape == 0).unwrap().0;
+    dispatch.handle(at(5), Input::Granted { request, lease: LeaseId(3), process: worker(3) });
+    let sent: Vec<_> = outputs(&mut dispatch)
+        .into_iter()
+        .filter_map(|output| match output {
+            Output::Send { key, .. } => Some(key),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(sent, [1, 2, younger], "what came back stands before what came later");
+    assert!(dispatch.tasks[waiting].is_queued, "another shape has a queue of its own");
+}
+
+#[test]
+fn the_leases_of_one_process_are_one_place() {
+    let mut dispatch = busy(4);
+    dispatch.handle(at(1), Input::Granted { request: 2, lease: LeaseId(2), process: worker(1) });
+    dispatch.handle(at(1) + STEAL_AFTER, Input::Tick);
+    assert_eq!(asked_back(&mut dispatch), [], "its second lease runs what came there for the first");
+    dispatch.handle(at(20), Input::Granted { request: 3, lease: LeaseId(3), process: worker(2) });
+    dispatch.handle(at(20) + STEAL_AFTER, Input::Tick);
+    assert_eq!(asked_back(&mut dispatch), [3], "two run, and of two that wait one goes");
+    dispatch.handle(at(31), Input::HandedBack { key: 3, attempt: Attempt(1) });
+    assert_eq!(outputs(&mut dispatch), [send(3, 2, 3, 2)], "not back to where it waited");
+}

@@ -165,6 +165,7 @@ impl Process {
                     }
                 }
             }
+            Talk::AskBack { exchanges } => self.hand_back(from, &exchanges),
             Talk::Control { to } => match mobula_wire::decode::<Control>(&payload) {
                 Ok(control) => self.controlled(to, control),
                 Err(error) => tracing::warn!(%from, %error, "a control message cannot be read"),
@@ -345,6 +346,19 @@ impl Process {
             Some(system) => encoded::receive(&system, frame, reply),
             None => reply.refuse(NotStarted::NoSession),
         }
+    }
+
+    /// Answers those of its tasks that have not begun: whoever sent them has a better place for them.
+    pub(crate) fn hand_back(&self, from: ProcessId, exchanges: &[ExchangeId]) {
+        let calls: Vec<Arc<Linked>> = {
+            let open = self.serving.open.lock();
+            exchanges
+                .iter()
+                .filter_map(|exchange| open.get(&(from, *exchange)))
+                .map(|served| served.call.clone())
+                .collect()
+        };
+        calls.iter().for_each(|call| call.hand_back());
     }
 
     /// The node is to leave: tasks of others that have not begun go back to them, and none begins any more.

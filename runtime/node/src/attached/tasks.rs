@@ -147,7 +147,7 @@ impl Process {
             self.set_alarm(&mut table);
             if after.resolved.is_empty() { None } else { table.over.clone() }
         };
-        let After { resolved, own } = after;
+        let After { resolved, own, asked_back } = after;
         for (entry, outcome) in resolved {
             match &over {
                 Some(death) => entry.give_up(death),
@@ -155,6 +155,13 @@ impl Process {
             }
         }
         own.into_iter().for_each(|parcel| self.received(parcel));
+        for (process, exchanges) in asked_back {
+            if process == self.me {
+                self.hand_back(process, &exchanges);
+            } else {
+                self.say(process, Talk::AskBack { exchanges });
+            }
+        }
     }
 
     fn perform_task(self: &Arc<Self>, table: &mut Table, output: Output, after: &mut After) {
@@ -181,6 +188,11 @@ impl Process {
                 {
                     self.not_wanted(process, ours(exchange));
                     self.say(process, Talk::Cancel { exchange });
+                }
+            }
+            Output::AskBack { key, process, .. } => {
+                if let Some(exchange) = table.entries.get(&key).and_then(|entry| entry.exchange) {
+                    after.asked_back.entry(process).or_default().push(exchange);
                 }
             }
             Output::Resolve { key, outcome, .. } => {
@@ -242,6 +254,7 @@ impl Process {
         let end = match &answer {
             Ok(_) => Input::Finished { key, attempt, end: End::Ok },
             Err(CallError::Panicked(_)) => Input::Finished { key, attempt, end: End::Panicked },
+            Err(CallError::NotStarted(NotStarted::HandedBack)) => Input::HandedBack { key, attempt },
             Err(CallError::NotStarted(NotStarted::Drained)) => Input::Withdrawn { key, attempt },
             // What its process could not even begin is not better elsewhere: types, bytes, arguments.
             Err(CallError::NotStarted(NotStarted::NoSession | NotStarted::QueueFull { .. })) => {
@@ -352,6 +365,8 @@ struct After {
     resolved: Vec<(Entry, Outcome)>,
     /// Runs whose place is this process.
     own: Vec<Parcel>,
+    /// What is asked back, and of whom.
+    asked_back: HashMap<ProcessId, Vec<ExchangeId>>,
 }
 
 impl Table {

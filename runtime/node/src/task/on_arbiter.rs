@@ -50,6 +50,9 @@ pub(super) async fn run<F: RemoteFn>(
         Ok(begun) => begun,
         Err(cause) => return task.finish(Err(CallError::NotStarted(cause))),
     };
+    if !task.begin() {
+        return;
+    }
     let mut frame = task.frame();
     let made = running::task(task.known(), || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args)))));
     let result = match made {
