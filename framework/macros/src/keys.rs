@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use syn::meta::ParseNestedMeta;
-use syn::{Expr, ExprLit, Lit, LitFloat, LitStr};
+use syn::{Expr, ExprLit, Lit, LitFloat, LitStr, Token};
 
 /// Refuses a key that is not among `known`.
 pub(crate) fn unknown(meta: &ParseNestedMeta<'_>, known: &[&str]) -> syn::Error {
@@ -18,6 +18,15 @@ pub(crate) fn once<T>(slot: &mut Option<T>, meta: &ParseNestedMeta<'_>, value: T
         Some(_) => Err(meta.error("said twice: keep one")),
         None => Ok(()),
     }
+}
+
+/// A key that stands alone.
+pub(crate) fn flag(meta: &ParseNestedMeta<'_>) -> syn::Result<()> {
+    if meta.input.peek(Token![=]) {
+        let key = meta.path.get_ident().map(ToString::to_string).unwrap_or_default();
+        return Err(meta.input.error(format_args!("`{key}` takes no value: write it alone, or leave it out")));
+    }
+    Ok(())
 }
 
 /// An integer of at least `min`.

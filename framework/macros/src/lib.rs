@@ -34,6 +34,7 @@ use proc_macro::TokenStream;
 /// | `num_gpus = 1` | GPUs it takes while it runs | 0 |
 /// | `max_retries = 0` | runs after failures of the system; its own errors and panics are never retried | 3 |
 /// | `timeout_ms = 500` | when it is of no use any more | never |
+/// | `at_most_once` | it never runs again once it may have begun, whatever `max_retries` says | it may |
 ///
 /// Arguments are values that `serde` can write and read; where one is wanted, a reference to one
 /// (`ObjectRef<T>`) goes too. A function that returns a `Result<T, E>` gives a reference to a `T`; one that returns

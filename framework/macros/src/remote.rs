@@ -30,6 +30,7 @@ struct Keys {
     num_gpus: Option<Expr>,
     max_retries: Option<u32>,
     timeout_ms: Option<u64>,
+    at_most_once: Option<()>,
 }
 
 pub(crate) fn expand(keys: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
@@ -57,8 +58,10 @@ impl Keys {
                 keys::once(&mut this.max_retries, &meta, keys::integer(&meta, 0)?)
             } else if meta.path.is_ident("timeout_ms") {
                 keys::once(&mut this.timeout_ms, &meta, keys::integer(&meta, 1)?)
+            } else if meta.path.is_ident("at_most_once") {
+                keys::once(&mut this.at_most_once, &meta, keys::flag(&meta)?)
             } else {
-                Err(keys::unknown(&meta, &["num_cpus", "num_gpus", "max_retries", "timeout_ms"]))
+                Err(keys::unknown(&meta, &["num_cpus", "num_gpus", "max_retries", "timeout_ms", "at_most_once"]))
             }
         });
         parser.parse2(keys)?;
@@ -185,10 +188,12 @@ fn constants(function: &Function) -> TokenStream {
     let num_gpus = keys.num_gpus.as_ref().map(|n| quote!(.num_gpus(#n)));
     let max_retries = keys.max_retries.map(|n| quote!(.max_retries(#n)));
     let timeout = keys.timeout_ms.map(|ms| quote!(.timeout(::core::time::Duration::from_millis(#ms))));
+    let at_most_once = keys.at_most_once.map(|()| quote!(.at_most_once()));
     quote! {
         type Args = (#(#types,)*);
         const NAME: &'static str = ::core::concat!(::core::module_path!(), "::", #name);
-        const OPTIONS: __mobula::TaskOptions = __mobula::TaskOptions::new() #num_cpus #num_gpus #max_retries #timeout;
+        const OPTIONS: __mobula::TaskOptions =
+            __mobula::TaskOptions::new() #num_cpus #num_gpus #max_retries #timeout #at_most_once;
     }
 }
 

@@ -27,6 +27,12 @@ async fn abort(key: String) -> Result<u32> {
     std::process::abort()
 }
 
+/// The same for a function that says so itself.
+#[remote(at_most_once, max_retries = 2)]
+async fn abort_at_most_once(key: String) -> Result<u32> {
+    abort(key).await
+}
+
 type Run = Option<(TaskId, Attempt)>;
 
 /// Ends its process the first time, and says where it runs the second time, and as which runs of which task.
@@ -98,9 +104,16 @@ async fn a_culprit_runs_alone() -> Result<()> {
 }
 
 async fn at_most_once() -> Result<()> {
-    let error = mobula::get(abort::options().at_most_once().remote("once")).await.err();
-    assert!(matches!(error, Some(CallError::MayHaveRun(_))), "{error:?}");
-    assert_eq!(mobula::kv::get::<u32>("once").await?, Some(1));
+    // One after the other: what one takes down with it is not the other's run.
+    for key in ["by option", "by key"] {
+        let run = match key {
+            "by key" => abort_at_most_once::remote(key),
+            _ => abort::options().at_most_once().remote(key),
+        };
+        let error = mobula::get(run).await.err();
+        assert!(matches!(error, Some(CallError::MayHaveRun(_))), "{error:?}");
+        assert_eq!(mobula::kv::get::<u32>(key).await?, Some(1), "{key}");
+    }
     Ok(())
 }
 

@@ -10,4 +10,7 @@ fn two() {}
 #[remote(max_retries = -1)]
 fn three() {}
 
+#[remote(at_most_once = false)]
+fn four() {}
+
 fn main() {}
