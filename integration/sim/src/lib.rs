@@ -13,6 +13,7 @@
 //! | [`names`] | a head and its nodes: members, leases and names, over crashes and cuts |
 //! | [`control`] | a head that crashes, and nodes that hold names under its leases |
 //! | [`refs`] | processes that name objects in messages, and die |
+//! | [`objects`] | nodes that own, hold, copy and make objects again, and die |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
 //! | [`coverage`] | how often each misfortune and each transition happened: a run that never crashed proves nothing |
 //! | [`failure`] | what a failing seed prints |
@@ -26,6 +27,7 @@ pub mod control;
 pub mod coverage;
 pub mod failure;
 pub mod names;
+pub mod objects;
 pub mod refs;
 pub mod rng;
 pub mod tasks;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{cluster, names, refs, tasks, tree};
+use mobula_sim::{cluster, names, objects, refs, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -41,6 +41,15 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::LetGoOnceSent, refs::run, "HAND-1"),
     (Mutant::AcknowledgeArrival, refs::run, "HAND-1"),
     (Mutant::HoldForTheDead, refs::run, "HAND-3"),
+    (Mutant::FreeOnItsWay, objects::run, "OWN-1"),
+    (Mutant::CountBeforeHeld, objects::run, "OWN-2"),
+    (Mutant::KeepHoldsOfDead, objects::run, "OWN-3"),
+    (Mutant::HearRepeats, objects::run, "OWN-1"),
+    (Mutant::ForgetInner, objects::run, "OWN-5"),
+    (Mutant::KeepAllRecipes, objects::run, "OWN-6"),
+    (Mutant::RunOnceMore, objects::run, "OWN-6"),
+    (Mutant::MakeWhileCopied, objects::run, "OWN-7"),
+    (Mutant::TrustReplay, objects::run, "OWN-8"),
     (Mutant::AdmitFenced, names::run, "MEM-1"),
     (Mutant::OneRefusal, names::run, "MEM-3"),
     (Mutant::CountHeadStall, names::run, "MEM-3"),
@@ -86,7 +95,7 @@ fn every_mutant_is_found() {
 #[test]
 fn every_mutant_is_planted() {
     let planted: Vec<Mutant> = PLANTED.iter().map(|(mutant, ..)| *mutant).collect();
-    assert_eq!(planted, [Mutant::ALL, Mutant::OF_HEAD].concat());
+    assert_eq!(planted, [Mutant::ALL, Mutant::OF_OBJECTS, Mutant::OF_HEAD].concat());
 }
 
 #[test]

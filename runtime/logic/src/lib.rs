@@ -18,6 +18,7 @@
 //! | [`lease`] | until when a node's named actors may act, and when it fences itself (G7, G13) |
 //! | [`ledger`] | whether an amount of resources is free |
 //! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
+//! | [`ownership`] | who holds an object, where its bytes are, how they are made again (G9, G10) |
 //! | [`membership`] | who belongs to the cluster, who lives, who has died (G11) |
 //! | [`record`] | what the head must not forget |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
@@ -42,6 +43,7 @@ pub mod ledger;
 pub mod membership;
 pub mod mutant;
 pub mod outbox;
+pub mod ownership;
 pub mod record;
 pub mod restarts;
 pub mod scheduler;
@@ -60,6 +62,7 @@ pub use invariant::Violation;
 pub use lease::Lease;
 pub use membership::Membership;
 pub use mutant::Mutant;
+pub use ownership::Ownership;
 pub use restarts::{Restarts, Verdict};
 pub use scheduler::Scheduler;
 pub use session::Session;

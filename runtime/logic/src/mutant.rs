@@ -74,6 +74,24 @@ pub enum Mutant {
     AcknowledgeArrival,
     /// What was on its way to a dead process is held for ever (HAND-3).
     HoldForTheDead,
+    /// What a message names is not held on its way (OWN-1).
+    FreeOnItsWay,
+    /// A message is counted before the owners of what it names have heard of its receiver's node (OWN-2).
+    CountBeforeHeld,
+    /// What the dead held stays held (OWN-3).
+    KeepHoldsOfDead,
+    /// A word that comes again is heard again (OWN-4).
+    HearRepeats,
+    /// What bytes name is not held for them (OWN-5).
+    ForgetInner,
+    /// Recipes are kept beyond their bound (OWN-6).
+    KeepAllRecipes,
+    /// A task runs once more than it may (OWN-6).
+    RunOnceMore,
+    /// An object is made again while there is a copy of it (OWN-7).
+    MakeWhileCopied,
+    /// A run that gives other bytes than the first is taken (OWN-8).
+    TrustReplay,
     /// A node that was declared dead is taken back under its old id (MEM-1).
     AdmitFenced,
     /// One refusal is enough to declare a node killed (MEM-3).
@@ -145,6 +163,19 @@ impl Mutant {
         Self::LetGoOnceSent,
         Self::AcknowledgeArrival,
         Self::HoldForTheDead,
+    ];
+
+    /// Those of objects: who holds them, and how their bytes travel.
+    pub const OF_OBJECTS: &[Self] = &[
+        Self::FreeOnItsWay,
+        Self::CountBeforeHeld,
+        Self::KeepHoldsOfDead,
+        Self::HearRepeats,
+        Self::ForgetInner,
+        Self::KeepAllRecipes,
+        Self::RunOnceMore,
+        Self::MakeWhileCopied,
+        Self::TrustReplay,
     ];
 
     /// Those of the head's machines and of a node's lease.

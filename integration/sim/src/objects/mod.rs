@@ -1,0 +1,566 @@
+//! Nodes whose processes put objects, make them by tasks, name them to one another and read them, while letters are lost,
+//! doubled and overtaken, copies are given up, and processes and nodes die.
+//!
+//! Plays the drivers around [`Ownership`]: it runs tasks, moves bytes, and gives messages to processes. A message comes
+//! once or its receiver's node is dead; the letters of the machines have no such luck. What a dead node held may be freed
+//! while it is on its way from there to others: nobody else had a claim to it, and such objects are left out of what must
+//! not be freed, not of what must be in the end.
+
+mod witness;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use mobula_logic::ownership::{self, Birth, HolderWord, Input, Letter, Output, Ownership, Place, Recipe, Seal};
+use mobula_logic::{Mutant, Violation};
+use mobula_types::{NodeId, ObjectId, ProcessId, StateMachine, TaskId, Time};
+
+use crate::agenda::Agenda;
+use crate::coverage::Coverage;
+use crate::failure::{Failure, Steps, ensure};
+use crate::rng::Rng;
+use witness::Witness;
+
+/// Runs the nodes of `seed` until all is freed, with `mutant` planted in each.
+///
+/// # Errors
+/// The first promise that did not hold.
+pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Coverage, Failure> {
+    // A seed that fails is run again with its steps written down.
+    World::new(seed, mutant, false).run().or_else(|_| World::new(seed, mutant, true).run())
+}
+
+/// For so long things go wrong.
+const ACTIVE: Duration = Duration::from_secs(3);
+/// Whoever waits is answered so long after that: a recipe of a recipe takes its runs.
+const ANSWERED_MAX: Duration = Duration::from_secs(6);
+/// What nobody holds is freed in this time (G9).
+const FREED_MAX: Duration = Duration::from_secs(1);
+/// A letter or a message takes at most so long, and so does a copy or a run.
+const DELAY_MAX_MS: u64 = 60;
+/// Room for few recipes, or for most: each takes 100 bytes.
+const LINEAGE_BYTES: &[u64] = &[600, 6_000];
+const RECIPE_BYTES: u64 = 100;
+
+struct World {
+    seed: u64,
+    rng: Rng,
+    agenda: Agenda<Event>,
+    nodes: BTreeMap<NodeId, Node>,
+    processes: BTreeMap<ProcessId, Process>,
+    witness: Witness,
+    /// How often a letter is lost or doubled, in percent.
+    fury: u64,
+    is_quiet: bool,
+    coverage: Coverage,
+    steps: Steps,
+}
+
+struct Node {
+    is_alive: bool,
+    machine: Ownership,
+    wakes_at: Option<Time>,
+}
+
+struct Process {
+    is_alive: bool,
+    made: u64,
+    /// The number of its last word.
+    said: u64,
+    holds: BTreeSet<ObjectId>,
+}
+
+/// An object as the world knows it.
+#[derive(Clone, Debug)]
+struct Object {
+    is_inline: bool,
+    /// Each run of its task gives other bytes.
+    is_fickle: bool,
+    is_put: bool,
+    runs_max: u32,
+    inner: Vec<ObjectId>,
+}
+
+#[derive(Debug)]
+enum Event {
+    Letter { from: NodeId, to: NodeId, letter: Letter },
+    Message { from: NodeId, number: u64, to: ProcessId, objects: Vec<ObjectId> },
+    Take { from: NodeId, number: u64, by: ProcessId, objects: Vec<ObjectId> },
+    Ran { object: ObjectId, run: u32, at: NodeId },
+    Pulled { object: ObjectId, at: NodeId, sources: Vec<NodeId> },
+    Act(ProcessId),
+    KillProcess(ProcessId),
+    KillNode(NodeId),
+    HearOfDeath { by: NodeId, process: ProcessId },
+    Wake(NodeId),
+    Quiet,
+    LetGo,
+    Judge,
+}
+
+impl World {
+    fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let ids = (1..=2 + rng.below(3)).map(NodeId).collect::<Vec<_>>();
+        let lineage_bytes = *rng.pick(LINEAGE_BYTES);
+        let node = |id| {
+            let machine = Ownership::with_lineage(id, lineage_bytes);
+            Node { is_alive: true, machine: mutant.into_iter().fold(machine, Ownership::with_mutant), wakes_at: None }
+        };
+        let nodes: BTreeMap<NodeId, Node> = ids.into_iter().map(|id| (id, node(id))).collect();
+        let process = || Process { is_alive: true, made: 0, said: 0, holds: BTreeSet::new() };
+        let ids = nodes.keys().flat_map(|node| [1, 2].map(|number| ProcessId::new(*node, number)));
+        let processes = ids.map(|id| (id, process())).collect();
+        let fury = *rng.pick(&[0, 5, 20, 40]);
+        Self {
+            seed,
+            rng,
+            agenda: Agenda::default(),
+            nodes,
+            processes,
+            witness: Witness::default(),
+            fury,
+            is_quiet: false,
+            coverage: Coverage::default(),
+            steps: Steps::new(records),
+        }
+    }
+
+    fn run(mut self) -> Result<Coverage, Failure> {
+        let result = self.play();
+        let at = self.agenda.now();
+        match result {
+            Ok(()) => Ok(self.coverage),
+            Err(violation) => {
+                Err(Failure { world: "objects", seed: self.seed, at, violation, steps: self.steps.text() })
+            }
+        }
+    }
+
+    fn play(&mut self) -> Result<(), Violation> {
+        let (nodes, processes): (Vec<_>, Vec<_>) =
+            (self.nodes.keys().copied().collect(), self.processes.keys().copied().collect());
+        for process in &processes {
+            self.drive(process.node(), Input::Attached { process: *process })?;
+            self.agenda.after(self.rng.span(20), Event::Act(*process));
+        }
+        for _ in 0..*self.rng.pick(&[0, 1, 2]) {
+            let (delay, process) = (self.rng.span(3_000), *self.rng.pick(&processes));
+            self.agenda.after(delay, Event::KillProcess(process));
+        }
+        for _ in 0..*self.rng.pick(&[0, 1, 1, 2]) {
+            let (delay, node) = (self.rng.span(3_000), *self.rng.pick(&nodes));
+            self.agenda.after(delay, Event::KillNode(node));
+        }
+        self.agenda.after(ACTIVE, Event::Quiet);
+        while let Some(event) = self.agenda.step() {
+            let now = self.agenda.now();
+            self.steps.note(now, || format!("{event:?}"));
+            self.happen(event)?;
+            self.judge_held()?;
+        }
+        Ok(())
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        match event {
+            Event::Letter { from, to, letter } => self.drive(to, Input::Said { from, letter }),
+            Event::Message { from, number, to, objects } => self.message(from, number, to, objects),
+            Event::Take { from, number, by, objects } => {
+                for object in objects {
+                    self.hold(by, object)?;
+                }
+                self.drive(by.node(), Input::Taken { from, number })
+            }
+            Event::Ran { object, run, at } => self.ran(object, run, at),
+            Event::Pulled { object, at, sources } => self.pulled(object, at, &sources),
+            Event::Act(process) => self.act(process),
+            Event::KillProcess(process) => self.kill_process(process),
+            Event::KillNode(node) => self.kill_node(node),
+            Event::HearOfDeath { by, process } => self.drive(by, Input::Died { process }),
+            Event::Wake(node) => {
+                if let Some(woken) = self.nodes.get_mut(&node) {
+                    woken.wakes_at = None;
+                }
+                self.drive(node, Input::Tick)
+            }
+            Event::Quiet => {
+                self.is_quiet = true;
+                self.agenda.after(ANSWERED_MAX, Event::LetGo);
+                Ok(())
+            }
+            Event::LetGo => {
+                self.witness.judge_answered(|process| self.processes[&process].is_alive)?;
+                for process in self.processes.keys().copied().collect::<Vec<_>>() {
+                    for object in self.processes[&process].holds.clone() {
+                        self.release(process, object)?;
+                    }
+                }
+                self.agenda.after(FREED_MAX, Event::Judge);
+                Ok(())
+            }
+            Event::Judge => self.judge_end(),
+        }
+    }
+
+    fn act(&mut self, process: ProcessId) -> Result<(), Violation> {
+        if self.is_quiet || !self.processes[&process].is_alive {
+            return Ok(());
+        }
+        let delay = self.rng.span(60);
+        self.agenda.after(delay, Event::Act(process));
+        match self.rng.below(20) {
+            0..3 => self.make(process, true),
+            3..6 => self.make(process, false),
+            6..10 => self.send(process),
+            10..14 => self.want(process),
+            14..15 => self.give_up(process.node()),
+            _ => {
+                let held: Vec<ObjectId> = self.processes[&process].holds.iter().copied().collect();
+                if held.is_empty() {
+                    return Ok(());
+                }
+                let object = *self.rng.pick(&held);
+                self.release(process, object)
+            }
+        }
+    }
+
+    /// Some of what a process holds.
+    fn some(&mut self, process: ProcessId, max: u64) -> Vec<ObjectId> {
+        let held: Vec<ObjectId> = self.processes[&process].holds.iter().copied().collect();
+        let count = if held.is_empty() { 0 } else { self.rng.below(max + 1) };
+        (0..count).map(|_| *self.rng.pick(&held)).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    fn make(&mut self, process: ProcessId, is_put: bool) -> Result<(), Violation> {
+        let parts = self.some(process, 2);
+        let inner = if self.rng.chance(40) { parts.clone() } else { Vec::new() };
+        let (is_inline, is_fickle) = (self.rng.chance(20), !is_put && self.rng.chance(25));
+        let runs_max = 1 + self.rng.below(3) as u32;
+        let maker = self.processes.get_mut(&process).expect("it acts");
+        maker.made += 1;
+        let object = ObjectId { owner: process, seq: maker.made };
+        maker.holds.insert(object);
+        let known = Object { is_inline, is_fickle, is_put, runs_max, inner };
+        let birth = match is_put {
+            true => {
+                self.coverage.saw("object is put");
+                Birth::Put(self.seal(object, &known, process.node(), 1))
+            }
+            false => {
+                self.coverage.saw("task is submitted");
+                let delay = self.rng.span(DELAY_MAX_MS);
+                let at = self.place();
+                self.agenda.after(delay, Event::Ran { object, run: 1, at });
+                let task = TaskId { process, seq: object.seq };
+                Birth::Task(Recipe { task, arguments: parts, bytes: RECIPE_BYTES, runs_max })
+            }
+        };
+        self.witness.see_new(object, known);
+        self.say(process, HolderWord::New { object, birth })
+    }
+
+    /// The bytes of an object are at a node now.
+    fn seal(&mut self, object: ObjectId, known: &Object, at: NodeId, run: u32) -> Seal {
+        let digest = witness::digest(object, if known.is_fickle { run } else { 1 });
+        let place = if known.is_inline { Place::Inline } else { Place::Arena };
+        if !known.is_inline {
+            self.witness.see_copy(at, object, digest);
+        }
+        Seal { at, place, bytes: 1, digest, inner: known.inner.clone() }
+    }
+
+    fn place(&mut self) -> NodeId {
+        let alive: Vec<NodeId> = self.nodes.iter().filter(|(_, it)| it.is_alive).map(|(node, _)| *node).collect();
+        *self.rng.pick(&alive)
+    }
+
+    fn ran(&mut self, object: ObjectId, run: u32, at: NodeId) -> Result<(), Violation> {
+        let owner = object.owner.node();
+        if !self.nodes[&owner].is_alive {
+            return Ok(());
+        }
+        if !self.nodes[&at].is_alive {
+            self.coverage.saw("run is lost with its node");
+            let delay = self.rng.span(DELAY_MAX_MS);
+            let at = self.place();
+            self.agenda.after(delay, Event::Ran { object, run, at });
+            return Ok(());
+        }
+        if self.rng.chance(3) {
+            self.coverage.saw("run comes to nothing");
+            self.witness.see_not_made(object);
+            return self.drive(owner, Input::NotMade { object, run });
+        }
+        // An earlier attempt's copy is there already.
+        if self.witness.copy(at, object).is_some() {
+            return self.drive(owner, Input::NotMade { object, run }).map(|()| self.witness.see_not_made(object));
+        }
+        let known = self.witness.object(object).clone();
+        let seal = self.seal(object, &known, at, run);
+        if at != owner && !known.is_inline {
+            self.drive(at, Input::Copied { object, digest: seal.digest, is_primary: true })?;
+        }
+        self.coverage.saw(if run == 1 { "object is made" } else { "object is made again" });
+        self.drive(owner, Input::Made { object, run, seal })
+    }
+
+    fn pulled(&mut self, object: ObjectId, at: NodeId, sources: &[NodeId]) -> Result<(), Violation> {
+        if !self.nodes[&at].is_alive {
+            return Ok(());
+        }
+        let alive = sources.iter().filter(|node| self.nodes[node].is_alive);
+        let digest = alive.filter_map(|node| self.witness.copy(*node, object)).next();
+        let Some(digest) = digest else {
+            self.coverage.saw("no source has it");
+            return self.drive(at, Input::NotPulled { object });
+        };
+        self.coverage.saw("copy is pulled");
+        self.witness.see_copy(at, object, digest);
+        self.drive(at, Input::Copied { object, digest, is_primary: false })
+    }
+
+    fn send(&mut self, process: ProcessId) -> Result<(), Violation> {
+        let objects = self.some(process, 3);
+        let others: Vec<ProcessId> = self.processes.keys().copied().filter(|other| *other != process).collect();
+        let to = *self.rng.pick(&others);
+        let from = process.node();
+        let machine = &mut self.nodes.get_mut(&from).expect("it is one of ours").machine;
+        let Some(number) = machine.send(to.node(), &objects) else {
+            self.coverage.saw("message to a dead node");
+            return Ok(());
+        };
+        if self.rng.chance(3) {
+            self.coverage.saw("message is dropped");
+            return self.drive(from, Input::Dropped { number });
+        }
+        self.coverage.saw("message is sent");
+        let delay = self.rng.span(DELAY_MAX_MS);
+        self.witness.see_sent(from, number, to, &objects);
+        self.agenda.after(delay, Event::Message { from, number, to, objects });
+        self.perform(from)
+    }
+
+    fn message(&mut self, from: NodeId, number: u64, to: ProcessId, objects: Vec<ObjectId>) -> Result<(), Violation> {
+        self.witness.see_arrived(from, number);
+        self.take(from, number, to, objects)
+    }
+
+    /// What a message, or bytes that were read, name is taken over by a process.
+    fn take(&mut self, from: NodeId, number: u64, to: ProcessId, objects: Vec<ObjectId>) -> Result<(), Violation> {
+        // What comes from a node that is known to be dead is not for anybody.
+        self.drive(to.node(), Input::Arrived { from, number, process: to, objects: objects.clone() })?;
+        let delay = self.rng.span(DELAY_MAX_MS);
+        self.agenda.after(delay, Event::Take { from, number, by: to, objects });
+        Ok(())
+    }
+
+    fn hold(&mut self, process: ProcessId, object: ObjectId) -> Result<(), Violation> {
+        let Some(holder) = self.processes.get_mut(&process).filter(|holder| holder.is_alive) else { return Ok(()) };
+        holder.holds.insert(object);
+        self.say(process, HolderWord::Hold { object })
+    }
+
+    fn release(&mut self, process: ProcessId, object: ObjectId) -> Result<(), Violation> {
+        let Some(holder) = self.processes.get_mut(&process).filter(|holder| holder.is_alive) else { return Ok(()) };
+        holder.holds.remove(&object);
+        self.witness.see_unwanted(process, object);
+        self.say(process, HolderWord::Release { object })
+    }
+
+    fn want(&mut self, process: ProcessId) -> Result<(), Violation> {
+        let Some(object) = self.some(process, 1).first().copied() else { return Ok(()) };
+        if self.witness.see_wanted(process, object) {
+            self.drive(process.node(), Input::Wanted { process, object })?;
+        }
+        Ok(())
+    }
+
+    fn give_up(&mut self, node: NodeId) -> Result<(), Violation> {
+        let machine = &self.nodes[&node].machine;
+        let Some(object) = self.witness.copies_at(node).find(|object| machine.may_give_up(*object)) else {
+            return Ok(());
+        };
+        if self.rng.chance(30) {
+            self.coverage.saw("copy is spilled");
+            return self.drive(node, Input::Moved { object, to: Some(Place::Spilled) });
+        }
+        self.coverage.saw("copy is given up");
+        self.witness.see_freed(node, object)?;
+        self.drive(node, Input::Moved { object, to: None })
+    }
+
+    fn say(&mut self, process: ProcessId, word: HolderWord) -> Result<(), Violation> {
+        let Some(speaker) = self.processes.get_mut(&process) else { return Ok(()) };
+        speaker.said += 1;
+        let number = speaker.said;
+        let said = Input::Holds { process, number, word };
+        if self.rng.chance(self.fury) {
+            self.coverage.saw("word of a process comes twice");
+            self.drive(process.node(), said.clone())?;
+        }
+        self.drive(process.node(), said)
+    }
+
+    fn kill_process(&mut self, process: ProcessId) -> Result<(), Violation> {
+        let Some(dead) = self.processes.get_mut(&process).filter(|it| it.is_alive && !self.is_quiet) else {
+            return Ok(());
+        };
+        dead.is_alive = false;
+        dead.holds.clear();
+        self.coverage.saw("process dies");
+        self.witness.see_death_of(process);
+        self.drive(process.node(), Input::Died { process })
+    }
+
+    fn kill_node(&mut self, node: NodeId) -> Result<(), Violation> {
+        let is_last = self.nodes.values().filter(|it| it.is_alive).count() == 1;
+        if self.is_quiet || is_last || !self.nodes[&node].is_alive {
+            return Ok(());
+        }
+        self.coverage.saw("node dies");
+        let machine = &self.nodes[&node].machine;
+        self.witness.see_death(node, |object| machine.is_held(object));
+        for (id, process) in &mut self.processes {
+            if id.node() == node {
+                process.is_alive = false;
+                process.holds.clear();
+            }
+        }
+        if let Some(dead) = self.nodes.get_mut(&node) {
+            dead.is_alive = false;
+        }
+        for by in self.nodes.keys().copied().filter(|by| *by != node).collect::<Vec<_>>() {
+            // Its last letters may come before.
+            let delay = Duration::from_millis(DELAY_MAX_MS) + self.rng.span(DELAY_MAX_MS);
+            self.agenda.after(delay, Event::HearOfDeath { by, process: node.into() });
+        }
+        Ok(())
+    }
+
+    fn drive(&mut self, node: NodeId, input: Input) -> Result<(), Violation> {
+        let now = self.agenda.now();
+        let driven = self.nodes.get_mut(&node).expect("it is one of ours");
+        if !driven.is_alive {
+            return Ok(());
+        }
+        driven.machine.handle(now, input);
+        self.perform(node)
+    }
+
+    fn perform(&mut self, node: NodeId) -> Result<(), Violation> {
+        let now = self.agenda.now();
+        while let Some(output) = self.nodes.get_mut(&node).and_then(|it| it.machine.poll_output()) {
+            self.steps.note(now, || format!("  {node} asks {output:?}"));
+            self.act_on(node, output)?;
+        }
+        let driven = self.nodes.get_mut(&node).expect("it is one of ours");
+        ownership::check(&driven.machine)?;
+        if let Some(due) = driven.machine.next_timeout()
+            && driven.wakes_at.is_none_or(|wakes| wakes > due)
+        {
+            driven.wakes_at = Some(due);
+            self.agenda.at(due, Event::Wake(node));
+        }
+        Ok(())
+    }
+
+    fn act_on(&mut self, node: NodeId, output: Output) -> Result<(), Violation> {
+        match output {
+            Output::Say { to, letter } => self.post(node, to, letter),
+            Output::Ready { process, object } => return self.ready(process, object),
+            Output::Lost { process, object, loss } => {
+                self.coverage.saw(witness::name(&loss));
+                self.witness.see_lost(process, object, &loss, |node| self.nodes[&node].is_alive)?;
+            }
+            Output::Pull { object, sources, .. } => {
+                let delay = self.rng.span(DELAY_MAX_MS);
+                self.agenda.after(delay, Event::Pulled { object, at: node, sources });
+            }
+            Output::Run { object, run, .. } => {
+                self.coverage.saw("task runs again");
+                self.witness.see_run(object, run)?;
+                let (delay, at) = (self.rng.span(DELAY_MAX_MS), self.place());
+                self.agenda.after(delay, Event::Ran { object, run, at });
+            }
+            Output::Free { object } => {
+                self.coverage.saw("copy is freed");
+                self.witness.see_freed(node, object)?;
+            }
+            Output::LineageEvicted { object } => {
+                self.coverage.saw("recipe is forgotten");
+                self.witness.see_evicted(object);
+            }
+            // Of an object whose last holder died before its claim came.
+            Output::Refused { object, .. } => {
+                ensure(self.witness.is_orphan(object), "OWN-1", || format!("{object} cannot be held at {node}"))?;
+            }
+            Output::NotCounted { .. } => ensure(false, "OWN-10", || format!("{node} counts no more messages"))?,
+        }
+        Ok(())
+    }
+
+    fn post(&mut self, from: NodeId, to: NodeId, letter: Letter) {
+        let fury = if self.is_quiet { 0 } else { self.fury };
+        if self.rng.chance(fury) {
+            self.coverage.saw("letter is lost");
+            return;
+        }
+        if self.rng.chance(fury) {
+            self.coverage.saw("letter comes twice");
+            let delay = self.rng.span(2 * DELAY_MAX_MS);
+            self.agenda.after(delay, Event::Letter { from, to, letter: letter.clone() });
+        }
+        // A later one may overtake it.
+        let delay = self.rng.span(DELAY_MAX_MS);
+        self.agenda.after(delay, Event::Letter { from, to, letter });
+    }
+
+    /// A process reads an object, and takes over what its bytes name: they are held for it as those of a message are, and
+    /// the object with them.
+    fn ready(&mut self, process: ProcessId, object: ObjectId) -> Result<(), Violation> {
+        self.coverage.saw("object is read");
+        self.witness.see_ready(process, object)?;
+        let inner = self.witness.object(object).inner.clone();
+        if inner.is_empty() {
+            return Ok(());
+        }
+        self.coverage.saw("references are read");
+        for inner in &inner {
+            let owner = &self.nodes[&inner.owner.node()];
+            let is_held = owner.machine.is_held(*inner) || !owner.is_alive || self.witness.is_orphan(*inner);
+            ensure(is_held, "OWN-5", || format!("{object} names {inner}, which was freed"))?;
+        }
+        let me = process.node();
+        let machine = &mut self.nodes.get_mut(&me).expect("it is one of ours").machine;
+        let Some(number) = machine.send(me, &[object]) else { return Ok(()) };
+        self.take(me, number, process, inner)
+    }
+
+    /// OWN-1: what a living process holds, or has on its way to it, is held by its owner.
+    fn judge_held(&self) -> Result<(), Violation> {
+        let is_safe = |object: &ObjectId| {
+            let owner = &self.nodes[&object.owner.node()];
+            !owner.is_alive || owner.machine.is_held(*object) || self.witness.is_orphan(*object)
+        };
+        for (id, process) in self.processes.iter().filter(|(_, process)| process.is_alive) {
+            let freed = process.holds.iter().find(|object| !is_safe(object));
+            ensure(freed.is_none(), "OWN-1", || format!("{freed:?} was freed while {id} holds it"))?;
+        }
+        let freed = self.witness.on_way().find(|(to, object)| self.processes[to].is_alive && !is_safe(object));
+        ensure(freed.is_none(), "OWN-1", || format!("{freed:?} was freed on its way"))
+    }
+
+    /// OWN-3: in the end nobody holds anything, and there is no copy of it.
+    fn judge_end(&mut self) -> Result<(), Violation> {
+        self.coverage.saw("all is freed");
+        for (id, node) in self.nodes.iter().filter(|(_, node)| node.is_alive) {
+            let open = node.machine.open();
+            ensure(open == (0, 0, 0), "OWN-3", || format!("{id} keeps {open:?}: {:?}", node.machine))?;
+            let copy = self.witness.copies_at(*id).next();
+            ensure(copy.is_none(), "OWN-3", || format!("{id} has a copy of {copy:?}"))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,389 @@
+//! What the ownership of a node is told, what it asks for, and the words between two nodes.
+
+use std::fmt;
+
+use mobula_types::{NodeId, ObjectId, ProcessId, TaskId};
+
+/// What the bytes of an object are, in short: a replay that gives others is found by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub u128);
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A process of this node may hold objects from now on.
+    Attached {
+        /// Which.
+        process: ProcessId,
+    },
+    /// What a process of this node says of what it holds. Its words are numbered from 1: one that comes again is not heard.
+    Holds {
+        /// Who says it.
+        process: ProcessId,
+        /// Which of its words this is.
+        number: u64,
+        /// What.
+        word: HolderWord,
+    },
+    /// Somebody wants to read an object that it holds; [`Output::Ready`] or [`Output::Lost`] answers, once.
+    Wanted {
+        /// Who.
+        process: ProcessId,
+        /// What.
+        object: ObjectId,
+    },
+    /// The run of a task of this node's has made its object. An error that a task returns is a value too.
+    Made {
+        /// Which object.
+        object: ObjectId,
+        /// In which run: that of a superseded one is not taken.
+        run: u32,
+        /// What.
+        seal: Seal,
+    },
+    /// A run came to nothing, and its task is not tried again.
+    NotMade {
+        /// Which object.
+        object: ObjectId,
+        /// In which run.
+        run: u32,
+    },
+    /// This node has a whole copy from now on: it was pulled, or made here for another node.
+    Copied {
+        /// Of which object.
+        object: ObjectId,
+        /// Of which bytes.
+        digest: Digest,
+        /// It is the one that was made first: it is not given up for room.
+        is_primary: bool,
+    },
+    /// A copy of this node's was given up for room, or moved.
+    Moved {
+        /// Of which object.
+        object: ObjectId,
+        /// Where it is now; `None` when it is gone.
+        to: Option<Place>,
+    },
+    /// What was to be pulled did not come.
+    NotPulled {
+        /// Which object.
+        object: ObjectId,
+    },
+    /// A message has come that names objects: they are held for its receiver until it has taken them over.
+    Arrived {
+        /// The node that sent it.
+        from: NodeId,
+        /// Its number there.
+        number: u64,
+        /// The process that it is for.
+        process: ProcessId,
+        /// What it names.
+        objects: Vec<ObjectId>,
+    },
+    /// The receiver of a message has said of all it names that it holds it, or does not want it.
+    Taken {
+        /// The node that sent the message.
+        from: NodeId,
+        /// Its number there.
+        number: u64,
+    },
+    /// A message of this node's did not reach anybody.
+    Dropped {
+        /// Its number.
+        number: u64,
+    },
+    /// Another node says something.
+    Said {
+        /// Which.
+        from: NodeId,
+        /// What.
+        letter: Letter,
+    },
+    /// A process of this node has ended, or with the number 0 another node.
+    Died {
+        /// Which.
+        process: ProcessId,
+    },
+    /// Nothing but time has passed.
+    Tick,
+}
+
+/// A word of a process about an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HolderWord {
+    /// There is a new object of this process's, which holds it.
+    New {
+        /// Its name: of this process.
+        object: ObjectId,
+        /// Where its bytes come from.
+        birth: Birth,
+    },
+    /// The process holds it.
+    Hold {
+        /// What.
+        object: ObjectId,
+    },
+    /// The process does not hold it any more.
+    Release {
+        /// What.
+        object: ObjectId,
+    },
+}
+
+/// Where the bytes of a new object come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Birth {
+    /// They are there.
+    Put(Seal),
+    /// A task makes them; its first run is on its way.
+    Task(Recipe),
+}
+
+/// How an object is made again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recipe {
+    /// The task that made it.
+    pub task: TaskId,
+    /// What the task was given.
+    pub arguments: Vec<ObjectId>,
+    /// What it takes to remember all of this.
+    pub bytes: u64,
+    /// So often it may run in all.
+    pub runs_max: u32,
+}
+
+/// The bytes of an object, which never change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seal {
+    /// Where they are.
+    pub at: NodeId,
+    /// How.
+    pub place: Place,
+    /// How many.
+    pub bytes: u64,
+    /// Which.
+    pub digest: Digest,
+    /// The objects that they name: held as long as these bytes are.
+    pub inner: Vec<ObjectId>,
+}
+
+/// In what form a copy is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// With what the owner knows of it: small values, never lost while the owner lives.
+    Inline,
+    /// In the shared memory of its node.
+    Arena,
+    /// In a file of its node.
+    Spilled,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Tell another node.
+    Say {
+        /// Which.
+        to: NodeId,
+        /// What.
+        letter: Letter,
+    },
+    /// A process that wants an object can read it: it is here, or it came with the owner's word.
+    Ready {
+        /// Who.
+        process: ProcessId,
+        /// What.
+        object: ObjectId,
+    },
+    /// A process that wants an object cannot have it.
+    Lost {
+        /// Who.
+        process: ProcessId,
+        /// What.
+        object: ObjectId,
+        /// Why.
+        loss: Loss,
+    },
+    /// Fetch a copy; [`Input::Copied`] or [`Input::NotPulled`] answers.
+    Pull {
+        /// Of what.
+        object: ObjectId,
+        /// How large it is.
+        bytes: u64,
+        /// Who has it.
+        sources: Vec<NodeId>,
+    },
+    /// Run the task again that makes this object; [`Input::Made`] or [`Input::NotMade`] answers.
+    Run {
+        /// Which object.
+        object: ObjectId,
+        /// Its task.
+        task: TaskId,
+        /// Which run of it: the first was 1.
+        run: u32,
+    },
+    /// Drop the copy that is here: nobody reads it any more.
+    Free {
+        /// Of what.
+        object: ObjectId,
+    },
+    /// How this object is made is forgotten, because the room for that is used up.
+    LineageEvicted {
+        /// Which object.
+        object: ObjectId,
+    },
+    /// A process cannot hold an object: the table is full, or it is this node's and was freed.
+    Refused {
+        /// Who.
+        process: ProcessId,
+        /// What it is about.
+        object: ObjectId,
+    },
+    /// The references of a message are not held here for anybody, and its sender goes on holding them: that node has more
+    /// messages on their way than it may.
+    NotCounted {
+        /// Who sent it.
+        from: NodeId,
+        /// Its number there.
+        number: u64,
+    },
+}
+
+/// Words of one node to another, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Letter {
+    /// The number of the first word; they count from 1.
+    pub first: u64,
+    /// The words.
+    pub words: Vec<Word>,
+    /// All words of the other node up to this one have been heard.
+    pub heard: u64,
+}
+
+/// What one node says to another about an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// To the owner: how its object is held here from now on.
+    Claim {
+        /// Which object.
+        object: ObjectId,
+        /// Whether somebody here holds it.
+        holds: bool,
+        /// Whether there is a copy here, and of which bytes.
+        copy: Option<Digest>,
+    },
+    /// To the owner: where are the bytes?
+    Ask {
+        /// Of which object.
+        object: ObjectId,
+    },
+    /// From the owner: here they are; with small ones they come.
+    At {
+        /// Of which object.
+        object: ObjectId,
+        /// How many.
+        bytes: u64,
+        /// They are kept with what the owner knows, and come with this word.
+        is_inline: bool,
+        /// Who has a copy.
+        copies: Vec<NodeId>,
+    },
+    /// From the owner: there are no bytes, and will not be.
+    Lost {
+        /// Of which object.
+        object: ObjectId,
+        /// Why.
+        loss: Loss,
+    },
+    /// From the owner: yours is the copy that must not be given up.
+    Primary {
+        /// Of which object.
+        object: ObjectId,
+    },
+    /// From the owner: drop your copy.
+    Drop {
+        /// Of which object.
+        object: ObjectId,
+    },
+    /// From the owner: there is no such object any more.
+    Gone {
+        /// Which.
+        object: ObjectId,
+    },
+    /// To the sender of a message: what it names is counted for this node.
+    Counted {
+        /// Its number there.
+        number: u64,
+    },
+}
+
+/// Why an object cannot be read any more: the first cause.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Loss {
+    /// The last copy is gone, and nobody knows how to make it.
+    #[error("its last copy was on {node}, which is dead, and it was put: only what a task made can be made again")]
+    NodeDied {
+        /// Where it was.
+        node: NodeId,
+    },
+    /// The last copy was given up.
+    #[error("its last copy, on {node}, was given up for room")]
+    GivenUp {
+        /// Where it was.
+        node: NodeId,
+    },
+    /// The node that owned it is dead, and there is no copy where it is read.
+    #[error("{node}, which owned it, is dead, and there is no copy here")]
+    OwnerNodeDied {
+        /// Which.
+        node: NodeId,
+    },
+    /// Nobody held it.
+    #[error("nobody held it any more")]
+    NotHeld,
+    /// How it was made had to be forgotten.
+    #[error("its last copy is gone, and how it is made was forgotten for others: raise the bound of the lineage")]
+    LineageEvicted,
+    /// Its task has run as often as it may.
+    #[error("its last copy is gone, and its task has run {runs} times, as often as it may: raise `max_retries`")]
+    RunsSpent {
+        /// How often.
+        runs: u32,
+    },
+    /// What its task needs is lost itself.
+    #[error("its last copy is gone, and {argument}, of which it is made, is lost too")]
+    ArgumentLost {
+        /// Which.
+        argument: ObjectId,
+    },
+    /// Its task gave other bytes when it ran again.
+    #[error(
+        "its task gave other bytes when it ran again ({again}, before {first}): only a task that gives the same for the same \
+         arguments can be run again"
+    )]
+    NonDeterministicReplay {
+        /// What it gave first.
+        first: Digest,
+        /// What it gave then.
+        again: Digest,
+    },
+    /// Its task came to nothing.
+    #[error("run {run} of its task came to nothing")]
+    NotMade {
+        /// In which run.
+        run: u32,
+    },
+    /// There are copies, and none could be reached.
+    #[error("no copy could be reached for {seconds} s")]
+    Unreachable {
+        /// For how long.
+        seconds: u64,
+    },
+}

@@ -1,0 +1,158 @@
+use mobula_types::TaskId;
+
+use super::*;
+
+const OWNER: NodeId = NodeId(1);
+const OTHER: NodeId = NodeId(2);
+const MAKER: ProcessId = ProcessId::new(OWNER, 1);
+const READER: ProcessId = ProcessId::new(OTHER, 1);
+
+fn ms(ms: u64) -> Time {
+    Time::from_nanos(ms * 1_000_000)
+}
+
+fn object(seq: u64) -> ObjectId {
+    ObjectId { owner: MAKER, seq }
+}
+
+fn machine(node: NodeId, process: ProcessId) -> Ownership {
+    let mut machine = Ownership::with_lineage(node, 100);
+    machine.handle(ms(0), Input::Attached { process });
+    machine
+}
+
+fn said(machine: &mut Ownership, at: u64, input: Input) -> Vec<Output> {
+    machine.handle(ms(at), input);
+    std::iter::from_fn(|| machine.poll_output()).collect()
+}
+
+fn word(number: u64, word: HolderWord) -> Input {
+    Input::Holds { process: MAKER, number, word }
+}
+
+fn seal(at: NodeId, digest: u128) -> Seal {
+    Seal { at, place: Place::Arena, bytes: 9, digest: Digest(digest), inner: vec![] }
+}
+
+fn put(seq: u64) -> HolderWord {
+    HolderWord::New { object: object(seq), birth: Birth::Put(seal(OWNER, 7)) }
+}
+
+fn task(seq: u64, arguments: &[ObjectId], runs_max: u32) -> HolderWord {
+    let task = TaskId { process: MAKER, seq };
+    let recipe = Recipe { task, arguments: arguments.to_vec(), bytes: 50, runs_max };
+    HolderWord::New { object: object(seq), birth: Birth::Task(recipe) }
+}
+
+fn run(seq: u64, run: u32) -> Output {
+    Output::Run { object: object(seq), task: TaskId { process: MAKER, seq }, run }
+}
+
+/// Passes letters between two machines until neither says anything for a while.
+fn converse(
+    at: u64,
+    owner: &mut Ownership,
+    other: &mut Ownership,
+    first: Vec<(NodeId, Output)>,
+) -> Vec<(NodeId, Output)> {
+    let (mut open, mut rest) = (VecDeque::from(first), Vec::new());
+    for tick in 0..20 {
+        let now = at + 20 * tick;
+        while let Some((from, output)) = open.pop_front() {
+            let Output::Say { letter, .. } = output else {
+                rest.push((from, output));
+                continue;
+            };
+            let (to, machine) = if from == OWNER { (OTHER, &mut *other) } else { (OWNER, &mut *owner) };
+            open.extend(said(machine, now, Input::Said { from, letter }).into_iter().map(|output| (to, output)));
+        }
+        open.extend(said(owner, now, Input::Tick).into_iter().map(|output| (OWNER, output)));
+        open.extend(said(other, now, Input::Tick).into_iter().map(|output| (OTHER, output)));
+    }
+    rest
+}
+
+#[test]
+fn the_last_holder_frees_and_a_repeated_word_is_not_heard() {
+    let mut owner = machine(OWNER, MAKER);
+    assert_eq!(said(&mut owner, 0, word(1, put(1))), []);
+    assert_eq!(said(&mut owner, 1, word(1, HolderWord::Release { object: object(1) })), [], "number 1 has been heard");
+    let release = word(2, HolderWord::Release { object: object(1) });
+    assert_eq!(said(&mut owner, 2, release), [Output::Free { object: object(1) }]);
+    assert_eq!((owner.open(), owner.counters().repeats), ((0, 0, 0), 1));
+}
+
+#[test]
+fn what_a_dead_worker_owned_is_there_while_another_holds_it() {
+    let (mut owner, mut other) = (machine(OWNER, MAKER), machine(OTHER, READER));
+    said(&mut owner, 0, word(1, put(1)));
+    let number = owner.send(OTHER, &[object(1)]).unwrap();
+    assert_eq!(said(&mut owner, 1, Input::Died { process: MAKER }), [], "the message holds it");
+    let arrived = Input::Arrived { from: OWNER, number, process: READER, objects: vec![object(1)] };
+    let asks = said(&mut other, 2, arrived).into_iter().map(|output| (OTHER, output)).collect();
+    assert_eq!(converse(2, &mut owner, &mut other, asks), []);
+    assert!(owner.sent.is_empty() && owner.is_held(object(1)), "{owner:?}");
+    said(&mut other, 500, Input::Holds { process: READER, number: 1, word: HolderWord::Hold { object: object(1) } });
+    said(&mut other, 500, Input::Taken { from: OWNER, number });
+    let asks = said(&mut other, 500, Input::Wanted { process: READER, object: object(1) });
+    let asks = asks.into_iter().map(|output| (OTHER, output)).collect();
+    let pull = Output::Pull { object: object(1), bytes: 9, sources: vec![OWNER] };
+    assert_eq!(converse(500, &mut owner, &mut other, asks), [(OTHER, pull)]);
+    let copied = Input::Copied { object: object(1), digest: Digest(7), is_primary: false };
+    assert_eq!(said(&mut other, 1000, copied)[0], Output::Ready { process: READER, object: object(1) });
+    let told = said(&mut other, 1001, Input::Died { process: READER }).into_iter().map(|it| (OTHER, it)).collect();
+    let freed = converse(1001, &mut owner, &mut other, told);
+    assert!(freed.contains(&(OWNER, Output::Free { object: object(1) })), "{freed:?}");
+    assert!(freed.contains(&(OTHER, Output::Free { object: object(1) })), "{freed:?}");
+    assert_eq!((owner.open(), other.open()), ((0, 0, 0), (0, 0, 0)));
+}
+
+#[test]
+fn a_lost_object_is_made_again_after_what_it_is_made_of() {
+    let mut owner = machine(OWNER, MAKER);
+    said(&mut owner, 0, word(1, task(1, &[], 2)));
+    said(&mut owner, 0, Input::Made { object: object(1), run: 1, seal: seal(OTHER, 7) });
+    said(&mut owner, 0, word(2, task(2, &[object(1)], 2)));
+    said(&mut owner, 0, Input::Made { object: object(2), run: 1, seal: seal(OTHER, 8) });
+    assert_eq!(said(&mut owner, 1, Input::Died { process: OTHER.into() }), [], "nobody wants it");
+    let wanted = Input::Wanted { process: MAKER, object: object(2) };
+    assert_eq!(said(&mut owner, 2, wanted.clone()), [run(1, 2)]);
+    assert_eq!(said(&mut owner, 2, wanted.clone()), [], "once for all who want it");
+    let stale = Input::Made { object: object(1), run: 1, seal: seal(OWNER, 7) };
+    assert_eq!(said(&mut owner, 3, stale), [Output::Free { object: object(1) }]);
+    let made = Input::Made { object: object(1), run: 2, seal: seal(OWNER, 7) };
+    assert_eq!(said(&mut owner, 4, made), [run(2, 2)]);
+    let loss = Loss::NonDeterministicReplay { first: Digest(8), again: Digest(9) };
+    let lost = Output::Lost { process: MAKER, object: object(2), loss };
+    let made = Input::Made { object: object(2), run: 2, seal: seal(OWNER, 9) };
+    assert_eq!(said(&mut owner, 5, made), [Output::Free { object: object(2) }, lost.clone()]);
+    assert_eq!(said(&mut owner, 6, wanted), [lost]);
+}
+
+#[test]
+fn a_recipe_that_is_forgotten_is_named_and_so_are_spent_runs() {
+    let mut owner = machine(OWNER, MAKER);
+    for seq in 1..=2 {
+        said(&mut owner, 0, word(seq, task(seq, &[], 1)));
+        said(&mut owner, 0, Input::Made { object: object(seq), run: 1, seal: seal(OTHER, 7) });
+    }
+    assert_eq!(said(&mut owner, 1, word(3, task(3, &[], 1))), [Output::LineageEvicted { object: object(1) }]);
+    said(&mut owner, 2, Input::Died { process: OTHER.into() });
+    for (seq, loss) in [(1, Loss::LineageEvicted), (2, Loss::RunsSpent { runs: 1 })] {
+        let wanted = Input::Wanted { process: MAKER, object: object(seq) };
+        assert_eq!(said(&mut owner, 3, wanted), [Output::Lost { process: MAKER, object: object(seq), loss }]);
+    }
+}
+
+#[test]
+fn who_waits_for_bytes_that_do_not_come_is_told_so_in_time() {
+    let mut owner = machine(OWNER, MAKER);
+    said(&mut owner, 0, word(1, task(1, &[], 1)));
+    said(&mut owner, 0, Input::Made { object: object(1), run: 1, seal: seal(OTHER, 7) });
+    let pull = Output::Pull { object: object(1), bytes: 9, sources: vec![OTHER] };
+    assert_eq!(said(&mut owner, 0, Input::Wanted { process: MAKER, object: object(1) }), std::slice::from_ref(&pull));
+    assert_eq!(said(&mut owner, 1, Input::NotPulled { object: object(1) }), []);
+    assert_eq!(said(&mut owner, 201, Input::Tick), [pull]);
+    let lost = Output::Lost { process: MAKER, object: object(1), loss: Loss::Unreachable { seconds: 60 } };
+    assert_eq!(said(&mut owner, 60_000, Input::Tick), [lost]);
+}
