@@ -12,6 +12,7 @@
 //! | [`resources`] | amounts of CPUs, GPUs and what has a name of its own |
 //! | [`program`] | what a program needs of a host, and what a host can run |
 //! | [`labels`] | what the labels of a node must say |
+//! | [`group`] | what a placement group reserves |
 //! | [`placement`] | what something asks of its place, and what a node tells of itself |
 //! | [`death`] | why a process or node ended |
 //! | [`state`] | the records that `status` and `list` print |
@@ -26,6 +27,7 @@
 pub mod death;
 pub mod error;
 pub mod exit;
+pub mod group;
 pub mod ids;
 pub mod labels;
 pub mod machine;
@@ -43,6 +45,7 @@ pub mod view;
 pub use death::{Culprit, Death, DeathCause};
 pub use error::Error;
 pub use exit::{ExitReason, Panic};
+pub use group::{Bundle, BundleStrategy, GroupId, GroupSpec};
 pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, MessageId, NodeId, ObjectId, ProcessId, TaskId};
 pub use labels::{LabelRule, LabelSelector};
 pub use machine::StateMachine;

@@ -1,0 +1,660 @@
+//! Where the bundles of placement groups are reserved: the head's part, which sees all nodes.
+//!
+//! ```text
+//!            room for all          all prepared
+//!  waiting ──────────────► asking ─────────────► ready ──removed, or its job has ended──► gone
+//!   ▲  ▲                     │                     │
+//!   │  └─ refused, late, ────┘                     │
+//!   │     or a node died: all is given back        │
+//!   └──────── a node died: only what it had is placed again
+//! ```
+//!
+//! Two phases make it all or nothing: every node is asked to *prepare* its bundles, which takes their amounts there; only
+//! when all have is it told to *commit*. A node gives a prepared bundle back by itself after [`PREPARED_MAX`]: the head
+//! that asked for it may be dead. What nodes have committed is the truth; this table is soft, and a restarted head learns
+//! it anew from the nodes that register, for [`RECOVER_MAX`].
+//!
+//! Groups are looked at in the order in which they were made, and one that fits passes one that does not. Amounts inside
+//! a bundle are its node's to give out. Nothing is sent or kept here.
+
+mod invariants;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mobula_types::resources::Resources;
+use mobula_types::{BundleStrategy, GroupId, GroupSpec, JobId, NodeId, NodeLoad, StateMachine, Time};
+
+use place::{Wish, place, take};
+
+pub use invariants::check;
+
+/// Groups of one cluster; the next is refused with [`Ended::TooMany`].
+pub const GROUPS_MAX: usize = 16_384;
+
+/// Nodes have so long to prepare: a node that is silent longer is about to be declared dead.
+pub const PREPARE_MAX: Duration = Duration::from_secs(2);
+
+/// After so long a node gives a prepared bundle back that nobody has committed: five times what the head waits.
+pub const PREPARED_MAX: Duration = Duration::from_secs(10);
+
+/// A restarted head takes what is missing of a group for lost only after this: nodes register again within 2 s (G12).
+pub const RECOVER_MAX: Duration = Duration::from_secs(5);
+
+/// After a refusal a group is tried again so much later: a beat, with which the view is corrected.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// Groups looked at when something came free; the others have their turn with the next beat.
+const LOOKS_MAX: usize = 64;
+
+/// Removed groups whose names are kept: a node that could not be told may still report them.
+const REMOVED_MAX: usize = 4096;
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A group is wanted; a second time is nothing.
+    Create {
+        /// Which.
+        group: GroupId,
+        /// With which it ends.
+        job: JobId,
+        /// What it asks for.
+        spec: GroupSpec,
+    },
+    /// A group is not wanted any more, and what runs in it is to end.
+    Remove {
+        /// Which.
+        group: GroupId,
+    },
+    /// A job is over.
+    JobEnded {
+        /// Which.
+        job: JobId,
+    },
+    /// What a living node has.
+    Seen {
+        /// Which.
+        node: NodeId,
+        /// What it has.
+        load: NodeLoad,
+    },
+    /// A node is declared dead.
+    NodeDied {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node has taken what it was asked for.
+    Prepared {
+        /// Which node.
+        node: NodeId,
+        /// For which group.
+        group: GroupId,
+        /// In which round.
+        round: u64,
+    },
+    /// A node has not: it had less than was seen, or gave it back before it was committed.
+    Refused {
+        /// Which node.
+        node: NodeId,
+        /// For which group.
+        group: GroupId,
+        /// In which round.
+        round: u64,
+        /// What it has.
+        load: NodeLoad,
+    },
+    /// What a node has committed, as it says when it registers: one input for each group.
+    Held {
+        /// Which node.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// Its job.
+        job: JobId,
+        /// What the group asks for.
+        spec: GroupSpec,
+        /// Which of its bundles.
+        bundles: Vec<u32>,
+    },
+    /// Nothing but time has passed.
+    Tick,
+}
+
+/// What is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Take the amounts of some bundles; [`Input::Prepared`] or [`Input::Refused`] answers.
+    Prepare {
+        /// Which node.
+        node: NodeId,
+        /// For which group.
+        group: GroupId,
+        /// In which round.
+        round: u64,
+        /// The group's job.
+        job: JobId,
+        /// All of what the group asks for: the node keeps it for the next head.
+        spec: Arc<GroupSpec>,
+        /// Which of its bundles.
+        bundles: Vec<u32>,
+    },
+    /// Keep what was prepared; what asks for a place in it may have it from now on.
+    Commit {
+        /// Which node.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// In which round it was prepared.
+        round: u64,
+    },
+    /// Give back what was prepared in a round, if it was.
+    Abort {
+        /// Which node.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// In which round.
+        round: u64,
+    },
+    /// Give back all that a group has, and end what runs in it.
+    Return {
+        /// Which node.
+        node: NodeId,
+        /// Which group.
+        group: GroupId,
+    },
+    /// Give back some bundles, and end what runs in them: they are elsewhere too.
+    ReturnSome {
+        /// Which node.
+        node: NodeId,
+        /// Of which group.
+        group: GroupId,
+        /// Which.
+        bundles: Vec<u32>,
+    },
+    /// Every bundle has its node.
+    Ready {
+        /// Which group.
+        group: GroupId,
+        /// The nodes of its bundles, in their order.
+        nodes: Vec<NodeId>,
+    },
+    /// A group is no more.
+    Ended {
+        /// Which.
+        group: GroupId,
+        /// Why.
+        why: Ended,
+    },
+}
+
+/// Why a group is no more.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Ended {
+    /// Somebody has removed it.
+    #[error("it was removed")]
+    Removed,
+    /// Its job is over.
+    #[error("its {job} has ended")]
+    JobEnded {
+        /// Which.
+        job: JobId,
+    },
+    /// There are as many as may be.
+    #[error("{GROUPS_MAX} placement groups are there: remove some")]
+    TooMany,
+    /// It cannot be asked for.
+    #[error("{message}")]
+    Invalid {
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+/// Where a bundle is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// Nowhere.
+    Unplaced,
+    /// A node was asked to take it.
+    Asked(NodeId),
+    /// A node has taken it, for this round.
+    Prepared(NodeId),
+    /// A node keeps it.
+    Reserved(NodeId),
+}
+
+impl Slot {
+    /// The node that has it, or may have it.
+    pub fn node(self) -> Option<NodeId> {
+        match self {
+            Self::Unplaced => None,
+            Self::Asked(node) | Self::Prepared(node) | Self::Reserved(node) => Some(node),
+        }
+    }
+
+    fn is_asking(self) -> bool {
+        matches!(self, Self::Asked(_) | Self::Prepared(_))
+    }
+}
+
+/// The placement groups of a cluster.
+///
+/// ```
+/// use mobula_logic::groups::{Groups, Input, Output};
+/// use mobula_types::resources::{Amount, Request, Resources};
+/// use mobula_types::{Bundle, GroupId, GroupSpec, JobId, NodeId, NodeLoad, ProcessId, StateMachine, Time};
+/// let two = Resources { cpus: Amount::whole(2), ..Resources::default() };
+/// let load = NodeLoad { total: two.clone(), free: two, ..NodeLoad::default() };
+/// let mut groups = Groups::new(Time::ZERO);
+/// groups.handle(Time::ZERO, Input::Seen { node: NodeId(1), load });
+/// let bundle = Bundle { request: Request::ONE_CPU, ..Bundle::default() };
+/// let spec = GroupSpec { bundles: vec![bundle; 2], ..GroupSpec::default() };
+/// let group = GroupId { process: ProcessId::new(NodeId(1), 1), number: 1 };
+/// groups.handle(Time::ZERO, Input::Create { group, job: JobId(1), spec });
+/// let Some(Output::Prepare { node, round, .. }) = groups.poll_output() else { panic!("there is room") };
+/// groups.handle(Time::ZERO, Input::Prepared { node, group, round });
+/// assert_eq!(groups.poll_output(), Some(Output::Commit { node, group, round }));
+/// assert!(matches!(groups.poll_output(), Some(Output::Ready { .. })));
+/// ```
+#[derive(Debug)]
+pub struct Groups {
+    /// Until then a group that is not whole may be so because its nodes have not registered yet.
+    recovers_until: Time,
+    groups: BTreeMap<GroupId, Group>,
+    /// Groups that are not whole, the eldest first.
+    waiting: BTreeSet<(u64, GroupId)>,
+    /// Where in `waiting` the next look goes on.
+    looked_until: u64,
+    nodes: BTreeMap<NodeId, Node>,
+    removed: VecDeque<GroupId>,
+    made: u64,
+    rounds: u64,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Group {
+    job: JobId,
+    spec: Arc<GroupSpec>,
+    /// Its age.
+    number: u64,
+    slots: Vec<Slot>,
+    /// In which round each bundle was asked for: a node may refuse to keep what a round before this one has prepared.
+    rounds: Vec<u64>,
+    round: u64,
+    /// When this round is given up; while none is under way, when the next may begin.
+    until: Time,
+}
+
+#[derive(Debug)]
+struct Node {
+    load: NodeLoad,
+    /// As it said last, less what it is asked for and has taken since.
+    free: Resources,
+}
+
+impl Groups {
+    /// Of a head that begins at `now`.
+    pub fn new(now: Time) -> Self {
+        Self {
+            recovers_until: now + RECOVER_MAX,
+            groups: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            looked_until: 0,
+            nodes: BTreeMap::new(),
+            removed: VecDeque::new(),
+            made: 0,
+            rounds: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// Every group, with its job and where its bundles are.
+    pub fn all(&self) -> impl Iterator<Item = (GroupId, JobId, &[Slot])> {
+        self.groups.iter().map(|(id, group)| (*id, group.job, &group.slots[..]))
+    }
+
+    /// What a group waits for; `None` when it waits for nothing, or is not there.
+    pub fn why(&self, now: Time, id: GroupId) -> Option<String> {
+        let group = self.groups.get(&id)?;
+        let unplaced = || group.slots.iter().zip(&group.spec.bundles).filter(|(slot, _)| **slot == Slot::Unplaced);
+        if group.slots.iter().any(|slot| slot.is_asking()) {
+            let asked = group.slots.iter().find_map(|slot| match slot {
+                Slot::Asked(node) => Some(*node),
+                _ => None,
+            })?;
+            return Some(format!("{asked} has been asked to reserve its bundles"));
+        }
+        unplaced().next()?;
+        if now < self.recovers_until && group.slots.iter().any(|slot| *slot != Slot::Unplaced) {
+            return Some("the head was restarted, and waits for the nodes that have its other bundles".to_owned());
+        }
+        for (at, bundle) in group.spec.bundles.iter().enumerate().filter(|(at, _)| group.slots[*at] == Slot::Unplaced) {
+            let able = |node: &&Node| place::fits(bundle, &node.load, &node.load.total);
+            if self.nodes.values().any(|node| able(&node)) {
+                continue;
+            }
+            let wants: Vec<String> =
+                bundle.request.amounts().map(|(name, amount)| format!("{name} = {amount}")).collect();
+            let labels = if bundle.labels.is_empty() { String::new() } else { format!(" and {}", bundle.labels) };
+            return Some(format!("no node of the cluster can ever hold bundle {at}: {}{labels}", wants.join(", ")));
+        }
+        let (count, nodes) = (unplaced().count(), self.nodes.len());
+        Some(match group.spec.strategy {
+            BundleStrategy::StrictSpread => {
+                format!(
+                    "strict_spread: {count} bundles want a node each, and the {nodes} nodes have no room for all now"
+                )
+            }
+            BundleStrategy::StrictPack => {
+                format!("strict_pack: no node has room for all its {count} bundles now: {}", self.most_free())
+            }
+            _ => format!("{count} bundles have no room now: {}", self.most_free()),
+        })
+    }
+
+    fn most_free(&self) -> String {
+        let most = self.nodes.iter().max_by_key(|(_, node)| (node.free.gpus, node.free.cpus));
+        match most {
+            Some((id, node)) => {
+                format!("most is free on {id}, num_cpus {}, num_gpus {}", node.free.cpus, node.free.gpus)
+            }
+            None => "no node is there".to_owned(),
+        }
+    }
+
+    fn handle_create(&mut self, now: Time, id: GroupId, job: JobId, spec: GroupSpec) {
+        if self.groups.contains_key(&id) {
+            return self.tell_if_ready(id);
+        }
+        let refused = match spec.check() {
+            Err(message) => Some(Ended::Invalid { message }),
+            Ok(()) if self.removed.contains(&id) => Some(Ended::Removed),
+            Ok(()) if self.groups.len() >= GROUPS_MAX => Some(Ended::TooMany),
+            Ok(()) => None,
+        };
+        match refused {
+            Some(why) => self.outputs.push_back(Output::Ended { group: id, why }),
+            None => {
+                self.admit(now, id, job, spec);
+                self.try_place(now, id);
+            }
+        }
+    }
+
+    fn admit(&mut self, now: Time, id: GroupId, job: JobId, spec: GroupSpec) {
+        self.made += 1;
+        let slots = vec![Slot::Unplaced; spec.bundles.len()];
+        self.waiting.insert((self.made, id));
+        let rounds = vec![0; slots.len()];
+        let group = Group { job, spec: Arc::new(spec), number: self.made, slots, rounds, round: 0, until: now };
+        self.groups.insert(id, group);
+    }
+
+    fn end(&mut self, id: GroupId, why: Ended) {
+        let Some(group) = self.groups.remove(&id) else { return };
+        self.waiting.remove(&(group.number, id));
+        let nodes: BTreeSet<NodeId> = group.slots.iter().filter_map(|slot| slot.node()).collect();
+        self.outputs.extend(nodes.into_iter().map(|node| Output::Return { node, group: id }));
+        self.outputs.push_back(Output::Ended { group: id, why });
+        if self.removed.len() >= REMOVED_MAX {
+            self.removed.pop_front();
+        }
+        self.removed.push_back(id);
+    }
+
+    /// GRP-1: asks for all that has no place, or for nothing.
+    fn try_place(&mut self, now: Time, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let is_some_held = group.slots.iter().any(|slot| *slot != Slot::Unplaced);
+        if group.slots.iter().any(|slot| slot.is_asking())
+            || group.until > now
+            || is_some_held && now < self.recovers_until
+        {
+            return;
+        }
+        let mut placed = BTreeMap::new();
+        for node in group.slots.iter().filter_map(|slot| slot.node()) {
+            *placed.entry(node).or_default() += 1;
+        }
+        let bundles = group.spec.bundles.iter().enumerate().filter(|(at, _)| group.slots[*at] == Slot::Unplaced);
+        let wish = Wish { strategy: group.spec.strategy, bundles: bundles.collect(), placed };
+        let nodes = self.nodes.iter().map(|(id, node)| (*id, (&node.load, node.free.clone()))).collect();
+        let Some(places) = place(&wish, &nodes).filter(|places| !places.is_empty()) else { return };
+        self.rounds += 1;
+        let round = self.rounds;
+        let mut by_node: BTreeMap<NodeId, Vec<u32>> = BTreeMap::new();
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        (group.round, group.until) = (round, now + PREPARE_MAX);
+        for (at, node) in places {
+            (group.slots[at], group.rounds[at]) = (Slot::Asked(node), round);
+            by_node.entry(node).or_default().push(at as u32);
+            if let Some(seen) = self.nodes.get_mut(&node) {
+                take(&mut seen.free, &group.spec.bundles[at].request);
+            }
+        }
+        for (node, mut bundles) in by_node {
+            bundles.sort_unstable();
+            let (job, spec) = (group.job, group.spec.clone());
+            self.outputs.push_back(Output::Prepare { node, group: id, round, job, spec, bundles });
+        }
+    }
+
+    /// The eldest first; who does not fit lets others pass.
+    fn try_all(&mut self, now: Time) {
+        let oldest = self.waiting.iter().take(LOOKS_MAX / 2);
+        let first = GroupId { process: mobula_types::ProcessId::default(), number: 0 };
+        let further = self.waiting.range((self.looked_until, first)..).take(LOOKS_MAX / 2);
+        let mut looks: Vec<(u64, GroupId)> = oldest.chain(further).copied().collect();
+        looks.sort_unstable();
+        looks.dedup();
+        self.looked_until = match (looks.last(), self.waiting.last()) {
+            (Some((last, _)), Some((end, _))) if last < end => last + 1,
+            _ => 0,
+        };
+        looks.into_iter().for_each(|(_, id)| self.try_place(now, id));
+    }
+
+    /// GRP-2: a round that fails gives back all that it has asked for.
+    fn abort(&mut self, id: GroupId, again: Time) {
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut asked = BTreeSet::new();
+        for slot in &mut group.slots {
+            if slot.is_asking() {
+                asked.extend(slot.node());
+                *slot = Slot::Unplaced;
+            }
+        }
+        group.until = again;
+        let round = group.round;
+        self.waiting.insert((group.number, id));
+        for node in asked.iter().filter(|node| self.nodes.contains_key(node)) {
+            self.outputs.push_back(Output::Abort { node: *node, group: id, round });
+        }
+    }
+
+    /// GRP-3: commits when all is prepared, and not before.
+    fn handle_prepared(&mut self, node: NodeId, id: GroupId, round: u64) {
+        let is_kept = |group: &Group| {
+            let of_round = |(slot, asked): (&Slot, &u64)| *asked == round && *slot == Slot::Reserved(node);
+            group.slots.iter().zip(&group.rounds).any(of_round)
+        };
+        if self.groups.get(&id).is_some_and(is_kept) {
+            // Said twice: it was told to keep it, and that holds although a later round may be under way.
+            return;
+        }
+        let Some(group) = self.groups.get_mut(&id).filter(|group| group.round == round) else {
+            // Of a round that is over, or of a group that is gone: it was told so, or that was lost with its connection.
+            return self.outputs.push_back(Output::Abort { node, group: id, round });
+        };
+        for slot in &mut group.slots {
+            if *slot == Slot::Asked(node) {
+                *slot = Slot::Prepared(node);
+            }
+        }
+        let is_asking = group.slots.iter().any(|slot| slot.is_asking());
+        if !is_asking || group.slots.iter().any(|slot| matches!(slot, Slot::Asked(_))) {
+            return;
+        }
+        let mut nodes = BTreeSet::new();
+        for slot in &mut group.slots {
+            if let Slot::Prepared(node) = *slot {
+                *slot = Slot::Reserved(node);
+                nodes.insert(node);
+            }
+        }
+        self.waiting.remove(&(group.number, id));
+        self.outputs.extend(nodes.into_iter().map(|node| Output::Commit { node, group: id, round }));
+        self.tell_if_ready(id);
+    }
+
+    fn tell_if_ready(&mut self, id: GroupId) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let reserved = group.slots.iter().map(|slot| match slot {
+            Slot::Reserved(node) => Some(*node),
+            _ => None,
+        });
+        if let Some(nodes) = reserved.collect::<Option<Vec<NodeId>>>() {
+            self.outputs.push_back(Output::Ready { group: id, nodes });
+        }
+    }
+
+    fn handle_refused(&mut self, now: Time, node: NodeId, id: GroupId, round: u64, load: NodeLoad) {
+        if self.nodes.contains_key(&node) {
+            self.see(node, load);
+        }
+        let Some(group) = self.groups.get(&id) else { return };
+        let of_round = |(slot, asked): (&Slot, &u64)| *asked == round && slot.node() == Some(node);
+        if !group.slots.iter().zip(&group.rounds).any(of_round) {
+            return;
+        }
+        // What it was asked for it has not, or has given back before it heard that it is to keep it.
+        self.lose(id, node, Some(round), now + AGAIN);
+    }
+
+    /// What a node had of a group, in a round or in all, is nowhere any more.
+    fn lose(&mut self, id: GroupId, node: NodeId, round: Option<u64>, again: Time) {
+        // GRP-1: a round that does not ask for it would leave it out.
+        self.abort(id, again);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        for (slot, asked) in group.slots.iter_mut().zip(&group.rounds) {
+            if *slot == Slot::Reserved(node) && round.is_none_or(|round| round == *asked) {
+                *slot = Slot::Unplaced;
+            }
+        }
+    }
+
+    fn see(&mut self, node: NodeId, load: NodeLoad) {
+        let mut free = load.free.clone();
+        for group in self.groups.values() {
+            let asked = group.slots.iter().zip(&group.spec.bundles).filter(|(slot, _)| **slot == Slot::Asked(node));
+            asked.for_each(|(_, bundle)| take(&mut free, &bundle.request));
+        }
+        self.nodes.insert(node, Node { load, free });
+    }
+
+    fn handle_node_died(&mut self, now: Time, node: NodeId) {
+        self.nodes.remove(&node);
+        let with: Vec<GroupId> = self.groups.iter().filter(|(_, group)| has(group, node)).map(|(id, _)| *id).collect();
+        // GRP-4: what other nodes have stays where it is.
+        with.into_iter().for_each(|id| self.lose(id, node, None, now));
+        self.try_all(now);
+    }
+
+    /// Nodes are believed: what they have committed is the truth.
+    fn handle_held(&mut self, now: Time, node: NodeId, held: (GroupId, JobId, GroupSpec), bundles: &[u32]) {
+        let (id, job, spec) = held;
+        let is_unknown = !self.groups.contains_key(&id);
+        let may_be = now < self.recovers_until && !self.removed.contains(&id) && self.groups.len() < GROUPS_MAX;
+        if is_unknown && (!may_be || spec.check().is_err()) {
+            return self.outputs.push_back(Output::Return { node, group: id });
+        }
+        if is_unknown {
+            self.admit(now, id, job, spec);
+        }
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        let mut elsewhere = Vec::new();
+        for at in bundles {
+            match group.slots.get_mut(*at as usize) {
+                Some(slot @ Slot::Unplaced) => *slot = Slot::Reserved(node),
+                Some(slot) if slot.node() == Some(node) => *slot = Slot::Reserved(node),
+                // GRP-5: a bundle is on one node.
+                _ => elsewhere.push(*at),
+            }
+        }
+        let number = group.number;
+        if group.slots.iter().all(|slot| matches!(slot, Slot::Reserved(_))) {
+            self.waiting.remove(&(number, id));
+        }
+        if !elsewhere.is_empty() {
+            self.outputs.push_back(Output::ReturnSome { node, group: id, bundles: elsewhere });
+        }
+        self.tell_if_ready(id);
+    }
+
+    fn handle_time(&mut self, now: Time) {
+        let is_late = |group: &Group| group.until <= now && group.slots.iter().any(|slot| slot.is_asking());
+        let late = self.waiting.iter().filter(|(_, id)| self.groups.get(id).is_some_and(is_late));
+        let late: Vec<GroupId> = late.map(|(_, id)| *id).collect();
+        late.into_iter().for_each(|id| self.abort(id, now + AGAIN));
+    }
+
+    fn debug_check(&self) {
+        if cfg!(debug_assertions) && self.groups.len() < CHECKED_MAX {
+            check(self).expect("placement groups keep their invariants");
+        }
+    }
+}
+
+fn has(group: &Group, node: NodeId) -> bool {
+    group.slots.iter().any(|slot| slot.node() == Some(node))
+}
+
+/// Debug builds check everything after every input while there are fewer groups than this.
+const CHECKED_MAX: usize = 64;
+
+impl StateMachine for Groups {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, now: Time, input: Input) {
+        self.handle_time(now);
+        match input {
+            Input::Create { group, job, spec } => self.handle_create(now, group, job, spec),
+            Input::Remove { group } => self.end(group, Ended::Removed),
+            Input::JobEnded { job } => {
+                let of_job = self.groups.iter().filter(|(_, group)| group.job == job);
+                let of_job: Vec<GroupId> = of_job.map(|(id, _)| *id).collect();
+                of_job.into_iter().for_each(|id| self.end(id, Ended::JobEnded { job }));
+            }
+            Input::Seen { node, load } => {
+                self.see(node, load);
+                self.try_all(now);
+            }
+            Input::NodeDied { node } => self.handle_node_died(now, node),
+            Input::Prepared { node, group, round } => self.handle_prepared(node, group, round),
+            Input::Refused { node, group, round, load } => self.handle_refused(now, node, group, round, load),
+            Input::Held { node, group, job, spec, bundles } => {
+                self.handle_held(now, node, (group, job, spec), &bundles);
+            }
+            Input::Tick => self.try_all(now),
+        }
+        self.debug_check();
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// What waits for room waits for a beat, which comes anyhow.
+    fn next_timeout(&self) -> Option<Time> {
+        let asking = |id: &GroupId| self.groups.get(id).filter(|group| group.slots.iter().any(|slot| slot.is_asking()));
+        self.waiting.iter().filter_map(|(_, id)| asking(id)).map(|group| group.until).min()
+    }
+}
