@@ -32,6 +32,7 @@ pub mod refs;
 pub mod rng;
 pub mod tasks;
 pub mod tree;
+mod world;
 
 pub use coverage::Coverage;
 pub use failure::Failure;

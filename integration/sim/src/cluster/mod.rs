@@ -15,7 +15,6 @@ mod process;
 mod witness;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use mobula_logic::{Mutant, Violation};
@@ -26,6 +25,7 @@ use crate::agenda::Agenda;
 use crate::coverage::Coverage;
 use crate::failure::{Failure, Steps, ensure};
 use crate::rng::Rng;
+use crate::world;
 use event::{ConnectionId, Event, HostIndex, Talk};
 use mesh::{Connection, End};
 use node::{Head, Node};
@@ -37,12 +37,10 @@ use witness::Witness;
 /// # Errors
 /// The first promise that did not hold.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Coverage, Failure> {
-    // A seed that fails is run again with its steps written down.
-    World::new(seed, mutant, false).run().or_else(|_| World::new(seed, mutant, true).run())
+    world::run::<World>(seed, mutant)
 }
 
 struct World {
-    seed: u64,
     mutant: Option<Mutant>,
     rng: Rng,
     agenda: Agenda<Event>,
@@ -92,14 +90,15 @@ struct Host {
     drivers: u64,
 }
 
-impl World {
+impl world::World for World {
+    const NAME: &'static str = "cluster";
+
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
         let fury = *rng.pick(&[20, 50, 100]);
         let lends = rng.chance(30);
         let hosts = faults::hosts(&mut rng);
         Self {
-            seed,
             mutant,
             rng,
             agenda: Agenda::default(),
@@ -123,22 +122,6 @@ impl World {
             doomed: VecDeque::new(),
             drained: Vec::new(),
             witness: Witness::default(),
-        }
-    }
-
-    fn run(mut self) -> Result<Coverage, Failure> {
-        // A machine that finds its own invariant broken says so by a panic.
-        let result = catch_unwind(AssertUnwindSafe(|| self.play())).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let seen = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Err(Violation { invariant: "PANIC", seen: seen.unwrap_or_default() })
-        });
-        let at = self.agenda.now();
-        match result {
-            Ok(()) => Ok(self.coverage),
-            Err(violation) => {
-                Err(Failure { world: "cluster", seed: self.seed, at, violation, steps: self.steps.text() })
-            }
         }
     }
 
@@ -168,6 +151,12 @@ impl World {
         self.judge()
     }
 
+    fn end(self) -> (Time, Coverage, Steps) {
+        (self.agenda.now(), self.coverage, self.steps)
+    }
+}
+
+impl World {
     /// Handles what nodes have heard meanwhile.
     fn settle(&mut self) -> Result<(), Violation> {
         loop {

@@ -25,6 +25,7 @@ use crate::agenda::Agenda;
 use crate::coverage::Coverage;
 use crate::failure::{Failure, Steps, ensure};
 use crate::rng::Rng;
+use crate::world;
 use chief::Chief;
 use node::Node;
 use witness::Witness;
@@ -34,8 +35,7 @@ use witness::Witness;
 /// # Errors
 /// The first promise that did not hold.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Coverage, Failure> {
-    // A seed that fails is run again with its steps written down.
-    World::new(seed, mutant, false).run().or_else(|_| World::new(seed, mutant, true).run())
+    world::run::<World>(seed, mutant)
 }
 
 const FAULTS_LAST: Duration = Duration::from_secs(40);
@@ -52,7 +52,6 @@ const TOKENS: u64 = 4;
 type Index = usize;
 
 struct World {
-    seed: u64,
     rng: Rng,
     agenda: Agenda<Event>,
     coverage: Coverage,
@@ -129,7 +128,9 @@ enum Event {
     End,
 }
 
-impl World {
+impl world::World for World {
+    const NAME: &'static str = "control";
+
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
         let fury = *rng.pick(&[20, 60, 100]);
@@ -137,7 +138,6 @@ impl World {
         // The margins of a lease are 2 s in 10: clocks may differ by a tenth and more.
         let nodes = (0..count).map(|index| Node::new(index, 950 + rng.below(101), mutant)).collect();
         Self {
-            seed,
             rng,
             agenda: Agenda::default(),
             coverage: Coverage::default(),
@@ -156,17 +156,6 @@ impl World {
             actors: Vec::new(),
             tokens_made: 0,
             witness: Witness::default(),
-        }
-    }
-
-    fn run(mut self) -> Result<Coverage, Failure> {
-        let result = self.play();
-        let at = self.agenda.now();
-        match result {
-            Ok(()) => Ok(self.coverage),
-            Err(violation) => {
-                Err(Failure { world: "control", seed: self.seed, at, violation, steps: self.steps.text() })
-            }
         }
     }
 
@@ -195,6 +184,12 @@ impl World {
         Ok(())
     }
 
+    fn end(self) -> (Time, Coverage, Steps) {
+        (self.agenda.now(), self.coverage, self.steps)
+    }
+}
+
+impl World {
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Tick(index) => self.tick(index)?,

@@ -11,7 +11,6 @@ mod node;
 mod witness;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use mobula_logic::head::{Head, Output};
@@ -23,6 +22,7 @@ use crate::agenda::Agenda;
 use crate::coverage::Coverage;
 use crate::failure::{Failure, Steps, ensure};
 use crate::rng::Rng;
+use crate::world;
 use node::Node;
 use witness::Witness;
 
@@ -31,8 +31,7 @@ use witness::Witness;
 /// # Errors
 /// The first promise that did not hold.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Coverage, Failure> {
-    // A seed that fails is run again with its steps written down.
-    World::new(seed, mutant, false).run().or_else(|_| World::new(seed, mutant, true).run())
+    world::run::<World>(seed, mutant)
 }
 
 type HostIndex = usize;
@@ -125,7 +124,6 @@ struct Host {
 }
 
 struct World {
-    seed: u64,
     mutant: Option<Mutant>,
     rng: Rng,
     agenda: Agenda<Event>,
@@ -153,7 +151,9 @@ struct World {
     drains: Vec<(HostIndex, mobula_logic::membership::Input)>,
 }
 
-impl World {
+impl world::World for World {
+    const NAME: &'static str = "names";
+
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x6e61_6d65);
         let fury = *rng.pick(&[20, 50, 100]);
@@ -170,7 +170,6 @@ impl World {
         let hosts = (0..3 + rng.below(2)).map(|_| host(&mut rng)).collect();
         let head_rate = 960 + rng.below(81);
         Self {
-            seed,
             mutant,
             rng,
             agenda: Agenda::default(),
@@ -192,19 +191,6 @@ impl World {
             witness: Witness::default(),
             tokens: BTreeSet::new(),
             drains: Vec::new(),
-        }
-    }
-
-    fn run(mut self) -> Result<Coverage, Failure> {
-        let result = catch_unwind(AssertUnwindSafe(|| self.play())).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned();
-            let seen = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Err(Violation { invariant: "PANIC", seen: seen.unwrap_or_default() })
-        });
-        let at = self.agenda.now();
-        match result {
-            Ok(()) => Ok(self.coverage),
-            Err(violation) => Err(Failure { world: "names", seed: self.seed, at, violation, steps: self.steps.text() }),
         }
     }
 
@@ -237,6 +223,12 @@ impl World {
         self.judge()
     }
 
+    fn end(self) -> (Time, Coverage, Steps) {
+        (self.agenda.now(), self.coverage, self.steps)
+    }
+}
+
+impl World {
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         let Some(event) = self.passes(event) else { return Ok(()) };
         match event {

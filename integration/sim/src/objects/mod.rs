@@ -19,6 +19,7 @@ use crate::agenda::Agenda;
 use crate::coverage::Coverage;
 use crate::failure::{Failure, Steps, ensure};
 use crate::rng::Rng;
+use crate::world;
 use witness::Witness;
 
 /// Runs the nodes of `seed` until all is freed, with `mutant` planted in each.
@@ -26,8 +27,7 @@ use witness::Witness;
 /// # Errors
 /// The first promise that did not hold.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Coverage, Failure> {
-    // A seed that fails is run again with its steps written down.
-    World::new(seed, mutant, false).run().or_else(|_| World::new(seed, mutant, true).run())
+    world::run::<World>(seed, mutant)
 }
 
 /// For so long things go wrong.
@@ -43,7 +43,6 @@ const LINEAGE_BYTES: &[u64] = &[600, 6_000];
 const RECIPE_BYTES: u64 = 100;
 
 struct World {
-    seed: u64,
     rng: Rng,
     agenda: Agenda<Event>,
     nodes: BTreeMap<NodeId, Node>,
@@ -98,7 +97,9 @@ enum Event {
     Judge,
 }
 
-impl World {
+impl world::World for World {
+    const NAME: &'static str = "objects";
+
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
         let ids = (1..=2 + rng.below(3)).map(NodeId).collect::<Vec<_>>();
@@ -113,7 +114,6 @@ impl World {
         let processes = ids.map(|id| (id, process())).collect();
         let fury = *rng.pick(&[0, 5, 20, 40]);
         Self {
-            seed,
             rng,
             agenda: Agenda::default(),
             nodes,
@@ -123,17 +123,6 @@ impl World {
             is_quiet: false,
             coverage: Coverage::default(),
             steps: Steps::new(records),
-        }
-    }
-
-    fn run(mut self) -> Result<Coverage, Failure> {
-        let result = self.play();
-        let at = self.agenda.now();
-        match result {
-            Ok(()) => Ok(self.coverage),
-            Err(violation) => {
-                Err(Failure { world: "objects", seed: self.seed, at, violation, steps: self.steps.text() })
-            }
         }
     }
 
@@ -162,6 +151,12 @@ impl World {
         Ok(())
     }
 
+    fn end(self) -> (Time, Coverage, Steps) {
+        (self.agenda.now(), self.coverage, self.steps)
+    }
+}
+
+impl World {
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Letter { from, to, letter } => self.drive(to, Input::Said { from, letter }),

@@ -18,14 +18,14 @@ use crate::agenda::Agenda;
 use crate::coverage::Coverage;
 use crate::failure::{Failure, Steps, ensure};
 use crate::rng::Rng;
+use crate::world;
 
 /// Runs the processes of `seed` until all is let go, with `mutant` planted in each.
 ///
 /// # Errors
 /// The first promise that did not hold.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Coverage, Failure> {
-    // A seed that fails is run again with its steps written down.
-    World::new(seed, mutant, false).run().or_else(|_| World::new(seed, mutant, true).run())
+    world::run::<World>(seed, mutant)
 }
 
 /// For so long processes act and die.
@@ -43,7 +43,6 @@ const NAMED_MAX: u64 = 3;
 type At = usize;
 
 struct World {
-    seed: u64,
     rng: Rng,
     agenda: Agenda<Event>,
     processes: Vec<Process>,
@@ -112,7 +111,9 @@ impl Process {
     }
 }
 
-impl World {
+impl world::World for World {
+    const NAME: &'static str = "refs";
+
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
         let process = |number: u64| Process {
@@ -127,7 +128,6 @@ impl World {
         };
         let processes = (0..3 + rng.below(4)).map(process).collect();
         Self {
-            seed,
             rng,
             agenda: Agenda::default(),
             processes,
@@ -136,15 +136,6 @@ impl World {
             is_quiet: false,
             coverage: Coverage::default(),
             steps: Steps::new(records),
-        }
-    }
-
-    fn run(mut self) -> Result<Coverage, Failure> {
-        let result = self.play();
-        let at = self.agenda.now();
-        match result {
-            Ok(()) => Ok(self.coverage),
-            Err(violation) => Err(Failure { world: "refs", seed: self.seed, at, violation, steps: self.steps.text() }),
         }
     }
 
@@ -167,6 +158,12 @@ impl World {
         Ok(())
     }
 
+    fn end(self) -> (Time, Coverage, Steps) {
+        (self.agenda.now(), self.coverage, self.steps)
+    }
+}
+
+impl World {
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         match event {
             Event::Arrive { from, to, word } => self.arrive(from, to, word),

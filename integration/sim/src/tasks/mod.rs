@@ -16,6 +16,7 @@ use crate::agenda::Agenda;
 use crate::coverage::Coverage;
 use crate::failure::{Failure, Steps, ensure};
 use crate::rng::Rng;
+use crate::world;
 use witness::Witness;
 
 /// Runs the tasks of `seed` to their end, with `mutant` planted in each.
@@ -23,12 +24,10 @@ use witness::Witness;
 /// # Errors
 /// The first promise that did not hold.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Coverage, Failure> {
-    // A seed that fails is run again with its steps written down.
-    World::new(seed, mutant, false).run().or_else(|_| World::new(seed, mutant, true).run())
+    world::run::<World>(seed, mutant)
 }
 
 struct World {
-    seed: u64,
     mutant: Option<Mutant>,
     rng: Rng,
     agenda: Agenda<Event>,
@@ -84,13 +83,14 @@ enum Event {
     Quiet,
 }
 
-impl World {
+impl world::World for World {
+    const NAME: &'static str = "tasks";
+
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
         let fury = *rng.pick(&[0, 10, 30, 60]);
         let workers = (0..1 + rng.below(4)).map(|_| Worker::default()).collect();
         Self {
-            seed,
             mutant,
             rng,
             agenda: Agenda::default(),
@@ -100,15 +100,6 @@ impl World {
             is_quiet: false,
             coverage: Coverage::default(),
             steps: Steps::new(records),
-        }
-    }
-
-    fn run(mut self) -> Result<Coverage, Failure> {
-        let result = self.play();
-        let at = self.agenda.now();
-        match result {
-            Ok(()) => Ok(self.coverage),
-            Err(violation) => Err(Failure { world: "tasks", seed: self.seed, at, violation, steps: self.steps.text() }),
         }
     }
 
@@ -137,6 +128,12 @@ impl World {
         Ok(())
     }
 
+    fn end(self) -> (Time, Coverage, Steps) {
+        (self.agenda.now(), self.coverage, self.steps)
+    }
+}
+
+impl World {
     fn submit(&mut self, index: TaskIndex) {
         let deadline_ms = 1 + self.rng.below(20_000);
         let has_deadline = self.rng.chance(40);

@@ -18,6 +18,7 @@ use crate::agenda::Agenda;
 use crate::coverage::Coverage;
 use crate::failure::{Failure, Steps, ensure};
 use crate::rng::Rng;
+use crate::world;
 use plan::Plan;
 use witness::Witness;
 
@@ -26,12 +27,10 @@ use witness::Witness;
 /// # Errors
 /// The first promise that did not hold.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Result<Coverage, Failure> {
-    // A seed that fails is run again with its steps written down.
-    World::new(seed, mutant, false).run().or_else(|_| World::new(seed, mutant, true).run())
+    world::run::<World>(seed, mutant)
 }
 
 struct World {
-    seed: u64,
     mutant: Option<Mutant>,
     rng: Rng,
     agenda: Agenda<Event>,
@@ -91,12 +90,13 @@ enum Event {
     Quiet,
 }
 
-impl World {
+impl world::World for World {
+    const NAME: &'static str = "tree";
+
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
         let lifetime_ms_max = *rng.pick(&[300, 1_000, 5_000, 20_000]);
         Self {
-            seed,
             mutant,
             rng,
             agenda: Agenda::default(),
@@ -107,15 +107,6 @@ impl World {
             root_has_ended: false,
             coverage: Coverage::default(),
             steps: Steps::new(records),
-        }
-    }
-
-    fn run(mut self) -> Result<Coverage, Failure> {
-        let result = self.play();
-        let at = self.agenda.now();
-        match result {
-            Ok(()) => Ok(self.coverage),
-            Err(violation) => Err(Failure { world: "tree", seed: self.seed, at, violation, steps: self.steps.text() }),
         }
     }
 
@@ -138,6 +129,12 @@ impl World {
         ensure(self.root_has_ended && left == 0, "SUP-6", || format!("{left} actors outlive their supervisor"))
     }
 
+    fn end(self) -> (Time, Coverage, Steps) {
+        (self.agenda.now(), self.coverage, self.steps)
+    }
+}
+
+impl World {
     /// Goes on until nothing is going to happen.
     fn come_to_rest(&mut self) -> Result<(), Violation> {
         let mut events = 0;
