@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{cluster, names, objects, refs, tasks, tree};
+use mobula_sim::{cluster, mail, names, objects, refs, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -66,6 +66,17 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::NeverFence, names::run, "LEASE-4"),
     (Mutant::HearOldHead, names::run, "LEASE-5"),
     (Mutant::AnswerBeforeSync, names::run, "HEAD-1"),
+    (Mutant::ForgetSent, mail::run, "OUT-1"),
+    (Mutant::FourthCrash, mail::run, "OUT-3"),
+    (Mutant::BlameAnyDeath, mail::run, "MAIL-5"),
+    (Mutant::HandleRepeats, mail::run, "MAIL-2"),
+    (Mutant::PassInLine, mail::run, "MAIL-1"),
+    (Mutant::PullAll, mail::run, "INTAKE-2"),
+    (Mutant::TakeRepeatedParts, mail::run, "INTAKE-4"),
+    (Mutant::ForgetWaiting, mail::run, "INTAKE-6"),
+    (Mutant::ForgetTaken, mail::run, "INTAKE-7"),
+    (Mutant::ForgetResumption, mail::run, "ATT-2"),
+    (Mutant::WaitForEver, mail::run, "ATT-3"),
 ];
 
 /// A fault that more seeds than this do not show is not looked for.
@@ -95,7 +106,7 @@ fn every_mutant_is_found() {
 #[test]
 fn every_mutant_is_planted() {
     let planted: Vec<Mutant> = PLANTED.iter().map(|(mutant, ..)| *mutant).collect();
-    assert_eq!(planted, [Mutant::ALL, Mutant::OF_OBJECTS, Mutant::OF_HEAD].concat());
+    assert_eq!(planted, [Mutant::ALL, Mutant::OF_OBJECTS, Mutant::OF_HEAD, Mutant::OF_MAIL].concat());
 }
 
 #[test]

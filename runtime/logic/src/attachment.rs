@@ -24,6 +24,7 @@ use std::time::Duration;
 use mobula_types::{StateMachine, Time};
 
 use crate::invariant::{Violation, ensure};
+use crate::mutant::{Mutant, Planted};
 
 /// A lost connection may be resumed for so long (design.md §2).
 pub const RESUME_MAX: Duration = Duration::from_secs(30);
@@ -87,6 +88,7 @@ pub struct Attachment {
     state: State,
     looked: Time,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,7 +104,15 @@ enum State {
 impl Attachment {
     /// One that was let in just now.
     pub fn new(now: Time, resume_max: Duration) -> Self {
-        Self { resume_max, state: State::Expected(now), looked: now, outputs: VecDeque::new() }
+        let (outputs, planted) = (VecDeque::new(), Planted::default());
+        Self { resume_max, state: State::Expected(now), looked: now, outputs, planted }
+    }
+
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(self, mutant: Mutant) -> Self {
+        Self { planted: Planted::new(mutant), ..self }
     }
 
     /// Whether it is over.
@@ -116,10 +126,13 @@ impl Attachment {
     }
 
     fn look(&mut self, now: Time) {
+        if self.planted.is(Mutant::WaitForEver) {
+            return;
+        }
+        // ATT-3.
         let end = match self.state {
             State::Expected(since) if now.since(since) >= BEGIN_MAX => now.since(since),
             State::Lost(since) if now.since(since) >= self.resume_max => now.since(since),
-            // ATT-2.
             _ => return,
         };
         self.end(End::Silent { lost: end });
@@ -141,6 +154,8 @@ impl StateMachine for Attachment {
                 self.state = State::Connected;
                 self.outputs.push_back(Output::Begun);
             }
+            // ATT-2.
+            (Input::Connected, _) if self.planted.is(Mutant::ForgetResumption) => {}
             (Input::Connected, _) => self.state = State::Connected,
             (Input::Lost, State::Connected) => self.state = State::Lost(now),
             (Input::Refused, _) => self.end(End::Killed),
@@ -148,7 +163,9 @@ impl StateMachine for Attachment {
             _ => {}
         }
         self.look(now);
-        debug_assert_eq!(check(self), Ok(()));
+        if !self.planted.is_any() {
+            debug_assert_eq!(check(self), Ok(()));
+        }
     }
 
     fn poll_output(&mut self) -> Option<Output> {
@@ -170,7 +187,7 @@ impl StateMachine for Attachment {
 ///
 /// The first that is broken.
 pub fn check(attachment: &Attachment) -> Result<(), Violation> {
-    let Attachment { state, resume_max, looked, outputs } = attachment;
+    let Attachment { state, resume_max, looked, outputs, .. } = attachment;
     let ends = outputs.iter().filter(|output| matches!(output, Output::Over(_))).count();
     ensure(ends <= 1, "ATT-1", || format!("it ended {ends} times"))?;
     let is_timed = attachment.next_timeout().is_some();

@@ -124,6 +124,28 @@ pub enum Mutant {
     HearOldHead,
     /// An answer leaves before the record that it rests on is synced (HEAD-1).
     AnswerBeforeSync,
+    /// What was sent to a lost place is not sent again (OUT-1).
+    ForgetSent,
+    /// A message may end a fourth process (OUT-3).
+    FourthCrash,
+    /// The first message of a pair is blamed for deaths over which no message of the pair was handled (OUT-3).
+    BlameAnyDeath,
+    /// A message that has come before is handled again (OUT-4).
+    HandleRepeats,
+    /// What comes whole passes what is pulled of its line (INTAKE-1).
+    PassInLine,
+    /// All payloads of a peer are pulled at once (INTAKE-2).
+    PullAll,
+    /// A part that comes for the second time is taken for the next (INTAKE-4).
+    TakeRepeatedParts,
+    /// Nothing that waits is pulled when there is room again (INTAKE-6).
+    ForgetWaiting,
+    /// The sender of a payload is not told that it has come (INTAKE-7).
+    ForgetTaken,
+    /// A connection that comes back does not end the wait for it (ATT-2).
+    ForgetResumption,
+    /// A lost end is waited for without a bound (ATT-3).
+    WaitForEver,
 }
 
 impl Mutant {
@@ -196,6 +218,21 @@ impl Mutant {
         Self::NeverFence,
         Self::HearOldHead,
         Self::AnswerBeforeSync,
+    ];
+
+    /// Those of mail between processes, and of attachments.
+    pub const OF_MAIL: &[Self] = &[
+        Self::ForgetSent,
+        Self::FourthCrash,
+        Self::BlameAnyDeath,
+        Self::HandleRepeats,
+        Self::PassInLine,
+        Self::PullAll,
+        Self::TakeRepeatedParts,
+        Self::ForgetWaiting,
+        Self::ForgetTaken,
+        Self::ForgetResumption,
+        Self::WaitForEver,
     ];
 }
 

@@ -27,6 +27,8 @@ use bytes::Bytes;
 use mobula_types::{ActorId, ProcessId, StateMachine, Time};
 use mobula_wire::{ExchangeId, PAYLOAD_BYTES_MAX, TransferId};
 
+use crate::mutant::{Mutant, Planted};
+
 pub use invariants::check;
 
 /// Bytes of one payload that are asked for and have not come: enough to keep a fast road busy for a round trip.
@@ -51,6 +53,42 @@ pub const FAR_PART_BYTES: u32 = 1 << 20;
 
 /// A part from this host, whose small messages take the same socket: a quarter of a millisecond on a slow one.
 pub const NEAR_PART_BYTES: u32 = 256 << 10;
+
+/// How much may be on its way to a process and wait there; [`Default`] says what holds unless it is told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The largest payload; a larger one is not taken.
+    pub payload_bytes_max: u64,
+    /// Bytes of one payload that are asked for and have not come.
+    pub ahead_bytes_max: u64,
+    /// Bytes of all payloads that are asked for and have not come.
+    pub asked_bytes_max: u64,
+    /// Payloads of one peer that are being pulled, together; a larger one alone.
+    pub peer_bytes_max: u64,
+    /// Payloads of all peers that are being pulled, together.
+    pub open_bytes_max: u64,
+    /// Messages of one peer that are held; what comes beyond is dropped.
+    pub held_max: usize,
+    /// A part from another node.
+    pub far_part_bytes: u32,
+    /// A part from this host.
+    pub near_part_bytes: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            payload_bytes_max: PAYLOAD_BYTES_MAX as u64,
+            ahead_bytes_max: AHEAD_BYTES_MAX,
+            asked_bytes_max: ASKED_BYTES_MAX,
+            peer_bytes_max: PEER_BYTES_MAX,
+            open_bytes_max: OPEN_BYTES_MAX,
+            held_max: HELD_MAX,
+            far_part_bytes: FAR_PART_BYTES,
+            near_part_bytes: NEAR_PART_BYTES,
+        }
+    }
+}
 
 /// Messages that keep their order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -165,6 +203,7 @@ pub enum Output<M> {
 #[derive(Debug)]
 pub struct Intake<M> {
     me: ProcessId,
+    bounds: Bounds,
     peers: BTreeMap<ProcessId, Peer<M>>,
     /// Payloads that are not pulled yet, the oldest first.
     waiting: VecDeque<(ProcessId, TransferId)>,
@@ -173,6 +212,7 @@ pub struct Intake<M> {
     open_bytes: u64,
     asked_bytes: u64,
     outputs: VecDeque<Output<M>>,
+    planted: Planted,
 }
 
 #[derive(Debug)]
@@ -225,15 +265,29 @@ impl<M> Default for Peer<M> {
 impl<M> Intake<M> {
     /// The intake of a process.
     pub fn new(me: ProcessId) -> Self {
+        Self::bounded(me, Bounds::default())
+    }
+
+    /// The intake of a process that has less room than others, or more.
+    pub fn bounded(me: ProcessId, bounds: Bounds) -> Self {
         Self {
             me,
+            bounds,
             peers: BTreeMap::new(),
             waiting: VecDeque::new(),
             pulled: VecDeque::new(),
             open_bytes: 0,
             asked_bytes: 0,
             outputs: VecDeque::new(),
+            planted: Planted::default(),
         }
+    }
+
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(self, mutant: Mutant) -> Self {
+        Self { planted: Planted::new(mutant), ..self }
     }
 
     /// Whether nothing is held: then a message that came whole needs no place here.
@@ -256,6 +310,7 @@ impl<M> Intake<M> {
         let peer = self.peers.entry(from).or_default();
         let announced = letter.payload.as_ref().map(|payload| payload.announced);
         let waits = letter.line.is_some_and(|line| peer.lines.contains_key(&line));
+        let waits = waits && !self.planted.is(Mutant::PassInLine);
         if announced.is_none() && !waits {
             self.outputs.push_back(Output::Deliver {
                 from,
@@ -266,9 +321,9 @@ impl<M> Intake<M> {
             return self.tidy(from);
         }
         let is_sound = announced.is_none_or(|it| {
-            it.bytes <= PAYLOAD_BYTES_MAX as u64 && it.bytes > 0 && !peer.transfers.contains_key(&it.transfer)
+            it.bytes <= self.bounds.payload_bytes_max && it.bytes > 0 && !peer.transfers.contains_key(&it.transfer)
         });
-        if !is_sound || peer.letters.len() >= HELD_MAX {
+        if !is_sound || peer.letters.len() >= self.bounds.held_max {
             // Nothing that keeps to its bounds and credit comes here.
             if let Some(Announced { transfer, .. }) = announced.filter(|_| is_sound) {
                 self.outputs.push_back(Output::Taken { from, transfer });
@@ -305,11 +360,12 @@ impl<M> Intake<M> {
             let Some(payload) = payload_of(peer, transfer) else { break };
             let bytes = payload.announced.bytes;
             // INTAKE-2: what is pulled at once is bounded; one payload alone always goes.
-            if self.open_bytes > 0 && self.open_bytes + bytes > OPEN_BYTES_MAX {
+            if self.open_bytes > 0 && self.open_bytes + bytes > self.bounds.open_bytes_max {
                 // Nobody passes it by, or a large one would wait for ever.
                 return;
             }
-            if peer.open_bytes > 0 && peer.open_bytes + bytes > PEER_BYTES_MAX {
+            let is_full = peer.open_bytes > 0 && peer.open_bytes + bytes > self.bounds.peer_bytes_max;
+            if is_full && !self.planted.is(Mutant::PullAll) {
                 full.push(from);
                 continue;
             }
@@ -329,20 +385,21 @@ impl<M> Intake<M> {
         while idle < self.pulled.len() {
             let Some((from, transfer)) = self.pulled.pop_front() else { return };
             self.pulled.push_back((from, transfer));
-            let part = if from.node() == self.me.node() { NEAR_PART_BYTES } else { FAR_PART_BYTES };
+            let Bounds { near_part_bytes, far_part_bytes, .. } = self.bounds;
+            let part = if from.node() == self.me.node() { near_part_bytes } else { far_part_bytes };
             let Some(payload) = self.peers.get_mut(&from).and_then(|peer| payload_of(peer, transfer)) else {
                 idle += 1;
                 continue;
             };
             let left = payload.announced.bytes - payload.asked;
             let bytes = part.min(u32::try_from(left).unwrap_or(u32::MAX));
-            let is_far_enough = payload.outstanding() + u64::from(bytes) > AHEAD_BYTES_MAX;
+            let is_far_enough = payload.outstanding() + u64::from(bytes) > self.bounds.ahead_bytes_max;
             if bytes == 0 || is_far_enough {
                 idle += 1;
                 continue;
             }
             // INTAKE-3: what may be on its way to this process is bounded.
-            if self.asked_bytes + u64::from(bytes) > ASKED_BYTES_MAX {
+            if self.asked_bytes + u64::from(bytes) > self.bounds.asked_bytes_max {
                 return;
             }
             let offset = payload.asked;
@@ -359,7 +416,8 @@ impl<M> Intake<M> {
         let Some(payload) = payload_of(peer, transfer) else { return };
         let count = bytes.len() as u64;
         // INTAKE-4: only what was asked for is taken, and in its turn.
-        if offset != payload.bytes.len() as u64 || count == 0 || count > payload.outstanding() {
+        let is_in_turn = offset == payload.bytes.len() as u64 || self.planted.is(Mutant::TakeRepeatedParts);
+        if !is_in_turn || count == 0 || count > payload.outstanding() {
             return;
         }
         let room = payload.bytes.capacity() - payload.bytes.len();
@@ -380,7 +438,9 @@ impl<M> Intake<M> {
                 (None, None) => {}
             }
             self.tidy(from);
-            self.open();
+            if !self.planted.is(Mutant::ForgetWaiting) {
+                self.open();
+            }
         }
         self.ask();
     }
@@ -392,7 +452,10 @@ impl<M> Intake<M> {
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.transfers.remove(&transfer);
         }
-        self.outputs.push_back(Output::Taken { from, transfer });
+        // INTAKE-7: what is whole or not wanted is not kept for this process.
+        if !self.planted.is(Mutant::ForgetTaken) {
+            self.outputs.push_back(Output::Taken { from, transfer });
+        }
     }
 
     /// Takes a letter out, and gives its room back.
@@ -506,7 +569,9 @@ impl<M> StateMachine for Intake<M> {
             Input::Unwanted { from, exchange } => self.unwanted(now, from, exchange),
             Input::Gone { process } => self.gone(process),
         }
-        debug_assert_eq!(check(self), Ok(()));
+        if !self.planted.is_any() {
+            debug_assert_eq!(check(self), Ok(()));
+        }
     }
 
     fn poll_output(&mut self) -> Option<Output<M>> {

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::mutant::{Mutant, Planted};
+
 /// Senders whose last number one actor remembers; the one that has been silent longest is forgotten.
 pub const SENDERS_MAX: usize = 4_096;
 
@@ -81,22 +83,36 @@ pub struct Reception<S = u64> {
     open: BTreeMap<(S, u64), Vec<u64>>,
     /// Messages whose handling was broken off: they may come again.
     failed: BTreeSet<(S, u64)>,
+    planted: Planted,
 }
 
 impl<S> Default for Reception<S> {
     fn default() -> Self {
-        Self { inbox: Inbox::default(), open: BTreeMap::new(), failed: BTreeSet::new() }
+        Self { inbox: Inbox::default(), open: BTreeMap::new(), failed: BTreeSet::new(), planted: Planted::default() }
     }
 }
 
 impl<S: Copy + Ord> Reception<S> {
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(self, mutant: Mutant) -> Self {
+        Self { planted: Planted::new(mutant), ..self }
+    }
+
+    /// Whether every message that was taken has been answered.
+    pub fn is_idle(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// A message has come; `asked` is what its answer is for.
     pub fn take(&mut self, sender: S, seq: u64, asked: u64) -> Taking {
         if let Some(again) = self.open.get_mut(&(sender, seq)) {
             again.push(asked);
             return Taking::Wait;
         }
-        if !self.failed.remove(&(sender, seq)) && !self.inbox.takes(sender, seq) {
+        let is_taken_before = !self.failed.remove(&(sender, seq)) && !self.inbox.takes(sender, seq);
+        if is_taken_before && !self.planted.is(Mutant::HandleRepeats) {
             return Taking::Acknowledge;
         }
         self.open.insert((sender, seq), Vec::new());

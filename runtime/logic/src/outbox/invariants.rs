@@ -1,6 +1,6 @@
 //! What is always true of an outbox.
 
-use super::{CRASHES_MAX, MESSAGES_MAX, Outbox};
+use super::{CRASHES_MAX, Outbox};
 use crate::invariant::{Violation, ensure};
 
 /// Checks all of them.
@@ -10,7 +10,7 @@ use crate::invariant::{Violation, ensure};
 /// - OUT-2: messages are sent in the order of their numbers: none waits that is older than one that was sent.
 /// - OUT-3: a message that ended [`CRASHES_MAX`] processes is not sent again.
 /// - OUT-4: a receiver takes each number of a sender once (see [`Inbox`](super::Inbox)).
-/// - OUT-5: at most [`MESSAGES_MAX`] messages are unacknowledged.
+/// - OUT-5: at most [so many](super::Bounds::messages_max) messages are unacknowledged.
 ///
 /// # Errors
 ///
@@ -25,5 +25,5 @@ pub fn check(outbox: &Outbox) -> Result<(), Violation> {
     let poison = outbox.messages.iter().find(|(_, message)| message.crashes >= CRASHES_MAX);
     ensure(poison.is_none(), "OUT-3", || format!("{poison:?} is still to be sent"))?;
     let count = outbox.messages.len();
-    ensure(count <= MESSAGES_MAX, "OUT-5", || format!("{count} messages are unacknowledged"))
+    ensure(count <= outbox.bounds.messages_max, "OUT-5", || format!("{count} messages are unacknowledged"))
 }

@@ -24,6 +24,8 @@ use std::time::Duration;
 
 use mobula_types::{StateMachine, Time};
 
+use crate::mutant::{Mutant, Planted};
+
 pub use inbox::{FAILED_MAX, Inbox, Reception, SENDERS_MAX, Taking};
 pub use invariants::check;
 
@@ -32,6 +34,21 @@ pub const MESSAGES_MAX: usize = 65_536;
 
 /// How long a message may stay without being acknowledged (G4).
 pub const AGE_MAX: Duration = Duration::from_secs(600);
+
+/// How much a pair may leave unacknowledged; [`Default`] says what holds unless it is told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Messages.
+    pub messages_max: usize,
+    /// How old one may become.
+    pub age_max: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { messages_max: MESSAGES_MAX, age_max: AGE_MAX }
+    }
+}
 
 /// The crash with which a message becomes a dead letter (G8).
 pub const CRASHES_MAX: u8 = 3;
@@ -86,7 +103,7 @@ pub enum Output {
 pub enum DeadCause {
     /// Its handling ended [`CRASHES_MAX`] processes.
     Poison,
-    /// It was not acknowledged within [`AGE_MAX`].
+    /// It was not acknowledged within its [age](Bounds::age_max).
     TooOld,
     /// The actor has ended for good.
     ActorGone,
@@ -96,8 +113,11 @@ pub enum DeadCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// As many are unacknowledged as may be.
-    #[error("{MESSAGES_MAX} messages wait to be acknowledged")]
-    Full,
+    #[error("{waiting} messages wait to be acknowledged")]
+    Full {
+        /// How many.
+        waiting: usize,
+    },
     /// The actor has ended for good.
     #[error("the actor has ended")]
     Gone,
@@ -122,7 +142,9 @@ pub struct Outbox {
     last_seq: u64,
     is_up: bool,
     is_gone: bool,
+    bounds: Bounds,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -133,6 +155,18 @@ struct Message {
 }
 
 impl Outbox {
+    /// One that may leave less unacknowledged than others, or more.
+    pub fn bounded(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(self, mutant: Mutant) -> Self {
+        Self { planted: Planted::new(mutant), ..self }
+    }
+
     /// Takes a message and gives it its number.
     ///
     /// # Errors
@@ -142,8 +176,9 @@ impl Outbox {
         if self.is_gone {
             return Err(Refused::Gone);
         }
-        if self.messages.len() >= MESSAGES_MAX {
-            return Err(Refused::Full);
+        // OUT-5.
+        if self.messages.len() >= self.bounds.messages_max {
+            return Err(Refused::Full { waiting: self.messages.len() });
         }
         self.last_seq += 1;
         self.messages.insert(self.last_seq, Message { since: now, crashes: 0, is_sent: false });
@@ -180,16 +215,20 @@ impl Outbox {
 
     fn handle_lost(&mut self, handling: Option<u64>) {
         self.is_up = false;
+        let first = self.messages.first_key_value().map(|(seq, _)| *seq);
+        let handling = if self.planted.is(Mutant::BlameAnyDeath) { handling.or(first) } else { handling };
         let handled = handling.and_then(|seq| Some((seq, self.messages.get_mut(&seq)?)));
         if let Some((seq, message)) = handled.filter(|(_, message)| message.is_sent) {
             message.crashes += 1;
             // OUT-3: a message does not end a fourth process.
-            if message.crashes >= CRASHES_MAX {
+            if message.crashes >= CRASHES_MAX + u8::from(self.planted.is(Mutant::FourthCrash)) {
                 self.bury(seq, DeadCause::Poison);
             }
         }
         // OUT-1: what is not acknowledged is sent again.
-        self.messages.values_mut().for_each(|message| message.is_sent = false);
+        if !self.planted.is(Mutant::ForgetSent) {
+            self.messages.values_mut().for_each(|message| message.is_sent = false);
+        }
     }
 
     fn bury(&mut self, seq: u64, cause: DeadCause) {
@@ -205,7 +244,7 @@ impl StateMachine for Outbox {
 
     fn handle(&mut self, now: Time, input: Input) {
         while let Some((seq, message)) = self.messages.first_key_value()
-            && message.since + AGE_MAX <= now
+            && message.since + self.bounds.age_max <= now
         {
             self.bury(*seq, DeadCause::TooOld);
         }
@@ -229,7 +268,7 @@ impl StateMachine for Outbox {
             }
             Input::Tick => {}
         }
-        if cfg!(debug_assertions) && self.messages.len() < CHECKED_MAX {
+        if cfg!(debug_assertions) && !self.planted.is_any() && self.messages.len() < CHECKED_MAX {
             check(self).expect("the outbox keeps its invariants");
         }
     }
@@ -239,7 +278,7 @@ impl StateMachine for Outbox {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.messages.first_key_value().map(|(_, message)| message.since + AGE_MAX)
+        self.messages.first_key_value().map(|(_, message)| message.since + self.bounds.age_max)
     }
 }
 

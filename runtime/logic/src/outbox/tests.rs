@@ -72,7 +72,7 @@ fn age_and_count_are_bounded() {
     outbox.handle(at(600), Input::Tick);
     assert_eq!(outputs(&mut outbox), [Output::Dead { seq: 1, cause: DeadCause::TooOld }]);
     let mut outbox = with(MESSAGES_MAX as u64);
-    assert_eq!(outbox.submit(at(0)), Err(Refused::Full));
+    assert_eq!(outbox.submit(at(0)), Err(Refused::Full { waiting: MESSAGES_MAX }));
     outbox.handle(at(0), Input::Gone);
     assert_eq!(outputs(&mut outbox).len(), MESSAGES_MAX);
     assert_eq!(outbox.submit(at(0)), Err(Refused::Gone));

@@ -12,7 +12,7 @@ use std::time::Duration;
 use mobula_actor::clock;
 use mobula_actor::deliver::{EncodedReply, Outgoing, Payload};
 use mobula_actor::object::Pins;
-use mobula_logic::outbox::{AGE_MAX, DeadCause, Input, MESSAGES_MAX, Outbox, Output, Refused};
+use mobula_logic::outbox::{AGE_MAX, DeadCause, Input, Outbox, Output, Refused};
 use mobula_types::{
     ActorId, CallError, Culprit, Death, ErrorChain, ExitReason, NotStarted, ProcessId, StateMachine, Unknown,
 };
@@ -161,7 +161,7 @@ impl Process {
                 return Err(NotStarted::MailboxFull { waiting: pending.kept.len() });
             }
             let seq = pending.machine.submit(clock::now()).map_err(|refused| match refused {
-                Refused::Full => NotStarted::MailboxFull { waiting: MESSAGES_MAX },
+                Refused::Full { waiting } => NotStarted::MailboxFull { waiting },
                 Refused::Gone => NotStarted::ActorEnded { actor, reason: ExitReason::Gone },
             })?;
             pending.kept.insert(seq, Kept { frame, pins, message });
