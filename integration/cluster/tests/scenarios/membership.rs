@@ -19,6 +19,9 @@ const SILENT: Duration = Duration::from_millis(5_500);
 /// Nodes register again with a head that was started again (G12), and with one that they hear again (G13).
 const BACK: Duration = Duration::from_secs(5);
 
+/// Nodes register with a head that is back (G12).
+const REGISTERED: Duration = Duration::from_secs(2);
+
 fn known(cluster: &Cluster, alive: usize, within: Duration, what: &str) -> Result<()> {
     let begun = Instant::now();
     cluster.until_alive(alive).with_context(|| what.to_owned())?;
@@ -112,7 +115,7 @@ fn a_head_that_is_started_again_finds_its_nodes() -> Result<()> {
     for turn in 1..=3 {
         cluster.kill_node(0)?;
         cluster.start_node(0)?;
-        known(&cluster, 3, BACK, "nodes of a head that was started again")?;
+        known(&cluster, 3, REGISTERED, "nodes of a head that was started again")?;
         let after = cluster.status(0)?;
         ensure!(after.cluster_id == before.cluster_id, "it is the same cluster");
         ensure!(after.epoch == before.epoch + turn, "epoch {} after {turn} restarts of {}", after.epoch, before.epoch);

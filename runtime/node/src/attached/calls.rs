@@ -71,8 +71,8 @@ struct Target {
     is_asked: bool,
     /// It has ended where it was, as its process says; its home tells the watchers.
     refused: Option<ExitReason>,
-    /// Its process has ended, in which of its lives and why; its watchers are told when its home has said what follows.
-    death: Option<(Incarnation, ExitReason)>,
+    /// Its process has ended, and its home has not said what follows.
+    death: Option<Ended>,
     watchers: Vec<ActorId>,
     links: Vec<ActorId>,
     /// Watchers that were told of its end from here, and may be told again by its own process.
@@ -119,6 +119,16 @@ impl Mail {
     }
 }
 
+/// The end of an actor's process.
+#[derive(Debug)]
+struct Ended {
+    /// In which of the actor's lives.
+    life: Incarnation,
+    reason: ExitReason,
+    /// Those that watch the actor know: they did not wait for its home's word any longer.
+    is_told: bool,
+}
+
 impl Target {
     fn has_credit(&self, bytes: u64) -> bool {
         self.on_the_way.has_room(self.window, bytes)
@@ -126,8 +136,9 @@ impl Target {
 
     /// What its watchers are to be told of the end of its process, after which it comes back.
     fn downs(&mut self, actor: ActorId) -> Vec<(ActorId, Down)> {
-        let Some((incarnation, reason)) = self.death.take() else { return Vec::new() };
-        let down = Down { actor, incarnation, reason, ended: false };
+        let Some(death) = self.death.as_mut().filter(|death| !death.is_told) else { return Vec::new() };
+        death.is_told = true;
+        let down = Down { actor, incarnation: death.life, reason: death.reason.clone(), ended: false };
         self.watchers.iter().map(|by| (*by, down.clone())).collect()
     }
 
@@ -422,6 +433,7 @@ impl Process {
         target.place = Place::At(process);
         target.refused = None;
         let downs = target.downs(actor);
+        target.death = None;
         for by in &target.watchers {
             self.send_control(process, actor, &Control::Watch { by: *by });
         }
@@ -481,7 +493,7 @@ impl Process {
             let incarnation = incarnation.max(life);
             let reason = match (reason, death) {
                 // Asked late, its home does not know any more why.
-                (ExitReason::Gone, Some((_, reason))) => reason,
+                (ExitReason::Gone, Some(death)) => death.reason,
                 _ => reason.clone(),
             };
             let down = Down { actor, incarnation, reason, ended: true };
@@ -506,8 +518,8 @@ impl Process {
                 target.on_the_way = OnTheWay::default();
                 if was_there {
                     target.place = Place::Asking;
-                    target.death = Some((target.life, reason.clone()));
-                    dead.push(*actor);
+                    target.death = Some(Ended { life: target.life, reason: reason.clone(), is_told: false });
+                    dead.push((*actor, target.life));
                 }
                 if home_is_gone {
                     orphans.push(*actor);
@@ -528,7 +540,11 @@ impl Process {
             tokio::time::sleep(FATE_MAX).await;
             let downs = {
                 let mut table = process.targets.table.lock();
-                let downs = |actor| Some(table.get_mut(&actor)?.downs(actor));
+                let downs = |(actor, life)| {
+                    let target = table.get_mut(&actor)?;
+                    let is_this_one = target.death.as_ref().is_some_and(|death| death.life == life);
+                    is_this_one.then(|| target.downs(actor))
+                };
                 dead.into_iter().filter_map(downs).flatten().collect()
             };
             process.tell_watchers(downs);
