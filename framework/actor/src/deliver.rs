@@ -91,11 +91,47 @@ pub trait Deliver: Send + Sync {
     /// The encoded value of an object elsewhere, as soon as it has one.
     fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>>;
 
+    /// Room for an encoded value in memory that the processes of this host share; there they read it without a copy.
+    /// Blocks for as long as it takes to make some.
+    ///
+    /// # Errors
+    ///
+    /// [`NoRoom`].
+    fn room(&self, bytes: usize) -> Result<Box<dyn Room>, NoRoom> {
+        let _ = bytes;
+        Err(NoRoom::NoStore)
+    }
+
     /// This process holds a reference to an object elsewhere.
     fn hold(&self, object: ObjectId);
 
     /// The last such reference is gone.
     fn release(&self, object: ObjectId);
+}
+
+/// Memory that others will read, while it is being written.
+pub trait Room: Send {
+    /// The bytes to write.
+    fn bytes(&mut self) -> &mut [u8];
+
+    /// They are written, and stay as they are while anybody has what this gives.
+    fn seal(self: Box<Self>) -> Bytes;
+}
+
+/// Why there is no room in shared memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NoRoom {
+    /// No memory is shared here.
+    NoStore,
+    /// The node's budget is used up.
+    Full {
+        /// What was wanted.
+        bytes: u64,
+        /// What is in use.
+        in_use: u64,
+        /// What there is.
+        budget: u64,
+    },
 }
 
 /// What is claimed with a name.
@@ -125,6 +161,13 @@ pub struct Fetched {
     pub bytes: Bytes,
     /// What is held meanwhile.
     pub pins: Pins,
+}
+
+impl Fetched {
+    /// The same, held once more.
+    pub fn again(&self) -> Self {
+        Self { bytes: self.bytes.clone(), pins: self.pins.again() }
+    }
 }
 
 /// An actor that starts elsewhere.

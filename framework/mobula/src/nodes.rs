@@ -17,6 +17,8 @@ pub struct NodeInfo {
     pub resources_total: BTreeMap<String, f64>,
     /// What of it is free, as far as the head has heard.
     pub resources_free: BTreeMap<String, f64>,
+    /// Bytes that its processes share, as far as the head has heard.
+    pub store_bytes_used: u64,
 }
 
 /// The nodes of the cluster that live; in an embedded session this process is the only one.
@@ -47,6 +49,7 @@ pub async fn nodes() -> Result<Vec<NodeInfo>, ValueError> {
                 is_open: node.state == "alive",
                 resources_total: node.resources_total,
                 resources_free: node.resources_free,
+                store_bytes_used: node.store_bytes_used,
             })
         })
         .collect())

@@ -99,6 +99,8 @@ fn node_status(node: Known<'_>) -> NodeStatus {
         resources_free: amounts(&node.load.free),
         pid: node.pid,
         rss_bytes: node.rss_bytes,
+        store_bytes_total: node.store.total_bytes,
+        store_bytes_used: node.store.used_bytes,
     }
 }
 

@@ -6,10 +6,22 @@
 //! | module | holds |
 //! |---|---|
 //! | [`slots`] | what each thread of a worker runs now, for its node to read after the worker has died |
+//! | [`arena`] | a node's budget of segments: which process has which |
+//! | [`client`] | what one process has of it: segments it writes, segments of others it reads |
+//! | [`pass`] | packets with descriptors |
+//! | `free` | which parts of a segment are free |
 //! | `sys` | mappings: the only unsafe code of this crate |
 #![deny(unsafe_code)]
 
+pub mod arena;
+pub mod client;
+mod free;
+pub mod pass;
 pub mod slots;
 mod sys;
 
+pub use arena::Arena;
+pub use client::{Client, StoreError};
 pub use slots::Slots;
+pub use sys::OpenError;
+pub use sys::segment::{Sealed, View, Writing};

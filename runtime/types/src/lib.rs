@@ -55,4 +55,4 @@ pub use outcome::{CallError, ErrorChain, NoError, NotStarted, Outcome, Unknown};
 pub use placement::{NodeLoad, PlacementSpec, PlacementStrategy};
 pub use supervision::{Backoff, Intensity, Restart, RestartPolicy, Strategy};
 pub use time::{Deadline, Time};
-pub use view::{Beat, BeatAnswer, HeadId, Member, Registration, ViewChange};
+pub use view::{Beat, BeatAnswer, HeadId, Member, Registration, StoreUse, ViewChange};

@@ -208,6 +208,15 @@ pub enum NotStarted {
         /// The bytes allowed.
         max: usize,
     },
+    /// The memory that its host shares was used up, and nobody let go of any in time.
+    StoreFull {
+        /// The bytes that were wanted.
+        bytes: u64,
+        /// The bytes in use.
+        in_use: u64,
+        /// The bytes there are.
+        budget: u64,
+    },
     /// No place was free in time.
     NoPlace {
         /// What it waited for.
@@ -241,6 +250,11 @@ impl fmt::Display for NotStarted {
             Self::TooLarge { bytes, max } => {
                 write!(f, "its {bytes} bytes are more than the {max} that may travel: send it in parts")
             }
+            Self::StoreFull { bytes, in_use, budget } => write!(
+                f,
+                "the object store is full: {in_use} of its {budget} bytes are in use and {bytes} more are wanted; let go \
+                 of values, or start the node with a larger --object-store-memory"
+            ),
             Self::NoPlace { why } => write!(f, "no place was free in time: {why}"),
             Self::WouldBlock => f.write_str(
                 "a blocking wait on a thread that actors share: make the handler async and await, or spawn the actor \

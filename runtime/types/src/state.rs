@@ -45,6 +45,12 @@ pub struct NodeStatus {
     pub pid: u32,
     /// Its own resident memory, without its workers.
     pub rss_bytes: u64,
+    /// Bytes of its object store: memory that its processes may share.
+    #[serde(default)]
+    pub store_bytes_total: u64,
+    /// Bytes of it that processes have.
+    #[serde(default)]
+    pub store_bytes_used: u64,
 }
 
 /// What was submitted and how it ended, and who was turned away (G21).

@@ -49,6 +49,17 @@ pub struct Beat {
     pub load: Option<NodeLoad>,
     /// Its own resident memory.
     pub rss_bytes: u64,
+    /// The memory that its processes share.
+    pub store: StoreUse,
+}
+
+/// How much of the memory that a node's processes may share is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreUse {
+    /// Bytes that processes have.
+    pub used_bytes: u64,
+    /// Bytes that there are for them.
+    pub total_bytes: u64,
 }
 
 /// What the head answers to a [`Beat`].

@@ -13,6 +13,7 @@
 //! | [`parcel`] | what one process says to another |
 //! | [`cluster`] | what nodes and the head say to one another |
 //! | [`local`] | what a process and its node say to one another |
+//! | [`segments`] | what they say of shared memory |
 #![forbid(unsafe_code)]
 
 pub mod bulk;
@@ -24,6 +25,7 @@ pub mod local;
 pub mod parcel;
 pub mod plain;
 pub mod schema;
+pub mod segments;
 
 pub use bulk::{INLINE_BYTES_MAX, Part, TransferId};
 pub use call::{CallFrame, CallHeader, FrameError, TooLarge};
@@ -32,3 +34,4 @@ pub use frame::{FrameHead, FrameKind, HeadError, PROTOCOL};
 pub use parcel::{ExchangeId, Parcel, Talk};
 pub use plain::{Encoded, Plain, Viewable};
 pub use schema::{name_hash, schema_hash};
+pub use segments::Extent;

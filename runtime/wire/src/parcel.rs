@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::bulk::{INLINE_BYTES_MAX, TransferId};
 use crate::call::{CallHeader, TooLarge};
 use crate::codec::{self, DecodeError};
+use crate::segments::Extent;
 
 /// Names one exchange of two processes: made by the one that asks, unique while it lives.
 pub type ExchangeId = u64;
@@ -256,6 +257,9 @@ pub enum Talk {
         transfer: TransferId,
         /// How long it is.
         bytes: u64,
+        /// Where it lies in the memory of the host of both: its receiver reads it there, and says [`Taken`](Self::Taken)
+        /// when it does not any more.
+        at: Option<Extent>,
         /// The message.
         talk: Box<Talk>,
     },
@@ -268,7 +272,7 @@ pub enum Talk {
         /// How long it is to be.
         bytes: u32,
     },
-    /// A transfer has come whole, or is not wanted any more: nothing more will be asked for.
+    /// A transfer has come whole, is not wanted any more, or has been read where it lies: nothing more will be asked for.
     Taken {
         /// Which transfer, of the receiver's.
         transfer: TransferId,

@@ -200,6 +200,11 @@ impl<'a> Encoded<'a> {
     }
 }
 
+/// Whether `value` is an array of numbers with more than so many bytes.
+pub fn is_array_above<T: 'static>(value: &T, bytes: usize) -> bool {
+    elements_of(value).is_some_and(|(_, elements)| elements.len() > bytes)
+}
+
 /// Encodes `value` into at most `max` bytes, an array of numbers at the memory's speed.
 ///
 /// # Errors

@@ -12,6 +12,7 @@ use mobula_types::{HeadId, Incarnation, JobId, NodeId, ViewChange};
 use mobula_wire::cluster::{Admission, ClusterTalk, DriverWelcome, Greeting};
 use mobula_wire::frame::{CONTROL_BYTES_MAX, FRAME_HEAD_BYTES};
 use mobula_wire::local::{FromNode, Hello, PeerHello, ToNode, Welcome};
+use mobula_wire::segments::{FromStore, ToStore};
 use mobula_wire::{CallFrame, CallHeader, DecodeError, FrameHead, Parcel, Part, Talk, decode_limited, encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -146,6 +147,8 @@ fn what_a_process_and_its_node_say() {
     message::<FromNode>("FromNode");
     message::<Welcome>("Welcome");
     message::<PeerHello>("PeerHello");
+    message::<ToStore>("ToStore");
+    message::<FromStore>("FromStore");
 }
 
 #[test]

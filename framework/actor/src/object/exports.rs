@@ -3,17 +3,28 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mobula_types::{CallError, NotStarted, ObjectId, ProcessId};
-use mobula_wire::plain;
+use mobula_wire::{Encoded, INLINE_BYTES_MAX, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::{GetError, ObjectCell, ObjectRef, pinning};
+use crate::arbiters;
 use crate::current;
-use crate::deliver::Fetched;
+use crate::deliver::{Fetched, NoRoom};
 use crate::system::System;
+
+/// A value that finds the store full waits so long for others to let go of theirs (G15).
+const FULL_MAX: Duration = Duration::from_secs(2);
+/// Between two looks whether they have.
+const FULL_LOOK: Duration = Duration::from_millis(20);
+
+/// What is longer is copied on a thread that may take its time: a fifth of a millisecond.
+const LONG_BYTES: usize = 1 << 20;
 
 /// Objects whose references have left the process, by id.
 #[derive(Default)]
@@ -25,17 +36,36 @@ impl Exports {
     /// The reference to an object of this process leaves it: held once more, by the process itself.
     pub(super) fn export(&self, id: ObjectId, object: impl FnOnce() -> Arc<dyn Exported>) {
         let mut objects = self.objects.lock();
-        let new = || Export { object: object(), holders: Holders::default() };
+        let new = || Export { object: object(), shared: None, holders: Holders::default() };
         objects.entry(id).or_insert_with(new).holders.add(id.owner);
     }
 
     pub(super) fn get(&self, id: ObjectId) -> Option<Arc<dyn Exported>> {
         self.objects.lock().get(&id).map(|export| export.object.clone())
     }
+
+    /// Its value where others read it, if it is there.
+    fn shared(&self, id: ObjectId) -> Option<Fetched> {
+        let shared = self.objects.lock().get(&id)?.shared.clone()?;
+        Some(shared.again())
+    }
+
+    /// An object's value is where others read it now, for as long as they hold the object. Two that asked at once may have
+    /// written it twice; one of the two is kept.
+    fn keep(&self, id: ObjectId, fetched: Fetched) -> Fetched {
+        let fetched = Arc::new(fetched);
+        let kept = match self.objects.lock().get_mut(&id) {
+            Some(export) => export.shared.get_or_insert_with(|| fetched.clone()).clone(),
+            None => fetched.clone(),
+        };
+        kept.again()
+    }
 }
 
 struct Export {
     object: Arc<dyn Exported>,
+    /// Its value where others of this host read it, once somebody has.
+    shared: Option<Arc<Fetched>>,
     /// Who holds it how often; messages on their way count for the process that sends them, or for the one they go to
     /// once they have been handed to it.
     holders: Holders,
@@ -72,17 +102,70 @@ pub(super) trait Exported: Send + Sync {
 impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
     fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>> {
         Box::pin(async move {
-            let max = self.system.value_bytes_max();
-            let value = ObjectRef { cell: self }.get().await?;
-            let (bytes, pins) = pinning(|| plain::encode(&*value, max));
-            let bytes = bytes.map_err(|error| CallError::NotStarted(error.into()))?;
-            Ok(Fetched { bytes: bytes.into(), pins })
+            let (id, system) = (self.id, self.system.clone());
+            let value = ObjectRef { cell: self }.get().await?.into_arc();
+            let mut until = None;
+            loop {
+                match written(&system, value.clone()).await? {
+                    Written::Privately(fetched) => return Ok(fetched),
+                    Written::Shared(fetched) => return Ok(system.exports.keep(id, fetched)),
+                    Written::Nowhere(full) => {
+                        let now = Instant::now();
+                        if now >= *until.get_or_insert(now + FULL_MAX) {
+                            return Err(CallError::NotStarted(full));
+                        }
+                        tokio::time::sleep(FULL_LOOK).await;
+                    }
+                }
+            }
         })
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
     }
+}
+
+/// Where an encoded value is.
+enum Written {
+    Privately(Fetched),
+    Shared(Fetched),
+    /// It has room nowhere.
+    Nowhere(NotStarted),
+}
+
+/// Encodes a value: in the memory that the host shares if there is any and it is too large for a message.
+async fn written<T: Serialize + Send + Sync + 'static>(
+    system: &Arc<System>,
+    value: Arc<T>,
+) -> Result<Written, GetError> {
+    let is_long = plain::is_array_above(&*value, LONG_BYTES);
+    let at = system.clone();
+    let write = move || current::within(&at, || write(&at, &*value));
+    if is_long {
+        let written = arbiters::runtime().spawn_blocking(write).await;
+        return written.unwrap_or(Err(CallError::NotStarted(NotStarted::NoSession)));
+    }
+    write()
+}
+
+fn write<T: Serialize + 'static>(system: &System, value: &T) -> Result<Written, GetError> {
+    let (encoded, pins) = pinning(|| Encoded::of(value, system.value_bytes_max()));
+    let encoded = encoded.map_err(|error| CallError::NotStarted(error.into()))?;
+    let room = match system.deliver().filter(|_| encoded.len() > INLINE_BYTES_MAX) {
+        Some(deliver) => deliver.room(encoded.len()),
+        None => Err(NoRoom::NoStore),
+    };
+    Ok(match room {
+        Ok(mut room) => {
+            encoded.write(room.bytes());
+            Written::Shared(Fetched { bytes: room.seal(), pins })
+        }
+        Err(NoRoom::NoStore) => Written::Privately(Fetched { bytes: encoded.into_vec().into(), pins }),
+        Err(NoRoom::Full { bytes, in_use, budget }) => {
+            Written::Nowhere(NotStarted::StoreFull { bytes, in_use, budget })
+        }
+    })
 }
 
 impl System {
@@ -119,7 +202,7 @@ impl System {
             export.holders.0.retain(|(holder, _)| !is_gone(*holder));
             let is_held = !export.holders.0.is_empty();
             if !is_held {
-                freed.push(export.object.clone());
+                freed.push((export.object.clone(), export.shared.take()));
             }
             is_held
         });
@@ -133,6 +216,9 @@ impl System {
 
     /// The encoded value of one of our objects, as soon as it has one.
     pub fn encoded_object(&self, id: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>> {
+        if let Some(shared) = self.exports.shared(id) {
+            return Box::pin(std::future::ready(Ok(shared)));
+        }
         match self.exports.get(id) {
             Some(object) => object.encoded(),
             None => {

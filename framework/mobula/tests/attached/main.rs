@@ -14,6 +14,7 @@ mod nodes;
 mod refs;
 mod repeats;
 mod scheduling;
+mod sharing;
 mod values;
 
 use std::env;
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
         let (address, token) = nodes.far().await;
         let far = Config::default().address(address).token(token);
         let tests = [actors::TESTS, deaths::TESTS, names::TESTS, nesting::TESTS, repeats::TESTS, values::TESTS];
-        let tests = [&tests.concat(), refs::TESTS, large::TESTS, scheduling::TESTS].concat();
+        let tests = [&tests.concat(), refs::TESTS, large::TESTS, scheduling::TESTS, sharing::TESTS].concat();
         let mut passed = 0;
         let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
         for (how, plain) in [("near", near), ("far", far)] {
@@ -74,6 +75,7 @@ fn main() -> ExitCode {
                 tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
                 settled(&session, &name).await;
                 session.stop().await;
+                nodes.store_is_empty(&name).await;
                 println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
                 passed += 1;
             }

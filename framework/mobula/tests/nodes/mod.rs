@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use std::{env, fs};
 
 use mobula_node::attached::run_if_worker;
@@ -20,6 +21,13 @@ pub(crate) fn serve_a_node() -> Option<ExitCode> {
     }
     code
 }
+
+/// Memory that the processes of each node share: nine values of the tests' usual size do not fit.
+#[allow(dead_code, reason = "not each program with these nodes is about that memory")]
+pub(crate) const STORE_BYTES: u64 = 400 << 20;
+
+/// What processes that have ended had is reclaimed in 2 s (G9).
+const EMPTIED: Duration = Duration::from_secs(2);
 
 /// A head, and a node in zone `b`. They run in this process, and speak to each other as on two hosts.
 pub(crate) struct Nodes {
@@ -53,6 +61,7 @@ impl Nodes {
         config.resources.cpus = Amount::whole(other_cpus);
         config.labels.insert("zone".into(), "b".into());
         config.memory_files = MemoryFiles::only(meminfo.clone());
+        config.store_bytes = STORE_BYTES;
         let other = Node::start(config).await.expect("a node joins");
         Self { head, other, meminfo, _folder: folder }
     }
@@ -73,6 +82,21 @@ impl Nodes {
     #[allow(dead_code, reason = "not each program with these nodes is about memory")]
     pub(crate) fn say_memory(&self, available: u32) {
         write_memory(&self.meminfo, available);
+    }
+
+    /// Waits until no process has any of the memory that its host shares.
+    #[allow(dead_code, reason = "not each program with these nodes is about that memory")]
+    pub(crate) async fn store_is_empty(&self, after: &str) {
+        let until = Instant::now() + EMPTIED;
+        while [&self.head, &self.other].iter().any(|node| node.store_usage().leased > 0) {
+            assert!(
+                Instant::now() < until,
+                "{after}: of its store {} has {:?}",
+                self.head.id(),
+                self.head.store_usage()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
     }
 
     pub(crate) async fn stop(self) {
@@ -101,6 +125,7 @@ async fn start_head(folder: &Path, cpus: u64, meminfo: &Path) -> Node {
         config.bind.set_port(port);
         config.resources.cpus = Amount::whole(cpus);
         config.memory_files = MemoryFiles::only(meminfo.to_owned());
+        config.store_bytes = STORE_BYTES;
         match Node::start(config).await {
             Ok(head) => return head,
             Err(error) if format!("{error:?}").contains("AddrInUse") => {}

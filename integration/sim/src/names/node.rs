@@ -118,7 +118,7 @@ impl World {
             .collect();
         if let Some(id) = node.id {
             node.beats += 1;
-            let beat = Beat { number: node.beats, view: node.view.version(), load: None, rss_bytes: 0 };
+            let beat = Beat { number: node.beats, view: node.view.version(), ..Beat::default() };
             let number = beat.number;
             self.tell_lease(host, lease::Input::Sent { number })?;
             self.tell(host, Up::Beat { node: id, beat });

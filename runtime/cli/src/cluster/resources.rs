@@ -57,6 +57,26 @@ fn amount(what: &str, text: &str) -> Result<Amount> {
     number.ok_or_else(|| Usage(format!("{what} = {text}: expected a number from 0 on")).into())
 }
 
+/// A number of bytes, as `4GiB`, `500MB` or `1048576`.
+pub(crate) fn bytes(text: &str) -> Result<u64, String> {
+    const UNITS: [(&str, u64); 9] = [
+        ("KiB", 1 << 10),
+        ("MiB", 1 << 20),
+        ("GiB", 1 << 30),
+        ("TiB", 1 << 40),
+        ("KB", 1_000),
+        ("MB", 1_000_000),
+        ("GB", 1_000_000_000),
+        ("TB", 1_000_000_000_000),
+        ("B", 1),
+    ];
+    let unit = UNITS.into_iter().find_map(|(unit, bytes)| Some((text.strip_suffix(unit)?, bytes)));
+    let (number, unit) = unit.unwrap_or((text, 1));
+    let bytes = number.trim().parse::<f64>().ok().filter(|number| *number > 0.0).map(|number| number * unit as f64);
+    let bytes = bytes.filter(|bytes| *bytes >= 1.0 && *bytes < u64::MAX as f64).map(|bytes| bytes as u64);
+    bytes.ok_or_else(|| "expected a number of bytes, as 4GiB or 500MB".to_owned())
+}
+
 fn pairs(option: &str, text: Option<&str>) -> Result<BTreeMap<String, String>> {
     let parts = text.unwrap_or_default().split(',').filter(|part| !part.trim().is_empty());
     let pair = |part: &str| {
@@ -75,6 +95,15 @@ mod tests {
     fn of(resources: &str) -> Result<Resources> {
         let options = Options { resources: Some(resources.to_owned()), num_cpus: Some(1.5), ..Options::default() };
         options.resources(Resources::default())
+    }
+
+    #[test]
+    fn bytes_are_read() {
+        let read = ["1048576", "1MiB", "1.5 GiB", "500MB", "7B"].map(|text| bytes(text).unwrap());
+        assert_eq!(read, [1 << 20, 1 << 20, 3 << 29, 500_000_000, 7]);
+        for wrong in ["", "GiB", "-1GiB", "0", "much", "1e40", "4Gi", "NaN"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

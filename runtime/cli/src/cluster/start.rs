@@ -60,6 +60,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "PART", default_value_t = daemon::MEMORY_THRESHOLD, value_parser = part)]
     memory_threshold: f64,
 
+    /// Memory that the processes of this host may share, as 4GiB or 500MB; it is taken as it is needed [default: 30 % of
+    /// what the host has]
+    #[arg(long, value_name = "BYTES", value_parser = resources::bytes)]
+    object_store_memory: Option<u64>,
+
     /// The folder that holds the folders of this host's nodes
     #[arg(long, value_name = "DIR", env = "MOBULA_DIR")]
     dir: Option<PathBuf>,
@@ -137,6 +142,7 @@ fn config(args: &Args) -> Result<NodeConfig> {
     };
     let ip = args.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let bind = SocketAddr::from((if ip.is_loopback() { ip } else { unspecified(ip) }, port));
+    let usual = NodeConfig::head(base.join(port.to_string()));
     Ok(NodeConfig {
         folder: base.join(port.to_string()),
         bind,
@@ -146,7 +152,8 @@ fn config(args: &Args) -> Result<NodeConfig> {
         labels: args.resources.labels()?,
         resume_max: Duration::from_secs(args.driver_resume_s.into()),
         memory_threshold: args.memory_threshold,
-        ..NodeConfig::head(base.join(port.to_string()))
+        store_bytes: args.object_store_memory.unwrap_or(usual.store_bytes),
+        ..usual
     })
 }
 

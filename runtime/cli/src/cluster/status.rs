@@ -46,10 +46,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 node.state.clone(),
                 amounts(&node.resources_free, &node.resources_total),
                 mebibytes(node.rss_bytes),
+                format!("{}/{}", mebibytes(node.store_bytes_used), mebibytes(node.store_bytes_total)),
             ]
         })
         .collect();
-    ask::table(&["node", "address", "state", "free", "memory"], &rows);
+    ask::table(&["node", "address", "state", "free", "memory", "store"], &rows);
     let outcomes = counts(&status.counters.outcomes);
     let outcomes = if outcomes.is_empty() { "nothing has ended".to_owned() } else { outcomes };
     anstream::println!("{} submitted: {outcomes}", status.counters.submitted);

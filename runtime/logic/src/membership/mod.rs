@@ -27,7 +27,7 @@ use std::time::Duration;
 
 use mobula_types::{
     Beat, Death, DeathCause, HeadId, Incarnation, Member, MemberId, NodeId, NodeLoad, ProcessId, Registration,
-    StateMachine, Time, ViewChange,
+    StateMachine, StoreUse, Time, ViewChange,
 };
 
 use crate::calendar::Calendar;
@@ -242,6 +242,7 @@ struct Node {
     load: NodeLoad,
     pid: u32,
     rss_bytes: u64,
+    store: StoreUse,
     state: State,
     /// The last beat or registration, moved on by the time that the head did not run.
     heard: Time,
@@ -373,6 +374,7 @@ impl Membership {
                 load: NodeLoad::default(),
                 pid: 0,
                 rss_bytes: 0,
+                store: StoreUse::default(),
                 heard: now,
                 refusals: 0,
                 version: 0,
@@ -421,6 +423,7 @@ impl Membership {
             load: &node.load,
             pid: node.pid,
             rss_bytes: node.rss_bytes,
+            store: node.store,
             standing: match &node.state {
                 State::Alive if node.load.is_draining => Standing::Draining,
                 State::Alive => Standing::Alive,
@@ -510,6 +513,7 @@ impl Membership {
             load,
             pid,
             rss_bytes: 0,
+            store: StoreUse::default(),
             state,
             heard,
             refusals,
@@ -586,7 +590,7 @@ impl Membership {
         };
         node.heard = now;
         node.refusals = 0;
-        node.rss_bytes = beat.rss_bytes;
+        (node.rss_bytes, node.store) = (beat.rss_bytes, beat.store);
         if let Some(mut load) = beat.load {
             load.is_draining |= node.load.is_draining;
             if load != node.load {
@@ -757,6 +761,8 @@ pub struct Known<'a> {
     pub pid: u32,
     /// Its own resident memory.
     pub rss_bytes: u64,
+    /// The memory that its processes share.
+    pub store: StoreUse,
     /// How it stands.
     pub standing: Standing<'a>,
 }

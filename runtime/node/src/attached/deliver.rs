@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
-use mobula_actor::deliver::{EncodedReply, Fetched, NameClaim, Outgoing, Spawned};
+use mobula_actor::deliver::{EncodedReply, Fetched, NameClaim, NoRoom, Outgoing, Room, Spawned};
 use mobula_actor::object::GetError;
 use mobula_actor::{Control, Deliver, SpawnError, SpawnFrame, SpawnOptions};
 use mobula_types::{
@@ -99,6 +99,10 @@ impl Deliver for Attached {
             process.say(object.owner, Talk::Fetch { exchange, object });
         }
         Box::pin(async move { value.await.unwrap_or(Err(CallError::MayHaveRun(Unknown::NoReply))) })
+    }
+
+    fn room(&self, bytes: usize) -> Result<Box<dyn Room>, NoRoom> {
+        self.process.room(bytes)
     }
 
     fn hold(&self, object: ObjectId) {

@@ -5,7 +5,8 @@
 //! in:  Large ─► intake ─► Pull, parts, … ─► whole, in its order ─► acted on
 //! ```
 //!
-//! What is sent is kept on the *shelf* until its receiver says that it has it, or has ended. What comes is decided by
+//! What is sent is kept on the *shelf* until its receiver says that it has it, or has ended. To a process of this host it is
+//! lent: it lies in memory that both have (`sharing`), nothing of it is pulled, and it is taken when it has been read. What comes is decided by
 //! [`mobula_logic::intake`]; here its words are carried out. As long as nothing large is on its way, messages pass by it.
 
 use std::collections::{HashMap, VecDeque};
@@ -58,6 +59,8 @@ struct Shelf {
 struct Kept {
     to: ProcessId,
     payload: Bytes,
+    /// What of it is counted here.
+    bytes: u64,
 }
 
 struct Pull {
@@ -90,16 +93,17 @@ impl Large {
         }
     }
 
-    fn keep(&self, to: ProcessId, payload: Bytes) -> Result<TransferId, NotStarted> {
+    fn keep(&self, to: ProcessId, payload: Bytes, is_shared: bool) -> Result<TransferId, NotStarted> {
         let mut shelf = self.shelf.lock();
-        let bytes = payload.len() as u64;
+        // What is shared is counted where it lies.
+        let bytes = if is_shared { 0 } else { payload.len() as u64 };
         if shelf.bytes + bytes > SHELF_BYTES_MAX {
             return Err(NotStarted::MailboxFull { waiting: shelf.kept.len() });
         }
         shelf.bytes += bytes;
         shelf.last += 1;
         let transfer = shelf.last;
-        shelf.kept.insert(transfer, Kept { to, payload });
+        shelf.kept.insert(transfer, Kept { to, payload, bytes });
         Ok(transfer)
     }
 
@@ -110,7 +114,7 @@ impl Large {
             let gone = shelf.kept.iter().filter(|(transfer, kept)| is_over(**transfer, kept.to));
             let gone: Vec<TransferId> = gone.map(|(transfer, _)| *transfer).collect();
             let gone: Vec<Kept> = gone.iter().filter_map(|transfer| shelf.kept.remove(transfer)).collect();
-            shelf.bytes -= gone.iter().map(|kept| kept.payload.len() as u64).sum::<u64>();
+            shelf.bytes -= gone.iter().map(|kept| kept.bytes).sum::<u64>();
             gone
         };
         if !gone.is_empty() {
@@ -123,7 +127,7 @@ impl Large {
             let mut shelf = self.shelf.lock();
             match shelf.kept.remove(&transfer) {
                 Some(kept) if kept.to == by => {
-                    shelf.bytes -= kept.payload.len() as u64;
+                    shelf.bytes -= kept.bytes;
                     Some(kept)
                 }
                 // Another's is not its to forget.
@@ -178,8 +182,9 @@ impl Process {
         }
         let Parcel { to, from, talk, payload } = parcel;
         let bytes = payload.len() as u64;
-        let transfer = self.large.keep(to, payload)?;
-        let talk = Talk::Large { transfer, bytes, talk: Box::new(talk) };
+        let (payload, at) = self.share(to, payload);
+        let transfer = self.large.keep(to, payload, at.is_some())?;
+        let talk = Talk::Large { transfer, bytes, at, talk: Box::new(talk) };
         let sent = self.roads.send(&Parcel { to, from, talk, payload: Bytes::new() }, Pace::Burst);
         if sent.is_err() {
             self.large.taken(transfer, to);
@@ -189,19 +194,24 @@ impl Process {
 
     /// A parcel has come: it is acted on at once, or in its turn.
     pub(crate) fn received(self: &Arc<Self>, parcel: Parcel) {
-        let Parcel { to, from, talk, payload } = parcel;
+        let Parcel { to, from, talk, mut payload } = parcel;
         if to != self.me {
             return tracing::warn!(%to, %from, "a parcel for another process came here");
         }
-        let (large, talk) = match talk {
-            Talk::Large { transfer, bytes, talk } => (Some(Announced { transfer, bytes }), *talk),
-            talk => (None, talk),
+        let (mut large, at, talk) = match talk {
+            Talk::Large { transfer, bytes, at, talk } => (Some(Announced { transfer, bytes }), at, *talk),
+            talk => (None, None, talk),
         };
         let (number, talk) = match talk {
             Talk::Counted { number, talk } => (Some(number), *talk),
             talk => (None, talk),
         };
         self.refs_came(from, number, talk.refs());
+        if let Some((Announced { transfer, bytes }, at)) = large.zip(at)
+            && let Some(lent) = self.borrow(from, transfer, at, bytes)
+        {
+            (large, payload) = (None, lent);
+        }
         let parcel = Parcel { to, from, talk, payload };
         match (&parcel.talk, large) {
             (_, Some(large)) => {

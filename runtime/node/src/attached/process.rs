@@ -11,6 +11,7 @@ use mobula_actor::{Count, System, arbiters};
 use mobula_logic::home::{self, Input as HomeInput};
 use mobula_net::unix::{self, Listener, UnixError};
 use mobula_net::{Connection, Frame, Incoming, Line};
+use mobula_store::Client;
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{
     ActorId, ActorName, CallError, Death, DeathCause, ErrorChain, ExitReason, NameOwner, NodeId, NotStarted, Outcome,
@@ -62,6 +63,8 @@ pub(crate) struct Process {
     pub(crate) tasks: Tasks,
     pub(crate) serving: Serving,
     pub(crate) large: Large,
+    /// Its part of the memory that the processes of its host share; none where its node is on another one.
+    pub(crate) store: Option<Client>,
     pub(crate) handoffs: Handoffs,
     graves: Mutex<Graves>,
     readers: Readers,
@@ -144,6 +147,8 @@ pub(crate) async fn join_far(
 
 async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ears) -> Result<Joined, JoinError> {
     let me = welcome.process;
+    let folder = (!welcome.folder.is_empty()).then(|| Path::new(&welcome.folder));
+    let store = folder.map(|folder| Client::new(me, folder, welcome.peer_secret.clone()));
     let roads = Roads::new(me, line.clone(), &welcome.folder, welcome.peer_secret.clone());
     let listener = roads.listen().await?;
     let process = Arc::new(Process {
@@ -158,6 +163,7 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
         tasks: Tasks::default(),
         serving: Serving::default(),
         large: Large::new(me),
+        store,
         handoffs: Handoffs::default(),
         graves: Mutex::default(),
         readers: Readers::default(),
@@ -468,7 +474,7 @@ impl Process {
         });
     }
 
-    /// Tells the node what was submitted here and how it ended, while that changes.
+    /// Tells the node what was submitted here and how it ended, while that changes; gives back memory that is not in use.
     async fn count(self: Arc<Self>) {
         let mut told = OutcomeCounters::default();
         loop {
@@ -476,6 +482,7 @@ impl Process {
                 () = tokio::time::sleep(COUNTERS_EVERY) => {}
                 _ = self.ended() => return,
             }
+            self.sweep().await;
             let Some(now) = self.counted() else { return };
             if now != told {
                 self.link.tell(&ToNode::Counters(now.clone()));

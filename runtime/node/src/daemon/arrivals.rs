@@ -106,6 +106,9 @@ impl State {
         };
         let setup = self.roster.job(job).map(|job| job.setup.clone()).unwrap_or_default();
         let (peer_secret, namespace) = (setup.peer_secret, setup.namespace);
+        if matches!(line, Line::Socket(_)) {
+            self.arena.admit(process, job, &peer_secret);
+        }
         let welcome = Welcome {
             process,
             job,

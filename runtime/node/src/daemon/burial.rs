@@ -48,6 +48,7 @@ impl State {
             _ => self.scheduler.handle(now, scheduler::Input::Died { process }),
         }
         self.routes.bury(&death);
+        self.arena.gone(process);
         self.past_counters.add(&resident.counters);
         self.gathers_without(process);
         self.names_died(&death);

@@ -44,6 +44,8 @@ pub struct NodeConfig {
     pub memory_threshold: f64,
     /// Where it is said how much is used.
     pub memory_files: MemoryFiles,
+    /// Memory that the processes of this host may share, in bytes; it is taken as it is needed.
+    pub store_bytes: u64,
 }
 
 /// The part a node has in its cluster.
@@ -76,6 +78,7 @@ impl NodeConfig {
             renewal_look: RENEWAL_LOOK,
             memory_threshold: MEMORY_THRESHOLD,
             memory_files: MemoryFiles::of_this_host(),
+            store_bytes: MemoryFiles::of_this_host().part(mobula_store::arena::BUDGET_PART),
         }
     }
 

@@ -10,9 +10,10 @@ use mobula_logic::lease::{self, BEAT, Lease};
 use mobula_logic::membership::{Seen, View};
 use mobula_logic::scheduler;
 use mobula_net::{Cause, Mesh, NetError};
+use mobula_store::arena::Usage;
 use mobula_types::{
     Beat, BeatAnswer, Death, DeathCause, HeadId, Held, JobId, Member, MemberId, NameKey, NodeId, NodeLoad, ProcessId,
-    Registration, StateMachine, Time, ViewChange,
+    Registration, StateMachine, StoreUse, Time, ViewChange,
 };
 use mobula_wire::cluster::{Admission, Greeting, ToHead};
 use mobula_wire::local::FromNode;
@@ -162,7 +163,9 @@ impl State {
         }
         let (view, rss_bytes) = (self.cluster.view.version(), self.cluster.rss_bytes);
         self.cluster.lease.handle(self.clock.now(), lease::Input::Sent { number });
-        self.tell_head(ToHead::Beat(Beat { number, view, load: is_news.then_some(load), rss_bytes }));
+        let Usage { budget, leased, .. } = self.arena.usage();
+        let store = StoreUse { used_bytes: leased, total_bytes: budget };
+        self.tell_head(ToHead::Beat(Beat { number, view, load: is_news.then_some(load), rss_bytes, store }));
     }
 
     /// The head has answered a beat.

@@ -14,6 +14,7 @@
 //! | `routes` | the way of a parcel, without the state |
 //! | `state` and what it names | the one task that owns the node's state |
 //! | `roster` | who is attached, and the jobs |
+//! | `segments` | shared memory for the processes of this host |
 //! | `seat` | the head's part, on one node |
 //! | [`workers`] | processes: starts, deaths, output, programs |
 
@@ -41,6 +42,7 @@ mod renewal;
 mod roster;
 mod routes;
 mod seat;
+mod segments;
 mod state;
 mod submit;
 mod talk;

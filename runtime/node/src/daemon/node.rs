@@ -12,6 +12,8 @@ use mobula_net::identity::Credentials;
 use mobula_net::token::Pin;
 use mobula_net::unix::{Listener, UnixError};
 use mobula_net::{Authority, Mesh, MeshConfig, MeshEvents};
+use mobula_store::Arena;
+use mobula_store::arena::Usage;
 use mobula_types::{NodeId, NodeLoad, Role, Time};
 use mobula_wire::cluster::Admission;
 use mobula_wire::local::ToolQuestion;
@@ -28,6 +30,7 @@ use super::membership::{self, Membership, Registered};
 use super::renewal::Renewal;
 use super::routes::Routes;
 use super::seat::{SEAT_MAX, Seat, ToSeat};
+use super::segments;
 use super::state::{Clock, State};
 use super::workers::{Programs, Workers, WorkersConfig};
 
@@ -43,6 +46,7 @@ pub struct Node {
     addr: SocketAddr,
     pin: Pin,
     routes: Arc<Routes>,
+    arena: Arc<Arena>,
     state: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
     /// The head's part, when it is this node's.
@@ -64,6 +68,7 @@ impl Node {
             UnixError::InUse { .. } => StartError::Running { folder: config.folder.clone() },
             other => other.into(),
         })?;
+        let segments = segments::listen_in(&config.folder).map_err(|error| StartError::Kept(error.to_string()))?;
         // No other node is in this folder: what was attached to one that was killed here has nobody to answer.
         remove_peer_sockets(&config.folder);
         super::luggage::clear(&config.folder);
@@ -91,13 +96,15 @@ impl Node {
             head_of.clone(),
             inputs.clone(),
         );
+        let arena = state.arena.clone();
+        let segments = tokio::spawn(segments::open(segments, arena.clone()));
         state.begin(admission, sent);
         state.set_hello();
         let reader = tokio::spawn(gate::read(mesh_events, routes.clone(), inputs.clone(), head_of));
         let state = tokio::spawn(state.run(heard, events));
         let door = Door { inputs: inputs.clone(), routes: routes.clone(), programs };
         let door = tokio::spawn(door.open(listener));
-        Ok(Self { inputs, socket, id, addr, pin, routes, state, tasks: vec![door, reader], seat })
+        Ok(Self { inputs, socket, id, addr, pin, routes, arena, state, tasks: vec![door, reader, segments], seat })
     }
 
     /// Its id.
@@ -118,6 +125,11 @@ impl Node {
     /// What a token says of the cluster's CA.
     pub fn pin(&self) -> Pin {
         self.pin
+    }
+
+    /// How much of the memory that its processes may share they have.
+    pub fn store_usage(&self) -> Usage {
+        self.arena.usage()
     }
 
     /// How often it has refused somebody from another host, by cause.

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use mobula_logic::scheduler::{self, Scheduler};
 use mobula_net::{Cause, Line, Refusal};
+use mobula_store::Arena;
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{ActorId, DeathCause, HeadId, JobId, NameKey, NodeId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::{AskId, ClusterTalk, FromHead, ToHead};
@@ -90,6 +91,8 @@ pub(crate) struct State {
     pub(crate) head: HeadId,
     pub(crate) cluster: Membership,
     pub(crate) programs: Programs,
+    /// The memory that processes of this host share.
+    pub(crate) arena: Arc<Arena>,
     pub(crate) fetches: Fetches,
     pub(crate) renewal: Renewal,
     /// Which jobs which nodes were told of.
@@ -162,6 +165,7 @@ impl State {
     ) -> Self {
         let node = routes.node();
         let scheduler = scheduler_of(node, &config);
+        let arena = Arc::new(Arena::new(config.store_bytes));
         Self {
             clock,
             config,
@@ -174,6 +178,7 @@ impl State {
             head: HeadId::default(),
             cluster,
             programs,
+            arena,
             fetches: Fetches::default(),
             renewal,
             told_jobs: BTreeSet::new(),

@@ -1,6 +1,7 @@
 //! Mappings of memory files. Everything unsafe about them is here, behind types that cannot be used wrongly.
 #![allow(unsafe_code)]
 
+pub(crate) mod segment;
 mod words;
 
 pub use words::OpenError;

@@ -14,7 +14,7 @@ pub(crate) struct SharedWords {
 }
 
 /// What keeps the file's length for ever, and keeps others from changing that.
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
+pub(super) const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
 /// Why a descriptor cannot be mapped.
 #[derive(Debug, thiserror::Error)]

@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 
 use super::logic::pressure::Memory;
 
+/// A part of nobody knows what.
+const PART_UNKNOWN: u64 = 256 << 20;
+
 /// Where the kernel says it.
 #[derive(Clone, Debug)]
 pub struct MemoryFiles {
@@ -47,6 +50,13 @@ impl MemoryFiles {
     /// One file alone, which is written as `/proc/meminfo` is.
     pub fn only(meminfo: PathBuf) -> Self {
         Self { meminfo, groups: Vec::new() }
+    }
+
+    /// A part of what there is where there is least; [`PART_UNKNOWN`] where the kernel says nothing.
+    pub(crate) fn part(&self, part: f64) -> u64 {
+        let host = fs::read_to_string(&self.meminfo).ok().and_then(|text| of_host(&text));
+        let all = self.groups.iter().filter_map(Group::read).chain(host).map(|memory| memory.total_bytes);
+        all.min().map_or(PART_UNKNOWN, |total| (total as f64 * part) as u64)
     }
 
     /// What is used where least is left; none where the kernel says nothing.

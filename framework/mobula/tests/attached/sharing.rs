@@ -1,0 +1,217 @@
+//! Values in the memory of a host: its processes read them where they lie, and none of it is left at the end.
+
+use std::time::{Duration, Instant};
+
+use mobula::View;
+use mobula::prelude::*;
+
+use serde::{Deserialize, Serialize};
+
+use super::Test;
+use super::nodes::STORE_BYTES;
+
+pub(crate) const TESTS: &[Test] = &[
+    ("sharing: all processes of a host read one copy", || Box::pin(one_copy())),
+    ("sharing: what a process that ended had lent is read on", || Box::pin(a_lender_ends())),
+    ("sharing: a reader that ends leaves nothing pinned", || Box::pin(a_reader_ends())),
+    ("sharing: a full store is said to be full, and has room again", || Box::pin(a_full_store())),
+    ("sharing: a view outlives its reference", || Box::pin(a_view_outlives())),
+];
+
+/// The bytes of the value that is shared.
+const BYTES: usize = 48 << 20;
+
+/// A hang shows as this.
+const HANGS: Duration = Duration::from_secs(10);
+
+/// Heartbeats carry what is used: the head has heard it within this time.
+const HEARD: Duration = Duration::from_secs(2);
+
+fn numbers() -> Vec<f32> {
+    (0..BYTES / 4).map(|number| number as f32).collect()
+}
+
+fn is_right(view: &View<Vec<f32>>) -> bool {
+    view.last() == Some(&((BYTES / 4 - 1) as f32))
+}
+
+/// What is pulled from another host lies as it comes; what is shared begins at a cache line.
+fn is_shared(view: &View<Vec<f32>>) -> bool {
+    view.as_ptr().addr().is_multiple_of(64)
+}
+
+#[remote]
+fn read(view: View<Vec<f32>>) -> bool {
+    is_right(&view) && is_shared(&view)
+}
+
+/// A reference that stands for itself.
+#[derive(Serialize, Deserialize)]
+struct Shared {
+    numbers: ObjectRef<Vec<f32>>,
+}
+
+fn shared(numbers: &ObjectRef<Vec<f32>>) -> Shared {
+    Shared { numbers: numbers.clone() }
+}
+
+struct Reader {
+    view: Option<View<Vec<f32>>>,
+}
+
+#[actor]
+impl Reader {
+    fn new() -> Self {
+        Reader { view: None }
+    }
+
+    /// Reads it where it lies, and goes on doing so.
+    async fn hold(&mut self, shared: Shared) -> Result<bool> {
+        let view = mobula::get_view(&shared.numbers).await?;
+        let is_right = is_right(&view);
+        self.view = Some(view);
+        Ok(is_right)
+    }
+
+    fn reads_in_place(&self) -> bool {
+        self.view.as_ref().is_some_and(is_shared)
+    }
+
+    fn first(&self) -> Option<f32> {
+        self.view.as_ref()?.first().copied()
+    }
+
+    fn let_go(&mut self) {
+        self.view = None;
+    }
+
+    fn end(&self) {
+        std::process::abort();
+    }
+}
+
+struct Maker {
+    made: Option<ObjectRef<Vec<f32>>>,
+}
+
+#[actor]
+impl Maker {
+    fn new() -> Self {
+        Maker { made: None }
+    }
+
+    fn make(&mut self) -> Result<Option<ObjectRef<Vec<f32>>>> {
+        self.made = Some(mobula::put(numbers())?);
+        Ok(self.made.clone())
+    }
+
+    fn end(&self) {
+        std::process::abort();
+    }
+}
+
+/// What processes of all nodes have of their stores, once that is as wanted.
+async fn used(is_wanted: impl Fn(u64) -> bool) -> Result<u64> {
+    let until = Instant::now() + HANGS;
+    loop {
+        let used = mobula::nodes().await?.iter().map(|node| node.store_bytes_used).sum();
+        if is_wanted(used) || Instant::now() > until {
+            return Ok(used);
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Readers on one node.
+async fn readers(count: usize) -> Result<Vec<ActorRef<Reader>>> {
+    let node = mobula::nodes().await?[0].id;
+    let mut readers = Vec::new();
+    for _ in 0..count {
+        readers.push(Reader::spawn().isolated().on_node(node).await?);
+    }
+    Ok(readers)
+}
+
+async fn one_copy() -> Result<()> {
+    let here = mobula::nodes().await?[0].id;
+    let maker = Maker::spawn().isolated().on_node(here).await?;
+    let made = maker.make().await?.expect("it was made");
+    let readers = readers(3).await?;
+    for reader in &readers {
+        assert!(reader.hold(shared(&made)).await?, "all of it is there");
+        assert!(reader.reads_in_place().await?);
+    }
+    let reads: Vec<ObjectRef<bool>> = (0..4).map(|_| read::options().isolated().on_node(here).remote(&made)).collect();
+    for is_right in reads {
+        assert!(*mobula::get(is_right).await?);
+    }
+    let bytes = BYTES as u64;
+    tokio::time::sleep(HEARD).await;
+    let shared = used(|used| used >= bytes).await?;
+    assert!(shared >= bytes && shared < 2 * bytes, "four processes have {shared} bytes of a value of {bytes}");
+    for reader in &readers {
+        assert_eq!(reader.first().await?, Some(0.0));
+        reader.let_go().await?;
+    }
+    Ok(())
+}
+
+async fn a_lender_ends() -> Result<()> {
+    let maker = Maker::spawn().isolated().on_node(mobula::nodes().await?[0].id).await?;
+    let reader = readers(1).await?.remove(0);
+    let made = maker.make().await?.expect("it was made");
+    assert!(reader.hold(shared(&made)).await?);
+    maker.end().await.unwrap_err();
+    assert_eq!(reader.first().await?, Some(0.0), "what it had written is there as long as it is read");
+    reader.let_go().await?;
+    let lost = mobula::get(&made).await.err();
+    assert!(matches!(lost, Some(CallError::ObjectLost { .. })), "{lost:?}");
+    Ok(())
+}
+
+async fn a_reader_ends() -> Result<()> {
+    let reader = readers(1).await?.remove(0);
+    let made = mobula::put(numbers())?;
+    assert!(reader.hold(shared(&made)).await?);
+    reader.end().await.unwrap_err();
+    // The driver still has it, for whoever is next.
+    let next = readers(1).await?.remove(0);
+    assert!(next.hold(shared(&made)).await?);
+    drop(made);
+    next.let_go().await?;
+    assert_eq!(used(|used| used == 0).await?, 0, "nobody has it any more");
+    Ok(())
+}
+
+async fn a_full_store() -> Result<()> {
+    let reader = readers(1).await?.remove(0);
+    let maker = Maker::spawn().isolated().on_node(mobula::nodes().await?[0].id).await?;
+    let fits = usize::try_from(STORE_BYTES).expect("it is small") / BYTES;
+    let mut made = Vec::new();
+    for _ in 0..fits - 1 {
+        let next = maker.make().await?.expect("it was made");
+        assert!(reader.hold(shared(&next)).await?);
+        made.push(next);
+    }
+    // Each segment is a little larger than the value in it, so the last of them does not fit.
+    let beyond = [maker.make().await?, maker.make().await?].map(|made| made.expect("it was made"));
+    let mut refused = None;
+    for next in &beyond {
+        refused = refused.or(reader.hold(shared(next)).await.err());
+    }
+    let why = refused.expect("the store is full").to_string();
+    assert!(why.contains("--object-store-memory"), "it says what to do: {why}");
+    made.truncate(2);
+    assert!(reader.hold(shared(&beyond[1])).await?, "what was let go of is others'");
+    Ok(())
+}
+
+async fn a_view_outlives() -> Result<()> {
+    let maker = Maker::spawn().isolated().await?;
+    let made = maker.make().await?.expect("it was made");
+    let view = mobula::get_view(&made).await?;
+    drop(made);
+    maker.stop();
+    assert_eq!((view.len(), view[7]), (BYTES / 4, 7.0));
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Payloads in the memory of this host: written there instead of sent, and read where they lie.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use bytes::Bytes;
+use mobula_actor::arbiters;
+use mobula_actor::deliver::{NoRoom, Room};
+use mobula_store::{StoreError, View, Writing};
+use mobula_types::ProcessId;
+use mobula_wire::segments::NoSegment;
+use mobula_wire::{Extent, Talk, TransferId};
+
+use super::process::Process;
+
+impl Process {
+    /// Room in the memory of this host.
+    ///
+    /// # Errors
+    ///
+    /// There is none, now or at all.
+    pub(crate) fn room(&self, bytes: usize) -> Result<Box<dyn Room>, NoRoom> {
+        let Some(store) = &self.store else { return Err(NoRoom::NoStore) };
+        match store.room(bytes) {
+            Ok(room) => Ok(Box::new(Shared(room))),
+            Err(StoreError::Refused(NoSegment::Full { leased, budget, .. })) => {
+                Err(NoRoom::Full { bytes: bytes as u64, in_use: leased, budget })
+            }
+            Err(error) => {
+                tracing::debug!(%error, "nothing is shared");
+                Err(NoRoom::NoStore)
+            }
+        }
+    }
+
+    /// A large payload as its receiver can read it where it lies, if both are on this host and there is room: it is moved
+    /// there unless it is there already.
+    pub(crate) fn share(&self, to: ProcessId, payload: Bytes) -> (Bytes, Option<Extent>) {
+        let Some(store) = self.store.as_ref().filter(|_| to.node() == self.me.node() && to.number() != 0) else {
+            return (payload, None);
+        };
+        if let Some(at) = store.place_of(&payload) {
+            return (payload, Some(at));
+        }
+        match store.room(payload.len()) {
+            Ok(mut room) => {
+                room.copy_from_slice(&payload);
+                let sealed = Bytes::from_owner(room.seal());
+                let at = store.place_of(&sealed);
+                (sealed, at)
+            }
+            Err(error) => {
+                // It goes as to another host, in parts.
+                tracing::debug!(%error, "a payload is not shared");
+                (payload, None)
+            }
+        }
+    }
+
+    /// A payload that another process of this host lends: it is told when nobody here reads it any more. `None` when it
+    /// cannot be read so; then it is asked for in parts.
+    pub(crate) fn borrow(
+        self: &Arc<Self>,
+        from: ProcessId,
+        transfer: TransferId,
+        at: Extent,
+        bytes: u64,
+    ) -> Option<Bytes> {
+        let store = self.store.as_ref().filter(|_| from.node() == self.me.node())?;
+        let view = match store.mapped(at, bytes) {
+            Ok(Some(view)) => Ok(view),
+            // Once for each segment. Whatever else this thread would do goes on on another.
+            Ok(None) => tokio::task::block_in_place(|| store.view(at, bytes)),
+            Err(error) => Err(error),
+        };
+        match view {
+            Ok(view) => Some(Bytes::from_owner(Borrowed { view, process: Arc::downgrade(self), from, transfer })),
+            Err(error) => {
+                tracing::debug!(%from, %error, "a payload cannot be read where it lies");
+                None
+            }
+        }
+    }
+
+    /// Gives back what is not in use, which may have to wait for the node.
+    pub(crate) async fn sweep(self: &Arc<Self>) {
+        if self.store.as_ref().is_some_and(|store| store.holds_any()) {
+            let process = self.clone();
+            let swept = tokio::task::spawn_blocking(move || {
+                if let Some(store) = &process.store {
+                    store.sweep(Instant::now());
+                }
+            });
+            swept.await.ok();
+        }
+    }
+}
+
+/// Room in a segment of this process.
+struct Shared(Writing);
+
+impl Room for Shared {
+    fn bytes(&mut self) -> &mut [u8] {
+        &mut self.0
+    }
+
+    fn seal(self: Box<Self>) -> Bytes {
+        Bytes::from_owner(self.0.seal())
+    }
+}
+
+/// What another process lends.
+struct Borrowed {
+    view: View,
+    process: Weak<Process>,
+    from: ProcessId,
+    transfer: TransferId,
+}
+
+impl AsRef<[u8]> for Borrowed {
+    fn as_ref(&self) -> &[u8] {
+        self.view.as_ref()
+    }
+}
+
+impl Drop for Borrowed {
+    fn drop(&mut self) {
+        let Some(process) = self.process.upgrade() else { return };
+        let (to, transfer) = (self.from, self.transfer);
+        // Wherever it is dropped, no lock is held there that saying it takes.
+        arbiters::runtime().spawn(async move { process.say(to, Talk::Taken { transfer }) });
+    }
+}

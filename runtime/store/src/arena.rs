@@ -1,0 +1,278 @@
+//! A node's budget of shared memory: segments, each leased to one process of one job, once.
+//!
+//! ```text
+//! budget ──lease──► leased to a process ──returned, process or job ended──► given back to the system
+//! ```
+//!
+//! A segment is a file of its own for one lease, so nobody ever sees what another job wrote: the next one begins with
+//! zeros, which the system makes. What lies where inside is known to the process that writes it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
+
+use mobula_types::{JobId, ProcessId};
+use mobula_wire::PROTOCOL;
+use mobula_wire::segments::{FromStore, NoSegment, SegmentId, ToStore};
+use parking_lot::Mutex;
+
+use crate::sys::segment;
+
+/// Segments of a node at once. Each takes a descriptor of the node, which has a thousand of them on a stock system.
+pub const SEGMENTS_MAX: usize = 512;
+
+/// The part of a host's memory that is a node's budget unless it is told otherwise.
+pub const BUDGET_PART: f64 = 0.3;
+
+/// The segments of a node, and who may have them.
+#[derive(Debug)]
+pub struct Arena {
+    budget: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last: SegmentId,
+    members: HashMap<ProcessId, Member>,
+    segments: BTreeMap<SegmentId, Leased>,
+    /// Of segments that are leased or being made.
+    bytes: u64,
+    making: usize,
+    refused: u64,
+}
+
+#[derive(Debug)]
+struct Member {
+    job: JobId,
+    secret: String,
+}
+
+#[derive(Debug)]
+struct Leased {
+    file: OwnedFd,
+    bytes: u64,
+    job: JobId,
+    to: ProcessId,
+}
+
+/// How much of an arena is in use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes that it may lease.
+    pub budget: u64,
+    /// Bytes that it has leased.
+    pub leased: u64,
+    /// Segments that are leased.
+    pub segments: usize,
+    /// Segments that were refused because the budget was used up, since the node began.
+    pub refused: u64,
+}
+
+impl Arena {
+    /// An arena that leases at most `budget` bytes. It takes none of them before they are asked for.
+    pub fn new(budget: u64) -> Self {
+        Self { budget, state: Mutex::default() }
+    }
+
+    /// A process of a job has come; it proves that it is that by `secret`.
+    pub fn admit(&self, process: ProcessId, job: JobId, secret: &str) {
+        self.state.lock().members.insert(process, Member { job, secret: secret.to_owned() });
+    }
+
+    /// Whether `secret` is what this process was admitted with.
+    pub fn knows(&self, process: ProcessId, secret: &str) -> bool {
+        self.state.lock().members.get(&process).is_some_and(|member| member.secret == secret)
+    }
+
+    /// A process has ended: what it wrote is not lent any more. Who reads it at this moment goes on.
+    pub fn gone(&self, process: ProcessId) {
+        let freed: Vec<Leased> = {
+            let mut state = self.state.lock();
+            state.members.remove(&process);
+            let of_it = state.segments.iter().filter(|(_, leased)| leased.to == process);
+            let of_it: Vec<SegmentId> = of_it.map(|(segment, _)| *segment).collect();
+            of_it.iter().filter_map(|segment| state.take(*segment)).collect()
+        };
+        // Outside the lock: giving memory back takes time.
+        drop(freed);
+    }
+
+    /// Answers what is said on one socket, with the descriptor that goes with the answer. `speaker` is who has proved on it
+    /// who it is. Blocks while the system makes a segment.
+    pub fn answer(&self, speaker: &mut Option<ProcessId>, said: ToStore) -> (FromStore, Option<OwnedFd>) {
+        let answered = match (said, *speaker) {
+            (ToStore::Hello { protocol, .. }, _) if protocol != PROTOCOL => Err(NoSegment::Protocol { ours: PROTOCOL }),
+            (ToStore::Hello { process, secret, .. }, None) if self.knows(process, &secret) => {
+                *speaker = Some(process);
+                Ok((FromStore::Done, None))
+            }
+            (ToStore::Hello { .. }, _) | (_, None) => Err(NoSegment::Unknown),
+            (ToStore::Lease { bytes }, Some(process)) => {
+                self.lease(process, bytes).map(|(segment, file)| (FromStore::Leased { segment }, Some(file)))
+            }
+            (ToStore::Open { segment }, Some(process)) => {
+                self.open(process, segment).map(|file| (FromStore::Opened, Some(file)))
+            }
+            (ToStore::Return { segment }, Some(process)) => {
+                self.give_back(process, segment).map(|()| (FromStore::Done, None))
+            }
+        };
+        answered.unwrap_or_else(|why| (FromStore::Refused(why), None))
+    }
+
+    /// A new segment for a process, and the descriptor by which it writes. Blocks while the system makes it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSegment`].
+    pub fn lease(&self, process: ProcessId, bytes: u64) -> Result<(SegmentId, OwnedFd), NoSegment> {
+        let (segment, job) = self.reserve(process, bytes)?;
+        let size = usize::try_from(bytes).unwrap_or(usize::MAX);
+        let made = segment::create(size).and_then(|file| Ok((file.try_clone()?, file)));
+        let mut state = self.state.lock();
+        state.making -= 1;
+        match made {
+            Ok((theirs, file)) if state.members.contains_key(&process) => {
+                state.segments.insert(segment, Leased { file, bytes, job, to: process });
+                Ok((segment, theirs))
+            }
+            // It has ended meanwhile.
+            Ok(_) => {
+                state.bytes -= bytes;
+                Err(NoSegment::Unknown)
+            }
+            Err(error) => {
+                state.bytes -= bytes;
+                Err(NoSegment::System { why: error.to_string() })
+            }
+        }
+    }
+
+    fn reserve(&self, process: ProcessId, bytes: u64) -> Result<(SegmentId, JobId), NoSegment> {
+        let mut state = self.state.lock();
+        let job = state.members.get(&process).ok_or(NoSegment::Unknown)?.job;
+        let is_full = state.segments.len() + state.making >= SEGMENTS_MAX;
+        let Some(wanted) = state.bytes.checked_add(bytes).filter(|wanted| *wanted <= self.budget && !is_full) else {
+            state.refused += 1;
+            return Err(NoSegment::Full { bytes, leased: state.bytes, budget: self.budget });
+        };
+        if bytes == 0 {
+            return Err(NoSegment::System { why: "a segment of no bytes".to_owned() });
+        }
+        (state.bytes, state.making, state.last) = (wanted, state.making + 1, state.last + 1);
+        Ok((state.last, job))
+    }
+
+    /// A segment of its own job for a process to read.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSegment`].
+    pub fn open(&self, process: ProcessId, segment: SegmentId) -> Result<OwnedFd, NoSegment> {
+        let state = self.state.lock();
+        let job = state.members.get(&process).ok_or(NoSegment::Unknown)?.job;
+        let leased = state.segments.get(&segment).filter(|leased| leased.job == job);
+        let leased = leased.ok_or(NoSegment::NoSuch { segment })?;
+        segment::read_only(leased.file.as_fd()).map_err(|error| NoSegment::System { why: error.to_string() })
+    }
+
+    /// A process gives back a segment that was leased to it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSegment`].
+    pub fn give_back(&self, process: ProcessId, segment: SegmentId) -> Result<(), NoSegment> {
+        let mut state = self.state.lock();
+        if state.segments.get(&segment).is_none_or(|leased| leased.to != process) {
+            return Err(NoSegment::NoSuch { segment });
+        }
+        let freed = state.take(segment);
+        drop(state);
+        drop(freed);
+        Ok(())
+    }
+
+    /// How much of it is in use.
+    pub fn usage(&self) -> Usage {
+        let State { bytes, segments, refused, .. } = &*self.state.lock();
+        Usage { budget: self.budget, leased: *bytes, segments: segments.len(), refused: *refused }
+    }
+}
+
+impl State {
+    fn take(&mut self, segment: SegmentId) -> Option<Leased> {
+        let leased = self.segments.remove(&segment)?;
+        self.bytes -= leased.bytes;
+        Some(leased)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_types::NodeId;
+
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn process(number: u32) -> ProcessId {
+        ProcessId::new(NodeId(1), number)
+    }
+
+    fn arena() -> Arena {
+        let arena = Arena::new(8 * MIB);
+        arena.admit(process(1), JobId(1), "one");
+        arena.admit(process(2), JobId(1), "one");
+        arena.admit(process(3), JobId(2), "two");
+        arena
+    }
+
+    #[test]
+    fn a_budget_is_kept() {
+        let arena = arena();
+        let (first, _) = arena.lease(process(1), 5 * MIB).unwrap();
+        let full = NoSegment::Full { bytes: 4 * MIB, leased: 5 * MIB, budget: 8 * MIB };
+        assert_eq!(arena.lease(process(3), 4 * MIB).unwrap_err(), full);
+        assert!(matches!(arena.lease(process(3), u64::MAX), Err(NoSegment::Full { .. })), "no sum overflows");
+        arena.give_back(process(1), first).unwrap();
+        assert_eq!(arena.usage(), Usage { budget: 8 * MIB, leased: 0, segments: 0, refused: 2 });
+        let (second, _) = arena.lease(process(3), 8 * MIB).unwrap();
+        assert_ne!(first, second, "no name is used twice");
+    }
+
+    #[test]
+    fn one_job_reads_nothing_of_another() {
+        let arena = arena();
+        let (segment, _) = arena.lease(process(1), MIB).unwrap();
+        assert!(arena.open(process(2), segment).is_ok());
+        assert_eq!(arena.open(process(3), segment).unwrap_err(), NoSegment::NoSuch { segment });
+        assert_eq!(arena.give_back(process(2), segment), Err(NoSegment::NoSuch { segment }), "it is not its own");
+        assert!(arena.knows(process(1), "one") && !arena.knows(process(1), "two") && !arena.knows(process(9), ""));
+        assert_eq!(arena.lease(process(9), MIB).unwrap_err(), NoSegment::Unknown);
+    }
+
+    #[test]
+    fn what_a_process_had_is_given_back_at_its_end() {
+        let arena = arena();
+        let (segment, _) = arena.lease(process(1), MIB).unwrap();
+        arena.lease(process(2), MIB).unwrap();
+        arena.gone(process(1));
+        assert_eq!(arena.usage().leased, MIB);
+        assert_eq!(arena.open(process(2), segment).unwrap_err(), NoSegment::NoSuch { segment });
+        assert_eq!(arena.lease(process(1), MIB).unwrap_err(), NoSegment::Unknown);
+    }
+
+    #[test]
+    fn segments_are_bounded_in_number_too() {
+        let arena = Arena::new(u64::MAX);
+        arena.admit(process(1), JobId(1), "one");
+        let all: Vec<_> = (0..SEGMENTS_MAX).map(|_| arena.lease(process(1), 4_096).map(|(id, _)| id)).collect();
+        // A system with few descriptors gives fewer; none is given beyond.
+        assert!(all.iter().all(|leased| matches!(leased, Ok(_) | Err(NoSegment::System { .. }))));
+        if all.iter().all(Result::is_ok) {
+            assert!(matches!(arena.lease(process(1), 4_096), Err(NoSegment::Full { .. })));
+        }
+        arena.gone(process(1));
+        assert_eq!(arena.usage().leased, 0);
+    }
+}

@@ -1,0 +1,279 @@
+//! Segments: memory files that one process writes and the others of its job read.
+//!
+//! ```text
+//! Segment::take ─► Writing ──seal──► Sealed          in the process that the segment is leased to
+//!                     │                │
+//!                     └── dropped ─────┴─► free again
+//!                                      ▲ named by segment, offset and length
+//!                   Lent::view ─► View ┘             in any other of the job
+//! ```
+//!
+//! What lies where is known to the writer alone, in its own memory ([`Free`]): nothing of it is in the segment, so a process
+//! that is killed leaves bytes and nothing that anybody would follow.
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use memmap2::{MmapOptions, MmapRaw};
+use parking_lot::Mutex;
+use rustix::fs::{
+    FallocateFlags, MemfdFlags, Mode, OFlags, fallocate, fchmod, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate,
+    memfd_create,
+};
+
+use super::OpenError;
+use super::words::SEALS;
+use crate::free::Free;
+
+/// A new memory file whose pages are all there, of zeros: full memory is an error here and never a fault later.
+///
+/// # Errors
+///
+/// The system has no memory or descriptor left.
+pub(crate) fn create(bytes: usize) -> io::Result<OwnedFd> {
+    let file = memfd_create("mobula-segment", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)?;
+    ftruncate(&file, bytes as u64)?;
+    fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)?;
+    fcntl_add_seals(&file, SEALS)?;
+    // Who is given it to read cannot open it again to write.
+    fchmod(&file, Mode::RUSR)?;
+    Ok(file)
+}
+
+/// The same file by a descriptor that can only read.
+///
+/// # Errors
+///
+/// The system has no descriptor left.
+pub(crate) fn read_only(file: impl AsFd) -> io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", file.as_fd().as_raw_fd());
+    Ok(rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?)
+}
+
+/// How many bytes a segment's file has, which cannot change any more.
+fn sealed_length(file: &impl AsFd) -> Result<usize, OpenError> {
+    let found = fstat(file).map_err(io::Error::from)?.st_size.unsigned_abs();
+    let seals = fcntl_get_seals(file).map_err(io::Error::from)?;
+    match usize::try_from(found) {
+        Ok(bytes) if bytes > 0 && seals.contains(SEALS) => Ok(bytes),
+        _ => Err(OpenError::NotSealed { found, expected: found, seals: seals.bits() }),
+    }
+}
+
+/// A segment that this process writes.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    map: MmapRaw,
+    free: Mutex<Free>,
+}
+
+impl Segment {
+    /// The segment behind a descriptor that was leased to this process, and to no other.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub(crate) fn open(file: &OwnedFd) -> Result<Arc<Self>, OpenError> {
+        let bytes = sealed_length(file)?;
+        // Its pages are there; what is left of a fault is taken for all of them at once.
+        let map = MmapOptions::new().len(bytes).populate().map_raw(file)?;
+        Ok(Arc::new(Self { map, free: Mutex::new(Free::new(bytes)) }))
+    }
+
+    /// Takes `bytes` of it, to be written: they begin `skew` bytes behind a multiple of 64.
+    pub(crate) fn take(self: &Arc<Self>, bytes: usize, skew: usize) -> Option<Writing> {
+        let taken = bytes.checked_add(skew)?;
+        let at = self.free.lock().take(taken)?;
+        Some(Writing(Extent { segment: self.clone(), at, skew, bytes }))
+    }
+
+    /// Whether nothing of it is taken.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.free.lock().is_whole()
+    }
+
+    /// Bytes that are taken.
+    pub(crate) fn taken(&self) -> usize {
+        self.free.lock().taken()
+    }
+
+    /// Its length.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    /// The address of its first byte, by which the bytes of an extent are recognised.
+    pub(crate) fn start(&self) -> usize {
+        self.map.as_ptr() as usize
+    }
+}
+
+/// A part of a segment that nobody else has.
+#[derive(Debug)]
+struct Extent {
+    segment: Arc<Segment>,
+    at: usize,
+    skew: usize,
+    bytes: usize,
+}
+
+impl Extent {
+    fn as_ptr(&self) -> *mut u8 {
+        debug_assert!(self.at + self.skew + self.bytes <= self.segment.map.len());
+        // SAFETY: `Free` gave `skew + bytes` bytes from `at` on, which are inside the mapping (its `Free` was made with the
+        // mapping's length), so the sum neither leaves it nor overflows.
+        unsafe { self.segment.map.as_mut_ptr().add(self.at + self.skew) }
+    }
+}
+
+impl Drop for Extent {
+    fn drop(&mut self) {
+        self.segment.free.lock().give(self.at, self.skew + self.bytes);
+    }
+}
+
+/// Bytes that are being written: nobody reads them yet.
+#[derive(Debug)]
+pub struct Writing(Extent);
+
+impl Writing {
+    /// They are written and never change again.
+    pub fn seal(self) -> Sealed {
+        Sealed(self.0)
+    }
+}
+
+impl Deref for Writing {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: as `deref_mut`; a shared borrow of `self` keeps `deref_mut` away.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), self.0.bytes) }
+    }
+}
+
+impl DerefMut for Writing {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        // SAFETY: the bytes lie inside the mapping (`Extent::as_ptr`), which lives as long as the extent's segment and is
+        // never shorter (`SEALS`). Every bit pattern is a `u8`. `Free` gives no byte to two extents at once, and this one
+        // is borrowed mutably, so this process has no other reference to them. The segment is leased to this process
+        // alone: others have it read-only, and are told of these bytes after `seal` only; what they were told of an earlier
+        // extent in this place was given back by all of them before it was freed (`Sealed` lives until then).
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), self.0.bytes) }
+    }
+}
+
+/// Bytes that do not change any more, until this is dropped: then they are free, so whoever lends them keeps it.
+#[derive(Debug)]
+pub struct Sealed(Extent);
+
+impl AsRef<[u8]> for Sealed {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: as `Writing::deref_mut`, and nobody can write them: `seal` has taken the `Writing`.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), self.0.bytes) }
+    }
+}
+
+/// A segment that another process writes.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    map: MmapRaw,
+}
+
+impl Lent {
+    /// The segment behind a descriptor that can only read.
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub(crate) fn open(file: &OwnedFd) -> Result<Arc<Self>, OpenError> {
+        let bytes = sealed_length(file)?;
+        let map = MmapOptions::new().len(bytes).map_raw_read_only(file)?;
+        Ok(Arc::new(Self { map }))
+    }
+
+    /// The bytes from `at` on, which their writer has sealed and keeps as long as this lives; `None` when the segment has
+    /// no such bytes.
+    pub(crate) fn view(self: &Arc<Self>, at: usize, bytes: usize) -> Option<View> {
+        let end = at.checked_add(bytes)?;
+        (end <= self.map.len()).then(|| View { lent: self.clone(), at, bytes })
+    }
+
+    /// The address of its first byte, by which the bytes of a view are recognised.
+    pub(crate) fn start(&self) -> usize {
+        self.map.as_ptr() as usize
+    }
+
+    /// Its length.
+    pub(crate) fn len(&self) -> usize {
+        self.map.len()
+    }
+}
+
+/// Sealed bytes that another process has written.
+#[derive(Debug)]
+pub struct View {
+    lent: Arc<Lent>,
+    at: usize,
+    bytes: usize,
+}
+
+impl AsRef<[u8]> for View {
+    fn as_ref(&self) -> &[u8] {
+        // SAFETY: `Lent::view` has seen that the bytes lie inside the mapping, which lives as long as `lent` and whose file
+        // cannot shrink (`sealed_length`). Nobody in this process writes them: the mapping is read-only. Their writer sealed
+        // them before it told where they are, keeps its `Sealed` until this reader has said that it is done, and so neither
+        // writes nor gives them to another extent meanwhile; when it ends, its file is never leased again (one file, one
+        // lease). A process of the same job that breaks this contract by other code of its own can do no more here than give
+        // wrong bytes to readers that check them as they do those of the network.
+        unsafe { std::slice::from_raw_parts(self.lent.map.as_ptr().add(self.at), self.bytes) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES: usize = 1 << 16;
+
+    #[test]
+    fn what_is_sealed_is_read_by_others() {
+        let file = create(BYTES).unwrap();
+        let (ours, theirs) = (Segment::open(&file).unwrap(), Lent::open(&read_only(&file).unwrap()).unwrap());
+        let mut writing = ours.take(5, 56).unwrap();
+        writing.copy_from_slice(b"manta");
+        let sealed = writing.seal();
+        let at = sealed.as_ref().as_ptr() as usize - ours.start();
+        assert_eq!(at % 64, 56, "elements behind a length begin at a cache line");
+        assert_eq!(theirs.view(at, 5).unwrap().as_ref(), b"manta");
+        assert_eq!((ours.taken(), ours.is_whole()), (64, false));
+        drop(sealed);
+        assert!(ours.is_whole(), "it is free again");
+        assert!(ours.take(BYTES, 1).is_none() && ours.take(usize::MAX, 1).is_none());
+    }
+
+    #[test]
+    fn who_reads_cannot_write_nor_go_beyond() {
+        let file = create(BYTES).unwrap();
+        let reading = read_only(&file).unwrap();
+        assert!(MmapOptions::new().len(BYTES).map_raw(&reading).is_err(), "a mapping to write");
+        assert!(rustix::io::write(&reading, b"x").is_err());
+        assert!(ftruncate(&file, 1).is_err(), "it keeps its length");
+        let lent = Lent::open(&reading).unwrap();
+        for (at, bytes) in [(BYTES, 1), (0, BYTES + 1), (usize::MAX, 2)] {
+            assert!(lent.view(at, bytes).is_none(), "{bytes} bytes at {at}");
+        }
+        assert!(lent.view(BYTES, 0).unwrap().as_ref().is_empty());
+    }
+
+    #[test]
+    fn a_file_that_can_shrink_is_not_mapped() {
+        let file = memfd_create("unsealed", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&file, 4_096).unwrap();
+        assert!(matches!(Lent::open(&file), Err(OpenError::NotSealed { .. })));
+        assert!(matches!(Segment::open(&file), Err(OpenError::NotSealed { .. })));
+    }
+}
