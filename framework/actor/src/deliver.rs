@@ -114,6 +114,9 @@ pub trait Room: Send {
     /// The bytes to write.
     fn bytes(&mut self) -> &mut [u8];
 
+    /// What has been written.
+    fn written(&self) -> &[u8];
+
     /// They are written, and stay as they are while anybody has what this gives.
     fn seal(self: Box<Self>) -> Bytes;
 }

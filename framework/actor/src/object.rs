@@ -6,6 +6,7 @@
 //! | [`ObjectRef`] | the id and a guard: the value lives as long as one of them |
 //! | [`Value`] | what `get` gives: the shared value itself |
 //! | [`View`] | what `get_view` gives: the value where it lies |
+//! | [`Writer`] | an array while it is written where it will be read |
 //! | [`Pins`] | references on their way inside a message |
 //!
 //! A value stays the typed value behind an `Arc` until its reference leaves the process; only then is it exported, under
@@ -14,7 +15,9 @@
 mod cancel;
 mod exports;
 mod pins;
+mod room;
 mod value;
+mod writer;
 
 pub mod blocking;
 
@@ -37,6 +40,7 @@ pub use self::cancel::{Cancel, Cancellable};
 pub(crate) use self::exports::{Exports, Foreigner};
 pub use self::pins::{Handed, Pins, pinning};
 pub use self::value::Value;
+pub use self::writer::Writer;
 use crate::deliver::Fetched;
 use crate::system::System;
 use crate::view::View;
@@ -60,8 +64,8 @@ struct ObjectCell<T> {
     call: Option<Arc<dyn Cancellable>>,
     /// Whether its value is too large for a message, once somebody has wanted to know.
     is_large: OnceLock<bool>,
-    /// Held for another process's object; fetched when it is first asked for.
-    foreign: Option<Foreign<T>>,
+    /// Its value is first of all bytes, to be decoded when they are wanted.
+    encoded: Option<ByBytes<T>>,
 }
 
 #[derive(Default)]
@@ -69,9 +73,20 @@ struct Waiters {
     wakers: Slab<Waker>,
 }
 
-struct Foreign<T> {
+/// An object whose value may be bytes: another process's, fetched when it is first asked for, or one of ours that was written
+/// as such or came so.
+struct ByBytes<T> {
     decode: fn(&Bytes) -> Result<T, GetError>,
     fetching: Mutex<Fetching>,
+    is_foreign: bool,
+    /// Of one of ours: its bytes, for others.
+    written: OnceLock<Arc<Fetched>>,
+}
+
+impl<T: DeserializeOwned + 'static> ByBytes<T> {
+    fn of(is_foreign: bool) -> Self {
+        Self { decode: decode::<T>, fetching: Mutex::default(), is_foreign, written: OnceLock::new() }
+    }
 }
 
 /// How far the value of another process's object is.
@@ -87,9 +102,20 @@ enum Fetching {
     Over,
 }
 
+impl<T> ObjectCell<T> {
+    /// The bytes as which it was written here.
+    fn written_bytes(&self) -> Option<&Fetched> {
+        self.encoded.as_ref()?.written.get().map(|bytes| &**bytes)
+    }
+
+    fn is_foreign(&self) -> bool {
+        self.encoded.as_ref().is_some_and(|encoded| encoded.is_foreign)
+    }
+}
+
 impl<T> Drop for ObjectCell<T> {
     fn drop(&mut self) {
-        if self.foreign.is_some()
+        if self.is_foreign()
             && let Some(deliver) = self.system.deliver()
         {
             deliver.release(self.id);
@@ -113,14 +139,41 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     fn empty(
         system: &Arc<System>,
         call: Option<Arc<dyn Cancellable>>,
-        foreign: Option<(ObjectId, Foreign<T>)>,
+        encoded: Option<(ObjectId, ByBytes<T>)>,
     ) -> Self {
-        let (id, foreign) = match foreign {
-            Some((id, foreign)) => (id, Some(foreign)),
+        let (id, encoded) = match encoded {
+            Some((id, encoded)) => (id, Some(encoded)),
             None => (system.next_object_id(), None),
         };
         let (value, waiters, is_large) = (OnceLock::new(), Mutex::default(), OnceLock::new());
-        Self { cell: Arc::new(ObjectCell { id, system: system.clone(), value, waiters, call, is_large, foreign }) }
+        Self { cell: Arc::new(ObjectCell { id, system: system.clone(), value, waiters, call, is_large, encoded }) }
+    }
+
+    /// A reference to a value that was written as its bytes.
+    pub(crate) fn written(system: &Arc<System>, bytes: Fetched) -> Self
+    where
+        T: DeserializeOwned,
+    {
+        let object = Self::pending_bytes(system, None);
+        object.fill_bytes(bytes);
+        object
+    }
+
+    /// Like [`pending`](Self::pending), of a value that may come as its bytes, by [`fill_bytes`](Self::fill_bytes).
+    pub fn pending_bytes(system: &Arc<System>, call: Option<Arc<dyn Cancellable>>) -> Self
+    where
+        T: DeserializeOwned,
+    {
+        Self::empty(system, call, Some((system.next_object_id(), ByBytes::of(false))))
+    }
+
+    /// Gives it the bytes of its value, to be decoded if anybody wants more than to look at them.
+    pub fn fill_bytes(&self, bytes: Fetched) {
+        let Some(encoded) = self.cell.encoded.as_ref().filter(|_| self.cell.value.get().is_none()) else { return };
+        let bytes = Arc::new(bytes);
+        if encoded.written.set(bytes.clone()).is_ok() {
+            self.bytes_came(encoded, &bytes);
+        }
     }
 
     /// Gives it its value, or the reason why it has none; the first wins.
@@ -137,9 +190,9 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         self.cell.id
     }
 
-    /// Whether there is a value, or a reason why there is none.
+    /// Whether there is a value, be it as its bytes, or a reason why there is none.
     pub fn is_ready(&self) -> bool {
-        self.cell.value.get().is_some()
+        self.cell.value.get().is_some() || self.cell.written_bytes().is_some() || self.bytes_here().is_some()
     }
 
     /// Waits for the value. The future holds a reference of its own.
@@ -182,6 +235,11 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         }
     }
 
+    /// Waits until it [is ready](Self::is_ready): what is only waited for is not decoded.
+    pub fn settled(&self) -> Settled<T> {
+        Settled { object: self.clone(), key: None }
+    }
+
     fn value(&self) -> Option<Result<Value<T>, GetError>> {
         self.cell.value.get().map(|value| value.clone().map(Value))
     }
@@ -211,7 +269,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         if let Some(found) = look(self) {
             return Poll::Ready(found);
         }
-        self.fetch_foreign(decoded);
+        self.fetch(decoded);
         let mut waiters = self.cell.waiters.lock();
         // Filled while the lock was taken: whoever filled it may have woken the others already.
         if let Some(found) = look(self) {
@@ -229,19 +287,23 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     fn forget_waiter(&self, key: usize) {
         let mut waiters = self.cell.waiters.lock();
         // Whoever gave the value has emptied the list; what is there now is another's.
-        if !self.is_ready() {
+        if self.cell.value.get().is_none() {
             waiters.wakers.try_remove(key);
         }
     }
 
-    /// Has another process's value come: its bytes, and if `decoded` then the value that they are.
-    fn fetch_foreign(&self, decoded: bool) {
-        let Some(foreign) = &self.cell.foreign else { return };
+    /// Has a value that is bytes come: those, and if `decoded` then the value that they are.
+    fn fetch(&self, decoded: bool) {
+        let Some(encoded) = &self.cell.encoded else { return };
         let here = {
-            let mut fetching = foreign.fetching.lock();
+            let mut fetching = encoded.fetching.lock();
             match &mut *fetching {
                 Fetching::NotAsked => {
                     *fetching = Fetching::Asked { decoded };
+                    if !encoded.is_foreign {
+                        // What makes it here gives it.
+                        return;
+                    }
                     None
                 }
                 Fetching::Asked { decoded: wanted } => {
@@ -255,36 +317,41 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
                 Fetching::Here(_) | Fetching::Over => return,
             }
         };
-        let (object, decode) = (self.clone(), foreign.decode);
+        let (object, decode) = (self.clone(), encoded.decode);
         arbiters::runtime().spawn(async move {
             match here {
-                Some(fetched) => object.decode_foreign(&fetched, decode),
-                None => object.fetched(decode).await,
+                Some(fetched) => object.decode_bytes(&fetched, decode),
+                None => object.fetched().await,
             }
         });
     }
 
-    async fn fetched(&self, decode: fn(&Bytes) -> Result<T, GetError>) {
+    async fn fetched(&self) {
         let fetched = match self.cell.system.deliver() {
             Some(deliver) => deliver.fetch(self.id()).await,
             None => Err(CallError::NotStarted(NotStarted::NoSession)),
         };
-        let Some(foreign) = &self.cell.foreign else { return };
+        let Some(encoded) = &self.cell.encoded else { return };
         let fetched = match fetched {
             Ok(fetched) => Arc::new(fetched),
             Err(error) => {
-                *foreign.fetching.lock() = Fetching::Over;
+                *encoded.fetching.lock() = Fetching::Over;
                 return self.fill(Err(error));
             }
         };
+        self.bytes_came(encoded, &fetched);
+    }
+
+    /// The bytes of its value are here: they are decoded for those who want it, and kept for those who do not.
+    fn bytes_came(&self, encoded: &ByBytes<T>, fetched: &Arc<Fetched>) {
         let is_decoded = {
-            let mut fetching = foreign.fetching.lock();
+            let mut fetching = encoded.fetching.lock();
             let decoded = matches!(&*fetching, Fetching::Asked { decoded: true });
             *fetching = if decoded { Fetching::Over } else { Fetching::Here(fetched.clone()) };
             decoded
         };
         if is_decoded {
-            self.decode_foreign(&fetched, decode);
+            self.decode_bytes(fetched, encoded.decode);
         } else {
             // Who waits for the value itself goes on waiting.
             let waiting: Vec<Waker> = self.cell.waiters.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
@@ -292,13 +359,13 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         }
     }
 
-    fn decode_foreign(&self, fetched: &Fetched, decode: fn(&Bytes) -> Result<T, GetError>) {
+    fn decode_bytes(&self, fetched: &Fetched, decode: fn(&Bytes) -> Result<T, GetError>) {
         self.fill(current::within(&self.cell.system, || decode(&fetched.bytes)));
     }
 
-    /// The bytes of another process's value, once they are here and as long as nobody has wanted the value itself.
-    fn foreign_bytes(&self) -> Option<Arc<Fetched>> {
-        match &*self.cell.foreign.as_ref()?.fetching.lock() {
+    /// The bytes of a value that is bytes, once they are here and as long as nobody has wanted the value itself.
+    fn bytes_here(&self) -> Option<Arc<Fetched>> {
+        match &*self.cell.encoded.as_ref()?.fetching.lock() {
             Fetching::Here(fetched) => Some(fetched.clone()),
             _ => None,
         }
@@ -358,6 +425,30 @@ impl<T: Send + Sync + 'static> Drop for Get<T> {
     }
 }
 
+/// The wait until an object is ready.
+#[must_use = "a wait does nothing unless awaited"]
+pub struct Settled<T: Send + Sync + 'static> {
+    object: ObjectRef<T>,
+    key: Option<usize>,
+}
+
+impl<T: Send + Sync + 'static> Future for Settled<T> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Self { object, key } = &mut *self;
+        object.poll_for(cx, key, false, |object| object.is_ready().then_some(()))
+    }
+}
+
+impl<T: Send + Sync + 'static> Drop for Settled<T> {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            self.object.forget_waiter(key);
+        }
+    }
+}
+
 impl<T: Viewable> ObjectRef<T> {
     /// Waits until the value can be read where it lies.
     pub fn get_view(&self) -> GetView<T> {
@@ -368,11 +459,11 @@ impl<T: Viewable> ObjectRef<T> {
         if let Some(value) = self.value() {
             return Some(value.map(|value| View::of(value.into_arc())));
         }
-        match View::of_bytes(self.foreign_bytes()?) {
+        match View::of_bytes(self.bytes_here()?) {
             Some(view) => Some(Ok(view)),
             // It lies askew, or is no such value: decoding it gives a copy, or says what is wrong.
             None => {
-                self.fetch_foreign(true);
+                self.fetch(true);
                 None
             }
         }
@@ -407,7 +498,11 @@ impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
     /// Waits until there is a value or none, and says whether it is better read where it is than sent along: it is
     /// another's, or too large for a message.
     pub(crate) async fn stays_where_it_is(&self) -> Result<bool, GetError> {
-        if self.cell.foreign.is_some() && !self.is_ready() {
+        if self.cell.is_foreign() && !self.is_ready() {
+            return Ok(true);
+        }
+        self.settled().await;
+        if self.cell.written_bytes().is_some() {
             return Ok(true);
         }
         let value = self.get().await?;
@@ -430,6 +525,10 @@ impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Serialize for Obje
     }
 }
 
+fn decode<T: DeserializeOwned + 'static>(bytes: &Bytes) -> Result<T, GetError> {
+    plain::decode::<T>(bytes).map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))
+}
+
 impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'de> for ObjectRef<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error;
@@ -444,10 +543,6 @@ impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'
         }
         let deliver = system.deliver().ok_or_else(|| D::Error::custom(format!("{id} belongs to an unknown node")))?;
         deliver.hold(id);
-        let decode = |bytes: &Bytes| {
-            plain::decode::<T>(bytes)
-                .map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))
-        };
-        Ok(Self::empty(&system, None, Some((id, Foreign { decode, fetching: Mutex::default() }))))
+        Ok(Self::empty(&system, None, Some((id, ByBytes::of(true)))))
     }
 }

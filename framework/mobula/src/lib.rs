@@ -59,8 +59,8 @@ pub use lookup::{actor, cancelled, spawn, task_run};
 pub use mobula_actor::{
     Actor, ActorRef, ActorState, ActorStatus, AddError, Address, AtLeastOnce, Call, ChildEvent, ChildSpec, ChildState,
     Context, Count, Counters, DeadLetter, Down, GetError, GetOrSpawn, Handler, Hang, IntoArg, Lookup, LookupError,
-    MailboxBounds, Message, Mode, ObjectRef, Placement, Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn,
-    SpawnError, Supervisor, SupervisorSpec, Timer, Value, View,
+    MailboxBounds, Message, Mode, ObjectRef, Placement, Plain, Proxy, Recipient, ReplyStream, Scoped, SendError, Spawn,
+    SpawnError, Supervisor, SupervisorSpec, Timer, Value, View, Writer,
 };
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
@@ -69,7 +69,7 @@ pub use mobula_types::{
     PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, TaskId, Unknown,
 };
 pub use nodes::{NodeInfo, nodes};
-pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait};
+pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait, writer};
 pub use pool::{ActorPool, Mapped, MappedUnordered};
 pub use session::{Config, InitError, Session, init, init_with};
 

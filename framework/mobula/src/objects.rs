@@ -6,7 +6,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use mobula_actor::{GetError, ObjectRef, Value, Viewable, current};
+use mobula_actor::{GetError, ObjectRef, Plain, Value, Viewable, Writer, current};
 use mobula_types::{CallError, NotStarted};
 
 /// Makes a reference to `value`: passing it on copies nothing.
@@ -27,6 +27,30 @@ use mobula_types::{CallError, NotStarted};
 pub fn put<T: Send + Sync + 'static>(value: T) -> Result<ObjectRef<T>, CallError> {
     let system = current::system().ok_or(CallError::NotStarted(NotStarted::NoSession))?;
     Ok(ObjectRef::ready(&system, value))
+}
+
+/// Room for an array of `length` numbers where the processes of this host will read it: it is written in place, and
+/// [`put`](Writer::put) makes a reference of it without a copy.
+///
+/// ```
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// let mut squares = mobula::writer::<u64>(1_000).await?;
+/// squares.iter_mut().enumerate().for_each(|(n, square)| *square = (n * n) as u64);
+/// let squares = squares.put();
+/// assert_eq!(mobula::get_view(&squares).await?[12], 144);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// There is no session; [`NotStarted::StoreFull`] when two seconds bring no room; [`NotStarted::TooLarge`] above what any
+/// machine addresses.
+pub async fn writer<P: Plain + 'static>(length: usize) -> Result<Writer<P>, CallError> {
+    let system = current::system().ok_or(CallError::NotStarted(NotStarted::NoSession))?;
+    Writer::new(&system, length).await.map_err(CallError::NotStarted)
 }
 
 /// Waits for the value of a reference, or for those of several.
@@ -196,7 +220,7 @@ impl<T: Send + Sync + 'static> Wait<T> {
 type Split<T> = (Vec<ObjectRef<T>>, Vec<ObjectRef<T>>);
 
 async fn enough_ready<T: Send + Sync + 'static>(refs: &[ObjectRef<T>], count: usize) {
-    let mut waits: Vec<_> = refs.iter().map(ObjectRef::get).collect();
+    let mut waits: Vec<_> = refs.iter().map(ObjectRef::settled).collect();
     let mut ready = 0;
     poll_fn(move |cx| {
         waits.retain_mut(|wait| {

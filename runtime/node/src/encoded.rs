@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_actor::current::within;
-use mobula_actor::deliver::Payload;
+use mobula_actor::deliver::{Fetched, Payload};
 use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
 use mobula_actor::{Arg, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, registry, stream};
 use mobula_types::{Attempt, CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
-use mobula_wire::{name_hash, plain};
+use mobula_wire::{INLINE_BYTES_MAX, name_hash, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -89,7 +89,7 @@ pub(crate) fn submit<F: RemoteFn>(
     let Inherited { deadline, given, parent } = inherited;
     let call = Linked::to(parent);
     let owing = Arc::new(Owing { object: Mutex::new(None), call: call.clone(), system: system.clone() });
-    let object = ObjectRef::pending(system, Some(owing.clone() as Arc<dyn Cancellable>));
+    let object = ObjectRef::pending_bytes(system, Some(owing.clone() as Arc<dyn Cancellable>));
     *owing.object.lock() = Some(object.clone());
     let owed = OwedValue(owing);
     let (options, host) = (options.clone(), host.clone());
@@ -106,6 +106,13 @@ pub(crate) fn submit<F: RemoteFn>(
             Err(error) => return owed.0.settle(Err(error.widen())),
         };
         let answer = move |answer: Result<Payload, GetError>| {
+            let answer = match answer {
+                // It is read where it lies, if nobody wants more of it.
+                Ok(Payload::Value(bytes, pins)) if is_long_array::<F::Reply>(&bytes) => {
+                    return owed.0.settle_bytes(Fetched { bytes, pins });
+                }
+                answer => answer,
+            };
             owed.0.settle(answer.and_then(|payload| match payload {
                 Payload::Value(bytes, _pins) => within(&owed.0.system, || plain::decode(&bytes)).map_err(unreadable),
                 Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
@@ -269,6 +276,15 @@ impl<T: Send + Sync + 'static> Owing<T> {
     }
 }
 
+impl<T: Send + Sync + 'static> Owing<T> {
+    fn settle_bytes(&self, bytes: Fetched) {
+        if let Some(object) = self.object.lock().take() {
+            self.system.counters().add_outcome(Outcome::Ok);
+            object.fill_bytes(bytes);
+        }
+    }
+}
+
 impl<T: Send + Sync + 'static> Cancellable for Owing<T> {
     fn cancel(&self) {
         self.settle(Err(CallError::Cancelled));
@@ -283,6 +299,10 @@ impl<T: Send + Sync + 'static> Drop for OwedValue<T> {
     fn drop(&mut self) {
         self.0.settle(Err(CallError::MayHaveRun(Unknown::NoReply)));
     }
+}
+
+fn is_long_array<T: 'static>(bytes: &[u8]) -> bool {
+    bytes.len() > INLINE_BYTES_MAX && plain::is_array::<T>(bytes)
 }
 
 fn unreadable(error: mobula_wire::DecodeError) -> GetError {

@@ -64,6 +64,21 @@ macro_rules! plain {
 
 plain!(u8 i8 u16 i16 u32 i32 u64 i64 u128 i128 f32 f64);
 
+/// Whether `T` is an array of numbers and `bytes` are one of it: then they need not be decoded to be read.
+pub fn is_array<T: 'static>(bytes: &[u8]) -> bool {
+    macro_rules! any_of {
+        ($($number:ty)*) => {
+            $(if TypeId::of::<T>() == TypeId::of::<Vec<$number>>() {
+                return elements::<$number>(bytes).is_some();
+            })*
+        };
+    }
+    if cfg!(target_endian = "little") {
+        any_of!(u8 i8 u16 i16 u32 i32 u64 i64 u128 i128 f32 f64);
+    }
+    false
+}
+
 /// `found` as a `T`, which it is.
 fn the<F: 'static, T: 'static>(found: Option<F>) -> Option<T> {
     let mut found = found;
@@ -80,6 +95,19 @@ fn elements<P: Plain>(bytes: &[u8]) -> Option<&[u8]> {
 /// The elements of an encoded array where they lie; `None` when the bytes are no such array or lie askew.
 pub fn view<P: Plain>(bytes: &[u8]) -> Option<&[P]> {
     bytemuck::try_cast_slice(elements::<P>(bytes)?).ok()
+}
+
+/// The same, to be written.
+pub fn view_mut<P: Plain>(bytes: &mut [u8]) -> Option<&mut [P]> {
+    elements::<P>(bytes)?;
+    bytemuck::try_cast_slice_mut(bytes.get_mut(LENGTH_BYTES..)?).ok()
+}
+
+/// Begins an encoded array: says how many elements follow. Of fewer bytes nothing is written.
+pub fn write_length(bytes: &mut [u8], length: usize) {
+    if let Some(head) = bytes.first_chunk_mut::<LENGTH_BYTES>() {
+        *head = (length as u64).to_le_bytes();
+    }
 }
 
 /// A value whose encoded bytes can be read where they lie.
@@ -198,11 +226,6 @@ impl<'a> Encoded<'a> {
             Self::Bytes(bytes) => bytes,
         }
     }
-}
-
-/// Whether `value` is an array of numbers with more than so many bytes.
-pub fn is_array_above<T: 'static>(value: &T, bytes: usize) -> bool {
-    elements_of(value).is_some_and(|(_, elements)| elements.len() > bytes)
 }
 
 /// Encodes `value` into at most `max` bytes, an array of numbers at the memory's speed.

@@ -284,9 +284,7 @@ impl<T: Serialize + DeserializeOwned + Clone + Send + Sync + 'static> IntoArg<T>
     fn into_arg(self) -> Arg<T> {
         self.standing(|object| {
             Box::pin(async move {
-                if !object.is_ready() {
-                    object.get().await?;
-                }
+                object.get().await?;
                 object.into_owned().unwrap_or(Err(CallError::NotStarted(NotStarted::NoSession)))
             })
         })

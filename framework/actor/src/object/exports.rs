@@ -3,28 +3,18 @@
 use std::any::Any;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use mobula_types::{CallError, NotStarted, ObjectId, ProcessId};
-use mobula_wire::{Encoded, INLINE_BYTES_MAX, plain};
+use mobula_wire::Encoded;
 use parking_lot::Mutex;
 use serde::Serialize;
-use tokio::time::Instant;
 
-use super::{GetError, ObjectCell, ObjectRef, pinning};
+use super::{GetError, ObjectCell, ObjectRef, pinning, room};
 use crate::arbiters;
 use crate::current;
-use crate::deliver::{Fetched, NoRoom};
+use crate::deliver::Fetched;
 use crate::system::System;
-
-/// A value that finds the store full waits so long for others to let go of theirs (G15).
-const FULL_MAX: Duration = Duration::from_secs(2);
-/// Between two looks whether they have.
-const FULL_LOOK: Duration = Duration::from_millis(20);
-
-/// What is longer is copied on a thread that may take its time: a fifth of a millisecond.
-const LONG_BYTES: usize = 1 << 20;
 
 /// Objects whose references have left the process, by id.
 #[derive(Default)]
@@ -103,21 +93,13 @@ impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
     fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>> {
         Box::pin(async move {
             let (id, system) = (self.id, self.system.clone());
-            let value = ObjectRef { cell: self }.get().await?.into_arc();
-            let mut until = None;
-            loop {
-                match written(&system, value.clone()).await? {
-                    Written::Privately(fetched) => return Ok(fetched),
-                    Written::Shared(fetched) => return Ok(system.exports.keep(id, fetched)),
-                    Written::Nowhere(full) => {
-                        let now = Instant::now();
-                        if now >= *until.get_or_insert(now + FULL_MAX) {
-                            return Err(CallError::NotStarted(full));
-                        }
-                        tokio::time::sleep(FULL_LOOK).await;
-                    }
-                }
+            let object = ObjectRef { cell: self };
+            object.settled().await;
+            if let Some(bytes) = object.cell.written_bytes() {
+                return Ok(system.exports.keep(id, bytes.again()));
             }
+            let value = object.get().await?.into_arc();
+            written(&system, id, value).await
         })
     }
 
@@ -126,46 +108,32 @@ impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
     }
 }
 
-/// Where an encoded value is.
-enum Written {
-    Privately(Fetched),
-    Shared(Fetched),
-    /// It has room nowhere.
-    Nowhere(NotStarted),
-}
-
 /// Encodes a value: in the memory that the host shares if there is any and it is too large for a message.
-async fn written<T: Serialize + Send + Sync + 'static>(
-    system: &Arc<System>,
-    value: Arc<T>,
-) -> Result<Written, GetError> {
-    let is_long = plain::is_array_above(&*value, LONG_BYTES);
-    let at = system.clone();
-    let write = move || current::within(&at, || write(&at, &*value));
-    if is_long {
-        let written = arbiters::runtime().spawn_blocking(write).await;
-        return written.unwrap_or(Err(CallError::NotStarted(NotStarted::NoSession)));
-    }
-    write()
-}
-
-fn write<T: Serialize + 'static>(system: &System, value: &T) -> Result<Written, GetError> {
-    let (encoded, pins) = pinning(|| Encoded::of(value, system.value_bytes_max()));
+async fn written<T>(system: &Arc<System>, id: ObjectId, value: Arc<T>) -> Result<Fetched, GetError>
+where
+    T: Serialize + Send + Sync + 'static,
+{
+    let (encoded, pins) = pinning(|| Encoded::of(&*value, system.value_bytes_max()));
     let encoded = encoded.map_err(|error| CallError::NotStarted(error.into()))?;
-    let room = match system.deliver().filter(|_| encoded.len() > INLINE_BYTES_MAX) {
-        Some(deliver) => deliver.room(encoded.len()),
-        None => Err(NoRoom::NoStore),
+    let Some(mut room) = room::shared(system, encoded.len()).await.map_err(CallError::NotStarted)? else {
+        return Ok(Fetched { bytes: encoded.into_vec().into(), pins });
     };
-    Ok(match room {
-        Ok(mut room) => {
-            encoded.write(room.bytes());
-            Written::Shared(Fetched { bytes: room.seal(), pins })
-        }
-        Err(NoRoom::NoStore) => Written::Privately(Fetched { bytes: encoded.into_vec().into(), pins }),
-        Err(NoRoom::Full { bytes, in_use, budget }) => {
-            Written::Nowhere(NotStarted::StoreFull { bytes, in_use, budget })
-        }
-    })
+    let bytes = if matches!(encoded, Encoded::Plain(_, elements) if elements.len() > room::LONG_BYTES) {
+        let copied = value.clone();
+        let copy = move || {
+            // It takes no time, and as many bytes as before.
+            if let Ok(encoded) = Encoded::of(&*copied, usize::MAX) {
+                encoded.write(room.bytes());
+            }
+            room.seal()
+        };
+        let copied = arbiters::runtime().spawn_blocking(copy).await;
+        copied.map_err(|_| CallError::NotStarted(NotStarted::NoSession))?
+    } else {
+        encoded.write(room.bytes());
+        room.seal()
+    };
+    Ok(system.exports.keep(id, Fetched { bytes, pins }))
 }
 
 impl System {

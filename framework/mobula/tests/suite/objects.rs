@@ -182,3 +182,42 @@ async fn a_view_of_what_failed_says_why() -> Result<()> {
     assert!(matches!(used, CallError::NotStarted(NotStarted::Argument { .. })), "{used:?}");
     Ok(())
 }
+
+#[remote]
+fn tripled(values: mobula::View<Vec<u64>>) -> Vec<u64> {
+    values.iter().map(|value| value * 3).collect()
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn an_array_is_written_where_it_is_read() -> Result<()> {
+    let count = 1 << 16;
+    let mut writer = mobula::writer::<u64>(count).await?;
+    writer.iter_mut().zip(0..).for_each(|(place, number)| *place = number);
+    assert_eq!(writer[7], 7);
+    let written = writer.put();
+    let view = mobula::get_view(&written).await?;
+    assert!(view.as_ptr().addr().is_multiple_of(align_of::<u64>()));
+    assert_eq!((view.len(), view[count - 1]), (count, count as u64 - 1));
+    // Others read it, and what they made of it is read in its turn.
+    let tripled = tripled::remote(&written);
+    let (ready, _) = mobula::wait(&[tripled]).await?;
+    assert_eq!(mobula::get_view(&ready[0]).await?[5], 15);
+    assert_eq!(mobula::get(&ready[0]).await?.last(), Some(&(3 * (count as u64 - 1))));
+    assert_eq!(mobula::get(&written).await?.len(), count, "the value itself can be had too");
+    let nothing = mobula::writer::<f32>(0).await?.put();
+    assert!(mobula::get_view(&nothing).await?.is_empty());
+    let beyond = mobula::writer::<f32>(usize::MAX).await.err();
+    assert!(matches!(beyond, Some(CallError::NotStarted(mobula::NotStarted::TooLarge { .. }))), "{beyond:?}");
+    Ok(())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn a_result_is_passed_on_as_it_came() -> Result<()> {
+    let count = 1 << 16;
+    let first = tripled::remote(mobula::put(vec![1; count])?);
+    let second = tripled::remote(&first);
+    let third = tripled::remote(&second);
+    assert_eq!(mobula::get(&third).await?[count - 1], 27);
+    assert_eq!(mobula::get(first).await?.into_owned()[0], 3);
+    Ok(())
+}

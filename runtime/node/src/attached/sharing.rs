@@ -104,6 +104,10 @@ impl Room for Shared {
         &mut self.0
     }
 
+    fn written(&self) -> &[u8] {
+        &self.0
+    }
+
     fn seal(self: Box<Self>) -> Bytes {
         Bytes::from_owner(self.0.seal())
     }
