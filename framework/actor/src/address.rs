@@ -348,6 +348,7 @@ impl Away {
             crash_count: 0,
             sender: current::with(|frame| frame.sender.0),
             seq: 0,
+            after: 0,
         };
         let frame = CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: pins.ids(), payload: payload.into() };
         Ok((message, Outgoing { frame, pins }, encoded_reply(entry, reply, &self.system)))

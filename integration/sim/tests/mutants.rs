@@ -70,6 +70,7 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::FourthCrash, mail::run, "OUT-3"),
     (Mutant::BlameAnyDeath, mail::run, "MAIL-5"),
     (Mutant::HandleRepeats, mail::run, "MAIL-2"),
+    (Mutant::HandleAhead, mail::run, "MAIL-3"),
     (Mutant::PassInLine, mail::run, "MAIL-1"),
     (Mutant::PullAll, mail::run, "INTAKE-2"),
     (Mutant::TakeRepeatedParts, mail::run, "INTAKE-4"),

@@ -132,6 +132,8 @@ pub enum Mutant {
     BlameAnyDeath,
     /// A message that has come before is handled again (OUT-4).
     HandleRepeats,
+    /// A message is handled though one before it was dropped on its way (OUT-6).
+    HandleAhead,
     /// What comes whole passes what is pulled of its line (INTAKE-1).
     PassInLine,
     /// All payloads of a peer are pulled at once (INTAKE-2).
@@ -226,6 +228,7 @@ impl Mutant {
         Self::FourthCrash,
         Self::BlameAnyDeath,
         Self::HandleRepeats,
+        Self::HandleAhead,
         Self::PassInLine,
         Self::PullAll,
         Self::TakeRepeatedParts,

@@ -35,6 +35,9 @@ pub struct CallHeader {
     pub sender: u64,
     /// The count of the sender's messages to this target (G3: first in, first out).
     pub seq: u64,
+    /// The last of them before this one that was not acknowledged when this was sent, 0 when there was none: whoever has
+    /// not got it does not take this one (G4).
+    pub after: u64,
 }
 
 /// A call as it travels.
@@ -45,7 +48,7 @@ pub struct CallHeader {
 /// let target = ActorId { process: ProcessId::from(NodeId(1)), slot: 2, generation: 0 };
 /// let header = CallHeader {
 ///     target, incarnation: None, message: mobula_wire::name_hash("counter::Add"), schema: 0, left: None,
-///     attempt: Attempt::FIRST, crash_count: 0, sender: 9, seq: 1,
+///     attempt: Attempt::FIRST, crash_count: 0, sender: 9, seq: 1, after: 0,
 /// };
 /// let frame =
 ///     CallFrame { header, codec: CodecId::BINCODE_LEGACY, refs: Vec::new(), payload: mobula_wire::encode(&2u64)?.into() };
@@ -134,7 +137,7 @@ impl TooLarge {
 }
 
 /// A head without references takes at most this: the fields of [`CallHeader`] at their full width.
-const HEAD_BYTES: usize = 80;
+const HEAD_BYTES: usize = 88;
 /// Owner and sequence number.
 const REF_BYTES: usize = 16;
 
@@ -156,6 +159,7 @@ mod tests {
                 crash_count: 11,
                 sender: 12,
                 seq: 13,
+                after: 12,
             },
             codec: CodecId::BINCODE_LEGACY,
             refs: vec![ObjectId { owner: ProcessId::new(NodeId(0), 14), seq: 15 }],
@@ -172,7 +176,7 @@ mod tests {
         expect.push(1);
         expect.extend(8u64.to_le_bytes());
         expect.extend([9, 0, 0, 0, 10, 0, 0, 0, 11]);
-        expect.extend([12u64, 13, 1, 14, 15].map(u64::to_le_bytes).concat());
+        expect.extend([12u64, 13, 12, 1, 14, 15].map(u64::to_le_bytes).concat());
         expect.extend(b"payload");
         let bytes = frame().encode().unwrap();
         assert_eq!(bytes, expect);

@@ -101,6 +101,8 @@ struct Actor {
 pub(crate) enum Effect {
     Nothing,
     Panics,
+    /// Ends its actor's life, which begins anew in its place; once.
+    BreaksOff,
     /// Ends the process, so many times.
     Kills(u8),
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use mobula_logic::credit::{OnTheWay, Owed, Window};
 use mobula_logic::intake::{self, Announced, Exchange, Intake, Line};
-use mobula_logic::outbox::{self, DeadCause, Outbox, Reception, Taking};
+use mobula_logic::outbox::{self, DeadCause, Outbox, Reception, Taking, check_reception};
 use mobula_logic::{Mutant, Violation};
 use mobula_types::{ActorId, ProcessId, StateMachine, Time};
 
-use super::road::{Said, Word};
+use super::road::{Again, Said, Word};
 use super::{ActorIndex, At, Effect, Event, Kind, MailId, Told, World};
 use crate::failure::ensure;
 
@@ -24,7 +24,7 @@ const INTAKE: intake::Bounds = intake::Bounds {
     asked_bytes_max: 1_024,
     peer_bytes_max: 2_000,
     open_bytes_max: 4_000,
-    held_max: 256,
+    held_max: 8,
     far_part_bytes: 256,
     near_part_bytes: 64,
 };
@@ -78,13 +78,13 @@ struct Target {
 struct Held {
     mail: MailId,
     waiting: Option<What>,
-    again: Option<(u64, u64)>,
+    again: Option<Again>,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum What {
     Ask,
-    Kept { pair: Pair, seq: u64, round: u64 },
+    Kept { pair: Pair, number: u64, seq: u64, round: u64 },
 }
 
 #[derive(Debug)]
@@ -106,7 +106,7 @@ struct Got {
     from: At,
     exchange: u64,
     mail: MailId,
-    again: Option<(u64, u64)>,
+    again: Option<Again>,
 }
 
 impl Process {
@@ -186,6 +186,7 @@ impl World {
             let effect = match self.rng.below(200) {
                 0..4 => Effect::Panics,
                 4 => Effect::Kills(u8::MAX),
+                7..9 => Effect::BreaksOff,
                 5..7 => Effect::Kills(1 + self.rng.below(2) as u8),
                 _ => Effect::Nothing,
             };
@@ -291,8 +292,9 @@ impl World {
         for seq in sends {
             let Some(pending) = self.processes[at].outboxes.get(&pair) else { return Ok(()) };
             let Some(mail) = pending.kept.get(&seq).copied().filter(|_| pending.round == round) else { continue };
-            let waiting = Some(What::Kept { pair, seq, round });
-            self.accept(at, pair.1, Held { mail, waiting, again: Some((number, seq)) })?;
+            let waiting = Some(What::Kept { pair, number, seq, round });
+            let again = Some(Again { number, seq, after: pending.machine.before(seq) });
+            self.accept(at, pair.1, Held { mail, waiting, again })?;
         }
         if self.processes[at].outboxes.get(&pair).is_some_and(|pending| pending.kept.is_empty()) {
             self.processes[at].outboxes.remove(&pair);
@@ -321,8 +323,8 @@ impl World {
                 target.on_the_way = OnTheWay::default();
             }
             let Some(first) = target.held.front() else { return Ok(()) };
-            let is_over = matches!(first.waiting, Some(What::Kept { pair, round, .. })
-                if process.outboxes.get(&pair).is_none_or(|pending| pending.round != round));
+            let is_over = matches!(first.waiting, Some(What::Kept { pair, number, round, .. })
+                if process.outboxes.get(&pair).is_none_or(|it| (it.number, it.round) != (number, round)));
             if is_over {
                 self.coverage.saw("held mail of an earlier round");
                 target.held.pop_front();
@@ -505,6 +507,10 @@ impl World {
         match word {
             Word::Mail { exchange, mail, .. } => {
                 let actor = self.witness.mail(mail).actor;
+                if !self.processes[at].dead.contains(&from) {
+                    self.coverage.saw("there is no room for a message");
+                    self.witness.mail_mut(mail).is_dropped = true;
+                }
                 self.credit(at, from, actor, mail);
                 self.say(at, from, Word::Answer { exchange, mail, said: Said::NotTaken, large: None });
                 Ok(())
@@ -526,14 +532,22 @@ impl World {
             _ => return Ok(()),
         };
         let actor = self.witness.mail(mail).actor;
-        if let Some((number, seq)) = again {
+        if let Some(Again { number, seq, after }) = again {
             let process = &mut self.processes[at];
             let mutant = process.mutant;
             let new = || mutant.into_iter().fold(Reception::default(), Reception::with_mutant);
             let sender = (self.processes[from].id, number);
             let reception = self.processes[at].receptions.entry(actor).or_insert_with(new);
-            match reception.take(sender, seq, exchange) {
+            let taking = reception.take(sender, seq, after, exchange);
+            check_reception(reception)?;
+            match taking {
                 Taking::Handle => {}
+                Taking::Later => {
+                    self.coverage.saw("a message comes ahead of one that was dropped");
+                    self.credit(at, from, actor, mail);
+                    self.say(at, from, Word::Answer { exchange, mail, said: Said::NotTaken, large: None });
+                    return Ok(());
+                }
                 Taking::Wait => {
                     self.coverage.saw("a repeat waits with the first");
                     self.credit(at, from, actor, mail);
@@ -555,8 +569,7 @@ impl World {
             }
             None => {
                 self.credit(at, from, actor, mail);
-                self.answer(at, actor, got, Said::NoActor);
-                Ok(())
+                self.answer(at, actor, got, Said::NoActor)
             }
         }
     }
@@ -597,21 +610,39 @@ impl World {
             return Ok(());
         };
         let Some(got) = cell.is_busy.take() else { return Ok(()) };
+        if effect == Effect::BreaksOff && begun == 1 {
+            self.restart_here(at, actor);
+            self.witness.mail_mut(mail).is_broken_off = true;
+            self.answer(at, actor, got, Said::BrokenOff)?;
+            return self.begin_next(at, actor);
+        }
         let has_panicked = effect == Effect::Panics;
         self.witness.finish(mail, has_panicked);
-        self.answer(at, actor, got, if has_panicked { Said::Panicked } else { Said::Handled });
+        self.answer(at, actor, got, if has_panicked { Said::Panicked } else { Said::Handled })?;
         self.begin_next(at, actor)
     }
 
+    /// An actor is started again where it is, in the middle of a message: its mail survives that.
+    fn restart_here(&mut self, at: At, actor: ActorIndex) {
+        self.coverage.saw("a message is broken off");
+        self.actors[actor].life += 1;
+        let life = self.actors[actor].life;
+        if let Some(cell) = self.processes[at].cells.get_mut(&actor) {
+            cell.life = life;
+        }
+    }
+
     /// Answers a message, to all who have asked.
-    fn answer(&mut self, at: At, actor: ActorIndex, got: Got, said: Said) {
+    fn answer(&mut self, at: At, actor: ActorIndex, got: Got, said: Said) -> Result<(), Violation> {
         let Got { from, exchange, mail, again } = got;
         let mut exchanges = vec![exchange];
-        if let Some((number, seq)) = again {
+        if let Some(Again { number, seq, .. }) = again {
             let sender = (self.processes[from].id, number);
             let is_done = matches!(said, Said::Handled | Said::Panicked);
-            let reception = self.processes[at].receptions.get_mut(&actor);
-            exchanges.extend(reception.map(|it| it.finish(sender, seq, is_done)).unwrap_or_default());
+            if let Some(reception) = self.processes[at].receptions.get_mut(&actor) {
+                exchanges.extend(reception.finish(sender, seq, is_done));
+                check_reception(reception)?;
+            }
         }
         let is_large = again.is_none() && said == Said::Handled && self.rng.chance(20);
         for exchange in exchanges {
@@ -623,6 +654,7 @@ impl World {
                 self.say(at, from, Word::Answer { exchange, mail, said, large });
             }
         }
+        Ok(())
     }
 
     /// A message has left its mailbox.
@@ -655,14 +687,19 @@ impl World {
                     Said::Handled => Told::Handled,
                     Said::Panicked => Told::Panicked,
                     Said::NotTaken | Said::NoActor => Told::NotStarted,
+                    Said::BrokenOff => Told::MayHaveRun,
                 };
                 self.coverage.saw("a call ends");
                 self.witness.tell(mail, told)
             }
-            Some(What::Kept { pair, seq, round }) => {
+            Some(What::Kept { pair, number, seq, round }) => {
                 let now = self.agenda.now();
                 let is_gone = self.actors[pair.1].is_gone;
-                let Some(pending) = self.processes[at].outboxes.get_mut(&pair) else { return Ok(()) };
+                let outbox = self.processes[at].outboxes.get_mut(&pair);
+                let Some(pending) = outbox.filter(|pending| pending.number == number) else {
+                    self.coverage.saw("an answer for an outbox that is over");
+                    return Ok(());
+                };
                 match said {
                     Said::Handled | Said::Panicked => {
                         let is_open = pending.kept.contains_key(&seq);
@@ -680,7 +717,7 @@ impl World {
                     Said::NoActor if is_gone => {
                         pending.start_again(now, outbox::Input::Gone)?;
                     }
-                    Said::NotTaken | Said::NoActor => {
+                    Said::NotTaken | Said::NoActor | Said::BrokenOff => {
                         self.coverage.saw("a message is to come later");
                         pending.start_again(now, outbox::Input::Lost { handling: None })?;
                         self.agenda.after(AGAIN, Event::Again { at, pair });
@@ -708,9 +745,9 @@ impl World {
                     self.coverage.saw("a call may have run");
                     self.witness.tell(mail, Told::MayHaveRun)?;
                 }
-                What::Kept { pair, round, .. } => {
+                What::Kept { pair, number, round, .. } => {
                     let Some(pending) = self.processes[at].outboxes.get_mut(&pair) else { continue };
-                    if pending.round != round {
+                    if (pending.number, pending.round) != (number, round) {
                         continue;
                     }
                     let of_pair =

@@ -25,6 +25,19 @@ pub(super) enum Said {
     NotTaken,
     /// There is no such actor here.
     NoActor,
+    /// It began, and the actor was started again meanwhile.
+    BrokenOff,
+}
+
+/// How the receiver knows a message that is sent until it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Again {
+    /// Of its outbox.
+    pub(super) number: u64,
+    /// Its own there.
+    pub(super) seq: u64,
+    /// The one before it that is not acknowledged.
+    pub(super) after: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -32,8 +45,8 @@ pub(super) enum Word {
     Mail {
         exchange: u64,
         mail: MailId,
-        /// The number of its outbox and its own there, of a message that is sent until it is acknowledged.
-        again: Option<(u64, u64)>,
+        /// Of a message that is sent until it is acknowledged.
+        again: Option<Again>,
         large: Option<Announced>,
     },
     Answer {

@@ -2,9 +2,9 @@
 //!
 //! | number | from outside |
 //! |---|---|
-//! | MAIL-1 | an actor begins the messages of one sender in the order in which they were sent, in each of its lives (G3) |
+//! | MAIL-1 | an actor begins the messages of one sender in the order in which they were sent, in each of its lives, but for what a restart broke off (G3) |
 //! | MAIL-2 | a message begins at most once, and one that is sent until it is acknowledged once in each life (G3, G4) |
-//! | MAIL-3 | nothing is lost: what is not handled met the death of a process, or its sender was told so (G4, G21) |
+//! | MAIL-3 | nothing is lost: what is not handled met the death of a process, or its sender was told so, or it was a tell and is counted (G4, G21) |
 //! | MAIL-4 | every call and every message to be acknowledged ends once, and as it really went (G1) |
 //! | MAIL-5 | the third crash sends a message to the dead letters, and no fourth life begins it (G8) |
 //! | MAIL-6 | when all is over nobody keeps anything: no payload, no exchange, no credit (G14) |
@@ -56,6 +56,10 @@ pub(super) struct Seen {
     pub(super) sent_to: Option<At>,
     /// Deaths over it that its sender has heard of.
     pub(super) blamed: u8,
+    /// Its handling was broken off: it comes again behind what was in the mailbox then.
+    pub(super) is_broken_off: bool,
+    /// Its receiver had no room for it, and has counted that.
+    pub(super) is_dropped: bool,
     told: Option<Told>,
 }
 
@@ -86,6 +90,8 @@ impl Witness {
             has_panicked: false,
             sent_to: None,
             blamed: 0,
+            is_broken_off: false,
+            is_dropped: false,
             told: None,
         });
         self.mail.len() - 1
@@ -102,8 +108,9 @@ impl Witness {
     pub(super) fn begin(&mut self, id: MailId, life: u32, at: At, is_zombie: bool) -> Result<(), Violation> {
         let seen = &mut self.mail[id];
         let last = self.last.entry((seen.actor, life, seen.from, seen.kind == Kind::Kept)).or_insert(id);
-        ensure(*last <= id, "MAIL-1", || format!("message {id} begins after {last} in life {life}: {seen:?}"))?;
-        *last = id;
+        let is_in_order = *last <= id || seen.is_broken_off;
+        ensure(is_in_order, "MAIL-1", || format!("message {id} begins after {last} in life {life}: {seen:?}"))?;
+        *last = id.max(*last);
         let again = seen.begun.iter().any(|(begun, _)| *begun == life || seen.kind != Kind::Kept);
         ensure(!again, "MAIL-2", || format!("message {id} begins again in life {life}: {seen:?}"))?;
         let is_poison = seen.blamed >= CRASHES_MAX && !is_zombie;
@@ -151,7 +158,8 @@ impl Witness {
             let has_ended = seen.kind == Kind::Tell || seen.told.is_some();
             ensure(has_ended, "MAIL-4", || format!("message {id} never ends: {seen:?}"))?;
             let met_death = seen.sent_to.is_some_and(|at| !lives(at));
-            let is_excused = met_death || is_gone(seen.actor) || seen.told.is_some();
+            let is_counted = seen.kind == Kind::Tell && seen.is_dropped;
+            let is_excused = met_death || is_gone(seen.actor) || seen.told.is_some() || is_counted;
             ensure(!seen.begun.is_empty() || is_excused, "MAIL-3", || format!("message {id} is lost: {seen:?}"))?;
         }
         Ok(())

@@ -220,3 +220,20 @@ fn what_is_beyond_all_bounds_is_dropped() {
     let dropped = Output::Dropped { from: FAR, message: "twice" };
     assert!(outputs(&mut machine).contains(&dropped), "a name is given once");
 }
+
+#[test]
+fn what_is_dropped_for_want_of_room_does_not_keep_back_what_comes_later() {
+    let mut machine = Machine::bounded(ME, Bounds { held_max: 2, ..Bounds::default() });
+    machine.handle(Time::ZERO, came(FAR, actor(1), "large", Some((1, 4))));
+    machine.handle(Time::ZERO, came(FAR, actor(1), "behind", None));
+    outputs(&mut machine);
+    machine.handle(Time::ZERO, came(FAR, actor(1), "beyond", None));
+    assert_eq!(outputs(&mut machine), [Output::Dropped { from: FAR, message: "beyond" }]);
+    machine.handle(Time::ZERO, came(FAR, actor(1), "beyond too", Some((2, 4))));
+    let taken = Output::Taken { from: FAR, transfer: 2 };
+    assert_eq!(outputs(&mut machine), [taken, Output::Dropped { from: FAR, message: "beyond too" }]);
+    machine.handle(Time::ZERO, Input::Part { from: FAR, transfer: 1, offset: 0, bytes: Bytes::from_static(b"abcd") });
+    machine.handle(Time::ZERO, came(FAR, actor(1), "later", None));
+    // Whoever may not pass what was dropped is told by its receiver (OUT-6): here nobody knows of a hole.
+    assert_eq!(handed_on(&mut machine), [("large", Some(4)), ("behind", None), ("later", None)]);
+}

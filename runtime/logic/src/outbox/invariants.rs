@@ -9,8 +9,10 @@ use crate::invariant::{Violation, ensure};
 ///   actor cannot be reached.
 /// - OUT-2: messages are sent in the order of their numbers: none waits that is older than one that was sent.
 /// - OUT-3: a message that ended [`CRASHES_MAX`] processes is not sent again.
-/// - OUT-4: a receiver takes each number of a sender once (see [`Inbox`](super::Inbox)).
+/// - OUT-4: a receiver takes each number of a sender once (see [`check_reception`](super::check_reception)).
 /// - OUT-5: at most [so many](super::Bounds::messages_max) messages are unacknowledged.
+/// - OUT-6: a receiver handles nothing whose sender has one [before](Outbox::before) it that has not come.
+/// - OUT-7: what a receiver remembers is bounded.
 ///
 /// # Errors
 ///

@@ -26,7 +26,7 @@ use mobula_types::{StateMachine, Time};
 
 use crate::mutant::{Mutant, Planted};
 
-pub use inbox::{FAILED_MAX, Inbox, Reception, SENDERS_MAX, Taking};
+pub use inbox::{FAILED_MAX, Inbox, Reception, SENDERS_MAX, Taking, check_reception};
 pub use invariants::check;
 
 /// Messages of one pair that are not acknowledged (G4).
@@ -189,6 +189,12 @@ impl Outbox {
     /// Messages that are not acknowledged.
     pub fn len(&self) -> usize {
         self.messages.len()
+    }
+
+    /// The last message before this one that is not acknowledged, 0 when there is none. Said with a message as it is sent:
+    /// its receiver sees by it that one before it was lost on the way (OUT-6).
+    pub fn before(&self, seq: u64) -> u64 {
+        self.messages.range(..seq).next_back().map_or(0, |(before, _)| *before)
     }
 
     /// Whether all are acknowledged.

@@ -94,19 +94,66 @@ fn a_receiver_takes_each_number_once_and_forgets_the_silent() {
 fn what_was_broken_off_is_taken_again_and_nothing_else() {
     let mut reception = Reception::default();
     for seq in 1..=3 {
-        assert_eq!(reception.take(7, seq, seq), Taking::Handle);
+        assert_eq!(reception.take(7, seq, seq - 1, seq), Taking::Handle);
     }
     // The handling of the first is broken off; all that is not acknowledged comes again.
     assert_eq!(reception.finish(7, 1, false), []);
-    let again = [1, 2, 3].map(|seq| reception.take(7, seq, 10 + seq));
+    let again = [1, 2, 3].map(|seq| reception.take(7, seq, seq - 1, 10 + seq));
     assert_eq!(again, [Taking::Handle, Taking::Wait, Taking::Wait], "OUT-4: the others wait in the mailbox still");
     assert_eq!((reception.finish(7, 2, true), reception.finish(7, 3, true)), (vec![12], vec![13]));
     assert_eq!(reception.finish(7, 1, true), []);
-    assert_eq!([1, 2, 3].map(|seq| reception.take(7, seq, 0)), [Taking::Acknowledge; 3]);
-    assert_eq!(reception.take(8, 1, 0), Taking::Handle, "another sender counts for itself");
-    for seq in 1..=FAILED_MAX as u64 + 10 {
-        reception.take(9, seq, 0);
-        reception.finish(9, seq, false);
+    assert_eq!([1, 2, 3].map(|seq| reception.take(7, seq, seq - 1, 0)), [Taking::Acknowledge; 3]);
+    assert_eq!(reception.take(8, 1, 0, 0), Taking::Handle, "another sender counts for itself");
+    assert_eq!(check_reception(&reception), Ok(()));
+}
+
+#[test]
+fn what_was_broken_off_longest_ago_is_forgotten_first() {
+    let mut reception = Reception::default();
+    let mut break_off = |sender, seq| {
+        assert_eq!(reception.take(sender, seq, 0, 0), Taking::Handle);
+        reception.finish(sender, seq, false);
+    };
+    // The first to break off is of the highest sender, and the last of the lowest.
+    break_off(9, 1);
+    for seq in 1..FAILED_MAX as u64 {
+        break_off(5, seq);
     }
-    assert_eq!(reception.take(9, 1, 0), Taking::Acknowledge, "a sender that never comes back is forgotten");
+    break_off(1, 1);
+    assert_eq!(check_reception(&reception), Ok(()), "OUT-7");
+    assert_eq!(reception.take(9, 1, 0, 0), Taking::Acknowledge, "a sender that never came back is forgotten");
+    assert_eq!(reception.take(5, 1, 0, 0), Taking::Handle);
+    assert_eq!(reception.take(1, 1, 0, 0), Taking::Handle);
+}
+
+#[test]
+fn nothing_passes_what_was_dropped_on_its_way() {
+    let (mut outbox, mut reception) = (with(4), Reception::default());
+    outbox.handle(at(1), Input::Up);
+    let mut come = |outbox: &Outbox, seq| reception.take(7, seq, outbox.before(seq), seq);
+    // The receiver had no room for the second, and had some again when the third came.
+    assert_eq!([1, 3, 4].map(|seq| come(&outbox, seq)), [Taking::Handle, Taking::Later, Taking::Later]);
+    outbox.handle(at(1), Input::Acknowledged { seq: 1 });
+    outbox.handle(at(2), Input::Lost { handling: None });
+    outbox.handle(at(2), Input::Up);
+    assert_eq!([2, 3, 4].map(|seq| come(&outbox, seq)), [Taking::Handle; 3], "OUT-6: all come again, in order");
+    for seq in 2..=4 {
+        outbox.handle(at(2), Input::Acknowledged { seq });
+    }
+    let next = outbox.submit(at(2)).unwrap();
+    assert_eq!(outbox.before(next), 0);
+    assert_eq!(come(&outbox, next), Taking::Handle);
+}
+
+#[test]
+fn what_will_never_come_keeps_nobody_waiting() {
+    let (mut outbox, mut reception) = (with(1), Reception::default());
+    outbox.submit(at(1)).unwrap();
+    outbox.handle(at(1), Input::Up);
+    // The first was dropped on its way, and grew too old before it was sent again.
+    assert_eq!(reception.take(7, 2, outbox.before(2), 0), Taking::Later);
+    outbox.handle(at(600), Input::Lost { handling: None });
+    outbox.handle(at(600), Input::Up);
+    assert_eq!(reception.take(7, 2, outbox.before(2), 0), Taking::Handle);
+    assert_eq!(reception.take(7, 4, 3, 0), Taking::Later);
 }

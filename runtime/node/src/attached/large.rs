@@ -18,7 +18,7 @@ use bytes::Bytes;
 use mobula_actor::clock;
 use mobula_logic::intake::{Announced, Exchange, Input, Intake, Line, Output};
 use mobula_net::Pace;
-use mobula_types::{CallError, NotStarted, ProcessId, StateMachine, Unknown};
+use mobula_types::{CallError, ErrorChain, ExitReason, NotStarted, ProcessId, StateMachine, Unknown};
 use mobula_wire::bulk::PART_BYTES_MAX;
 use mobula_wire::parcel::NotBegun;
 use mobula_wire::{ExchangeId, INLINE_BYTES_MAX, Parcel, Part, Talk, TransferId};
@@ -343,6 +343,11 @@ impl Process {
                 }
                 if wants_reply {
                     self.say(from, Talk::Reply { exchange, result: refused() });
+                }
+                if let Some(system) = self.system().filter(|_| !wants_entered && !wants_reply) {
+                    // G21: nobody else knows.
+                    let reason = ExitReason::Failed(ErrorChain::message(&not_taken));
+                    system.dead_letter(header.target, "a message from another process", &reason);
                 }
                 self.credit(from, header.target, bytes);
             }

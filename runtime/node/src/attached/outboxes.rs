@@ -94,6 +94,15 @@ impl Round {
     }
 }
 
+/// Which message an answer is of, and when that was sent.
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    /// Of its outbox.
+    number: u64,
+    seq: u64,
+    round: u64,
+}
+
 /// What an answer says of a message.
 #[derive(Debug, PartialEq)]
 enum Said {
@@ -181,7 +190,7 @@ impl Process {
     fn send_pending(self: &Arc<Self>, pair: Pair) {
         let mut is_mine = false;
         loop {
-            let (outgoing, seq, round) = {
+            let (outgoing, number, seq, round) = {
                 let mut table = self.outboxes.table.lock();
                 let Some(pending) = table.pairs.get_mut(&pair) else { return };
                 if pending.is_sending && !is_mine {
@@ -194,22 +203,24 @@ impl Process {
                 let Some(kept) = pending.kept.get(&seq) else { continue };
                 let mut frame = kept.frame.clone();
                 (frame.header.sender, frame.header.seq, frame.header.crash_count) = (pending.number, seq, crashes);
-                (Outgoing { frame, pins: kept.pins.again() }, seq, Round::of(&pending.round))
+                frame.header.after = pending.machine.before(seq);
+                (Outgoing { frame, pins: kept.pins.again() }, pending.number, seq, Round::of(&pending.round))
             };
-            let (process, number) = (self.clone(), round.number);
-            let answer = move |answer| process.pending_answered(pair, seq, number, Said::of(answer));
+            let (process, message) = (self.clone(), Sent { number, seq, round: round.number });
+            let answer = move |answer| process.pending_answered(pair, message, Said::of(answer));
             // Whoever waits for the answer is told when it is not taken.
             self.post_in_round(outgoing, EncodedReply { answer: Box::new(answer), call: None }, round).ok();
         }
     }
 
-    fn pending_answered(self: &Arc<Self>, pair: Pair, seq: u64, round: u64, said: Said) {
+    fn pending_answered(self: &Arc<Self>, pair: Pair, Sent { number, seq, round }: Sent, said: Said) {
         let now = clock::now();
         let mut dead = Vec::new();
         let mut is_later = false;
         {
             let mut table = self.outboxes.table.lock();
-            let Some(pending) = table.pairs.get_mut(&pair) else { return };
+            // What an earlier outbox of the pair is told late says nothing of this one's messages, which count anew.
+            let Some(pending) = table.pairs.get_mut(&pair).filter(|pending| pending.number == number) else { return };
             let is_heard = round == pending.round.load(Ordering::Acquire);
             match said {
                 Said::Handled => pending.machine.handle(now, Input::Acknowledged { seq }),

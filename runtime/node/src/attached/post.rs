@@ -223,12 +223,17 @@ impl Process {
         let exchange = wants.exchange;
         let again = (header.seq > 0 && wants.reply).then_some((header.sender, header.seq));
         if let Some((sender, seq)) = again {
-            match self.takes(&system, actor, (from, sender), seq, exchange) {
+            match self.takes(&system, actor, (from, sender), (seq, header.after), exchange) {
                 Taking::Handle => {}
                 Taking::Wait => return self.credit(from, actor, bytes),
                 Taking::Acknowledge => {
                     self.credit(from, actor, bytes);
                     return self.answer(from, exchange, Ok(Payload::Value(Bytes::new(), Pins::default())));
+                }
+                Taking::Later => {
+                    self.credit(from, actor, bytes);
+                    let cause = NotStarted::NoPlace { why: "one before it was dropped on its way".into() };
+                    return self.answer(from, exchange, Err(CallError::NotStarted(cause)));
                 }
             }
         }
@@ -269,14 +274,14 @@ impl Process {
         system: &System,
         actor: ActorId,
         sender: (ProcessId, u64),
-        seq: u64,
+        (seq, after): (u64, u64),
         exchange: ExchangeId,
     ) -> Taking {
         let mut receptions = self.serving.receptions.lock();
         if receptions.len() >= RECEPTIONS_MAX && !receptions.contains_key(&actor) {
             receptions.retain(|known, _| system.hosts(*known));
         }
-        receptions.entry(actor).or_default().take(sender, seq, exchange)
+        receptions.entry(actor).or_default().take(sender, seq, after, exchange)
     }
 
     /// Answers a message that is sent until it is acknowledged, to all who have asked; nobody wants the value.
