@@ -1,12 +1,14 @@
 //! Values that do not fit into a message: they keep their order, nobody else waits for them, and there is an end to it.
 
 use std::future::IntoFuture;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mobula::prelude::*;
 use mobula::{NotStarted, Unknown};
 
-use super::Test;
+use super::nodes::Nodes;
+use super::{Test, settled};
 
 pub(crate) const TESTS: &[Test] = &[
     ("large: the largest value travels, and one byte more does not", || Box::pin(the_largest_value())),
@@ -19,6 +21,11 @@ pub(crate) const TESTS: &[Test] = &[
 
 /// Run in a session whose values have at most [`SMALL_MAX`] bytes.
 pub(crate) const SMALL_TESTS: &[Test] = &[("too large: each way has its error", || Box::pin(too_large()))];
+
+/// Each on a cluster of its own.
+pub(crate) const END_TESTS: &[Test] = &[("large: what was sent before its actor moves comes before it moves", || {
+    Box::pin(what_was_sent_comes_before_its_actor_moves())
+})];
 
 pub(crate) const SMALL_MAX: usize = 1 << 20;
 
@@ -75,6 +82,10 @@ impl Sink {
 
     fn give(&self, count: usize) -> Bytes {
         zeros(count)
+    }
+
+    fn place(&self) -> u32 {
+        std::process::id()
     }
 
     fn sizes(&mut self) -> Vec<usize> {
@@ -208,5 +219,41 @@ async fn too_large() -> Result<()> {
     assert_eq!(*mobula::get(open::remote(Boxed { inside: mobula::put(zeros(fits))? })).await?, fits);
     let opened = mobula::get(open::remote(Boxed { inside: mobula::put(zeros(fits + 1))? })).await.err();
     assert!(opened.is_some_and(|error| error.to_string().contains("1048577 bytes")), "an object");
+    Ok(())
+}
+
+/// Sends mail to two sinks in one process: what is for the second waits until the first has got its own.
+#[remote(num_cpus = 1)]
+async fn feed(first: ActorRef<Sink>, second: ActorRef<Sink>) -> Result<Vec<usize>> {
+    let larger = first.take(zeros(250 << 20)).submit();
+    let large = second.take(zeros(12 << 20)).submit();
+    let sizes = second.sizes().submit();
+    mobula::kv::put("fed", &true).await?;
+    assert_eq!(*mobula::get(large).await?, 12 << 20);
+    assert_eq!(*mobula::get(larger).await?, 250 << 20);
+    Ok(mobula::get(sizes).await?.to_vec())
+}
+
+/// G3: the node of an actor is to leave while large mail for it waits for its room there, and small mail behind that.
+async fn what_was_sent_comes_before_its_actor_moves() -> Result<()> {
+    let mut nodes = Nodes::start(1, 1).await;
+    let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    let there = mobula::nodes().await?;
+    let spawn = || Sink::spawn(zeros(0)).num_cpus(0.1).label("zone", "b").into_future();
+    let (other, sink) = (spawn().await?, spawn().await?);
+    let before = sink.place().await?;
+    assert_eq!(other.place().await?, before, "they share the room for what comes to their process");
+    let feeding = feed::options().on_node(there[0].id).remote(other, sink.clone());
+    while mobula::kv::get::<bool>("fed").await?.is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let mut left = nodes.replace(1).await;
+    assert!(!feeding.is_ready(), "it is on its way still");
+    assert_eq!(*feeding.await?, [0, 12 << 20], "all came to where it was, in its order");
+    left.ended().await;
+    assert_ne!(sink.place().await?, before, "it has moved");
+    settled(&session, "all of it").await;
+    session.stop().await;
+    nodes.stop().await;
     Ok(())
 }

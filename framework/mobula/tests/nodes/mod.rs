@@ -34,7 +34,7 @@ pub(crate) struct Nodes {
     head: Node,
     other: Node,
     meminfo: PathBuf,
-    _folder: Folder,
+    folder: Folder,
 }
 
 /// A folder that is gone with this, whether its test passes or not.
@@ -56,14 +56,16 @@ impl Nodes {
         let meminfo = folder.0.join("meminfo");
         write_memory(&meminfo, 600);
         let head = start_head(&folder.0, head_cpus, &meminfo).await;
-        let mut config = NodeConfig::member(folder.0.join("other"), head.addr(), None);
-        config.bind.set_port(0);
-        config.resources.cpus = Amount::whole(other_cpus);
-        config.labels.insert("zone".into(), "b".into());
-        config.memory_files = MemoryFiles::only(meminfo.clone());
-        config.store_bytes = STORE_BYTES;
-        let other = Node::start(config).await.expect("a node joins");
-        Self { head, other, meminfo, _folder: folder }
+        let other = start_member(folder.0.join("other"), &head, other_cpus, &meminfo).await;
+        Self { head, other, meminfo, folder }
+    }
+
+    /// Another node takes the place of the one in zone `b`, which is told to leave, and is given back.
+    #[allow(dead_code, reason = "not each program with these nodes has them leave")]
+    pub(crate) async fn replace(&mut self, cpus: u64) -> Node {
+        let new = start_member(self.folder.0.join("new"), &self.head, cpus, &self.meminfo).await;
+        self.head.drain(self.other.id()).await.expect("the head knows it");
+        std::mem::replace(&mut self.other, new)
     }
 
     /// Where drivers attach: the head.
@@ -110,6 +112,16 @@ fn write_memory(meminfo: &Path, available: u32) {
     let new = meminfo.with_extension("new");
     fs::write(&new, format!("MemTotal: 1000 kB\nMemAvailable: {available} kB\n")).expect("there is a disk");
     fs::rename(new, meminfo).expect("there is a disk");
+}
+
+async fn start_member(folder: PathBuf, head: &Node, cpus: u64, meminfo: &Path) -> Node {
+    let mut config = NodeConfig::member(folder, head.addr(), None);
+    config.bind.set_port(0);
+    config.resources.cpus = Amount::whole(cpus);
+    config.labels.insert("zone".into(), "b".into());
+    config.memory_files = MemoryFiles::only(meminfo.to_owned());
+    config.store_bytes = STORE_BYTES;
+    Node::start(config).await.expect("a node joins")
 }
 
 /// A port that is free may be somebody else's a moment later, but not each time.

@@ -400,7 +400,9 @@ impl World {
                 let actor = self.actor_of(&word);
                 let line = Some(Line::Actor(actor));
                 let exchange = Some(Exchange::Theirs(exchange));
-                self.drive_intake(to, intake::Input::Came { from: id, line, exchange, message: (from, word), large })
+                let message = (from, word);
+                let input = intake::Input::Came { from: id, line, exchange, message, large, always_fits: false };
+                self.drive_intake(to, input)
             }
             Word::Answer { exchange, large: Some(Announced { transfer, .. }), .. }
                 if !self.processes[to].exchanges.contains_key(&exchange) =>
@@ -412,7 +414,8 @@ impl World {
             Word::Answer { exchange, large: large @ Some(_), .. } => {
                 let exchange = Some(Exchange::Ours(exchange));
                 let message = (from, word);
-                self.drive_intake(to, intake::Input::Came { from: id, line: None, exchange, message, large })
+                let input = intake::Input::Came { from: id, line: None, exchange, message, large, always_fits: false };
+                self.drive_intake(to, input)
             }
             Word::Answer { .. } => self.take(to, from, word),
             Word::Credit { actor, calls, bytes } => {

@@ -45,7 +45,7 @@ pub const PEER_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64;
 /// Payloads of all peers that are being pulled, together.
 pub const OPEN_BYTES_MAX: u64 = 2 * PAYLOAD_BYTES_MAX as u64;
 
-/// Messages of one peer that are held: what its credit for 64 busy actors lets it send. What comes beyond is dropped.
+/// Messages of one peer that are held: what its credit for 64 busy actors lets it send. Mail that comes beyond is dropped.
 pub const HELD_MAX: usize = 65_536;
 
 /// A part from another node.
@@ -67,7 +67,7 @@ pub struct Bounds {
     pub peer_bytes_max: u64,
     /// Payloads of all peers that are being pulled, together.
     pub open_bytes_max: u64,
-    /// Messages of one peer that are held; what comes beyond is dropped.
+    /// Messages of one peer that are held; mail that comes beyond is dropped.
     pub held_max: usize,
     /// A part from another node.
     pub far_part_bytes: u32,
@@ -132,6 +132,8 @@ pub enum Input<M> {
         message: M,
         /// Its payload, if that did not come inside it.
         large: Option<Announced>,
+        /// It is no mail, and is held also beyond [the bound](Bounds::held_max): its sender says few of its kind.
+        always_fits: bool,
     },
     /// A part of a payload has come.
     Part {
@@ -306,7 +308,7 @@ impl<M> Intake<M> {
         payloads.map(|payload| payload.bytes.len() as u64).sum()
     }
 
-    fn came(&mut self, now: Time, from: ProcessId, mut letter: Letter<M>) {
+    fn came(&mut self, now: Time, from: ProcessId, mut letter: Letter<M>, always_fits: bool) {
         let peer = self.peers.entry(from).or_default();
         let announced = letter.payload.as_ref().map(|payload| payload.announced);
         let waits = letter.line.is_some_and(|line| peer.lines.contains_key(&line));
@@ -323,7 +325,8 @@ impl<M> Intake<M> {
         let is_sound = announced.is_none_or(|it| {
             it.bytes <= self.bounds.payload_bytes_max && it.bytes > 0 && !peer.transfers.contains_key(&it.transfer)
         });
-        if !is_sound || peer.letters.len() >= self.bounds.held_max {
+        let has_room = always_fits || peer.letters.len() < self.bounds.held_max;
+        if !is_sound || !has_room {
             // Nothing that keeps to its bounds and credit comes here.
             if let Some(Announced { transfer, .. }) = announced.filter(|_| is_sound) {
                 self.outputs.push_back(Output::Taken { from, transfer });
@@ -561,9 +564,9 @@ impl<M> StateMachine for Intake<M> {
 
     fn handle(&mut self, now: Time, input: Input<M>) {
         match input {
-            Input::Came { from, line, exchange, message, large } => {
+            Input::Came { from, line, exchange, message, large, always_fits } => {
                 let payload = large.map(|announced| Payload { announced, is_open: false, asked: 0, bytes: Vec::new() });
-                self.came(now, from, Letter { message, line, exchange, came: now, payload });
+                self.came(now, from, Letter { message, line, exchange, came: now, payload }, always_fits);
             }
             Input::Part { from, transfer, offset, bytes } => self.part(now, from, transfer, offset, &bytes),
             Input::Unwanted { from, exchange } => self.unwanted(now, from, exchange),

@@ -20,7 +20,7 @@ fn came(
     large: Option<(TransferId, u64)>,
 ) -> Input<&'static str> {
     let large = large.map(|(transfer, bytes)| Announced { transfer, bytes });
-    Input::Came { from, line, exchange: None, message, large }
+    Input::Came { from, line, exchange: None, message, large, always_fits: false }
 }
 
 fn outputs(machine: &mut Machine) -> Vec<Output<&'static str>> {
@@ -156,7 +156,10 @@ fn what_is_given_up_leaves_and_what_waited_behind_goes_on() {
     let mut machine = Machine::new(ME);
     let exchange = Some(Exchange::Theirs(5));
     let large = Some(Announced { transfer: 1, bytes: 10 });
-    machine.handle(Time::ZERO, Input::Came { from: FAR, line: actor(1), exchange, message: "given up", large });
+    machine.handle(
+        Time::ZERO,
+        Input::Came { from: FAR, line: actor(1), exchange, message: "given up", large, always_fits: false },
+    );
     machine.handle(Time::ZERO, came(FAR, actor(1), "behind", None));
     outputs(&mut machine);
     machine.handle(Time::ZERO, Input::Unwanted { from: FAR, exchange: Exchange::Ours(5) });
@@ -232,8 +235,12 @@ fn what_is_dropped_for_want_of_room_does_not_keep_back_what_comes_later() {
     machine.handle(Time::ZERO, came(FAR, actor(1), "beyond too", Some((2, 4))));
     let taken = Output::Taken { from: FAR, transfer: 2 };
     assert_eq!(outputs(&mut machine), [taken, Output::Dropped { from: FAR, message: "beyond too" }]);
+    let kill =
+        Input::Came { from: FAR, line: actor(1), exchange: None, message: "kill", large: None, always_fits: true };
+    machine.handle(Time::ZERO, kill);
+    assert_eq!(outputs(&mut machine), [], "it has its place in the line");
     machine.handle(Time::ZERO, Input::Part { from: FAR, transfer: 1, offset: 0, bytes: Bytes::from_static(b"abcd") });
     machine.handle(Time::ZERO, came(FAR, actor(1), "later", None));
     // Whoever may not pass what was dropped is told by its receiver (OUT-6): here nobody knows of a hole.
-    assert_eq!(handed_on(&mut machine), [("large", Some(4)), ("behind", None), ("later", None)]);
+    assert_eq!(handed_on(&mut machine), [("large", Some(4)), ("behind", None), ("kill", None), ("later", None)]);
 }

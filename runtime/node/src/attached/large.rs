@@ -252,7 +252,8 @@ impl Process {
         let (line, exchange) = (line(&parcel.talk), exchange(&parcel.talk));
         let bytes = large.map_or(parcel.payload.len() as u64, |large| large.bytes);
         let from = parcel.from;
-        self.drive_intake(Input::Came { from, line, exchange, message: Held { parcel, bytes }, large });
+        let always_fits = always_fits(&parcel.talk);
+        self.drive_intake(Input::Came { from, line, exchange, message: Held { parcel, bytes }, large, always_fits });
     }
 
     /// A part of a large payload has come.
@@ -414,9 +415,17 @@ fn line(talk: &Talk) -> Option<Line> {
     match talk {
         Talk::Call { header, .. } => Some(Line::Actor(header.target)),
         Talk::Control { to } => Some(Line::Actor(*to)),
+        // It asks whether what was sent before it has come.
+        Talk::Settle { actor } => Some(Line::Actor(*actor)),
         Talk::Item { exchange, .. } | Talk::StreamEnd { exchange, .. } => Some(Line::Stream(*exchange)),
         _ => None,
     }
+}
+
+/// What is no mail is not dropped for want of room: a kill that is lost, or an end, is waited for without end. There are few
+/// such words: as many as links and watchers, streams, and moves.
+fn always_fits(talk: &Talk) -> bool {
+    matches!(talk, Talk::Control { .. } | Talk::Settle { .. } | Talk::StreamEnd { .. })
 }
 
 fn exchange(talk: &Talk) -> Option<Exchange> {

@@ -180,7 +180,7 @@ impl Process {
                 }
             },
             Talk::Moving { actor } => self.actor_moves(actor),
-            // What came before it has its place: it was read, and entered, before this.
+            // What came before it has its place: it was read, pulled if it was large, and entered, before this.
             Talk::Settle { actor } => self.say(from, Talk::Settled { actor }),
             Talk::Settled { actor } => self.settled(actor, from),
             Talk::ActorEnded { actor, incarnation, reason } => {

@@ -149,6 +149,15 @@ impl Node {
         made["token"].as_str().map(str::to_owned).ok_or_else(|| "the head's answer holds no token".to_owned())
     }
 
+    /// Has a node finish what it runs and leave, as `mobula drain` does.
+    ///
+    /// # Errors
+    ///
+    /// Why the head does not.
+    pub async fn drain(&self, node: NodeId) -> Result<(), String> {
+        crate::attached::ask_node(&self.socket, ToolQuestion::Drain { node }).await.map(drop)
+    }
+
     /// Ends all that it runs, and itself.
     pub async fn stop(mut self) {
         let (done, ended) = oneshot::channel();
