@@ -22,6 +22,7 @@ mod host;
 mod linked;
 pub mod logic;
 mod loopback;
+mod losses;
 mod options;
 mod permit;
 mod running;

@@ -53,7 +53,7 @@ pub struct NodeStatus {
     pub store_bytes_used: u64,
 }
 
-/// What was submitted and how it ended, and who was turned away (G21).
+/// What was submitted and how it ended, who was turned away, and what went nowhere (G21).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeCounters {
     /// Tasks and asks.
@@ -64,13 +64,22 @@ pub struct OutcomeCounters {
     /// were are left out.
     #[serde(default)]
     pub refusals: BTreeMap<String, u64>,
+    /// How many words and parcels between nodes and processes went nowhere, by the cause's word, on nodes that run now and in
+    /// what they ran; tells that reached no actor are `dead_letter`. Causes that never were are left out.
+    #[serde(default)]
+    pub losses: BTreeMap<String, u64>,
 }
 
 impl OutcomeCounters {
     /// Adds what another process has counted.
     pub fn add(&mut self, other: &Self) {
         self.submitted += other.submitted;
-        for (sum, counts) in [(&mut self.outcomes, &other.outcomes), (&mut self.refusals, &other.refusals)] {
+        let maps = [
+            (&mut self.outcomes, &other.outcomes),
+            (&mut self.refusals, &other.refusals),
+            (&mut self.losses, &other.losses),
+        ];
+        for (sum, counts) in maps {
             for (name, count) in counts {
                 *sum.entry(name.clone()).or_default() += count;
             }

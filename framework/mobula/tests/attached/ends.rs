@@ -16,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
         || Box::pin(short_memory_ends_a_worker()),
     ),
     ("a task that may not run again says whose memory was short", || Box::pin(short_memory_is_told())),
+    ("a tell that nobody handles is in the status", || Box::pin(a_tell_that_nobody_handles_is_in_the_status())),
     ("results come to a program that keeps its thread", || Box::pin(results_come_to_a_program_that_keeps_its_thread())),
 ];
 
@@ -114,6 +115,34 @@ async fn short_memory_is_told() -> Result<()> {
     assert_eq!(death.cause, cause);
     assert!(death.to_string().contains("983040 of 1024000 bytes of memory"), "{death}");
     settled(&session, "all of it").await;
+    session.stop().await;
+    nodes.stop().await;
+    Ok(())
+}
+
+struct Fragile;
+
+#[actor]
+impl Fragile {
+    fn new() -> Self {
+        Self
+    }
+
+    fn fall(&mut self) {
+        panic!("it falls");
+    }
+}
+
+/// G21: what a worker counts comes to the status of the cluster.
+async fn a_tell_that_nobody_handles_is_in_the_status() -> Result<()> {
+    let nodes = Nodes::start(1, 1).await;
+    let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    assert_eq!(nodes.losses().await.get("dead_letter"), None);
+    let fragile = Fragile::spawn().await?;
+    fragile.fall().tell()?;
+    while nodes.losses().await.get("dead_letter") != Some(&1) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     session.stop().await;
     nodes.stop().await;
     Ok(())

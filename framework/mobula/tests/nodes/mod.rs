@@ -1,5 +1,6 @@
 //! A cluster of two nodes on this host, for test programs whose executable is driver, worker and the nodes' warden.
 
+use std::collections::BTreeMap;
 use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -99,6 +100,12 @@ impl Nodes {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// What went nowhere in the cluster, by cause, as `mobula status --json` shows it.
+    #[allow(dead_code, reason = "not each program with these nodes is about losses")]
+    pub(crate) async fn losses(&self) -> BTreeMap<String, u64> {
+        self.head.status().await.expect("the head answers").counters.losses
     }
 
     pub(crate) async fn stop(self) {

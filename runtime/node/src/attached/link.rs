@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use mobula_wire::local::{FromNode, Hello, RequestId, ToNode, ToolQuestion};
 use mobula_wire::{FrameKind, PROTOCOL};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+
+use crate::losses::{Loss, Losses};
 
 /// Who has a name, or why nobody can tell.
 pub(crate) type NameAnswer = Result<NameOwner, String>;
@@ -36,6 +39,7 @@ pub(crate) struct Link {
     pub(crate) line: Line,
     requests: Mutex<Requests>,
     is_cut: AtomicBool,
+    losses: Arc<Losses>,
 }
 
 #[derive(Default)]
@@ -45,8 +49,8 @@ struct Requests {
 }
 
 impl Link {
-    pub(crate) fn new(line: Line) -> Self {
-        Self { line, requests: Mutex::default(), is_cut: AtomicBool::new(false) }
+    pub(crate) fn new(line: Line, losses: Arc<Losses>) -> Self {
+        Self { line, requests: Mutex::default(), is_cut: AtomicBool::new(false), losses }
     }
 
     /// Asks; the answer is for `wanted`. Nothing is asked of a node that is gone, and whoever waits is told so by the end
@@ -75,9 +79,13 @@ impl Link {
             Ok(body) => {
                 if let Err(error) = self.line.send(FrameKind::Local, Bytes::from(body)) {
                     tracing::debug!(%error, "the node was not told");
+                    self.losses.count(Loss::of_own(&error));
                 }
             }
-            Err(error) => tracing::warn!(%error, "a word to the node cannot be encoded"),
+            Err(error) => {
+                tracing::warn!(%error, "a word to the node cannot be encoded");
+                self.losses.count(Loss::TooLarge);
+            }
         }
     }
 
@@ -118,4 +126,28 @@ pub(crate) async fn ask_node(socket: &Path, question: ToolQuestion) -> Result<St
     };
     let late = || Err(format!("the node did not answer within {QUESTION_MAX:?}"));
     tokio::time::timeout(QUESTION_MAX, asked).await.unwrap_or_else(|_| late())
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_net::unix::Listener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_its_own_queue_has_no_room_for_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("node");
+        let listener = Listener::bind(&socket).await.unwrap();
+        let (connection, _incoming) = unix::connect(&socket, QUESTION_MAX).await.unwrap();
+        let _node = listener.accept().await.unwrap();
+        let losses = Arc::new(Losses::default());
+        let link = Link::new(connection.into(), losses.clone());
+        let word = ToNode::KvGet { request: 1, key: "k".repeat(1 << 19) };
+        // No queue holds half of them.
+        (0..400).for_each(|_| link.tell(&word));
+        let counted = losses.listed();
+        assert!(counted[Loss::QueueFull.word()] > 200, "{counted:?}");
+        assert_eq!(counted.len(), 1, "{counted:?}");
+    }
 }

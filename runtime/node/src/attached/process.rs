@@ -23,6 +23,8 @@ use mobula_wire::{FrameKind, Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::losses::{Loss, Losses};
+
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
 use super::far::{self, FarError, FarNode, Session};
@@ -73,6 +75,8 @@ pub(crate) struct Process {
     /// Why the process is to end, once its node says so or is gone.
     ended: watch::Sender<Option<DeathCause>>,
     hooks: OnceLock<Hooks>,
+    /// What it said and went nowhere.
+    losses: Arc<Losses>,
 }
 
 /// What differs between drivers and workers.
@@ -149,12 +153,13 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
     let me = welcome.process;
     let folder = (!welcome.folder.is_empty()).then(|| Path::new(&welcome.folder));
     let store = folder.map(|folder| Client::new(me, folder, welcome.peer_secret.clone()));
-    let roads = Roads::new(me, line.clone(), &welcome.folder, welcome.peer_secret.clone());
+    let losses = Arc::new(Losses::default());
+    let roads = Roads::new(me, line.clone(), &welcome.folder, welcome.peer_secret.clone(), losses.clone());
     let listener = roads.listen().await?;
     let process = Arc::new(Process {
         me,
         system: OnceLock::new(),
-        link: Link::new(line),
+        link: Link::new(line, losses.clone()),
         roads: Arc::new(roads),
         exchanges: Arc::default(),
         targets: Targets::default(),
@@ -170,6 +175,7 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
         socket,
         ended: watch::Sender::new(None),
         hooks: OnceLock::new(),
+        losses,
     });
     Ok(Joined { process, welcome, ears, listener })
 }
@@ -226,6 +232,7 @@ impl Process {
         let to = parcel.to;
         if let Err(cause) = self.post(parcel, Pins::default()) {
             tracing::debug!(%to, %cause, "a word was not sent");
+            self.losses.count(Loss::of_parcel(&cause));
             if let Some(system) = self.system() {
                 system.counters().add(Count::Refused);
             }
@@ -256,7 +263,7 @@ impl Process {
             FrameKind::Part => self.part_came(body, None),
             FrameKind::Local => match mobula_wire::decode_limited::<FromNode, CONTROL_BYTES_MAX>(body) {
                 Ok(said) => self.node_said(said),
-                Err(error) => tracing::warn!(%error, "the node says what cannot be read"),
+                Err(error) => self.cannot_read(self.me.node().into(), &error),
             },
             _ => {}
         }
@@ -292,7 +299,7 @@ impl Process {
             match Parcel::decode(&body) {
                 Ok(parcel) if kind == FrameKind::Parcel && parcel.from == from => self.received(parcel),
                 Ok(_) => break,
-                Err(error) => tracing::warn!(%from, %error, "a parcel cannot be read"),
+                Err(error) => self.cannot_read(from, &error),
             }
         }
         drop(connection);
@@ -301,8 +308,13 @@ impl Process {
     fn take_parcel(self: &Arc<Self>, body: &bytes::Bytes) {
         match Parcel::decode(body) {
             Ok(parcel) => self.received(parcel),
-            Err(error) => tracing::warn!(%error, "a parcel cannot be read"),
+            Err(error) => self.cannot_read(self.me.node().into(), &error),
         }
+    }
+
+    fn cannot_read(&self, from: ProcessId, error: &dyn std::error::Error) {
+        tracing::warn!(%from, %error, "what has come cannot be read");
+        self.losses.count(Loss::Unreadable);
     }
 
     fn node_said(self: &Arc<Self>, said: FromNode) {
@@ -491,13 +503,19 @@ impl Process {
         }
     }
 
-    /// What was submitted here, and how it ended.
+    /// What was submitted here, how it ended, and what went nowhere.
     fn counted(&self) -> Option<OutcomeCounters> {
         let system = self.system()?;
         let counters = system.counters();
         let outcomes = Outcome::ALL.map(|outcome| (outcome.name().to_owned(), counters.outcomes(outcome)));
         let outcomes = outcomes.into_iter().filter(|(_, count)| *count > 0).collect();
-        Some(OutcomeCounters { submitted: counters.of(Count::Submitted), outcomes, ..OutcomeCounters::default() })
+        let mut losses = self.losses.listed();
+        let dead_letters = counters.of(Count::DeadLetters);
+        if dead_letters > 0 {
+            losses.insert("dead_letter".to_owned(), dead_letters);
+        }
+        let submitted = counters.of(Count::Submitted);
+        Some(OutcomeCounters { submitted, outcomes, losses, ..OutcomeCounters::default() })
     }
 
     /// Leaves as soon as what was said before is on its way, or cannot be for too long.

@@ -18,6 +18,8 @@ use mobula_wire::local::{PeerHello, peer_socket};
 use mobula_wire::{FrameKind, PROTOCOL, Parcel};
 use parking_lot::Mutex;
 
+use crate::losses::{Loss, Losses};
+
 /// A process of this host answers in this time, or is spoken with through the node.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
 
@@ -39,6 +41,7 @@ pub(crate) struct Roads {
     hello: Bytes,
     secret: String,
     ways: Mutex<HashMap<ProcessId, Way>>,
+    losses: Arc<Losses>,
 }
 
 enum Way {
@@ -49,11 +52,11 @@ enum Way {
 }
 
 impl Roads {
-    pub(crate) fn new(me: ProcessId, node: Line, folder: &str, secret: String) -> Self {
+    pub(crate) fn new(me: ProcessId, node: Line, folder: &str, secret: String, losses: Arc<Losses>) -> Self {
         let hello = PeerHello { protocol: PROTOCOL, from: me, secret: secret.clone() };
         let hello = mobula_wire::encode(&hello).map(Bytes::from).unwrap_or_default();
         let folder = (!folder.is_empty()).then(|| folder.into());
-        Self { me, node, folder, hello, secret, ways: Mutex::default() }
+        Self { me, node, folder, hello, secret, ways: Mutex::default(), losses }
     }
 
     /// Whether parcels wait for a way that is being made.
@@ -146,6 +149,7 @@ impl Roads {
         for body in waiting {
             if let Err(error) = line.send(FrameKind::Parcel, body) {
                 tracing::debug!(%to, %error, "a parcel was not taken");
+                self.losses.count(Loss::of_own(&error));
             }
         }
         ways.insert(to, way);

@@ -17,7 +17,7 @@ use mobula_wire::{FrameKind, PROTOCOL};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::input::{Answer, DriverCame, Input};
-use super::routes::{Forwarded, Routes, say};
+use super::routes::{Forwarded, Routes};
 use super::workers::{Programs, descent, guard};
 
 /// The first words must come in this time: who does not say who it is takes a descriptor for nothing.
@@ -182,7 +182,7 @@ impl Door {
                 }
                 FrameKind::Parcel | FrameKind::Part => match self.routes.forward_from(process, kind, body).await {
                     Forwarded::Done => {}
-                    Forwarded::Dead(death) => say(&connection.clone().into(), &FromNode::Died(death)),
+                    Forwarded::Dead(death) => self.routes.say(&connection.clone().into(), &FromNode::Died(death)),
                     Forwarded::Wrong => break "it spoke in the name of another".to_owned(),
                 },
                 FrameKind::Local => match mobula_wire::decode_limited::<ToNode, CONTROL_BYTES_MAX>(&body) {
@@ -209,7 +209,7 @@ impl Door {
             while let Some(part) = waiting.recv().await {
                 match routes.forward_from(process, FrameKind::Part, part).await {
                     Forwarded::Done => {}
-                    Forwarded::Dead(death) => say(&line, &FromNode::Died(death)),
+                    Forwarded::Dead(death) => routes.say(&line, &FromNode::Died(death)),
                     Forwarded::Wrong => return,
                 }
             }

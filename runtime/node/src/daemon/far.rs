@@ -276,11 +276,8 @@ impl State {
     }
 
     pub(crate) fn far_renewed(&self, process: ProcessId, key: [u8; 32], certificate: Result<Vec<u8>, String>) {
-        let talk = ClusterTalk::RenewIs { key, certificate };
-        if let (Some(mesh), Ok(body)) = (self.routes.mesh(), mobula_wire::encode(&talk)) {
-            // Who has gone meanwhile asks again when it comes back.
-            mesh.send(process, Lane::Control, FrameKind::Cluster, body.into()).ok();
-        }
+        // Who has gone meanwhile asks again when it comes back.
+        self.routes.tell_peer(process, Lane::Control, &ClusterTalk::RenewIs { key, certificate });
     }
 
     pub(crate) fn far_line(&self, process: ProcessId) -> Option<Line> {

@@ -152,16 +152,12 @@ impl State {
 
     /// Another node wants a part of a program.
     pub(crate) fn program_asked(&self, from: NodeId, program: [u8; 32], offset: u64) {
-        let Some(mesh) = self.routes.mesh().cloned() else { return };
-        let programs = self.programs.clone();
+        let (routes, programs) = (self.routes.clone(), self.programs.clone());
         tokio::task::spawn_blocking(move || {
             let read = programs.open_chunk(ProgramHash(program), offset, PROGRAM_PART_BYTES);
             let (total_bytes, bytes) = read.map_or((0, Bytes::new()), |chunk| (chunk.total_bytes, chunk.bytes.into()));
-            let talk = ClusterTalk::ProgramPart { program, total_bytes, offset, bytes };
             // Without room it is asked for again.
-            if let Ok(body) = mobula_wire::encode(&talk) {
-                mesh.send(from.into(), Lane::Bulk, FrameKind::Cluster, body.into()).ok();
-            }
+            routes.tell_peer(from, Lane::Bulk, &ClusterTalk::ProgramPart { program, total_bytes, offset, bytes });
         });
     }
 }

@@ -27,6 +27,8 @@ use mobula_wire::cluster::{ClusterTalk, DriverWelcome, Greeting};
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::losses::Loss;
+
 use super::far::{self, FarCame, Readers, Visit};
 use super::input::{Input, Redeem};
 use super::routes::{Forwarded, Routes};
@@ -226,6 +228,7 @@ pub(crate) async fn read(
                     Ok(talk) => Input::Talk { from, talk: Box::new(talk) },
                     Err(error) => {
                         tracing::warn!(%from, %error, "what another node says cannot be read");
+                        routes.lose(Loss::Unreadable);
                         continue;
                     }
                 }
@@ -260,11 +263,11 @@ fn forward(routes: &Routes, from: mobula_types::ProcessId, pace: Pace, kind: Fra
         Forwarded::Done => {}
         Forwarded::Dead(death) => {
             let Ok(sender) = sender else { return };
-            let talk = ClusterTalk::Undelivered { from: sender, death };
-            if let (Some(mesh), Ok(body)) = (routes.mesh(), mobula_wire::encode(&talk)) {
-                mesh.send(from, Lane::Control, FrameKind::Cluster, body.into()).ok();
-            }
+            routes.tell_peer(from, Lane::Control, &ClusterTalk::Undelivered { from: sender, death });
         }
-        Forwarded::Wrong => tracing::warn!(%from, "a parcel in the name of another was dropped"),
+        Forwarded::Wrong => {
+            tracing::warn!(%from, "a parcel in the name of another was dropped");
+            routes.lose(Loss::Forged);
+        }
     }
 }

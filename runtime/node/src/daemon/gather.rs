@@ -256,6 +256,7 @@ impl State {
     fn own_counters(&self) -> OutcomeCounters {
         let mut sum = self.past_counters.clone();
         self.roster.all().for_each(|(_, resident)| sum.add(&resident.counters));
+        sum.add(&OutcomeCounters { losses: self.routes.losses.listed(), ..OutcomeCounters::default() });
         if let Some(mesh) = self.routes.mesh() {
             let met = mesh.refusals().list().filter(|(_, count)| *count > 0);
             sum.refusals = met.map(|(word, count)| (word.to_owned(), count)).collect();

@@ -14,6 +14,7 @@ use mobula_net::unix::{Listener, UnixError};
 use mobula_net::{Authority, Mesh, MeshConfig, MeshEvents};
 use mobula_store::Arena;
 use mobula_store::arena::Usage;
+use mobula_types::state::ClusterStatus;
 use mobula_types::{NodeId, NodeLoad, Role, Time};
 use mobula_wire::cluster::Admission;
 use mobula_wire::local::ToolQuestion;
@@ -135,6 +136,16 @@ impl Node {
     /// How often it has refused somebody from another host, by cause.
     pub fn refusals(&self) -> BTreeMap<&'static str, u64> {
         self.routes.mesh().map(|mesh| mesh.refusals().list().collect()).unwrap_or_default()
+    }
+
+    /// What `mobula status --json` prints.
+    ///
+    /// # Errors
+    ///
+    /// Why the head does not answer.
+    pub async fn status(&self) -> Result<ClusterStatus, String> {
+        let answer = crate::attached::ask_node(&self.socket, ToolQuestion::Status).await?;
+        serde_json::from_str(&answer).map_err(|error| error.to_string())
     }
 
     /// A new join token, as `mobula token create` makes it.

@@ -3,7 +3,6 @@
 use mobula_logic::scheduler::{self, RequestKey, Wanted};
 use mobula_net::{Lane, Line};
 use mobula_types::{JobId, NodeId, ProcessId, StateMachine};
-use mobula_wire::FrameKind;
 use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::{FromNode, RequestId};
 
@@ -14,15 +13,7 @@ use super::state::State;
 impl State {
     /// Says something to another node.
     pub(crate) fn tell_node(&self, node: NodeId, said: &ClusterTalk) {
-        let Some(mesh) = self.routes.mesh() else { return };
-        match mobula_wire::encode(said) {
-            Ok(body) => {
-                if let Err(error) = mesh.send(node.into(), lane(said), FrameKind::Cluster, body.into()) {
-                    tracing::debug!(%node, %error, "not said to another node");
-                }
-            }
-            Err(error) => tracing::error!(%error, "what is said to another node cannot be encoded"),
-        }
+        self.routes.tell_peer(node, lane(said), said);
     }
 
     /// Says something to all other nodes.
@@ -139,13 +130,10 @@ impl State {
     }
 
     fn logs_of_here(&self, node: NodeId, ask: u64, id: String, offset: u64) {
-        let (logs, mesh) = (self.workers.logs().clone(), self.routes.mesh().cloned());
+        let (logs, routes) = (self.workers.logs().clone(), self.routes.clone());
         tokio::task::spawn_blocking(move || {
             let answer = super::tool::read_log(&logs, &id, offset);
-            let talk = ClusterTalk::LogsAre { ask, answer };
-            if let (Some(mesh), Ok(body)) = (mesh, mobula_wire::encode(&talk)) {
-                mesh.send(node.into(), Lane::Control, FrameKind::Cluster, body.into()).ok();
-            }
+            routes.tell_peer(node, Lane::Control, &ClusterTalk::LogsAre { ask, answer });
         });
     }
 }

@@ -9,6 +9,8 @@
 //! | one that has died | back, as the news of its death |
 //! | one that starts or ends just now | nowhere: its death is told when it is known |
 //! | a process of another node | to that node |
+//!
+//! What goes nowhere is counted with its cause ([`Losses`]).
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::OnceLock;
@@ -19,10 +21,13 @@ use bytes::Bytes;
 use mobula_net::mesh::SendError;
 use mobula_net::{Lane, Line, Mesh, Pace};
 use mobula_types::{Death, DeathCause, MemberId, NodeId, ProcessId};
+use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::FromNode;
 use mobula_wire::{FrameKind, Parcel};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
+
+use crate::losses::{Loss, Losses};
 
 use super::input::Input;
 
@@ -46,8 +51,8 @@ pub(crate) struct Routes {
     mesh: OnceLock<Mesh>,
     /// The task that owns the node's state: a node is a process too, and the home of detached actors is asked through it.
     own: OnceLock<mpsc::Sender<Input>>,
-    /// Parcels that went nowhere.
-    lost: AtomicU64,
+    /// What went nowhere.
+    pub(crate) losses: Losses,
 }
 
 #[derive(Clone, Debug)]
@@ -158,8 +163,45 @@ impl Routes {
     pub(crate) fn tell(&self, process: ProcessId, said: &FromNode) {
         let route = self.local.read().get(&process.number()).cloned();
         match route {
-            Some(Route::Line(line)) => say(&line, said),
-            Some(Route::Between) | None => {}
+            Some(Route::Line(line)) => self.say(&line, said),
+            Some(Route::Between) => self.lose(Loss::ProcessBetween),
+            None => self.lose(Loss::ProcessGone),
+        }
+    }
+
+    /// Says something to a process; one that does not read, or has gone, is found out by its connection.
+    pub(crate) fn say(&self, line: &Line, said: &FromNode) {
+        match mobula_wire::encode(said) {
+            Ok(body) => match line.send(FrameKind::Local, body.into()) {
+                Ok(()) => {}
+                Err(mobula_net::SendError::Full { .. }) => {
+                    self.lose(Loss::ProcessFull);
+                    line.close("it does not read");
+                }
+                Err(error) => self.lose(Loss::of_own(&error)),
+            },
+            Err(error) => {
+                tracing::error!(%error, "what the node says cannot be encoded");
+                self.lose(Loss::TooLarge);
+            }
+        }
+    }
+
+    /// Says something to another node, or to who is attached from another host. One that is gone, or hangs, is found out by
+    /// its session.
+    pub(crate) fn tell_peer(&self, peer: impl Into<ProcessId>, lane: Lane, said: &ClusterTalk) {
+        let (Some(mesh), peer) = (self.mesh(), peer.into()) else { return };
+        match mobula_wire::encode(said) {
+            Ok(body) => {
+                if let Err(error) = mesh.send(peer, lane, FrameKind::Cluster, body.into()) {
+                    tracing::debug!(%peer, %error, "not said to another node");
+                    self.lose(Loss::of_mesh(&error));
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "what is said to another node cannot be encoded");
+                self.lose(Loss::TooLarge);
+            }
         }
     }
 
@@ -203,12 +245,12 @@ impl Routes {
             return self.deliver(to, pace, kind, body).unwrap_or_else(|full| self.give_up(to, full));
         }
         // Nodes send to one another directly.
-        self.nowhere(to)
+        self.nowhere(to, Loss::NodeGone)
     }
 
     /// Sends a parcel of this node itself, which waits for nobody.
     pub(crate) fn send(&self, parcel: &Parcel) {
-        let Ok(body) = parcel.encode() else { return self.lose() };
+        let Ok(body) = parcel.encode() else { return self.lose(Loss::TooLarge) };
         let sent = if parcel.to.node() == self.node() {
             self.deliver(parcel.to, Pace::Burst, FrameKind::Parcel, body.into())
         } else {
@@ -222,11 +264,11 @@ impl Routes {
     /// To another node.
     fn send_to_node(&self, to: ProcessId, kind: FrameKind, body: Bytes) -> Result<Forwarded, Full> {
         let lane = if kind == FrameKind::Part { Lane::Bulk } else { Lane::Calls };
-        let Some(mesh) = self.mesh() else { return Ok(self.nowhere(to)) };
+        let Some(mesh) = self.mesh() else { return Ok(self.nowhere(to, Loss::NodeGone)) };
         match mesh.send(to.node().into(), lane, kind, body) {
             Ok(()) => Ok(Forwarded::Done),
             Err(SendError::Full { .. }) => Err(Full { line: None, may_wait: true }),
-            Err(_) => Ok(self.nowhere(to)),
+            Err(error) => Ok(self.nowhere(to, Loss::of_mesh(&error))),
         }
     }
 
@@ -235,7 +277,7 @@ impl Routes {
         if to == ProcessId::HEAD || to.number() == 0 {
             // A full queue means that this node hangs; who asks asks again.
             if self.own.get().is_none_or(|own| own.try_send(Input::Parcel { body }).is_err()) {
-                self.lose();
+                self.lose(Loss::NodeBusy);
             }
             return Ok(Forwarded::Done);
         }
@@ -249,17 +291,17 @@ impl Routes {
                         let may_wait = matches!(line, Line::Session { .. });
                         return Err(Full { line: Some(line.clone()), may_wait });
                     }
-                    Err(_) => self.lose(),
+                    Err(error) => self.lose(Loss::of_own(&error)),
                 }
                 Ok(Forwarded::Done)
             }
             Some(Route::Between) => {
-                self.lose();
+                self.lose(Loss::ProcessBetween);
                 Ok(Forwarded::Done)
             }
             None => {
                 drop(local);
-                Ok(self.nowhere(to))
+                Ok(self.nowhere(to, Loss::ProcessGone))
             }
         }
     }
@@ -270,33 +312,23 @@ impl Routes {
             // Credit keeps a process that lives from this: it does not read. What is lost now would be missed for ever, so
             // the connection ends, and with it the process.
             Some(line) => {
+                self.lose(Loss::ProcessFull);
                 line.close("it does not read");
                 Forwarded::Done
             }
-            None => self.nowhere(to),
+            None => self.nowhere(to, Loss::NodeFull),
         }
     }
 
-    fn nowhere(&self, to: ProcessId) -> Forwarded {
-        self.lose();
+    fn nowhere(&self, to: ProcessId, loss: Loss) -> Forwarded {
+        self.lose(loss);
         // Its death is so long ago that it is forgotten, or it never was.
         Forwarded::Dead(self.death(to).unwrap_or_else(|| Death::of(to, DeathCause::Disconnected)))
     }
 
-    fn lose(&self) {
-        self.lost.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Says something to a process; one that does not read, or has gone, is found out by its connection.
-pub(crate) fn say(line: &Line, said: &FromNode) {
-    match mobula_wire::encode(said) {
-        Ok(body) => {
-            if let Err(mobula_net::SendError::Full { .. }) = line.send(FrameKind::Local, body.into()) {
-                line.close("it does not read");
-            }
-        }
-        Err(error) => tracing::error!(%error, "what the node says cannot be encoded"),
+    /// Something went nowhere.
+    pub(crate) fn lose(&self, loss: Loss) {
+        self.losses.count(loss);
     }
 }
 
@@ -315,6 +347,9 @@ impl Graves {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use mobula_net::unix::{self, Listener};
     use mobula_wire::Talk;
 
     use super::*;
@@ -355,6 +390,56 @@ mod tests {
             routes.forward_of_mesh(NodeId(4).into(), Pace::Burst, FrameKind::Parcel, parcel(b, a)),
             Forwarded::Wrong
         );
+    }
+
+    fn losses<const N: usize>(expected: [(Loss, u64); N]) -> BTreeMap<String, u64> {
+        expected.map(|(loss, count)| (loss.word().to_owned(), count)).into()
+    }
+
+    #[tokio::test]
+    async fn what_goes_nowhere_is_counted_with_its_cause() {
+        let routes = Routes::default();
+        routes.set_node(NodeId(3));
+        let (own, _heard) = mpsc::channel(1);
+        routes.set_own(own);
+        let process = |number| ProcessId::new(NodeId(3), number);
+        let (begins, never, elsewhere) = (process(2), process(9), ProcessId::new(NodeId(4), 2));
+        let word = FromNode::Stop { cause: DeathCause::Drained };
+        routes.between(begins);
+        routes.tell(begins, &word);
+        for to in [begins, never, elsewhere, process(0), process(0)] {
+            routes.forward_from(process(1), FrameKind::Parcel, parcel(process(1), to)).await;
+        }
+        routes.tell(never, &word);
+        let expected = [
+            (Loss::ProcessBetween, 2),
+            (Loss::ProcessGone, 2),
+            (Loss::NodeGone, 1),
+            // The first of two fills the queue.
+            (Loss::NodeBusy, 1),
+        ];
+        assert_eq!(routes.losses.listed(), losses(expected));
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_read_is_given_up_and_what_it_misses_is_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("p");
+        let listener = Listener::bind(&socket).await.unwrap();
+        let (connection, _unread) = unix::connect(&socket, FULL_WAIT_MAX).await.unwrap();
+        let _other_end = listener.accept().await.unwrap();
+        let routes = Routes::default();
+        routes.set_node(NodeId(3));
+        let deaf = ProcessId::new(NodeId(3), 1);
+        routes.connect(deaf, connection.into());
+        let lines = vec!["x".repeat(1 << 16); 8];
+        let word = FromNode::Output { process: deaf, is_stderr: false, lines };
+        // More than any queue holds; what does not fit ends the connection, and what follows finds none.
+        const WORDS: u64 = 400;
+        (0..WORDS).for_each(|_| routes.tell(deaf, &word));
+        let over = routes.losses.listed()[Loss::ConnectionOver.word()];
+        assert!((1..WORDS).contains(&over), "{over} words found no connection");
+        assert_eq!(routes.losses.listed(), losses([(Loss::ProcessFull, 1), (Loss::ConnectionOver, over)]));
     }
 
     #[test]

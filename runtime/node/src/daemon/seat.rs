@@ -22,11 +22,12 @@ use mobula_net::authority::PublicKey;
 use mobula_net::token::{SecretHash, Token};
 use mobula_net::{Authority, Cause, Issued, Lane, Refusal, Renewal};
 use mobula_types::{DeathCause, Incarnation, JobId, MemberId, NameOwner, NodeId, Registration, Role, ViewChange};
-use mobula_wire::FrameKind;
 use mobula_wire::cluster::{
     Admission, AskId, ClusterTalk, Detached, FromHead, HeadAnswer, HeadQuestion, RenewalWish, ToHead,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::losses::Loss;
 
 use super::input::Input;
 use super::routes::Routes;
@@ -203,11 +204,8 @@ impl Seat {
         if node == self.own {
             return self.inputs.send(Input::FromHead { head, said }).await.is_ok();
         }
-        let talk = ClusterTalk::FromHead { head, said };
-        if let (Some(mesh), Ok(body)) = (self.routes.mesh(), mobula_wire::encode(&talk)) {
-            // A node that is gone registers again, and asks again.
-            mesh.send(node.into(), Lane::Control, FrameKind::Cluster, body.into()).ok();
-        }
+        // A node that is gone registers again, and asks again.
+        self.routes.tell_peer(node, Lane::Control, &ClusterTalk::FromHead { head, said });
         true
     }
 
@@ -356,11 +354,11 @@ impl Seat {
         let head = self.head.id();
         if node == self.own {
             // A full queue means that this node hangs; whoever asked gives up by itself.
-            self.inputs.try_send(Input::FromHead { head, said }).ok();
-        } else if let (Some(mesh), Ok(body)) =
-            (self.routes.mesh(), mobula_wire::encode(&ClusterTalk::FromHead { head, said }))
-        {
-            mesh.send(node.into(), Lane::Control, FrameKind::Cluster, body.into()).ok();
+            if self.inputs.try_send(Input::FromHead { head, said }).is_err() {
+                self.routes.lose(Loss::NodeBusy);
+            }
+        } else {
+            self.routes.tell_peer(node, Lane::Control, &ClusterTalk::FromHead { head, said });
         }
     }
 

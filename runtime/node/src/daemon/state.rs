@@ -27,6 +27,8 @@ use mobula_wire::local::{FromNode, RequestId};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::losses::Loss;
+
 use super::config::NodeConfig;
 use super::detached::{DetachedActors, Start};
 use super::far::{Far, Fars};
@@ -315,6 +317,7 @@ impl State {
             Some(seat) => {
                 if seat.try_send(ToSeat::Said { from: self.node, said }).is_err() {
                     tracing::warn!("the head has more to do than it can take");
+                    self.routes.lose(Loss::HeadBusy);
                 }
             }
             None => self.tell_node(self.cluster.head_node, &ClusterTalk::ToHead(said)),

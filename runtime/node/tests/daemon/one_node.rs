@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use mobula_types::{ActorId, DeathCause};
+use mobula_types::state::OutcomeCounters;
+use mobula_types::{ActorId, DeathCause, ProcessId};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 use rustix::process::test_kill_process;
 
-use crate::stage::{ABORT, Driver, ECHO, Said, ask, claim, head, play, until_ended, worker_pids};
+use crate::stage::{ABORT, Driver, ECHO, Said, ask, claim, head, no_workers, play, until_ended, worker_pids};
 
 pub(crate) fn task() {
     let folder = tempfile::tempdir().unwrap();
@@ -120,6 +121,32 @@ pub(crate) fn names_and_values() {
         }
         let expect = [(4, Ok(Some(vec![7]))), (5, Ok(Some(vec![7]))), (6, Ok(None))];
         assert_eq!(values, BTreeMap::from(expect));
+        node.stop().await;
+    });
+}
+
+pub(crate) fn lost() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let node = head(folder.path(), 2).await;
+        let mut driver = Driver::attach(&node).await;
+        let (lease, _) = driver.lease(1, 1).await;
+        assert_eq!(node.status().await.unwrap().counters.losses, BTreeMap::new());
+        let never = ProcessId::new(node.id(), 77);
+        driver.task(5, ECHO, lease, never, b"ray");
+        driver.death(never).await;
+        // What a process counts itself is added to what its node does.
+        let losses = BTreeMap::from([("process_gone".to_owned(), 2), ("queue_full".to_owned(), 3)]);
+        driver.say(&ToNode::Counters(OutcomeCounters { losses, ..OutcomeCounters::default() }));
+        // Words and questions come by two ways: an answer to the driver says that all before it was heard.
+        driver.lease(2, 1).await;
+        let expect = BTreeMap::from([("process_gone".to_owned(), 3), ("queue_full".to_owned(), 3)]);
+        assert_eq!(node.status().await.unwrap().counters.losses, expect);
+        // They stay when it has gone.
+        drop(driver);
+        no_workers().await;
+        let after = node.status().await.unwrap().counters.losses;
+        assert!(expect.iter().all(|(word, count)| after.get(word) == Some(count)), "{after:?}");
         node.stop().await;
     });
 }
