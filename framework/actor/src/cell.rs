@@ -604,7 +604,7 @@ impl<A: Actor> Cell<A> {
             self.mailbox.note_audience(control);
         }
         self.mailbox.announce_death(&reason, true);
-        if self.mailbox.id.process != self.mailbox.system.process()
+        if self.mailbox.is_guest
             && let Some(deliver) = self.mailbox.system.deliver()
         {
             deliver.guest_ended(self.mailbox.id, self.mailbox.incarnation(), &reason);

@@ -23,6 +23,8 @@ pub(crate) struct Mailbox<A: Actor> {
     pub(crate) parent: Option<ActorId>,
     pub(crate) name: Option<ActorName>,
     pub(crate) system: Arc<System>,
+    /// Its home gave it its place here, and is told how it leaves it; its home may be this very process.
+    pub(crate) is_guest: bool,
     pub(crate) lanes: Lanes<A>,
     pub(crate) hooks: Hooks<A>,
     incarnation: AtomicU32,
@@ -77,12 +79,14 @@ impl<A: Actor> Mailbox<A> {
         name: Option<ActorName>,
         bounds: MailboxBounds,
         system: Arc<System>,
+        is_guest: bool,
     ) -> Self {
         Self {
             id,
             parent,
             name,
             system,
+            is_guest,
             lanes: Lanes::new(bounds),
             hooks: Hooks { down: OnceLock::new(), child: OnceLock::new() },
             incarnation: AtomicU32::new(0),

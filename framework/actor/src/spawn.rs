@@ -413,7 +413,8 @@ fn start_here<A: Actor>(
     let SpawnOptions { name, namespace, parent, supervised_by_parent, policy, mailbox: bounds, placement, .. } =
         options;
     let name = name.map(|name| ActorName { namespace, name });
-    let make = |id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone()));
+    let is_guest = guest.is_some();
+    let make = |id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone(), is_guest));
     let (mailbox, incarnation) = match guest {
         None => (system.admit(make), Incarnation(1)),
         Some((id, incarnation)) => {
@@ -424,7 +425,6 @@ fn start_here<A: Actor>(
             (system.admit_guest(mailbox).ok_or(SpawnError::NotStarted(twice))?, incarnation)
         }
     };
-    let is_guest = mailbox.id.process != system.process();
     if let Some(name) = name.as_ref().filter(|_| !is_guest)
         && let Err(refused) = system.claim_name(name, mailbox.id)
     {

@@ -90,7 +90,7 @@ pub struct System {
 #[derive(Default)]
 struct Directory {
     actors: Slab<Entry>,
-    /// Actors that live here and were spawned by other processes, their homes.
+    /// Actors that live here because their homes, mostly other processes, found a place for them here.
     guests: HashMap<ActorId, Arc<dyn AnyMailbox>>,
     /// Counts every id ever given, so that a reused slot makes another id.
     generation: u32,
@@ -107,12 +107,11 @@ enum Entry {
 impl Directory {
     /// The mailbox of an actor that lives here.
     fn here(&self, process: ProcessId, id: ActorId) -> Option<&Arc<dyn AnyMailbox>> {
-        if id.process != process {
-            return self.guests.get(&id);
-        }
-        match self.actors.get(id.slot as usize) {
+        let slot = (id.process == process).then(|| self.actors.get(id.slot as usize)).flatten();
+        match slot {
             Some(Entry::Here(mailbox)) if mailbox.id() == id => Some(mailbox),
-            _ => None,
+            // One that was spawned here may have got a place here too.
+            _ => self.guests.get(&id),
         }
     }
 
@@ -365,21 +364,16 @@ impl System {
     }
 
     pub(crate) fn forget(&self, id: ActorId, name: Option<&ActorName>) {
-        let gone = {
+        let (guest, own) = {
             let mut directory = self.directory.lock();
-            let known = directory.here(self.process, id).is_some();
-            match id.process == self.process {
-                true if known => match directory.actors.remove(id.slot as usize) {
-                    Entry::Here(mailbox) => Some(mailbox),
-                    Entry::Away(_) => None,
-                },
-                true => None,
-                false => directory.guests.remove(&id),
-            }
+            let guest = directory.guests.remove(&id);
+            let is_own = guest.is_none() && id.process == self.process && directory.here(self.process, id).is_some();
+            let own = is_own.then(|| directory.actors.remove(id.slot as usize));
+            (guest, own)
         };
-        drop(gone);
+        let is_guest = guest.is_some();
+        drop((guest, own));
         let Some(name) = name else { return };
-        let is_guest = id.process != self.process;
         let had_it = {
             let (mut names, said) = (self.names.write(), self.said_here(name));
             names.get(&said) == Some(&id) && names.remove(&said).is_some()
@@ -407,7 +401,7 @@ impl System {
         self.local(id).map(|mailbox| mailbox.bounds())
     }
 
-    /// The actors that live here for others.
+    /// The actors that live here because their homes found a place for them here.
     pub fn guests(&self) -> Vec<ActorId> {
         self.directory.lock().guests.keys().copied().collect()
     }

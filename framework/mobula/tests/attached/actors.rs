@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("names are of all processes", || Box::pin(names_are_of_all_processes())),
     ("streams cross processes", || Box::pin(streams_cross_processes())),
     ("order holds", || Box::pin(order_holds())),
+    ("an actor may get a place beside its home", || Box::pin(an_actor_may_get_a_place_beside_its_home())),
 ];
 
 /// Where it ran: the system's number of the process.
@@ -249,5 +250,26 @@ async fn order_holds() -> Result<()> {
         counter.note(n).send().await?;
     }
     assert_eq!(counter.seen().await?, (0..5000).collect::<Vec<_>>());
+    Ok(())
+}
+
+/// Spawns a counter with a place of its own, on the node where this runs: in the very process, since a job has one for each
+/// node.
+#[remote]
+async fn spawn_beside() -> Result<(u32, ActorRef<Counter>)> {
+    let counter = Counter::spawn().num_cpus(0.5).on_node(NodeId(mobula_node_of_here())).await?;
+    counter.add(1).await?;
+    Ok((std::process::id(), counter))
+}
+
+async fn an_actor_may_get_a_place_beside_its_home() -> Result<()> {
+    let (pid, counter) = spawn_beside::remote().await?.into_owned();
+    assert_eq!(counter.place().await?.0, pid);
+    assert_eq!(counter.add(1).await?, 2);
+    counter.stop();
+    let end = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    while counter.is_alive() || counter.add(1).await.is_ok() {
+        assert!(tokio::time::Instant::now() < end, "it goes on");
+    }
     Ok(())
 }
