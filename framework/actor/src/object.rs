@@ -39,6 +39,7 @@ use slab::Slab;
 pub use self::cancel::{Cancel, Cancellable};
 pub(crate) use self::exports::{Exports, Foreigner};
 pub use self::pins::{Handed, Pins, pinning};
+pub use self::room::PrivateRoom;
 pub use self::value::Value;
 pub use self::writer::Writer;
 use crate::deliver::Fetched;

@@ -59,6 +59,18 @@ macro_rules! plain {
             }
             None
         }
+
+        /// What tells whether bytes are an array of numbers of type `T`, if `T` is one.
+        fn test_of<T: 'static>() -> Option<fn(&[u8]) -> bool> {
+            if cfg!(target_endian = "big") {
+                return None;
+            }
+            let wanted = TypeId::of::<T>();
+            $(if wanted == TypeId::of::<Vec<$number>>() {
+                return Some(|bytes| elements::<$number>(bytes).is_some());
+            })*
+            None
+        }
     };
 }
 
@@ -66,17 +78,12 @@ plain!(u8 i8 u16 i16 u32 i32 u64 i64 u128 i128 f32 f64);
 
 /// Whether `T` is an array of numbers and `bytes` are one of it: then they need not be decoded to be read.
 pub fn is_array<T: 'static>(bytes: &[u8]) -> bool {
-    macro_rules! any_of {
-        ($($number:ty)*) => {
-            $(if TypeId::of::<T>() == TypeId::of::<Vec<$number>>() {
-                return elements::<$number>(bytes).is_some();
-            })*
-        };
-    }
-    if cfg!(target_endian = "little") {
-        any_of!(u8 i8 u16 i16 u32 i32 u64 i64 u128 i128 f32 f64);
-    }
-    false
+    test_of::<T>().is_some_and(|is_one| is_one(bytes))
+}
+
+/// Whether `T` is what is copied whole: an array of numbers, or [`Bytes`].
+pub fn is_copied<T: 'static>() -> bool {
+    test_of::<T>().is_some() || TypeId::of::<T>() == TypeId::of::<Bytes>()
 }
 
 /// `found` as a `T`, which it is.

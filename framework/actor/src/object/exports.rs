@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use mobula_types::{CallError, NotStarted, ObjectId, ProcessId};
-use mobula_wire::Encoded;
+use mobula_wire::{Encoded, PAYLOAD_BYTES_MAX, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
 
@@ -113,7 +113,10 @@ async fn written<T>(system: &Arc<System>, id: ObjectId, value: Arc<T>) -> Result
 where
     T: Serialize + Send + Sync + 'static,
 {
-    let (encoded, pins) = pinning(|| Encoded::of(&*value, system.value_bytes_max()));
+    let max = system.value_bytes_max();
+    // An array is bounded by the room there is for it alone, unless the session says less than a message carries.
+    let is_bounded = max < PAYLOAD_BYTES_MAX || !plain::is_copied::<T>();
+    let (encoded, pins) = pinning(|| Encoded::of(&*value, if is_bounded { max } else { usize::MAX }));
     let encoded = encoded.map_err(|error| CallError::NotStarted(error.into()))?;
     let Some(mut room) = room::shared(system, encoded.len()).await.map_err(CallError::NotStarted)? else {
         return Ok(Fetched { bytes: encoded.into_vec().into(), pins });

@@ -50,26 +50,27 @@ pub(super) async fn shared(system: &Arc<System>, bytes: usize) -> Result<Option<
 }
 
 /// Room in this process, in which an array that follows its length is aligned for every number.
-pub(super) struct Private {
+pub struct PrivateRoom {
     words: Vec<u128>,
     bytes: usize,
 }
 
-impl Private {
+impl PrivateRoom {
     const SKEW: usize = size_of::<u128>() - mobula_wire::plain::LENGTH_BYTES;
 
-    pub(super) fn of(bytes: usize) -> Self {
+    /// Room for so many bytes, which take memory as they are written.
+    pub fn of(bytes: usize) -> Self {
         Self { words: vec![0; (bytes + Self::SKEW).div_ceil(size_of::<u128>())], bytes }
     }
 }
 
-impl AsRef<[u8]> for Private {
+impl AsRef<[u8]> for PrivateRoom {
     fn as_ref(&self) -> &[u8] {
         &bytemuck::cast_slice(&self.words)[Self::SKEW..Self::SKEW + self.bytes]
     }
 }
 
-impl Room for Private {
+impl Room for PrivateRoom {
     fn bytes(&mut self) -> &mut [u8] {
         &mut bytemuck::cast_slice_mut(&mut self.words)[Self::SKEW..Self::SKEW + self.bytes]
     }

@@ -8,7 +8,7 @@ use mobula_types::NotStarted;
 use mobula_wire::Plain;
 use mobula_wire::plain::{self, LENGTH_BYTES};
 
-use super::room::{self, Private};
+use super::room::{self, PrivateRoom};
 use super::{ObjectRef, Pins};
 use crate::deliver::{Fetched, Room};
 use crate::system::System;
@@ -33,7 +33,7 @@ impl<P: Plain + 'static> Writer<P> {
         let max = isize::MAX.unsigned_abs();
         let bytes = bytes.filter(|bytes| *bytes < max).ok_or(NotStarted::TooLarge { bytes: usize::MAX, max })?;
         let room = room::shared(system, bytes).await?;
-        let mut room = room.unwrap_or_else(|| Box::new(Private::of(bytes)));
+        let mut room = room.unwrap_or_else(|| Box::new(PrivateRoom::of(bytes)));
         plain::write_length(room.bytes(), length);
         Ok(Self { system: system.clone(), room, elements: PhantomData })
     }

@@ -35,7 +35,7 @@ fn is_right(view: &View<Vec<f32>>) -> bool {
     view.last() == Some(&((BYTES / 4 - 1) as f32))
 }
 
-/// What is pulled from another host lies as it comes; what is shared begins at a cache line.
+/// What is shared begins at a cache line.
 fn is_shared(view: &View<Vec<f32>>) -> bool {
     view.as_ptr().addr().is_multiple_of(64)
 }

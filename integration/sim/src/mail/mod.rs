@@ -134,6 +134,12 @@ enum Event {
         at: At,
         exchange: u64,
     },
+    /// Room for a payload has been made.
+    Room {
+        at: At,
+        from: ProcessId,
+        transfer: u64,
+    },
     Place(ActorIndex),
     Hears {
         at: At,
@@ -255,6 +261,7 @@ impl World {
             Event::Tick { at, pair } => self.tell_outbox(at, pair, mobula_logic::outbox::Input::Tick),
             Event::Again { at, pair } => self.tell_outbox(at, pair, mobula_logic::outbox::Input::Up),
             Event::GiveUp { at, exchange } => self.give_up(at, exchange),
+            Event::Room { at, from, transfer } => self.room(at, from, transfer),
             Event::Place(actor) => self.place(actor),
             Event::Hears { at, dead } => self.hears(at, dead),
             Event::Fault => self.strike(),

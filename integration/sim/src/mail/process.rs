@@ -20,6 +20,7 @@ const INLINE_BYTES_MAX: u64 = 64;
 /// As in the runtime, but small, so that all of it is full now and then.
 const INTAKE: intake::Bounds = intake::Bounds {
     payload_bytes_max: 2_000,
+    answer_bytes_max: 2_000,
     ahead_bytes_max: 512,
     asked_bytes_max: 1_024,
     peer_bytes_max: 2_000,
@@ -28,6 +29,9 @@ const INTAKE: intake::Bounds = intake::Bounds {
     far_part_bytes: 256,
     near_part_bytes: 64,
 };
+
+/// Room for a payload is made within so many milliseconds.
+const ROOM_MS: u64 = 5;
 
 /// As in the runtime.
 const AGE_MAX: Duration = outbox::AGE_MAX;
@@ -52,6 +56,8 @@ pub(super) struct Process {
     shelf: BTreeMap<u64, (At, Bytes)>,
     last_transfer: u64,
     intake: Intake<(At, Word)>,
+    /// What has come of payloads for which there is room, or will be.
+    rooms: BTreeMap<(ProcessId, u64), Vec<u8>>,
     receptions: BTreeMap<ActorIndex, Reception<(ProcessId, u64)>>,
     owed: BTreeMap<(At, ActorIndex), Owed>,
     cells: BTreeMap<ActorIndex, Cell>,
@@ -127,6 +133,7 @@ impl Process {
             shelf: BTreeMap::new(),
             last_transfer: 0,
             intake: mutant.into_iter().fold(Intake::bounded(id, INTAKE), Intake::with_mutant),
+            rooms: BTreeMap::new(),
             receptions: BTreeMap::new(),
             owed: BTreeMap::new(),
             cells: BTreeMap::new(),
@@ -141,7 +148,8 @@ impl Process {
 
     /// MAIL-6: nothing is kept when all is over.
     pub(super) fn judge(&self) -> Result<(), Violation> {
-        let Self { id, shelf, exchanges, intake, outboxes, .. } = self;
+        let Self { id, shelf, exchanges, intake, outboxes, rooms, .. } = self;
+        ensure(rooms.is_empty(), "INTAKE-7", || format!("{id} keeps room for {:?}", rooms.keys()))?;
         ensure(shelf.is_empty(), "INTAKE-7", || format!("{id} keeps payloads {:?}", shelf.keys()))?;
         ensure(intake.is_empty(), "INTAKE-6", || format!("{id} holds {} messages", intake.held()))?;
         ensure(exchanges.is_empty(), "MAIL-6", || format!("{id} waits for {exchanges:?}"))?;
@@ -485,7 +493,19 @@ impl World {
                     let to = self.at(from);
                     self.say(at, to, Word::Taken { transfer });
                 }
-                intake::Output::Deliver { message: (from, word), payload: came, waited, .. } => {
+                intake::Output::Open { from, transfer, .. } => {
+                    self.processes[at].rooms.insert((from, transfer), Vec::new());
+                    let delay = self.rng.span(ROOM_MS);
+                    self.agenda.after(delay, Event::Room { at, from, transfer });
+                }
+                intake::Output::Keep { from, transfer, offset, bytes } => {
+                    let room = self.processes[at].rooms.entry((from, transfer)).or_default();
+                    let is_behind = room.len() as u64 == offset;
+                    ensure(is_behind, "INTAKE-4", || format!("a part is for byte {offset} of {}", room.len()))?;
+                    room.extend_from_slice(&bytes);
+                }
+                intake::Output::Deliver { from: sender, message: (from, word), payload: transfer, waited } => {
+                    let came = transfer.and_then(|transfer| self.processes[at].rooms.remove(&(sender, transfer)));
                     if let (Word::Mail { mail, .. } | Word::Answer { mail, .. }, Some(came)) = (&word, &came) {
                         let is_whole = *came == payload(*mail, came.len() as u64);
                         ensure(is_whole, "INTAKE-4", || format!("the payload of message {mail} is not its own"))?;
@@ -497,13 +517,26 @@ impl World {
                     }
                     self.take(at, from, word)?;
                 }
-                intake::Output::Dropped { message: (from, word), .. } => {
+                intake::Output::Dropped { from: sender, message: (from, word), payload: transfer } => {
+                    if let Some(transfer) = transfer {
+                        self.processes[at].rooms.remove(&(sender, transfer));
+                    }
                     self.coverage.saw("what is held is dropped");
                     self.dropped(at, from, word)?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// There is room for a payload, if anybody still wants it.
+    pub(super) fn room(&mut self, at: At, from: ProcessId, transfer: u64) -> Result<(), Violation> {
+        if !self.processes[at].is_alive {
+            return Ok(());
+        }
+        let is_wanted = self.processes[at].rooms.contains_key(&(from, transfer));
+        self.coverage.saw(if is_wanted { "there is room for a payload" } else { "room for what nobody wants" });
+        self.drive_intake(at, intake::Input::Ready { from, transfer })
     }
 
     fn dropped(&mut self, at: At, from: At, word: Word) -> Result<(), Violation> {

@@ -14,6 +14,7 @@ mod process;
 mod processes;
 mod row;
 mod shapes;
+mod sharing;
 mod tasks;
 mod within;
 
@@ -70,6 +71,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("shapes of tasks", shapes::rows),
     ("objects", objects::rows),
     ("processes", processes::rows),
+    ("sharing", sharing::rows),
     ("crowds", crowds::rows),
 ];
 

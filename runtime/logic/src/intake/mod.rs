@@ -1,12 +1,12 @@
 //! What comes to a process: messages in order, and the payloads that are too large to come inside them.
 //!
 //! ```text
-//!              room          all of it has come        nothing of its line is before it
-//!  (announced) ────► pulled ─────────────────────► whole ─────────────────────────────► handed on
-//!       │               │                            ▲
-//!       └───────────────┴── given up, sender died    └── messages that came whole
-//!                            ▼
-//!                        dropped
+//!              admitted          there is room        all of it has come       nothing of its line is before it
+//!  (announced) ───────► opening ─────────────► pulled ──────────────────► whole ───────────────────────► handed on
+//!       │                  │                      │                         ▲
+//!       └──────────────────┴──────────────────────┴── given up, sender died └── messages that came whole
+//!                                                      ▼
+//!                                                   dropped
 //! ```
 //!
 //! A sender only announces a large payload and keeps it; this side asks for it, part by part, as far as it has room. So
@@ -14,7 +14,8 @@
 //! *line* (one sender's to one actor, or the items of one stream) are handed on in the order in which they came; those of
 //! other lines pass by.
 //!
-//! Memory for a payload grows as its parts come, never by what was announced.
+//! Its driver makes room for a payload when it is admitted, and so for no more than may be pulled at once; the bytes pass by
+//! here on their way there.
 
 mod invariants;
 #[cfg(test)]
@@ -38,6 +39,9 @@ pub const AHEAD_BYTES_MAX: u64 = 8 << 20;
 /// 64 MiB for a process.
 pub const ASKED_BYTES_MAX: u64 = 32 << 20;
 
+/// The payload of an answer: what a host has room for is less.
+pub const ANSWER_BYTES_MAX: u64 = 1 << 40;
+
 /// Payloads of one peer that are being pulled, together; a larger one alone. One of the largest, so that no peer keeps
 /// others from theirs.
 pub const PEER_BYTES_MAX: u64 = PAYLOAD_BYTES_MAX as u64;
@@ -57,8 +61,10 @@ pub const NEAR_PART_BYTES: u32 = 256 << 10;
 /// How much may be on its way to a process and wait there; [`Default`] says what holds unless it is told otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// The largest payload; a larger one is not taken.
+    /// The largest payload of a message; a larger one is not taken.
     pub payload_bytes_max: u64,
+    /// The largest payload of an answer to what this process asked for, such as an object's value.
+    pub answer_bytes_max: u64,
     /// Bytes of one payload that are asked for and have not come.
     pub ahead_bytes_max: u64,
     /// Bytes of all payloads that are asked for and have not come.
@@ -79,6 +85,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             payload_bytes_max: PAYLOAD_BYTES_MAX as u64,
+            answer_bytes_max: ANSWER_BYTES_MAX,
             ahead_bytes_max: AHEAD_BYTES_MAX,
             asked_bytes_max: ASKED_BYTES_MAX,
             peer_bytes_max: PEER_BYTES_MAX,
@@ -135,6 +142,13 @@ pub enum Input<M> {
         /// It is no mail, and is held also beyond [the bound](Bounds::held_max): its sender says few of its kind.
         always_fits: bool,
     },
+    /// There is room for a payload, as [`Output::Open`] asked for.
+    Ready {
+        /// Who sends it.
+        from: ProcessId,
+        /// Which payload.
+        transfer: TransferId,
+    },
     /// A part of a payload has come.
     Part {
         /// Who sent it.
@@ -163,6 +177,26 @@ pub enum Input<M> {
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Output<M> {
+    /// Make room for a payload, and say when there is ([`Input::Ready`]).
+    Open {
+        /// Who sends it.
+        from: ProcessId,
+        /// Which payload.
+        transfer: TransferId,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// Keep a part of a payload in its room.
+    Keep {
+        /// Who sent it.
+        from: ProcessId,
+        /// Of which payload.
+        transfer: TransferId,
+        /// Where it belongs.
+        offset: u64,
+        /// The bytes.
+        bytes: Bytes,
+    },
     /// Ask for a part.
     Pull {
         /// Of whom.
@@ -180,8 +214,8 @@ pub enum Output<M> {
         from: ProcessId,
         /// The message.
         message: M,
-        /// Its payload, if that did not come inside it.
-        payload: Option<Bytes>,
+        /// Its payload, if that did not come inside it: it is whole in its room.
+        payload: Option<TransferId>,
         /// How long it was held.
         waited: Duration,
     },
@@ -191,6 +225,8 @@ pub enum Output<M> {
         from: ProcessId,
         /// The message.
         message: M,
+        /// Its payload, for which no room is needed any more.
+        payload: Option<TransferId>,
     },
     /// Say that no more is asked of a payload.
     Taken {
@@ -242,19 +278,26 @@ struct Letter<M> {
 #[derive(Debug)]
 struct Payload {
     announced: Announced,
+    /// It is admitted: there is room for it, or that is being made.
     is_open: bool,
+    has_room: bool,
     /// How far it was asked for.
     asked: u64,
-    bytes: Vec<u8>,
+    /// How much of it has come.
+    came: u64,
 }
 
 impl Payload {
+    fn of(announced: Announced) -> Self {
+        Self { announced, is_open: false, has_room: false, asked: 0, came: 0 }
+    }
+
     fn outstanding(&self) -> u64 {
-        self.asked - self.bytes.len() as u64
+        self.asked - self.came
     }
 
     fn is_whole(&self) -> bool {
-        self.is_open && self.bytes.len() as u64 == self.announced.bytes
+        self.is_open && self.came == self.announced.bytes
     }
 }
 
@@ -305,7 +348,7 @@ impl<M> Intake<M> {
     /// Bytes that have come of payloads that are not whole.
     pub fn held_bytes(&self) -> u64 {
         let payloads = self.peers.values().flat_map(|peer| peer.letters.values()).filter_map(|it| it.payload.as_ref());
-        payloads.map(|payload| payload.bytes.len() as u64).sum()
+        payloads.map(|payload| payload.came).sum()
     }
 
     fn came(&mut self, now: Time, from: ProcessId, mut letter: Letter<M>, always_fits: bool) {
@@ -323,7 +366,9 @@ impl<M> Intake<M> {
             return self.tidy(from);
         }
         let is_sound = announced.is_none_or(|it| {
-            it.bytes <= self.bounds.payload_bytes_max && it.bytes > 0 && !peer.transfers.contains_key(&it.transfer)
+            let is_asked_for = matches!(letter.exchange, Some(Exchange::Ours(_)));
+            let bound = if is_asked_for { self.bounds.answer_bytes_max } else { self.bounds.payload_bytes_max };
+            it.bytes <= bound && it.bytes > 0 && !peer.transfers.contains_key(&it.transfer)
         });
         let has_room = always_fits || peer.letters.len() < self.bounds.held_max;
         if !is_sound || !has_room {
@@ -331,7 +376,7 @@ impl<M> Intake<M> {
             if let Some(Announced { transfer, .. }) = announced.filter(|_| is_sound) {
                 self.outputs.push_back(Output::Taken { from, transfer });
             }
-            self.outputs.push_back(Output::Dropped { from, message: letter.message });
+            self.outputs.push_back(Output::Dropped { from, message: letter.message, payload: None });
             return self.tidy(from);
         }
         letter.came = now;
@@ -349,7 +394,7 @@ impl<M> Intake<M> {
         self.ask();
     }
 
-    /// Begins to pull what there is room for.
+    /// Has room made for what may be pulled now.
     fn open(&mut self) {
         let mut at = 0;
         let mut full: Vec<ProcessId> = Vec::new();
@@ -378,7 +423,16 @@ impl<M> Intake<M> {
                 payload.is_open = true;
             }
             self.waiting.remove(at);
+            self.outputs.push_back(Output::Open { from, transfer, bytes });
+        }
+    }
+
+    fn ready(&mut self, from: ProcessId, transfer: TransferId) {
+        let payload = self.peers.get_mut(&from).and_then(|peer| payload_of(peer, transfer));
+        if let Some(payload) = payload.filter(|payload| payload.is_open && !payload.has_room) {
+            payload.has_room = true;
             self.pulled.push_back((from, transfer));
+            self.ask();
         }
     }
 
@@ -413,26 +467,23 @@ impl<M> Intake<M> {
         }
     }
 
-    fn part(&mut self, now: Time, from: ProcessId, transfer: TransferId, offset: u64, bytes: &Bytes) {
+    fn part(&mut self, now: Time, from: ProcessId, transfer: TransferId, offset: u64, bytes: Bytes) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let number = peer.transfers.get(&transfer).copied();
         let Some(payload) = payload_of(peer, transfer) else { return };
         let count = bytes.len() as u64;
         // INTAKE-4: only what was asked for is taken, and in its turn.
-        let is_in_turn = offset == payload.bytes.len() as u64 || self.planted.is(Mutant::TakeRepeatedParts);
+        let is_in_turn = offset == payload.came || self.planted.is(Mutant::TakeRepeatedParts);
         if !is_in_turn || count == 0 || count > payload.outstanding() {
             return;
         }
-        let room = payload.bytes.capacity() - payload.bytes.len();
-        if room < bytes.len() {
-            // INTAKE-5: twice what has come, never what was announced.
-            let have = payload.bytes.len();
-            let whole = usize::try_from(payload.announced.bytes).unwrap_or(usize::MAX) - have;
-            payload.bytes.reserve_exact(whole.min(have.max(bytes.len())));
-        }
-        payload.bytes.extend_from_slice(bytes);
+        // INTAKE-5: no more than its room holds, since no more was asked for.
+        let offset = payload.came;
+        payload.came += count;
+        let is_whole = payload.is_whole();
         self.asked_bytes -= count;
-        if payload.is_whole() {
+        self.outputs.push_back(Output::Keep { from, transfer, offset, bytes });
+        if is_whole {
             let line = number.and_then(|number| peer.letters.get(&number)).and_then(|letter| letter.line);
             self.close(from, transfer);
             match (line, number) {
@@ -494,7 +545,7 @@ impl<M> Intake<M> {
 
     fn deliver(&mut self, now: Time, from: ProcessId, number: u64) {
         let Some(Letter { message, came, payload, .. }) = self.take(from, number) else { return };
-        let payload = payload.map(|payload| Bytes::from(payload.bytes));
+        let payload = payload.map(|payload| payload.announced.transfer);
         self.outputs.push_back(Output::Deliver { from, message, payload, waited: now.since(came) });
     }
 
@@ -515,7 +566,8 @@ impl<M> Intake<M> {
                 numbers.retain(|it| *it != number);
             }
             if let Some(letter) = self.take(from, number) {
-                self.outputs.push_back(Output::Dropped { from, message: letter.message });
+                let payload = letter.payload.map(|payload| payload.announced.transfer);
+                self.outputs.push_back(Output::Dropped { from, message: letter.message, payload });
             }
             if let Some(line) = line {
                 self.hand_on(now, from, line);
@@ -536,10 +588,11 @@ impl<M> Intake<M> {
             self.open_bytes -= peer.open_bytes;
             // What came behind a payload that never comes is no better than it: its receiver would see a hole.
             for letter in peer.letters.into_values() {
-                if let Some(payload) = letter.payload.filter(|payload| payload.is_open) {
+                if let Some(payload) = letter.payload.as_ref().filter(|payload| payload.is_open) {
                     self.asked_bytes -= payload.outstanding();
                 }
-                self.outputs.push_back(Output::Dropped { from, message: letter.message });
+                let payload = letter.payload.map(|payload| payload.announced.transfer);
+                self.outputs.push_back(Output::Dropped { from, message: letter.message, payload });
             }
         }
         self.open();
@@ -565,10 +618,11 @@ impl<M> StateMachine for Intake<M> {
     fn handle(&mut self, now: Time, input: Input<M>) {
         match input {
             Input::Came { from, line, exchange, message, large, always_fits } => {
-                let payload = large.map(|announced| Payload { announced, is_open: false, asked: 0, bytes: Vec::new() });
+                let payload = large.map(Payload::of);
                 self.came(now, from, Letter { message, line, exchange, came: now, payload }, always_fits);
             }
-            Input::Part { from, transfer, offset, bytes } => self.part(now, from, transfer, offset, &bytes),
+            Input::Part { from, transfer, offset, bytes } => self.part(now, from, transfer, offset, bytes),
+            Input::Ready { from, transfer } => self.ready(from, transfer),
             Input::Unwanted { from, exchange } => self.unwanted(now, from, exchange),
             Input::Gone { process } => self.gone(process),
         }

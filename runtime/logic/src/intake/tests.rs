@@ -27,10 +27,22 @@ fn outputs(machine: &mut Machine) -> Vec<Output<&'static str>> {
     std::iter::from_fn(|| machine.poll_output()).collect()
 }
 
+/// Makes the room that is asked for; what else is said.
+fn with_room(machine: &mut Machine) -> Vec<Output<&'static str>> {
+    let mut said = Vec::new();
+    while let Some(output) = machine.poll_output() {
+        match output {
+            Output::Open { from, transfer, .. } => machine.handle(Time::ZERO, Input::Ready { from, transfer }),
+            output => said.push(output),
+        }
+    }
+    said
+}
+
 /// What was asked for, after what `input` did.
 fn pulls(machine: &mut Machine, input: Input<&'static str>) -> Vec<(ProcessId, TransferId, u64, u32)> {
     machine.handle(Time::ZERO, input);
-    let pulls = outputs(machine).into_iter().filter_map(|output| match output {
+    let pulls = with_room(machine).into_iter().filter_map(|output| match output {
         Output::Pull { from, transfer, offset, bytes } => Some((from, transfer, offset, bytes)),
         _ => None,
     });
@@ -41,11 +53,20 @@ fn pulls(machine: &mut Machine, input: Input<&'static str>) -> Vec<(ProcessId, T
 fn handed_on(machine: &mut Machine) -> Vec<(&'static str, Option<usize>)> {
     let mut handed = Vec::new();
     let mut asked = VecDeque::new();
+    let mut kept = BTreeMap::new();
     loop {
         while let Some(output) = machine.poll_output() {
             match output {
                 Output::Pull { from, transfer, offset, bytes } => asked.push_back((from, transfer, offset, bytes)),
-                Output::Deliver { message, payload, .. } => handed.push((message, payload.map(|bytes| bytes.len()))),
+                Output::Deliver { from, message, payload, .. } => {
+                    handed.push((message, payload.and_then(|transfer| kept.remove(&(from, transfer)))));
+                }
+                Output::Open { from, transfer, .. } => machine.handle(Time::ZERO, Input::Ready { from, transfer }),
+                Output::Keep { from, transfer, offset, bytes } => {
+                    let kept = kept.entry((from, transfer)).or_default();
+                    assert_eq!(*kept, usize::try_from(offset).unwrap(), "each part behind the one before");
+                    *kept += bytes.len();
+                }
                 Output::Dropped { message, .. } => panic!("{message} was dropped"),
                 Output::Taken { .. } => {}
             }
@@ -73,26 +94,27 @@ fn a_line_waits_for_its_first_and_others_pass() {
     machine.handle(seconds(2), came(FAR, actor(1), "behind", None));
     machine.handle(seconds(3), came(FAR, actor(2), "of another actor", None));
     machine.handle(seconds(3), came(NEAR, actor(1), "of another sender", None));
-    let deliver = |from, message, payload: Option<&'static [u8]>, waited| Output::Deliver {
+    let deliver = |from, message, payload: Option<TransferId>, waited| Output::Deliver {
         from,
         message,
-        payload: payload.map(Bytes::from_static),
+        payload,
         waited: Duration::from_nanos(waited),
     };
     assert_eq!(
-        outputs(&mut machine),
+        with_room(&mut machine),
         [
-            Output::Pull { from: FAR, transfer: 7, offset: 0, bytes: 3 },
             deliver(FAR, "of another actor", None, 0),
             deliver(NEAR, "of another sender", None, 0),
+            Output::Pull { from: FAR, transfer: 7, offset: 0, bytes: 3 },
         ]
     );
     machine.handle(seconds(9), Input::Part { from: FAR, transfer: 7, offset: 0, bytes: Bytes::from_static(b"abc") });
     assert_eq!(
         outputs(&mut machine),
         [
+            Output::Keep { from: FAR, transfer: 7, offset: 0, bytes: Bytes::from_static(b"abc") },
             Output::Taken { from: FAR, transfer: 7 },
-            deliver(FAR, "large", Some(b"abc"), 8),
+            deliver(FAR, "large", Some(7), 8),
             deliver(FAR, "behind", None, 7),
         ]
     );
@@ -161,14 +183,18 @@ fn what_is_given_up_leaves_and_what_waited_behind_goes_on() {
         Input::Came { from: FAR, line: actor(1), exchange, message: "given up", large, always_fits: false },
     );
     machine.handle(Time::ZERO, came(FAR, actor(1), "behind", None));
-    outputs(&mut machine);
+    with_room(&mut machine);
     machine.handle(Time::ZERO, Input::Unwanted { from: FAR, exchange: Exchange::Ours(5) });
     assert_eq!(outputs(&mut machine), [], "an exchange of the same number that the other side did not begin");
     machine.handle(Time::ZERO, Input::Unwanted { from: FAR, exchange: Exchange::Theirs(5) });
     let deliver = Output::Deliver { from: FAR, message: "behind", payload: None, waited: Duration::ZERO };
     assert_eq!(
         outputs(&mut machine),
-        [Output::Taken { from: FAR, transfer: 1 }, Output::Dropped { from: FAR, message: "given up" }, deliver]
+        [
+            Output::Taken { from: FAR, transfer: 1 },
+            Output::Dropped { from: FAR, message: "given up", payload: Some(1) },
+            deliver
+        ]
     );
     assert!(machine.is_empty());
     // What was on its way then is of nobody.
@@ -183,16 +209,20 @@ fn the_dead_leave_nothing_and_make_room() {
     machine.handle(Time::ZERO, came(FAR, actor(1), "behind", None));
     outputs(&mut machine);
     machine.handle(Time::ZERO, Input::Gone { process: NodeId(2).into() });
-    let dropped = |message| Output::Dropped { from: FAR, message };
-    assert_eq!(outputs(&mut machine), [dropped("large"), dropped("behind")]);
+    let dropped = |message, payload| Output::Dropped { from: FAR, message, payload };
+    assert_eq!(outputs(&mut machine), [dropped("large", Some(1)), dropped("behind", None)]);
     assert!(machine.is_empty());
+    machine.handle(Time::ZERO, Input::Ready { from: FAR, transfer: 1 });
+    assert_eq!(outputs(&mut machine), [], "room that was being made then is of no use");
 }
 
 #[test]
 fn what_was_not_asked_for_is_not_taken() {
     let mut machine = Machine::new(ME);
     machine.handle(Time::ZERO, came(FAR, None, "a", Some((1, 4))));
-    outputs(&mut machine);
+    machine.handle(Time::ZERO, Input::Part { from: FAR, transfer: 1, offset: 0, bytes: Bytes::from_static(b"a") });
+    assert_eq!(machine.held_bytes(), 0, "there is no room yet");
+    with_room(&mut machine);
     let part = |transfer, offset, bytes: &'static [u8]| Input::Part {
         from: FAR,
         transfer,
@@ -204,6 +234,7 @@ fn what_was_not_asked_for_is_not_taken() {
         assert_eq!((outputs(&mut machine), machine.held_bytes()), (vec![], 0));
     }
     machine.handle(Time::ZERO, part(1, 0, b"ab"));
+    outputs(&mut machine);
     machine.handle(Time::ZERO, part(1, 0, b"ab"));
     assert_eq!(machine.held_bytes(), 2, "what came before does not come again");
     machine.handle(Time::ZERO, part(1, 2, b"cd"));
@@ -215,12 +246,25 @@ fn what_is_beyond_all_bounds_is_dropped() {
     let mut machine = Machine::new(ME);
     for wrong in [PAYLOAD_BYTES_MAX as u64 + 1, u64::MAX, 0] {
         machine.handle(Time::ZERO, came(FAR, None, "wrong", Some((1, wrong))));
-        assert_eq!(outputs(&mut machine), [Output::Dropped { from: FAR, message: "wrong" }]);
+        assert_eq!(outputs(&mut machine), [Output::Dropped { from: FAR, message: "wrong", payload: None }]);
     }
     assert!(machine.is_empty());
+    let large = Some(Announced { transfer: 9, bytes: PAYLOAD_BYTES_MAX as u64 + 1 });
+    let answer = |exchange| Input::Came {
+        from: NEAR,
+        line: None,
+        exchange: Some(exchange),
+        message: "answer",
+        large,
+        always_fits: false,
+    };
+    machine.handle(Time::ZERO, answer(Exchange::Theirs(1)));
+    assert_eq!(outputs(&mut machine), [Output::Dropped { from: NEAR, message: "answer", payload: None }]);
+    machine.handle(Time::ZERO, answer(Exchange::Ours(1)));
+    assert!(matches!(outputs(&mut machine)[..], [Output::Open { .. }]), "what was asked for may be larger");
     machine.handle(Time::ZERO, came(FAR, None, "right", Some((1, PAYLOAD_BYTES_MAX as u64))));
     machine.handle(Time::ZERO, came(FAR, None, "twice", Some((1, 1))));
-    let dropped = Output::Dropped { from: FAR, message: "twice" };
+    let dropped = Output::Dropped { from: FAR, message: "twice", payload: None };
     assert!(outputs(&mut machine).contains(&dropped), "a name is given once");
 }
 
@@ -229,12 +273,12 @@ fn what_is_dropped_for_want_of_room_does_not_keep_back_what_comes_later() {
     let mut machine = Machine::bounded(ME, Bounds { held_max: 2, ..Bounds::default() });
     machine.handle(Time::ZERO, came(FAR, actor(1), "large", Some((1, 4))));
     machine.handle(Time::ZERO, came(FAR, actor(1), "behind", None));
-    outputs(&mut machine);
+    with_room(&mut machine);
     machine.handle(Time::ZERO, came(FAR, actor(1), "beyond", None));
-    assert_eq!(outputs(&mut machine), [Output::Dropped { from: FAR, message: "beyond" }]);
+    assert_eq!(outputs(&mut machine), [Output::Dropped { from: FAR, message: "beyond", payload: None }]);
     machine.handle(Time::ZERO, came(FAR, actor(1), "beyond too", Some((2, 4))));
     let taken = Output::Taken { from: FAR, transfer: 2 };
-    assert_eq!(outputs(&mut machine), [taken, Output::Dropped { from: FAR, message: "beyond too" }]);
+    assert_eq!(outputs(&mut machine), [taken, Output::Dropped { from: FAR, message: "beyond too", payload: None }]);
     let kill =
         Input::Came { from: FAR, line: actor(1), exchange: None, message: "kill", large: None, always_fits: true };
     machine.handle(Time::ZERO, kill);

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! out: message ─► shelf (kept) ─► Large …    Pull ─► one server per peer ─► parts
-//! in:  Large ─► intake ─► Pull, parts, … ─► whole, in its order ─► acted on
+//! in:  Large ─► intake ─► room ─► Pull, parts, … ─► whole, in its order ─► acted on
 //! ```
 //!
 //! What is sent is kept on the *shelf* until its receiver says that it has it, or has ended. To a process of this host it is
@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::process::Process;
+use super::rooms::Rooms;
 
 /// Payloads that wait to be fetched by others, together: sixteen of the largest. They are memory of this process, which
 /// their receivers take off it as fast as they can; one that cannot is not to fill it.
@@ -42,6 +43,7 @@ pub(crate) struct Large {
     /// Wakes who waits for an empty shelf.
     emptied: Notify,
     intake: Mutex<Inflow>,
+    pub(super) rooms: Rooms,
     /// Whether messages must pass through the intake. Only the reader of a peer's messages makes its lines busy, so it sees
     /// what it must.
     is_busy: AtomicBool,
@@ -89,6 +91,7 @@ impl Large {
             shelf: Mutex::default(),
             emptied: Notify::new(),
             intake: Mutex::new(Inflow { machine: Intake::new(me), is_performed: false }),
+            rooms: Rooms::default(),
             is_busy: AtomicBool::new(false),
         }
     }
@@ -283,6 +286,11 @@ impl Process {
         self.drive_intake(Input::Gone { process: dead });
     }
 
+    /// There is room for a payload.
+    pub(super) fn room_is_there(self: &Arc<Self>, from: ProcessId, transfer: TransferId) {
+        self.drive_intake(Input::Ready { from, transfer });
+    }
+
     fn drive_intake(self: &Arc<Self>, input: Input<Held>) {
         let mut input = Some(input);
         loop {
@@ -315,19 +323,26 @@ impl Process {
                 self.say(from, Talk::Pull { transfer, offset, bytes });
             }
             Output::Taken { from, transfer } => self.say(from, Talk::Taken { transfer }),
-            Output::Deliver { message: Held { mut parcel, .. }, payload, waited, .. } => {
+            Output::Open { from, transfer, bytes } => self.open_room(from, transfer, bytes),
+            Output::Keep { from, transfer, offset, bytes } => self.large.rooms.keep(from, transfer, offset, &bytes),
+            Output::Deliver { from, message: Held { mut parcel, .. }, payload, waited } => {
                 // Its time ran while it waited.
                 match &mut parcel.talk {
                     Talk::Call { header, .. } => header.left = header.left.map(|left| left.saturating_sub(waited)),
                     Talk::Task { left, .. } => *left = left.map(|left| left.saturating_sub(waited)),
                     _ => {}
                 }
-                if let Some(payload) = payload {
-                    parcel.payload = payload;
+                if let Some(transfer) = payload {
+                    parcel.payload = self.large.rooms.seal(from, transfer);
                 }
                 self.act(parcel);
             }
-            Output::Dropped { message, .. } => self.dropped(message),
+            Output::Dropped { from, message, payload } => {
+                if let Some(transfer) = payload {
+                    self.large.rooms.forget(from, transfer);
+                }
+                self.dropped(message);
+            }
         }
     }
 

@@ -20,6 +20,7 @@
 //! | `outboxes` | messages that are sent again until they are acknowledged |
 //! | `handoff` | references in messages, held until they have arrived |
 //! | `large` | payloads that do not fit into a message, both ways |
+//! | `rooms` | where payloads that come in parts are put together |
 //! | `sharing` | payloads in the memory of the host |
 //! | `homes` | the homes of actors that were spawned here and live elsewhere |
 //! | `detached` | spawning actors whose home is the head |
@@ -43,6 +44,7 @@ mod post;
 mod process;
 mod renewal;
 mod roads;
+mod rooms;
 mod sharing;
 mod tasks;
 mod worker;
