@@ -16,7 +16,10 @@ use super::process::Process;
 
 /// The room of each payload that was admitted; none while it is being made.
 #[derive(Default)]
-pub(crate) struct Rooms(Mutex<HashMap<(ProcessId, TransferId), Option<Box<dyn Room>>>>);
+pub(crate) struct Rooms(Mutex<HashMap<Pulled, Option<Box<dyn Room>>>>);
+
+/// A payload that comes in parts, by its sender's name for it.
+type Pulled = (ProcessId, TransferId);
 
 impl Rooms {
     /// A part has come.
