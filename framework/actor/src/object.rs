@@ -67,6 +67,8 @@ struct ObjectCell<T> {
     is_large: OnceLock<bool>,
     /// Its value is first of all bytes, to be decoded when they are wanted.
     encoded: Option<ByBytes<T>>,
+    /// Of one of ours: the bytes of its value where others of this host read them, once somebody has.
+    shared: OnceLock<Arc<Fetched>>,
 }
 
 #[derive(Default)]
@@ -80,13 +82,11 @@ struct ByBytes<T> {
     decode: fn(&Bytes) -> Result<T, GetError>,
     fetching: Mutex<Fetching>,
     is_foreign: bool,
-    /// Of one of ours: its bytes, for others.
-    written: OnceLock<Arc<Fetched>>,
 }
 
 impl<T: DeserializeOwned + 'static> ByBytes<T> {
     fn of(is_foreign: bool) -> Self {
-        Self { decode: decode::<T>, fetching: Mutex::default(), is_foreign, written: OnceLock::new() }
+        Self { decode: decode::<T>, fetching: Mutex::default(), is_foreign }
     }
 }
 
@@ -104,11 +104,6 @@ enum Fetching {
 }
 
 impl<T> ObjectCell<T> {
-    /// The bytes as which it was written here.
-    fn written_bytes(&self) -> Option<&Fetched> {
-        self.encoded.as_ref()?.written.get().map(|bytes| &**bytes)
-    }
-
     fn is_foreign(&self) -> bool {
         self.encoded.as_ref().is_some_and(|encoded| encoded.is_foreign)
     }
@@ -147,7 +142,8 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             None => (system.next_object_id(), None),
         };
         let (value, waiters, is_large) = (OnceLock::new(), Mutex::default(), OnceLock::new());
-        Self { cell: Arc::new(ObjectCell { id, system: system.clone(), value, waiters, call, is_large, encoded }) }
+        let (system, shared) = (system.clone(), OnceLock::new());
+        Self { cell: Arc::new(ObjectCell { id, system, value, waiters, call, is_large, encoded, shared }) }
     }
 
     /// A reference to a value that was written as its bytes.
@@ -172,7 +168,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     pub fn fill_bytes(&self, bytes: Fetched) {
         let Some(encoded) = self.cell.encoded.as_ref().filter(|_| self.cell.value.get().is_none()) else { return };
         let bytes = Arc::new(bytes);
-        if encoded.written.set(bytes.clone()).is_ok() {
+        if self.cell.shared.set(bytes.clone()).is_ok() {
             self.bytes_came(encoded, &bytes);
         }
     }
@@ -193,7 +189,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
 
     /// Whether there is a value, be it as its bytes, or a reason why there is none.
     pub fn is_ready(&self) -> bool {
-        self.cell.value.get().is_some() || self.cell.written_bytes().is_some() || self.bytes_here().is_some()
+        self.cell.value.get().is_some() || self.cell.shared.get().is_some() || self.bytes_here().is_some()
     }
 
     /// Waits for the value. The future holds a reference of its own.
@@ -503,7 +499,7 @@ impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
             return Ok(true);
         }
         self.settled().await;
-        if self.cell.written_bytes().is_some() {
+        if self.cell.shared.get().is_some() {
             return Ok(true);
         }
         let value = self.get().await?;

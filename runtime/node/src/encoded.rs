@@ -9,7 +9,9 @@ use bytes::Bytes;
 use mobula_actor::current::within;
 use mobula_actor::deliver::{Fetched, Payload};
 use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
-use mobula_actor::{Arg, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, registry, stream};
+use mobula_actor::{
+    Arg, Arguments, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, registry, stream,
+};
 use mobula_types::{Attempt, CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
 use mobula_wire::{INLINE_BYTES_MAX, name_hash, plain};
 use parking_lot::Mutex;
@@ -99,7 +101,7 @@ pub(crate) fn submit<F: RemoteFn>(
     resolve(args, (deadline, given), gone, move |args| {
         let is_sync = matches!(F::BODY, Body::Sync(_));
         let framed = args.and_then(|args| {
-            frame(F::NAME, is_sync, options, (deadline, given), args, max).map_err(CallError::NotStarted)
+            frame(&owed.0.system, (F::NAME, is_sync), options, (deadline, given), args).map_err(CallError::NotStarted)
         });
         let frame = match framed {
             Ok(frame) => frame,
@@ -144,7 +146,7 @@ pub(crate) fn submit_stream<F: RemoteStream>(
     resolve(args, (Deadline::NEVER, None), gone, move |args| {
         let framed = args.and_then(|args| {
             let deadline = (Deadline::NEVER, None);
-            frame(F::NAME, false, options, deadline, args, max).map_err(CallError::NotStarted)
+            frame(&system, (F::NAME, false), options, deadline, args).map_err(CallError::NotStarted)
         });
         let frame = match framed {
             Ok(frame) => frame,
@@ -189,17 +191,20 @@ fn resolve<T: Send + 'static>(
     });
 }
 
-fn frame<T: Serialize>(
-    name: &'static str,
-    is_sync: bool,
+fn frame<T: Arguments + Serialize>(
+    system: &Arc<System>,
+    (name, is_sync): (&'static str, bool),
     options: TaskOptions,
     (deadline, given): (Deadline, Option<Duration>),
     args: Departing<T>,
-    max: usize,
 ) -> Result<TaskFrame, NotStarted> {
     let function = name_hash(name);
     let entry = FunctionEntry::by_key(function).ok_or(NotStarted::LocalOnly { type_name: name.to_owned() })?;
-    let (is_apart, (encoded, pins)) = (args.is_apart(), pinning(|| args.encode(max)));
+    let args = match args {
+        Departing::Value(values) => values.leave(system),
+        slots => slots,
+    };
+    let (is_apart, (encoded, pins)) = (args.is_apart(), pinning(|| args.encode(system.value_bytes_max())));
     drop_quietly(args);
     let args = encoded?;
     Ok(TaskFrame {

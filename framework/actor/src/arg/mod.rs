@@ -1,7 +1,8 @@
 //! Arguments on their way: values, and references that stand for values.
 //!
 //! A reference is resolved where the function runs, so that what it refers to is read there and passes nobody else: on the
-//! way it is its id. A value that is small and here travels itself.
+//! way it is its id. A value that is small and here travels itself; a long array travels by reference too, if its host has
+//! room for it.
 //!
 //! Where all are values their bytes are those of the tuple. Else the arguments are said to come apart, each of them as
 //!
@@ -15,14 +16,16 @@ mod tuples;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::{CallError, NotStarted, ObjectId};
 use mobula_wire::plain::Viewable;
-use mobula_wire::{DecodeError, EncodeError, codec, plain};
+use mobula_wire::{DecodeError, EncodeError, Encoded, INLINE_BYTES_MAX, codec, plain};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::object::{Foreigner, GetError, ObjectRef, Value};
+use crate::deliver::Fetched;
+use crate::object::{Foreigner, GetError, ObjectRef, Pins, Value};
 use crate::system::System;
 use crate::view::{self, View};
 
@@ -187,6 +190,31 @@ pub trait Arguments: Sized {
     ///
     /// The bytes are no such tuple.
     fn read(from: &mut Arriving<'_>) -> Result<Arg<Self>, DecodeError>;
+
+    /// They leave for another process of the job: long arrays by reference, where the host has room for them.
+    fn leave(self, system: &Arc<System>) -> Departing<Self>;
+}
+
+/// An argument as it leaves: a long array by reference to a copy that others of the host read where it lies. Where there is
+/// no room it travels in the message.
+fn leave<A: Serialize + Send + 'static>(value: A, system: &Arc<System>) -> Departing<A> {
+    if !plain::is_copied::<A>() {
+        return Departing::Value(value);
+    }
+    let encoded = Encoded::of(&value, system.value_bytes_max());
+    let room = encoded.ok().filter(|encoded| encoded.len() > INLINE_BYTES_MAX);
+    let room = room.and_then(|encoded| {
+        let mut room = system.deliver()?.room(encoded.len()).ok()?;
+        encoded.write(room.bytes());
+        Some(room)
+    });
+    match room {
+        Some(room) => {
+            let fetched = Fetched { bytes: room.seal(), pins: Pins::default() };
+            Departing::Slots(Box::new(ObjectRef::<Bytes>::written(system, fetched)))
+        }
+        None => Departing::Value(value),
+    }
 }
 
 /// Reads a tuple of arguments that [`Departing::encode`] has written, apart or not. References in it belong to `system`.

@@ -1,12 +1,15 @@
 //! Tuples of arguments: one when they leave, one when they arrive.
 
+use std::sync::Arc;
+
 use futures_util::future::BoxFuture;
 use mobula_wire::{DecodeError, EncodeError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Arg, Arguments, Arriving, Departing, Later, Slots};
+use super::{Arg, Arguments, Arriving, Departing, Later, Slots, leave};
 use crate::object::GetError;
+use crate::system::System;
 
 /// Makes one argument of a tuple of them.
 pub trait Join {
@@ -52,7 +55,7 @@ macro_rules! join {
             }
         }
 
-        impl<$($name: DeserializeOwned + Send + 'static),*> Arguments for ($($name,)*) {
+        impl<$($name: Serialize + DeserializeOwned + Send + 'static),*> Arguments for ($($name,)*) {
             #[expect(non_snake_case, reason = "each value has the name of its type")]
             fn read(from: &mut Arriving<'_>) -> Result<Arg<Self>, DecodeError> {
                 $(let $name = from.take()?;)*
@@ -60,6 +63,15 @@ macro_rules! join {
                     ($(Arg::Value($name),)*) => Arg::Value(($($name,)*)),
                     ($($name,)*) => Arg::Later(Box::pin(async move { Ok(($($name.resolve().await?,)*)) })),
                 })
+            }
+
+            #[expect(non_snake_case, reason = "each value has the name of its type")]
+            fn leave(self, system: &Arc<System>) -> Departing<Self> {
+                let ($($name,)*) = self;
+                match ($(leave($name, system),)*) {
+                    ($(Departing::Value($name),)*) => Departing::Value(($($name,)*)),
+                    slots => Departing::Slots(Box::new(Joined(slots))),
+                }
             }
         }
 
@@ -85,6 +97,10 @@ impl Join for () {
 impl Arguments for () {
     fn read(_: &mut Arriving<'_>) -> Result<Arg<Self>, DecodeError> {
         Ok(Arg::Value(()))
+    }
+
+    fn leave(self, _: &Arc<System>) -> Departing<Self> {
+        Departing::Value(())
     }
 }
 

@@ -26,36 +26,17 @@ impl Exports {
     /// The reference to an object of this process leaves it: held once more, by the process itself.
     pub(super) fn export(&self, id: ObjectId, object: impl FnOnce() -> Arc<dyn Exported>) {
         let mut objects = self.objects.lock();
-        let new = || Export { object: object(), shared: None, holders: Holders::default() };
+        let new = || Export { object: object(), holders: Holders::default() };
         objects.entry(id).or_insert_with(new).holders.add(id.owner);
     }
 
     pub(super) fn get(&self, id: ObjectId) -> Option<Arc<dyn Exported>> {
         self.objects.lock().get(&id).map(|export| export.object.clone())
     }
-
-    /// Its value where others read it, if it is there.
-    fn shared(&self, id: ObjectId) -> Option<Fetched> {
-        let shared = self.objects.lock().get(&id)?.shared.clone()?;
-        Some(shared.again())
-    }
-
-    /// An object's value is where others read it now, for as long as they hold the object. Two that asked at once may have
-    /// written it twice; one of the two is kept.
-    fn keep(&self, id: ObjectId, fetched: Fetched) -> Fetched {
-        let fetched = Arc::new(fetched);
-        let kept = match self.objects.lock().get_mut(&id) {
-            Some(export) => export.shared.get_or_insert_with(|| fetched.clone()).clone(),
-            None => fetched.clone(),
-        };
-        kept.again()
-    }
 }
 
 struct Export {
     object: Arc<dyn Exported>,
-    /// Its value where others of this host read it, once somebody has.
-    shared: Option<Arc<Fetched>>,
     /// Who holds it how often; messages on their way count for the process that sends them, or for the one they go to
     /// once they have been handed to it.
     holders: Holders,
@@ -92,14 +73,18 @@ pub(super) trait Exported: Send + Sync {
 impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
     fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>> {
         Box::pin(async move {
-            let (id, system) = (self.id, self.system.clone());
             let object = ObjectRef { cell: self };
             object.settled().await;
-            if let Some(bytes) = object.cell.written_bytes() {
-                return Ok(system.exports.keep(id, bytes.again()));
+            let cell = &object.cell;
+            if let Some(shared) = cell.shared.get() {
+                return Ok(shared.again());
             }
             let value = object.get().await?.into_arc();
-            written(&system, id, value).await
+            match written(&cell.system, value).await? {
+                // Two that asked at once may both have written it; one of the two is kept.
+                (fetched, true) => Ok(cell.shared.get_or_init(|| Arc::new(fetched)).again()),
+                (fetched, false) => Ok(fetched),
+            }
         })
     }
 
@@ -108,8 +93,9 @@ impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
     }
 }
 
-/// Encodes a value: in the memory that the host shares if there is any and it is too large for a message.
-async fn written<T>(system: &Arc<System>, id: ObjectId, value: Arc<T>) -> Result<Fetched, GetError>
+/// Encodes a value: in the memory that the host shares if there is any and it is too large for a message. Says whether it is
+/// there.
+async fn written<T>(system: &Arc<System>, value: Arc<T>) -> Result<(Fetched, bool), GetError>
 where
     T: Serialize + Send + Sync + 'static,
 {
@@ -119,7 +105,7 @@ where
     let (encoded, pins) = pinning(|| Encoded::of(&*value, if is_bounded { max } else { usize::MAX }));
     let encoded = encoded.map_err(|error| CallError::NotStarted(error.into()))?;
     let Some(mut room) = room::shared(system, encoded.len()).await.map_err(CallError::NotStarted)? else {
-        return Ok(Fetched { bytes: encoded.into_vec().into(), pins });
+        return Ok((Fetched { bytes: encoded.into_vec().into(), pins }, false));
     };
     let bytes = if matches!(encoded, Encoded::Plain(_, elements) if elements.len() > room::LONG_BYTES) {
         let copied = value.clone();
@@ -136,7 +122,7 @@ where
         encoded.write(room.bytes());
         room.seal()
     };
-    Ok(system.exports.keep(id, Fetched { bytes, pins }))
+    Ok((Fetched { bytes, pins }, true))
 }
 
 impl System {
@@ -173,7 +159,7 @@ impl System {
             export.holders.0.retain(|(holder, _)| !is_gone(*holder));
             let is_held = !export.holders.0.is_empty();
             if !is_held {
-                freed.push((export.object.clone(), export.shared.take()));
+                freed.push(export.object.clone());
             }
             is_held
         });
@@ -187,9 +173,6 @@ impl System {
 
     /// The encoded value of one of our objects, as soon as it has one.
     pub fn encoded_object(&self, id: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>> {
-        if let Some(shared) = self.exports.shared(id) {
-            return Box::pin(std::future::ready(Ok(shared)));
-        }
         match self.exports.get(id) {
             Some(object) => object.encoded(),
             None => {

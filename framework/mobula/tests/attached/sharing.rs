@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sharing: what a process that ended had lent is read on", || Box::pin(a_lender_ends())),
     ("sharing: a reader that ends leaves nothing pinned", || Box::pin(a_reader_ends())),
     ("sharing: a full store is said to be full, and has room again", || Box::pin(a_full_store())),
+    ("sharing: a long argument is shared too", || Box::pin(a_long_argument())),
     ("sharing: a view outlives its reference", || Box::pin(a_view_outlives())),
 ];
 
@@ -43,6 +44,16 @@ fn is_shared(view: &View<Vec<f32>>) -> bool {
 #[remote]
 fn read(view: View<Vec<f32>>) -> bool {
     is_right(&view) && is_shared(&view)
+}
+
+/// Adds up what it was given, when it is told to.
+#[remote]
+async fn add_up(numbers: Vec<u64>) -> Result<u64> {
+    let until = Instant::now() + HANGS;
+    while mobula::kv::get::<bool>("add up").await?.is_none() && Instant::now() < until {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(numbers.iter().sum())
 }
 
 /// A reference that stands for itself.
@@ -98,6 +109,11 @@ struct Maker {
 impl Maker {
     fn new() -> Self {
         Maker { made: None }
+    }
+
+    /// Has others work on an array that is an argument by itself.
+    fn submit(&self) -> ObjectRef<u64> {
+        add_up::remote(vec![1; BYTES / 8])
     }
 
     fn make(&mut self) -> Result<Option<ObjectRef<Vec<f32>>>> {
@@ -203,6 +219,17 @@ async fn a_full_store() -> Result<()> {
     assert!(why.contains("--object-store-memory"), "it says what to do: {why}");
     made.truncate(2);
     assert!(reader.hold(shared(&beyond[1])).await?, "what was let go of is others'");
+    Ok(())
+}
+
+async fn a_long_argument() -> Result<()> {
+    assert_eq!(used(|used| used == 0).await?, 0, "the test before has left nothing");
+    let maker = Maker::spawn().isolated().await?;
+    let sum = maker.submit().await?;
+    let shared = used(|used| used >= BYTES as u64).await?;
+    assert!(shared >= BYTES as u64, "{shared} bytes are shared");
+    mobula::kv::put("add up", &true).await?;
+    assert_eq!(*mobula::get(sum).await?, BYTES as u64 / 8);
     Ok(())
 }
 
