@@ -24,7 +24,7 @@ use crate::error::NetError;
 use crate::identity::Credentials;
 use crate::refusal::{Cause, Refusal, Refusals};
 use crate::reset::{RandomNames, ResetKey};
-use crate::socket::Sockets;
+use crate::socket::{Sockets, Split};
 
 /// The language of members.
 pub(crate) const ALPN: &[u8] = b"mobula/1";
@@ -79,6 +79,7 @@ const BULK_NAME_BYTES: usize = 16;
 #[derive(Clone)]
 pub(crate) struct Port {
     endpoint: quinn::Endpoint,
+    socket: Arc<Split>,
     client: Arc<QuicClientConfig>,
     server: Arc<QuicServerConfig>,
     half_open: Arc<AtomicUsize>,
@@ -119,9 +120,9 @@ impl Port {
         let server = QuicServerConfig::try_from(server).map_err(|error| NetError::Tls(error.to_string()))?;
         let server = Arc::new(server);
         let taking = takes_connections.then(|| server_config(server.clone(), false, Link::Main));
-        let endpoint = endpoint(sockets, reset_key, taking)?;
+        let (endpoint, socket) = endpoint(sockets, reset_key, taking)?;
         let refusals = Arc::default();
-        Ok(Self { endpoint, client: Arc::new(client), server, half_open: Arc::default(), refusals })
+        Ok(Self { endpoint, socket, client: Arc::new(client), server, half_open: Arc::default(), refusals })
     }
 
     pub(crate) fn local_addr(&self) -> Result<SocketAddr, NetError> {
@@ -214,6 +215,11 @@ impl Port {
     pub(crate) async fn wait_idle(&self) {
         self.endpoint.wait_idle().await;
     }
+
+    /// Gives the port up: another may have it at once, whoever holds a connection of this one still.
+    pub(crate) async fn free(&self, within: Duration) {
+        self.socket.close(within).await;
+    }
 }
 
 /// One of the handshakes under way, until it is dropped.
@@ -239,7 +245,8 @@ pub(crate) fn joiner(addr: SocketAddr) -> Result<quinn::Endpoint, NetError> {
     // Nobody is connected to it after it has gone.
     let mut reset_key = [0; 32];
     getrandom::fill(&mut reset_key).map_err(|error| NetError::Socket(error.into()))?;
-    endpoint(Sockets::udp(any_port(addr)).map_err(NetError::Socket)?, reset_key, None)
+    let sockets = Sockets::udp(any_port(addr)).map_err(NetError::Socket)?;
+    Ok(endpoint(sockets, reset_key, None)?.0)
 }
 
 /// Any port of this host, for who goes to `addr`; on loopback one that no other host can send to.
@@ -296,12 +303,13 @@ fn endpoint(
     sockets: Sockets,
     reset_key: [u8; 32],
     server: Option<quinn::ServerConfig>,
-) -> Result<quinn::Endpoint, NetError> {
+) -> Result<(quinn::Endpoint, Arc<Split>), NetError> {
     let mut config = EndpointConfig::new(Arc::new(ResetKey(reset_key)));
     config.cid_generator(|| Box::new(RandomNames)).min_reset_interval(RESET_INTERVAL);
     config.max_udp_payload_size(LOOPBACK_MTU).expect("it is more than the least that QUIC allows");
-    let Sockets { runtime, socket, .. } = sockets.split();
-    quinn::Endpoint::new_with_abstract_socket(config, server, socket, runtime).map_err(NetError::Socket)
+    let (runtime, socket) = sockets.split();
+    let endpoint = quinn::Endpoint::new_with_abstract_socket(config, server, socket.clone(), runtime);
+    Ok((endpoint.map_err(NetError::Socket)?, socket))
 }
 
 /// A name for a connection that is dialed for what is large.

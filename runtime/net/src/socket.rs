@@ -3,6 +3,9 @@
 //! `Split` stands between quinn and the socket. Linux takes up to 65,507 bytes of segments at once and says `EMSGSIZE`
 //! to more, which quinn takes for sent: with datagrams above 6,550 bytes and its ten segments a burst nothing would ever
 //! arrive. So what is longer is handed over in parts.
+//!
+//! It also gives the socket up when that is asked for. Whoever holds a connection holds quinn's endpoint and its socket,
+//! and the port would be taken for as long as anybody does.
 
 use std::fmt;
 use std::io::{self, IoSliceMut};
@@ -10,7 +13,9 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
+use parking_lot::RwLock;
 use quinn::udp::{RecvMeta, Transmit};
 use quinn::{AsyncUdpSocket, Runtime, TokioRuntime, UdpPoller};
 
@@ -59,32 +64,81 @@ impl Sockets {
         Ok(Self { runtime, socket, is_of_host: true })
     }
 
-    pub(crate) fn split(self) -> Self {
-        Self { socket: Arc::new(Split { inner: self.socket }), ..self }
+    pub(crate) fn split(self) -> (Arc<dyn Runtime>, Arc<Split>) {
+        (self.runtime, Arc::new(Split { inner: RwLock::new(Some(self.socket)) }))
     }
 }
 
-struct Split {
-    inner: Arc<dyn AsyncUdpSocket>,
+/// A socket until it is closed.
+pub(crate) struct Split {
+    inner: RwLock<Option<Arc<dyn AsyncUdpSocket>>>,
+}
+
+impl Split {
+    /// Gives the socket up, and waits until nobody has it who waits at this moment to send: but not beyond `within`.
+    pub(crate) async fn close(&self, within: Duration) {
+        let Some(socket) = self.inner.write().take() else { return };
+        let held = Arc::downgrade(&socket);
+        drop(socket);
+        let gone = async {
+            while held.strong_count() > 0 {
+                tokio::time::sleep(CLOSE_LOOK).await;
+            }
+        };
+        if tokio::time::timeout(within, gone).await.is_err() {
+            tracing::warn!("the network port is not free yet: {} still wait to send", held.strong_count());
+        }
+    }
+
+    fn with<T>(&self, act: impl FnOnce(&Arc<dyn AsyncUdpSocket>) -> io::Result<T>) -> io::Result<T> {
+        self.inner.read().as_ref().map_or_else(|| Err(io::ErrorKind::NotConnected.into()), act)
+    }
+}
+
+/// Between two looks whether a socket is gone.
+const CLOSE_LOOK: Duration = Duration::from_millis(1);
+
+/// Waits until there is room to send; has the socket only meanwhile.
+#[derive(Debug)]
+struct Writable {
+    socket: Arc<Split>,
+    waiting: Option<Pin<Box<dyn UdpPoller>>>,
+}
+
+impl UdpPoller for Writable {
+    fn poll_writable(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Self { socket, waiting } = &mut *self;
+        let mut poller = match waiting.take() {
+            Some(poller) => poller,
+            None => socket.with(|inner| Ok(inner.clone().create_io_poller()))?,
+        };
+        let polled = poller.as_mut().poll_writable(cx);
+        if polled.is_pending() {
+            *waiting = Some(poller);
+        }
+        polled
+    }
 }
 
 impl AsyncUdpSocket for Split {
     fn create_io_poller(self: Arc<Self>) -> Pin<Box<dyn UdpPoller>> {
-        self.inner.clone().create_io_poller()
+        Box::pin(Writable { socket: self, waiting: None })
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
-        let Some(segment) = transmit.segment_size.filter(|_| transmit.contents.len() > TRANSMIT_BYTES_MAX) else {
-            return self.inner.try_send(transmit);
-        };
-        let part_bytes = (TRANSMIT_BYTES_MAX / segment).max(1) * segment;
-        for contents in transmit.contents.chunks(part_bytes) {
-            let segment_size = (contents.len() > segment).then_some(segment);
-            let Transmit { destination, ecn, src_ip, .. } = *transmit;
-            // When a later part finds no room all are sent again: QUIC drops a packet that comes twice.
-            self.inner.try_send(&Transmit { destination, ecn, contents, segment_size, src_ip })?;
-        }
-        Ok(())
+        self.with(|inner| {
+            let Some(segment) = transmit.segment_size.filter(|_| transmit.contents.len() > TRANSMIT_BYTES_MAX) else {
+                return inner.try_send(transmit);
+            };
+            let part_bytes = (TRANSMIT_BYTES_MAX / segment).max(1) * segment;
+            for contents in transmit.contents.chunks(part_bytes) {
+                let segment_size = (contents.len() > segment).then_some(segment);
+                let Transmit { destination, ecn, src_ip, .. } = *transmit;
+                // When a later part finds no room all are sent again: QUIC drops a packet that comes twice.
+                inner.try_send(&Transmit { destination, ecn, contents, segment_size, src_ip })?;
+            }
+            Ok(())
+        })
     }
 
     fn poll_recv(
@@ -93,8 +147,10 @@ impl AsyncUdpSocket for Split {
         bufs: &mut [IoSliceMut<'_>],
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
+        let inner = self.inner.read();
+        let Some(inner) = inner.as_ref() else { return Poll::Ready(Err(io::ErrorKind::NotConnected.into())) };
         loop {
-            match self.inner.poll_recv(cx, bufs, meta) {
+            match inner.poll_recv(cx, bufs, meta) {
                 // Of one datagram to one peer, while quinn would take it for the end of the port. Said once: the next
                 // call goes on. What it means is read from the port's error queue.
                 Poll::Ready(Err(error)) if is_of_one_peer(&error) => {}
@@ -104,19 +160,19 @@ impl AsyncUdpSocket for Split {
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.inner.local_addr()
+        self.with(|inner| inner.local_addr())
     }
 
     fn max_transmit_segments(&self) -> usize {
-        self.inner.max_transmit_segments()
+        self.inner.read().as_ref().map_or(1, |inner| inner.max_transmit_segments())
     }
 
     fn max_receive_segments(&self) -> usize {
-        self.inner.max_receive_segments()
+        self.inner.read().as_ref().map_or(1, |inner| inner.max_receive_segments())
     }
 
     fn may_fragment(&self) -> bool {
-        self.inner.may_fragment()
+        self.inner.read().as_ref().is_none_or(|inner| inner.may_fragment())
     }
 }
 

@@ -230,6 +230,9 @@ const ENDED_MAX: usize = 4096;
 /// Closing waits so long for the other sides to be told.
 const CLOSE_MAX: Duration = Duration::from_millis(500);
 
+/// And then so long for whoever waits at that moment for room to send: the kernel has some again at once.
+const FREE_MAX: Duration = Duration::from_secs(1);
+
 impl Mesh {
     /// Opens the port and takes connections.
     ///
@@ -437,7 +440,8 @@ impl Mesh {
         self.inner.peer(peer)?.addr()
     }
 
-    /// Closes the port and every connection. Sessions end where they stand, without events.
+    /// Closes the port and every connection. Sessions end where they stand, without events. The port is free when this
+    /// returns, so that who starts again has it at once.
     pub async fn close(&self) {
         self.inner.is_closed.store(true, Ordering::Release);
         self.inner.port.close();
@@ -447,6 +451,7 @@ impl Mesh {
         self.inner.doors.write().take();
         self.inner.events.close();
         self.inner.bounced.close().await;
+        self.inner.port.free(FREE_MAX).await;
     }
 }
 

@@ -1,6 +1,5 @@
 //! What is sent arrives once and in order, whatever happens to connections.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,7 +7,7 @@ use mobula_net::mesh::SendError;
 use mobula_net::{Event, Lane, Mesh};
 use mobula_wire::FrameKind;
 
-use crate::cluster::{LIMIT, Node, Numbers, authority, config, hello, node};
+use crate::cluster::{LIMIT, Node, authority, config, hello, node};
 
 fn body(event: Event) -> Option<(Lane, Bytes)> {
     match event {
@@ -135,19 +134,31 @@ async fn a_peer_that_was_started_again_ends_the_session_with_the_one_before() {
     a.knows(&b);
     a.mesh.send(node(2), Lane::Calls, FrameKind::Cluster, Bytes::new()).unwrap();
     a.wait(|event| matches!(event, Event::Up { .. }).then_some(())).await;
-    let addr = b.addr;
     b.mesh.close().await;
-    drop(b);
-    let mut b = loop {
-        // The port is free as soon as the last task of the mesh before has gone.
-        match Mesh::bind(config(&authority, 2, addr), Arc::new(Numbers)).await {
-            Ok((mesh, events)) => break Node { mesh, events, number: 2, addr },
-            Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
-        }
-    };
+    // Whoever holds the mesh before does not hold its port.
+    let (_before, addr) = (b.mesh.clone(), b.addr);
+    let mut b = Node::with(config(&authority, 2, addr), 2).await;
     a.wait(|event| matches!(event, Event::Ended { .. }).then_some(())).await;
     a.mesh.send(node(2), Lane::Calls, FrameKind::Cluster, Bytes::from_static(b"again")).unwrap();
     assert_eq!(b.wait(body).await.1, "again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_closed_port_is_free_at_once_also_under_load() {
+    let authority = authority();
+    let (mut a, mut b) = (Node::start(&authority, 1).await, Node::start(&authority, 2).await);
+    let addr = b.addr;
+    let mut before = Vec::new();
+    for _ in 0..20 {
+        a.knows(&b);
+        a.mesh.send(node(2), Lane::Bulk, FrameKind::Parcel, vec![7; 1 << 20].into()).unwrap();
+        b.mesh.send(node(1), Lane::Bulk, FrameKind::Parcel, vec![7; 1 << 20].into()).ok();
+        a.wait(|event| matches!(event, Event::Up { .. }).then_some(())).await;
+        b.mesh.close().await;
+        let again = Node::with(config(&authority, 2, addr), 2).await;
+        before.push(std::mem::replace(&mut b, again));
+        a.mesh.end(node(2));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! What the command line sees and does.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
@@ -18,10 +18,6 @@ async fn status(node: &Node) -> ClusterStatus {
 
 /// A head that was stopped, at its address again.
 async fn head_again(folder: &Path, addr: SocketAddr) -> Node {
-    // What served the port is dropped a moment after its node has ended.
-    while UdpSocket::bind(addr).is_err() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
     Node::start(NodeConfig { bind: addr, ..NodeConfig::head(folder.join("1")) }).await.unwrap()
 }
 
@@ -56,6 +52,22 @@ pub(crate) fn tokens() {
         node.stop().await;
         let again = Node::start(member_config(folder.path().join("2"), head.addr(), None)).await.unwrap();
         again.stop().await;
+        head.stop().await;
+    });
+}
+
+pub(crate) fn started_again() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let mut head = head(folder.path(), 1).await;
+        let node = member(folder.path(), "2", &head, 1).await;
+        let addr = head.addr();
+        for _ in 0..20 {
+            head.stop().await;
+            head = head_again(folder.path(), addr).await;
+        }
+        assert_eq!((head.addr(), status(&head).await.epoch), (addr, 21));
+        node.stop().await;
         head.stop().await;
     });
 }

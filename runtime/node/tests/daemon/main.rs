@@ -33,6 +33,7 @@ const TESTS: &[Test] = &[
     ("a_node_that_stops_is_told_to_all", two_nodes::node_stops),
     ("a_drained_node_takes_nothing_and_ends", clusters::drained),
     ("a_token_is_good_once", clusters::tokens),
+    ("a_head_that_was_stopped_starts_at_its_port_at_once", clusters::started_again),
     ("a_head_at_any_port_is_found_on_its_host", clusters::any_port),
     ("the_state_shows_every_node", clusters::state),
     ("a_node_with_many_names_registers_again", clusters::names),
