@@ -5,8 +5,12 @@
 //!   ── TLS, without a certificate ──────────►
 //!   ◄─ chain that ends in the token's CA ───   the secret is sent to nobody else
 //!   ── token id, secret, role, public key ──►  Registrar::redeem
-//!   ◄─ certificate, CA ─────────────────────
+//!   ◄─ certificate, CA; or why not ─────────
+//!   ── closes, when it has read that ───────►
 //! ```
+//!
+//! A refusal is an answer like any other. The word that closes a connection is said once and again for a moment: a host
+//! that does not run meanwhile, or a network that loses it, would leave the joiner with a connection that nobody knows.
 //!
 //! Who may have what is decided by the [`Registrar`]; nothing here keeps tokens.
 
@@ -58,9 +62,16 @@ struct Request {
 
 /// What it is given.
 #[derive(Serialize, Deserialize)]
-struct Response {
-    certificate: Vec<u8>,
-    authority: Vec<u8>,
+enum Response {
+    Issued {
+        certificate: Vec<u8>,
+        authority: Vec<u8>,
+    },
+    /// The number of the cause, and the words.
+    Refused {
+        code: u32,
+        reason: Vec<u8>,
+    },
 }
 
 /// Joins the cluster whose head is at `addr`, as `role`.
@@ -122,12 +133,19 @@ async fn ask(addr: SocketAddr, token: &Token, role: Role, key: &Key) -> Result<I
         Err(FirstWords::Gone) => return Err(closed()),
     };
     let response: Response = greeting::decode(&words)?;
-    connection.close(quinn::VarInt::from_u32(0), b"joined");
+    connection.close(quinn::VarInt::from_u32(0), b"read");
+    let (certificate, authority) = match response {
+        Response::Issued { certificate, authority } => (certificate, authority),
+        Response::Refused { code, reason } => {
+            let refusal = Refusal::read(code.into(), &reason);
+            return Err(refusal.unwrap_or_else(|| Refusal::new(Cause::Malformed)).into());
+        }
+    };
     endpoint.wait_idle().await;
-    if Pin::of(&response.authority) != token.pin {
+    if Pin::of(&authority) != token.pin {
         return Err(Refusal::new(Cause::ForeignAuthority).into());
     }
-    Ok(Identity::new(key, response.certificate.into(), response.authority.into())?)
+    Ok(Identity::new(key, certificate.into(), authority.into())?)
 }
 
 /// Answers one who wants to join.
@@ -136,22 +154,40 @@ pub(crate) async fn serve(
     registrar: Option<&dyn Registrar>,
     connection: quinn::Connection,
 ) -> Result<(), FirstWords> {
+    let (mut send, mut recv) = connection.accept_bi().await.map_err(|_| FirstWords::Gone)?;
+    let (response, refusal) = match answer(registrar, &mut recv).await {
+        Ok((role, Issued { certificate, authority })) => {
+            tracing::info!(remote = %connection.remote_address(), %role, "joins");
+            (Response::Issued { certificate: certificate.to_vec(), authority: authority.to_vec() }, None)
+        }
+        Err(FirstWords::Refused(refusal)) => {
+            port.note(&connection, &refusal);
+            let (code, reason) = (refusal.cause.code(), refusal.reason().to_vec());
+            (Response::Refused { code, reason }, Some(refusal))
+        }
+        Err(FirstWords::Gone) => return Err(FirstWords::Gone),
+    };
+    greeting::write(&mut send, &greeting::encode(&response)?).await?;
+    send.finish().ok();
+    // The joiner closes when it has read.
+    let is_read = tokio::time::timeout(READ_MAX, connection.closed()).await.is_ok();
+    if let Some(refusal) = refusal.filter(|_| !is_read) {
+        connection.close(quinn::VarInt::from_u32(refusal.cause.code()), refusal.reason());
+    }
+    Ok(())
+}
+
+/// An answer is there to be read for so long: less than a [handshake and first words](quic::HANDSHAKE_MAX) may take.
+const READ_MAX: Duration = Duration::from_secs(5);
+
+async fn answer(registrar: Option<&dyn Registrar>, recv: &mut quinn::RecvStream) -> Result<(Role, Issued), FirstWords> {
+    let request: Request = greeting::decode(&greeting::read(recv).await?)?;
     let Some(registrar) = registrar else {
         let message = "this node makes no members: join at the head's address";
         return Err(Refusal::because(Cause::WrongRole, message).into());
     };
-    let (mut send, mut recv) = connection.accept_bi().await.map_err(|_| FirstWords::Gone)?;
-    let request: Request = greeting::decode(&greeting::read(&mut recv).await?)?;
     let Request { id, secret, role, key } = request;
-    let issued = registrar.redeem(TokenId(id), Secret::received(secret), role, key).await?;
-    let Issued { certificate, authority } = issued;
-    let response = Response { certificate: certificate.to_vec(), authority: authority.to_vec() };
-    greeting::write(&mut send, &greeting::encode(&response)?).await?;
-    send.finish().ok();
-    // The joiner closes when it has read; the time that a handshake has bounds the wait.
-    connection.closed().await;
-    tracing::info!(remote = %connection.remote_address(), %role, "joined; {} refused so far", port.refusals.total());
-    Ok(())
+    Ok((role, registrar.redeem(TokenId(id), Secret::received(secret), role, key).await?))
 }
 
 /// Reads what a joiner may have sent, and writes it again: for fuzzing.

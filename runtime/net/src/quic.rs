@@ -199,10 +199,15 @@ impl Port {
         Ok(Arrived::Member(connection.clone(), peer))
     }
 
-    /// Turns somebody away, and counts it.
-    pub(crate) fn refuse(&self, connection: &quinn::Connection, refusal: Refusal) -> Refusal {
+    /// Notes and counts that somebody is turned away.
+    pub(crate) fn note(&self, connection: &quinn::Connection, refusal: &Refusal) {
         tracing::warn!(remote = %connection.remote_address(), cause = refusal.cause.word(), "refused: {refusal}");
         self.refusals.count(refusal.cause);
+    }
+
+    /// Turns somebody away, and counts it.
+    pub(crate) fn refuse(&self, connection: &quinn::Connection, refusal: Refusal) -> Refusal {
+        self.note(connection, &refusal);
         connection.close(VarInt::from_u32(refusal.cause.code()), refusal.reason());
         refusal
     }

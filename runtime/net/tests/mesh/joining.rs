@@ -1,6 +1,7 @@
 //! A token becomes a certificate once, in time, for its role, and from the right cluster only.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -11,6 +12,8 @@ use mobula_net::identity::Credentials;
 use mobula_net::token::{Pin, Secret, SecretHash, TokenId};
 use mobula_net::{Authority, Cause, Issued, Mesh, MeshConfig, NetError, Refusal, Registrar, Token, join};
 use mobula_types::Role;
+use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 
 use crate::cluster::{LIMIT, Node, Numbers, authority, hello, loopback, member, node};
 
@@ -159,4 +162,66 @@ async fn only_the_head_makes_members_and_nobody_answers_at_a_closed_port() {
     let within = Duration::from_millis(200);
     let nobody = join(closed.local_addr().unwrap(), &token, Role::Node, within).await;
     assert!(matches!(nobody, Err(NetError::TimedOut { .. })), "{nobody:?}");
+}
+
+/// Between a joiner and a head: carries datagrams, and loses what the head says for `silence` from its first answer on.
+async fn lossy(head: SocketAddr, refuses: Arc<Notify>, silence: Duration) -> SocketAddr {
+    let (near, far) = (UdpSocket::bind(loopback()).await.unwrap(), UdpSocket::bind(loopback()).await.unwrap());
+    far.connect(head).await.unwrap();
+    let addr = near.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (mut up, mut down) = ([0; 1 << 16], [0; 1 << 16]);
+        let (mut joiner, mut lost_until) = (None, None);
+        loop {
+            tokio::select! {
+                biased;
+                () = refuses.notified() => lost_until = Some(Instant::now() + silence),
+                came = near.recv_from(&mut up) => {
+                    let (count, from) = came.unwrap();
+                    joiner = Some(from);
+                    far.send(&up[..count]).await.unwrap();
+                }
+                came = far.recv(&mut down) => {
+                    let count = came.unwrap();
+                    if lost_until.is_none_or(|until| until <= Instant::now()) {
+                        near.send_to(&down[..count], joiner.unwrap()).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+    addr
+}
+
+/// Says when it refuses, before it does.
+struct Refusing {
+    refuses: Arc<Notify>,
+}
+
+impl Registrar for Refusing {
+    fn redeem(&self, _: TokenId, _: Secret, _: Role, _: PublicKey) -> BoxFuture<'_, Result<Issued, Refusal>> {
+        self.refuses.notify_one();
+        // The one between hears it first.
+        async { Err(tokio::time::sleep(Duration::from_millis(20)).map(|()| Refusal::new(Cause::TokenBurned)).await) }
+            .boxed()
+    }
+}
+
+/// As when the joiner's host does not run for a while, or the network is bad: what the head says is lost for longer than a
+/// closed connection answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_refused_reads_why_though_the_first_words_of_it_are_lost() {
+    const SILENCE: Duration = Duration::from_millis(400);
+    let authority = authority();
+    let refuses = Arc::new(Notify::new());
+    let config = crate::cluster::config(&authority, 1, loopback());
+    let registrar = Arc::new(Refusing { refuses: refuses.clone() });
+    let head = Node::with(MeshConfig { registrar: Some(registrar), ..config }, 1).await;
+    let between = lossy(head.addr, refuses, SILENCE).await;
+    let token = Token::new(authority.pin()).unwrap();
+    let begun = Instant::now();
+    let joined = join(between, &token, Role::Node, LIMIT).await;
+    assert!(matches!(&joined, Err(NetError::Refused(why)) if why.cause == Cause::TokenBurned), "{joined:?}");
+    assert!(begun.elapsed() > SILENCE, "nothing was lost");
+    assert_eq!(head.mesh.refusals().total(), 1, "it is counted once");
 }
