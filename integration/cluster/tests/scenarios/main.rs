@@ -11,6 +11,7 @@ mod heads;
 mod kills;
 mod left_behind;
 mod membership;
+mod promises;
 mod reasons;
 mod refusals;
 mod stalls;

@@ -55,7 +55,13 @@ impl Liveness {
     }
 
     pub(super) fn silent(&self, now: Time) -> Duration {
-        now.since(self.heard)
+        now.since((self.heard + self.slept(now)).min(now))
+    }
+
+    /// For how long this side has not run, when it has not looked since.
+    fn slept(&self, now: Time) -> Duration {
+        let late = now.since(self.ticked + HEARTBEAT);
+        if late > LATE_MAX { late } else { Duration::ZERO }
     }
 
     pub(super) fn said(&mut self, now: Time) {
@@ -65,11 +71,11 @@ impl Liveness {
     /// Looks at how long this side has slept.
     pub(super) fn wake(&mut self, now: Time) {
         // SES-7: time in which this side did not run is no silence of the other.
-        let late = now.since(self.ticked + HEARTBEAT);
-        if late > LATE_MAX {
-            self.heard = (self.heard + late).min(now);
+        let slept = self.slept(now);
+        if !slept.is_zero() {
+            self.heard = (self.heard + slept).min(now);
             if self.probe_at != Time::MAX {
-                self.probe_at = (self.probe_at + late).min(now + SILENCE_STEP);
+                self.probe_at = (self.probe_at + slept).min(now + SILENCE_STEP);
             }
         }
         self.ticked = now;

@@ -181,7 +181,10 @@ fn time_in_which_this_side_slept_is_no_silence() {
     let mut session = up();
     session.handle(at(100), Input::Tick);
     outputs(&mut session);
+    assert_eq!(session.silent(at(300)).as_millis(), 300);
+    assert_eq!(session.silent(at(8000)).as_millis(), 200, "whoever asks before it has looked is told no other");
     session.handle(at(8000), Input::Tick);
+    assert_eq!(session.silent(at(8000)).as_millis(), 200);
     assert_eq!(outputs(&mut session), [Output::Heartbeat { connection: 5, received: [0; 3] }], "SES-7");
     session.handle(at(8100), Input::Tick);
     assert!(outputs(&mut session).contains(&Output::Probe), "200 ms before its sleep and 100 after count");

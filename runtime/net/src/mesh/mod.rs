@@ -409,6 +409,11 @@ impl Mesh {
         self.inner.peers.read().get(&peer).is_some_and(|peer| peer.is_up())
     }
 
+    /// For how long nothing has been heard of a peer that is known; time in which this process did not run is not counted.
+    pub fn silent(&self, peer: ProcessId) -> Option<Duration> {
+        self.inner.peer(peer).map(|peer| peer.silent(&self.inner))
+    }
+
     /// Where it takes connections.
     ///
     /// # Errors

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_logic::Session;
@@ -180,6 +181,10 @@ impl Peer {
 
     pub(super) fn is_up(&self) -> bool {
         self.state.lock().session.is_up(Link::Main)
+    }
+
+    pub(super) fn silent(&self, inner: &Inner) -> Duration {
+        self.state.lock().session.silent(inner.now())
     }
 
     pub(super) fn counts(&self) -> Counts {

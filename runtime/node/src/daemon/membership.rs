@@ -31,6 +31,11 @@ const ENTER_MAX: Duration = Duration::from_secs(3);
 /// A beat is sent at least this much apart when the task was late: beats that were missed are not made up for.
 const RSS_EVERY: u64 = 5;
 
+/// Who has not heard of the head for so long, two of the transport's heartbeats and a half, does not beat: the head would
+/// take a node that cannot hear it for one that lives, until the node gives the connection up after 2 s. With what the head
+/// waits for a beat and the time between its looks, it knows of such a cut within 5 s (G11).
+const UNHEARD_MAX: Duration = Duration::from_millis(250);
+
 /// What a node knows of its cluster.
 pub(crate) struct Membership {
     pub(crate) member: MemberId,
@@ -150,7 +155,16 @@ impl State {
         self.perform_lease();
     }
 
+    /// Whether something has come from the head just now.
+    fn hears_head(&self) -> bool {
+        let silent = self.routes.mesh().and_then(|mesh| mesh.silent(self.cluster.head_node.into()));
+        silent.is_none_or(|silent| silent < UNHEARD_MAX)
+    }
+
     fn beat(&mut self) {
+        if !self.hears_head() {
+            return;
+        }
         self.cluster.beat += 1;
         let number = self.cluster.beat;
         let load = self.scheduler.load();
