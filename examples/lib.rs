@@ -11,6 +11,9 @@
 //! | `parameter_server` | shared weights, data that stays where it is |
 //! | `crawler` | a tree of actors in which a page kills one |
 //! | `stages` | a pipeline whose slowest stage sets the pace |
+//! | `zero_copy` | a large array that no stage copies |
+//! | `tree_reduce` | a tree of tasks, submitted at once, that a lost node does not change |
+//! | `streamed` | results that are read while others are made |
 //! | `model_actor` | a language model as an actor of your program |
 
 #![forbid(unsafe_code)]
