@@ -254,6 +254,11 @@ impl System {
         mailboxes.iter().map(|mailbox| mailbox.status()).collect()
     }
 
+    /// Whether any actor lives here.
+    pub fn hosts_any(&self) -> bool {
+        self.directory.lock().living().next().is_some()
+    }
+
     /// Threads that actors share.
     pub fn arbiters(&self) -> usize {
         self.arbiters.count()
@@ -289,7 +294,7 @@ impl System {
             root.control(Control::Stop { reason: reason.clone(), park: false });
         }
         let deadline = tokio::time::Instant::now() + patience;
-        while self.directory.lock().living().next().is_some() {
+        while self.hosts_any() {
             if tokio::time::Instant::now() >= deadline {
                 let left = self.actors();
                 tracing::warn!(count = left.len(), "actors did not stop in time and are dropped");

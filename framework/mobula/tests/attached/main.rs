@@ -5,6 +5,7 @@
 
 mod actors;
 mod deaths;
+mod drains;
 mod ends;
 mod large;
 mod names;
@@ -81,7 +82,9 @@ fn main() -> ExitCode {
             }
         }
         nodes.stop().await;
-        for (name, test) in ends::TESTS.iter().chain(large::END_TESTS).filter(|(name, _)| is_wanted(name)) {
+        for (name, test) in
+            ends::TESTS.iter().chain(large::END_TESTS).chain(drains::TESTS).filter(|(name, _)| is_wanted(name))
+        {
             let began = Instant::now();
             tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
             println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());

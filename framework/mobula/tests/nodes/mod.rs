@@ -11,8 +11,8 @@ use std::{env, fs};
 use mobula_node::attached::run_if_worker;
 use mobula_node::daemon::workers::{MemoryFiles, warden};
 use mobula_node::daemon::{Node, NodeConfig};
-use mobula_types::Role;
 use mobula_types::resources::Amount;
+use mobula_types::{NodeId, Role};
 
 /// Serves as warden or worker, if a node has started this process as one. Comes first in `main`.
 pub(crate) fn serve_a_node() -> Option<ExitCode> {
@@ -100,6 +100,24 @@ impl Nodes {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// The head's id, and the other's.
+    #[allow(dead_code, reason = "not each program with these nodes names them")]
+    pub(crate) fn ids(&self) -> (NodeId, NodeId) {
+        (self.head.id(), self.other.id())
+    }
+
+    /// Tells the node that is not the head to leave.
+    #[allow(dead_code, reason = "not each program with these nodes drains one")]
+    pub(crate) async fn drain_other(&self) {
+        self.head.drain(self.other.id()).await.expect("the head knows it");
+    }
+
+    /// Waits until it has left.
+    #[allow(dead_code, reason = "not each program with these nodes drains one")]
+    pub(crate) async fn other_ended(&mut self) {
+        self.other.ended().await;
     }
 
     /// What went nowhere in the cluster, by cause, as `mobula status --json` shows it.

@@ -59,6 +59,11 @@ struct Entry {
 const AVOIDED_MAX: usize = 4;
 
 impl Homes {
+    /// Whether this process is the home of any actor that has not ended.
+    pub(super) fn keep_any(&self) -> bool {
+        !self.table.lock().is_empty()
+    }
+
     /// The actors that are nowhere now, and the requests for places of those that wait for one.
     pub(super) fn waiting(&self) -> Vec<(Listed, Option<RequestId>)> {
         let now = clock::now();

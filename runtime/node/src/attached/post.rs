@@ -379,11 +379,16 @@ impl Process {
         });
     }
 
-    /// Waits until no actor of others lives here any more, and no task or stream for others runs, or this process is to end.
+    /// Waits until no actor lives here any more, nor elsewhere with its home here, and no task or stream for others runs, or
+    /// this process is to end.
+    ///
+    /// Guests move by their homes, and their children end before they do. What was spawned by a task, or by a handler
+    /// without a parent, lives as long as its job, and its home cannot move: it would end with this process, so those that
+    /// use it have as long as the node waits.
     async fn owes_no_more(&self) {
         let owes = || {
-            let hosts = self.system().is_some_and(|system| !system.guests().is_empty());
-            hosts || !self.serving.is_idle()
+            let hosts = self.system().is_some_and(|system| system.hosts_any());
+            hosts || self.homes.keep_any() || !self.serving.is_idle()
         };
         while !self.is_ending() && owes() {
             tokio::time::sleep(OWES_LOOK).await;

@@ -3,8 +3,9 @@
 //! The leases that it has given are recalled. A submitter sends nothing more to such a place and gives it back when what
 //! runs there has ended; what has not begun goes back and runs elsewhere. The home of an actor moves it: first those who
 //! send it mail settle what they have sent, then it handles that and leaves, then its next life begins on another node.
-//! When the last lease is back, and no worker still sends the items of a stream, nothing of others is here any more. A
-//! driver keeps its node, for [`FINISH_MAX`].
+//! When the last lease is back, no worker still sends the items of a stream, and none is the home of an actor, nothing of
+//! others is here any more. A driver keeps its node, for [`FINISH_MAX`], and so does an actor that was spawned by a task:
+//! its home is the task's worker, which it cannot leave.
 
 use std::time::Duration;
 

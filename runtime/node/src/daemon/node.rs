@@ -144,7 +144,7 @@ impl Node {
     ///
     /// Why the head does not answer.
     pub async fn status(&self) -> Result<ClusterStatus, String> {
-        let answer = crate::attached::ask_node(&self.socket, ToolQuestion::Status).await?;
+        let answer = self.ask(ToolQuestion::Status).await?;
         serde_json::from_str(&answer).map_err(|error| error.to_string())
     }
 
@@ -155,18 +155,23 @@ impl Node {
     /// Why the head makes none.
     pub async fn token(&self, role: Role) -> Result<String, String> {
         let question = ToolQuestion::TokenCreate { ttl_s: 0, role: role.to_string() };
-        let answer = crate::attached::ask_node(&self.socket, question).await?;
+        let answer = self.ask(question).await?;
         let made: serde_json::Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
         made["token"].as_str().map(str::to_owned).ok_or_else(|| "the head's answer holds no token".to_owned())
     }
 
-    /// Has a node finish what it runs and leave, as `mobula drain` does.
+    /// Tells a node to leave, as `mobula drain` does, and does not wait for its end.
     ///
     /// # Errors
     ///
-    /// Why the head does not.
+    /// The head knows no such node, or does not answer.
     pub async fn drain(&self, node: NodeId) -> Result<(), String> {
-        crate::attached::ask_node(&self.socket, ToolQuestion::Drain { node }).await.map(drop)
+        self.ask(ToolQuestion::Drain { node }).await.map(drop)
+    }
+
+    /// Asks what the command line asks.
+    async fn ask(&self, question: ToolQuestion) -> Result<String, String> {
+        crate::attached::ask_node(&self.socket, question).await
     }
 
     /// Ends all that it runs, and itself.
