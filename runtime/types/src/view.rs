@@ -103,4 +103,8 @@ pub struct ViewChange {
     pub alive: Vec<Member>,
     /// Nodes that have died.
     pub dead: Vec<Death>,
+    /// Said with what is full: nodes that an earlier head knew and of which this one cannot say yet whether they live. Whoever
+    /// knows them goes on with what it knows.
+    #[serde(default)]
+    pub unheard: Vec<NodeId>,
 }

@@ -710,7 +710,11 @@ impl Membership {
         });
         let from = known.unwrap_or(0);
         let mut change = ViewChange { from, to: from, is_full: known.is_none(), ..ViewChange::default() };
-        let mut room = bytes_max;
+        if change.is_full {
+            // MEM-5: who is in no part of a full view has died, and a head that has begun just now has not heard of most yet.
+            change.unheard = self.nodes.iter().filter(|(_, node)| node.is_unheard()).map(|(id, _)| *id).collect();
+        }
+        let mut room = bytes_max.saturating_sub(change.unheard.len() * view::ID_BYTES);
         for (version, id) in self.changed.range(from + 1..) {
             let node = &self.nodes[id];
             let bytes = view::bytes_of(&node.addr, &node.load);
@@ -738,6 +742,11 @@ impl Membership {
 }
 
 impl Node {
+    /// Whether an earlier head knew it, and nothing has been told of it since: neither that it is back, nor its death.
+    fn is_unheard(&self) -> bool {
+        self.version == 0 && matches!(self.state, State::Returning { .. } | State::Dying { .. })
+    }
+
     fn member(&self, node: NodeId) -> Member {
         let (member, incarnation) = (self.member, self.incarnation);
         Member { node, member, incarnation, addr: self.addr.clone(), load: self.load.clone() }

@@ -224,6 +224,47 @@ fn after_a_restart_of_the_head_nodes_have_a_grace_to_come_back() {
     assert_eq!(admitted(&world.register(106_000, 9, 1, None)), Some((4, 1, None)), "MEM-1: 3 is not given again");
 }
 
+/// The view in an admission.
+fn view_of(said: &[Output]) -> ViewChange {
+    let view = said.iter().find_map(|output| match output {
+        Output::Admit { view, .. } => Some(view.clone()),
+        _ => None,
+    });
+    view.expect("it is admitted")
+}
+
+#[test]
+fn nobody_is_taken_for_dead_because_a_new_head_has_not_heard_of_it_yet() {
+    let mut world = World::new();
+    let mut view = View::default();
+    (1..=3).for_each(|member| drop(world.register(0, member, 7, None)));
+    view.apply(world.beat(10, 1, 0));
+    let known = |view: &View| view.members().map(|member| member.node.0).collect::<Vec<_>>();
+    assert_eq!(known(&view), [1, 2, 3]);
+    // Two heads in a row: the first to register is told of a cluster in which nobody else is back.
+    for epoch in 2..4 {
+        world = world.restarted(epoch, epoch * 10_000);
+        let first = view_of(&world.register(epoch * 10_000, 1, 7, Some(1)));
+        assert_eq!(view.apply(first), [], "head {epoch} waits for the others");
+        assert_eq!(known(&view), [1, 2, 3], "head {epoch}");
+        assert_eq!(view.apply(world.beat(epoch * 10_000 + 100, 1, view.version())), []);
+    }
+    world.register(30_200, 2, 7, Some(2));
+    assert_eq!(view.apply(world.beat(30_400, 1, view.version())), [], "it is what it was");
+    // The third never comes back: that is told when it is kept, and not before.
+    world.beats(30_600, 35_000, &[1, 2]);
+    let change = world.beat(34_990, 1, view.version());
+    assert_eq!((view.apply(change), known(&view)), (vec![], vec![1, 2, 3]));
+    world.membership.handle(at(35_000), Input::Tick);
+    assert!(matches!(world.membership.poll_output(), Some(Output::Keep(_))));
+    let mut late = view.clone();
+    let full = world.membership.change_since(NodeId(1), None, view::CHANGE_BYTES_MAX);
+    assert_eq!(late.apply(full), [], "MEM-5");
+    world.membership.handle(at(35_010), Input::Kept { node: NodeId(3), is_dead: true });
+    let change = world.membership.change_since(NodeId(1), Some(view.version()), view::CHANGE_BYTES_MAX);
+    assert!(matches!(&view.apply(change)[..], [Seen::Died(death)] if death.process.node() == NodeId(3)));
+}
+
 #[test]
 fn a_node_leaves_when_it_is_drained() {
     let mut world = World::new();

@@ -10,6 +10,9 @@ pub(super) const CHANGE_BYTES_MAX: usize = 512 << 10;
 /// What the change in an admission may take: it travels in the first words, which are shorter (promises.md).
 pub(super) const ADMISSION_BYTES_MAX: usize = 32 << 10;
 
+/// More than the id of a node takes: all that live at once, [`NODES_MAX`](super::NODES_MAX), take half of an admission.
+pub(super) const ID_BYTES: usize = 16;
+
 /// More than a member's numbers take, with the lengths of its texts.
 const MEMBER_BYTES: usize = 256;
 
@@ -77,6 +80,7 @@ impl View {
             return Vec::new();
         }
         self.version = change.to;
+        change.unheard.into_iter().for_each(|node| self.mention(node));
         let mut seen = Vec::new();
         for death in change.dead {
             self.mention(death.process.node());
