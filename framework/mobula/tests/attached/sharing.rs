@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::{Stream, StreamExt, stream};
 use mobula::View;
 use mobula::prelude::*;
 
@@ -15,6 +16,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("sharing: what a process that ended had lent is read on", || Box::pin(a_lender_ends())),
     ("sharing: a reader that ends leaves nothing pinned", || Box::pin(a_reader_ends())),
     ("sharing: a full store is said to be full, and has room again", || Box::pin(a_full_store())),
+    ("sharing: a writer that is killed leaves nothing half written", || Box::pin(a_writer_is_killed())),
     ("sharing: a long argument is shared too", || Box::pin(a_long_argument())),
     ("sharing: a view outlives its reference", || Box::pin(a_view_outlives())),
 ];
@@ -101,6 +103,14 @@ impl Reader {
     }
 }
 
+/// Numbers of which each tells the next, and whose last is their sum.
+fn marked(seed: u64) -> Vec<u64> {
+    let step = |number: &u64| Some(number.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f));
+    let mut numbers: Vec<u64> = std::iter::successors(Some(seed), step).take(20_000).collect();
+    numbers.push(numbers.iter().fold(0, |sum: u64, number| sum.wrapping_add(*number)));
+    numbers
+}
+
 struct Maker {
     made: Option<ObjectRef<Vec<f32>>>,
 }
@@ -109,6 +119,23 @@ struct Maker {
 impl Maker {
     fn new() -> Self {
         Maker { made: None }
+    }
+
+    /// Arrays that say themselves whether they are whole, one after the other.
+    fn arrays(&self, seed: u64) -> impl Stream<Item = Vec<u64>> + use<> {
+        stream::iter(seed..).then(async |seed| {
+            // What is to end it comes to this thread too.
+            tokio::task::yield_now().await;
+            marked(seed)
+        })
+    }
+
+    /// Ends the process at some point of what it does then.
+    fn end_in(&self, micros: u64) {
+        std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_micros(micros));
+            std::process::abort();
+        });
     }
 
     /// Has others work on an array that is an argument by itself.
@@ -219,6 +246,28 @@ async fn a_full_store() -> Result<()> {
     assert!(why.contains("--object-store-memory"), "it says what to do: {why}");
     made.truncate(2);
     assert!(reader.hold(shared(&beyond[1])).await?, "what was let go of is others'");
+    Ok(())
+}
+
+/// Over all runs of this test together a hundred.
+const KILLS: u64 = 50;
+
+async fn a_writer_is_killed() -> Result<()> {
+    let here = mobula::nodes().await?[0].id;
+    let mut read = 0;
+    for kill in 0..KILLS {
+        let maker = Maker::spawn().isolated().on_node(here).restart(RestartPolicy::temporary()).await?;
+        let mut arrays = maker.arrays(kill << 32).await?;
+        // From while it has hardly begun to while it waits for its reader.
+        maker.end_in(kill * 97 % 5_000).tell()?;
+        for number in 0.. {
+            let Some(Ok(array)) = arrays.next().await else { break };
+            assert_eq!(array, marked((kill << 32) + number), "kill {kill}: array {number} is another");
+            read += 1;
+        }
+    }
+    println!("{read} arrays of {KILLS} writers that were killed are whole");
+    assert!(read > KILLS);
     Ok(())
 }
 
