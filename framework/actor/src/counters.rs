@@ -26,9 +26,11 @@ pub enum Count {
     Panics,
     /// Handlers that kept their thread beyond the hang limit.
     Hangs,
+    /// Runs of tasks that followed an error or panic of their own.
+    ErrorRetries,
 }
 
-const COUNTS: usize = 7;
+const COUNTS: usize = 8;
 const CELLS: usize = COUNTS + Outcome::ALL.len();
 
 /// The counters of one system.

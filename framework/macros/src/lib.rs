@@ -32,13 +32,19 @@ use proc_macro::TokenStream;
 /// |---|---|---|
 /// | `num_cpus = 0.5` | CPUs it takes while it runs | 1, an `async fn` 0 |
 /// | `num_gpus = 1` | GPUs it takes while it runs | 0 |
-/// | `max_retries = 0` | runs after failures of the system; its own errors and panics are never retried | 3 |
+/// | `max_retries = 0` | runs after failures of the system | 3 |
+/// | `retry_errors = 2` | runs after it returned an error or panicked | 0 |
 /// | `timeout_ms = 500` | when it is of no use any more | never |
 /// | `at_most_once` | it never runs again once it may have begun, whatever `max_retries` says | it may |
 ///
 /// Arguments are values that `serde` can write and read; where one is wanted, a reference to one
 /// (`ObjectRef<T>`) goes too. A function that returns a `Result<T, E>` gives a reference to a `T`; one that returns
 /// `impl Stream<Item = T>` gives a `ReplyStream<T>`.
+///
+/// `options()` takes the same words, and those which no attribute can say: `retry_on(|error: &E| .., count)` runs the
+/// function again, `count` times, after those of its errors of which the test holds. Both kinds of retries wait alike:
+/// the first is at once, the next come after 100 ms to 5 s. What it did the first time stays done: its
+/// [`task_run`](../mobula/fn.task_run.html) tells one run from another.
 ///
 /// ```
 /// use mobula::prelude::*;

@@ -29,6 +29,7 @@ struct Keys {
     num_cpus: Option<Expr>,
     num_gpus: Option<Expr>,
     max_retries: Option<u32>,
+    retry_errors: Option<(u32, Span)>,
     timeout_ms: Option<u64>,
     at_most_once: Option<()>,
 }
@@ -56,12 +57,15 @@ impl Keys {
                 keys::once(&mut this.num_gpus, &meta, keys::number(&meta)?)
             } else if meta.path.is_ident("max_retries") {
                 keys::once(&mut this.max_retries, &meta, keys::integer(&meta, 0)?)
+            } else if meta.path.is_ident("retry_errors") {
+                let count = keys::integer(&meta, 0)?;
+                keys::once(&mut this.retry_errors, &meta, (count, meta.path.span()))
             } else if meta.path.is_ident("timeout_ms") {
                 keys::once(&mut this.timeout_ms, &meta, keys::integer(&meta, 1)?)
             } else if meta.path.is_ident("at_most_once") {
                 keys::once(&mut this.at_most_once, &meta, keys::flag(&meta)?)
             } else {
-                Err(keys::unknown(&meta, &["num_cpus", "num_gpus", "max_retries", "timeout_ms", "at_most_once"]))
+                Err(keys::unknown(&meta, KEYS))
             }
         });
         parser.parse2(keys)?;
@@ -73,13 +77,11 @@ impl Function {
     fn read(keys: Keys, item: &ItemFn) -> syn::Result<Self> {
         let keep =
             |name: &str| item.attrs.iter().filter(|attribute| attribute.path().is_ident(name)).cloned().collect();
-        Ok(Self {
-            vis: item.vis.clone(),
-            docs: keep("doc"),
-            conditions: keep("cfg"),
-            keys,
-            signature: Signature::read(&item.sig, Of::Function)?,
-        })
+        let signature = Signature::read(&item.sig, Of::Function)?;
+        if let (Returns::Stream(_), Some((_, span))) = (&signature.returns, keys.retry_errors) {
+            return Err(syn::Error::new(span, "a stream is never run a second time: leave `retry_errors` out"));
+        }
+        Ok(Self { vis: item.vis.clone(), docs: keep("doc"), conditions: keep("cfg"), keys, signature })
     }
 }
 
@@ -115,13 +117,20 @@ fn remote_fn(function: &Function) -> TokenStream {
     let awaited = if signature.is_async { quote!(#call.await) } else { call };
     let (reply, error, chain, result) = match &signature.returns {
         Returns::Result(result) => {
-            let carrier = carrier(result, Carried::AsText);
+            let (carrier, shown) = (carrier(result, Carried::AsText), carrier(result, Carried::AsItIs));
             let chain = quote! {
                 fn chain(error: Self::Error) -> __mobula::ErrorChain {
                     <#carrier as __mobula::Explain<_>>::explain(error).into()
                 }
             };
             let error = quote!(<#result as __mobula::Returned>::Error);
+            let chain = quote! {
+                #chain
+
+                fn encode_error(error: &Self::Error, max: usize) -> ::core::option::Option<::std::vec::Vec<u8>> {
+                    <#shown as __mobula::Show<#error>>::encode(error, max)
+                }
+            };
             (
                 quote!(<#result as __mobula::Returned>::Value),
                 error,
@@ -187,13 +196,14 @@ fn constants(function: &Function) -> TokenStream {
     let num_cpus = keys.num_cpus.as_ref().map(|n| quote!(.num_cpus(#n)));
     let num_gpus = keys.num_gpus.as_ref().map(|n| quote!(.num_gpus(#n)));
     let max_retries = keys.max_retries.map(|n| quote!(.max_retries(#n)));
+    let retry_errors = keys.retry_errors.map(|(n, _)| quote!(.retry_errors(#n)));
     let timeout = keys.timeout_ms.map(|ms| quote!(.timeout(::core::time::Duration::from_millis(#ms))));
     let at_most_once = keys.at_most_once.map(|()| quote!(.at_most_once()));
     quote! {
         type Args = (#(#types,)*);
         const NAME: &'static str = ::core::concat!(::core::module_path!(), "::", #name);
         const OPTIONS: __mobula::TaskOptions =
-            __mobula::TaskOptions::new() #num_cpus #num_gpus #max_retries #timeout #at_most_once;
+            __mobula::TaskOptions::new() #num_cpus #num_gpus #max_retries #retry_errors #timeout #at_most_once;
     }
 }
 
@@ -214,7 +224,7 @@ fn calls(function: &Function) -> TokenStream {
             (quote!(__mobula::ReplyStream<#item>), format_ident!("submit_stream"), quote!(__mobula::RemoteStream))
         }
     };
-    let setters = setters(vis);
+    let (setters, retries) = (setters(vis), retries(vis, &signature.returns));
     let options = format_ident!("{}_options", name.unraw());
     quote! {
         #vis struct #options(__mobula::TaskOptions);
@@ -233,6 +243,7 @@ fn calls(function: &Function) -> TokenStream {
 
         impl #options {
             #setters
+            #retries
 
             /// Runs the function in the cluster with these options.
             #vis fn remote(self, #(#names: impl __mobula::IntoArg<#types>),*) -> #gives {
@@ -241,6 +252,41 @@ fn calls(function: &Function) -> TokenStream {
         }
     }
 }
+
+/// What says after which errors of its own a function runs again.
+fn retries(vis: &Visibility, returns: &Returns) -> TokenStream {
+    let all = quote! {
+        /// Runs after it returned an error or panicked.
+        #vis fn retry_errors(self, count: u32) -> Self {
+            Self(self.0.retry_errors(count))
+        }
+    };
+    match returns {
+        Returns::Stream(_) => quote!(),
+        Returns::Value(_) => all,
+        Returns::Result(result) => {
+            let shown = carrier(result, Carried::AsItIs);
+            let shown = quote!(<#shown as __mobula::Show<<#result as __mobula::Returned>::Error>>);
+            quote! {
+                #all
+
+                /// Runs after it returned an error of which `test` holds, which is called here and must not block; it
+                /// sees the error as it is if serde can write it, else its text with its causes.
+                #vis fn retry_on(
+                    self,
+                    test: impl ::core::ops::Fn(&#shown::Shown) -> bool
+                        + ::core::marker::Send + ::core::marker::Sync + 'static,
+                    count: u32,
+                ) -> Self {
+                    Self(#shown::retry_on(self.0, test, count))
+                }
+            }
+        }
+    }
+}
+
+/// The keys of `#[remote]`.
+const KEYS: &[&str] = &["num_cpus", "num_gpus", "max_retries", "retry_errors", "timeout_ms", "at_most_once"];
 
 fn setters(vis: &Visibility) -> TokenStream {
     let text = || quote!(impl ::core::convert::Into<::std::string::String>);

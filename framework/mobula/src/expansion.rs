@@ -7,5 +7,5 @@ mod returns;
 mod weight;
 
 pub use arguments::call;
-pub use returns::{Carrier, Carry, Explain, Fallback, Probe, Returned, flatten, how};
+pub use returns::{Carrier, Carry, Explain, Fallback, Probe, Returned, Show, flatten, how};
 pub use weight::{Light, Weighed};

@@ -108,7 +108,7 @@ pub mod __private {
     pub use serde;
 
     pub use crate::expansion::{
-        Carrier, Carry, Explain, Fallback, Light, Probe, Returned, Weighed, call, flatten, how,
+        Carrier, Carry, Explain, Fallback, Light, Probe, Returned, Show, Weighed, call, flatten, how,
     };
     pub use crate::run::{ClusterTest, run_main, run_on_cluster, run_test};
 }

@@ -109,7 +109,8 @@ pub fn cancelled() -> bool {
 }
 
 /// Of which task the code that runs now is a run, and which one: the key by which what it does outside can be done once
-/// (G2). `None` outside of tasks, and where a task runs once or never, as it does without a cluster.
+/// (G2). `None` outside of tasks, and where a task runs once or never: without a cluster, one that is not
+/// retried after its own errors.
 pub fn task_run() -> Option<(TaskId, Attempt)> {
     current::with(|frame| frame.run)
 }

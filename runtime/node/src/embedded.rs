@@ -12,9 +12,10 @@ use mobula_wire::PAYLOAD_BYTES_MAX;
 
 use crate::compute::Pool;
 use crate::encoded;
-use crate::host::{Host, QueueBounds};
+use crate::host::{Host, QueueBounds, Road};
 use crate::logic::{Amount, Resources};
 use crate::loopback;
+use crate::rerun::Reruns;
 
 /// How long actors and functions may take to end with their session.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -72,6 +73,7 @@ pub struct Embedded {
     /// The system in which actors and functions run: the same one unless all is encoded.
     worker: Arc<System>,
     pool: Arc<Pool>,
+    reruns: Arc<Reruns>,
     patience: Duration,
 }
 
@@ -107,12 +109,20 @@ impl Embedded {
         let worker = if *encode_all {
             let worker = system(*arbiters);
             loopback::join(&driver, &worker);
-            host.run_tasks_at(encoded::beside(&worker));
             worker
         } else {
             driver.clone()
         };
-        Self { driver, worker, pool, patience: *patience }
+        let reruns = Reruns::new(&driver, encoded::beside(&worker));
+        let taking = reruns.clone();
+        let road: Road = Box::new(move |frame, reply| taking.take(frame, reply));
+        if *encode_all {
+            host.run_tasks_at(road);
+        } else {
+            // What runs once needs no bytes; what may run again needs its arguments a second time.
+            host.run_some_at(|options| options.error_retries.count > 0, road);
+        }
+        Self { driver, worker, pool, reruns, patience: *patience }
     }
 
     /// The system of the program's own code.
@@ -142,9 +152,11 @@ impl Embedded {
 
     /// Stops on a thread of its own: whoever waits may be a thread that the stop needs, or one that must not block.
     fn stop_in_background(&self, done: impl FnOnce() + Send + 'static) {
-        let Self { driver, worker, pool, patience } = self;
+        let Self { driver, worker, pool, reruns, patience } = self;
         let (driver, worker, pool, patience) = (driver.clone(), worker.clone(), pool.clone(), *patience);
+        let reruns = reruns.clone();
         let stop = move || {
+            reruns.end();
             // Functions first: they may wait for actors, and actors that wait for them see them end.
             pool.close(patience);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

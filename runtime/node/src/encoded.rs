@@ -21,6 +21,7 @@ use crate::function::{Body, FunctionEntry, RemoteFn, RemoteStream};
 use crate::host::{Host, Road};
 use crate::linked::{Linked, Returnable};
 use crate::options::TaskOptions;
+use crate::retry::Failed;
 use crate::stream::Owed;
 use crate::task::{Inherited, Sink, Task, departing, drop_quietly};
 
@@ -47,7 +48,7 @@ pub(crate) struct TaskFrame {
 
 /// Where the answer to a task goes, encoded.
 pub(crate) struct TaskReply {
-    pub(crate) answer: Box<dyn FnOnce(Result<Payload, GetError>) + Send>,
+    pub(crate) answer: Box<dyn FnOnce(Result<Payload, Failed>) + Send>,
     /// Lets the task see that its submitter has given up.
     pub(crate) call: Arc<Linked>,
     /// The bytes that the answer may have.
@@ -55,19 +56,19 @@ pub(crate) struct TaskReply {
 }
 
 impl TaskReply {
-    pub(crate) fn send<T: Serialize + 'static>(self, outcome: Result<T, GetError>) {
+    pub(crate) fn send<T: Serialize + 'static>(self, outcome: Result<T, Failed>) {
         (self.answer)(outcome.and_then(|value| {
             let (bytes, pins) = pinning(|| plain::encode(&value, self.value_bytes_max));
             drop_quietly(value);
             match bytes {
                 Ok(bytes) => Ok(Payload::Value(bytes.into(), pins)),
-                Err(error) => Err(CallError::MayHaveRun(error.into())),
+                Err(error) => Err(CallError::MayHaveRun(error.into()).into()),
             }
         }));
     }
 
     pub(crate) fn refuse(self, cause: NotStarted) {
-        (self.answer)(Err(CallError::NotStarted(cause)));
+        (self.answer)(Err(CallError::NotStarted(cause).into()));
     }
 }
 
@@ -107,13 +108,13 @@ pub(crate) fn submit<F: RemoteFn>(
             Ok(frame) => frame,
             Err(error) => return owed.0.settle(Err(error.widen())),
         };
-        let answer = move |answer: Result<Payload, GetError>| {
+        let answer = move |answer: Result<Payload, Failed>| {
             let answer = match answer {
                 // It is read where it lies, if nobody wants more of it.
                 Ok(Payload::Value(bytes, pins)) if is_long_array::<F::Reply>(&bytes) => {
                     return owed.0.settle_bytes(Fetched { bytes, pins });
                 }
-                answer => answer,
+                answer => answer.map_err(|failed| failed.error),
             };
             owed.0.settle(answer.and_then(|payload| match payload {
                 Payload::Value(bytes, _pins) => within(&owed.0.system, || plain::decode(&bytes)).map_err(unreadable),
@@ -153,13 +154,13 @@ pub(crate) fn submit_stream<F: RemoteStream>(
             Err(error) => return owed.fail(error),
         };
         let cancelled = call.clone();
-        let answer = move |answer: Result<Payload, GetError>| match answer {
+        let answer = move |answer: Result<Payload, Failed>| match answer {
             Ok(Payload::Stream(items)) => {
                 let items = within(&system, || registry::decoded_stream::<F::Item>(items));
                 arbiters::runtime().spawn(owed.forward(items, cancelled));
             }
             Ok(Payload::Value(..)) => owed.fail(CallError::MayHaveRun(Unknown::NoReply)),
-            Err(error) => owed.fail(CallError::NotStarted(NotStarted::Argument { cause: Box::new(error) })),
+            Err(failed) => owed.fail(CallError::NotStarted(NotStarted::Argument { cause: Box::new(failed.error) })),
         };
         host.send(frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max });
     });

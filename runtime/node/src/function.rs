@@ -36,6 +36,13 @@ pub trait RemoteFn: Sized + 'static {
     fn chain(error: Self::Error) -> ErrorChain {
         ErrorChain::message(error)
     }
+
+    /// Its error as it is, in at most `max` bytes, for a submitter that decides by it whether the task runs again; see
+    /// [`encode_error`](crate::encode_error). None where errors travel as text only.
+    fn encode_error(error: &Self::Error, max: usize) -> Option<Vec<u8>> {
+        let (_, _) = (error, max);
+        None
+    }
 }
 
 /// What runs of a [`RemoteFn`], and where.

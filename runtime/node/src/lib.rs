@@ -8,6 +8,7 @@
 //! | what a remote function is | [`RemoteFn`], [`FunctionEntry`] |
 //! | a task from submission to outcome | `task`, `stream` |
 //! | the threads that run functions | `compute`, and who may run when: [`logic`] |
+//! | when a task runs again after its own error | `retry`, in one process `rerun` |
 //! | two systems in one process | `loopback`, `encoded` |
 //! | a session from start to stop | [`Embedded`] |
 #![forbid(unsafe_code)]
@@ -25,6 +26,8 @@ mod loopback;
 mod losses;
 mod options;
 mod permit;
+mod rerun;
+mod retry;
 mod running;
 mod stream;
 mod task;
@@ -34,6 +37,7 @@ pub use embedded::{Embedded, EmbeddedConfig};
 pub use function::{Body, FunctionEntry, RemoteFn, RemoteStream, Returned};
 pub use host::QueueBounds;
 pub use options::TaskOptions;
+pub use retry::encode_error;
 pub use stream::submit_stream;
 pub use task::submit;
 pub use values::{VALUE_BYTES_MAX, ValueError, delete_value, get_value, nodes, put_value};

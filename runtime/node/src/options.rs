@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use mobula_types::resources::{Amount, Request};
-use mobula_types::{LabelRule, LabelSelector, NodeId, NotStarted, PlacementSpec, PlacementStrategy};
+use mobula_types::{ErrorChain, LabelRule, LabelSelector, NodeId, NotStarted, PlacementSpec, PlacementStrategy};
 use mobula_wire::parcel::TaskSpecWire;
+use serde::de::DeserializeOwned;
+
+use crate::retry::{Retries, Test};
 
 /// Runs of a task beyond the first that failures of the system may cost (G2).
 const MAX_RETRIES: u32 = 3;
@@ -29,6 +32,9 @@ pub struct TaskOptions {
     pub(crate) strategy: PlacementStrategy,
     pub(crate) isolated: bool,
     pub(crate) at_most_once: bool,
+    pub(crate) error_retries: Retries,
+    /// Whether its submitter wants to see an error of its own as it is.
+    pub(crate) wants_error: bool,
 }
 
 impl Default for TaskOptions {
@@ -52,6 +58,8 @@ impl TaskOptions {
             strategy: PlacementStrategy::Hybrid,
             isolated: false,
             at_most_once: false,
+            error_retries: Retries::NONE,
+            wants_error: false,
         }
     }
 
@@ -76,10 +84,42 @@ impl TaskOptions {
         self
     }
 
-    /// How often it may run again after a failure of the system; its own errors and panics are never retried.
+    /// How often it may run again after a failure of the system. Its own errors and panics are another matter: see
+    /// [`retry_errors`](Self::retry_errors).
     #[must_use]
     pub const fn max_retries(mut self, max_retries: u32) -> Self {
         self.max_retries = max_retries;
+        self
+    }
+
+    /// How often it may run again after it returned an error or panicked: never, unless this or
+    /// [`retry_on`](Self::retry_on) says otherwise. A test that was given there stays.
+    #[must_use]
+    pub const fn retry_errors(mut self, count: u32) -> Self {
+        self.error_retries.count = count;
+        self
+    }
+
+    /// Runs again, so often, after an error of its own of which `test` holds, but not after a panic. For functions whose
+    /// [`encode_error`](crate::RemoteFn::encode_error) gives an `E`.
+    ///
+    /// The test is called in the process that submits the task; it must not block.
+    #[must_use]
+    pub fn retry_on<E: DeserializeOwned + 'static>(
+        mut self,
+        test: impl Fn(&E) -> bool + Send + Sync + 'static,
+        count: u32,
+    ) -> Self {
+        self.error_retries = Retries { count, test: Some(Test::of(test)) };
+        self.wants_error = true;
+        self
+    }
+
+    /// The same for functions whose errors travel as text with their causes.
+    #[must_use]
+    pub fn retry_on_text(mut self, test: impl Fn(&ErrorChain) -> bool + Send + Sync + 'static, count: u32) -> Self {
+        self.error_retries = Retries { count, test: Some(Test::of_text(test)) };
+        self.wants_error = false;
         self
     }
 
@@ -199,11 +239,11 @@ impl TaskOptions {
     }
 
     /// The options of a task that came from elsewhere.
-    pub(crate) fn received(TaskSpecWire { request, name, is_last_run }: TaskSpecWire) -> Self {
+    pub(crate) fn received(TaskSpecWire { request, name, is_last_run, wants_error }: TaskSpecWire) -> Self {
         let wholes = |amount: Amount| amount.steps() as f64 / Amount::STEPS as f64;
         let resources = request.others.iter().map(|(name, amount)| (name.clone(), wholes(*amount))).collect();
         let (num_cpus, num_gpus) = (Some(wholes(request.cpus)), wholes(request.gpus));
         let max_retries = u32::from(!is_last_run);
-        Self { num_cpus, num_gpus, resources, name, max_retries, ..Self::new() }
+        Self { num_cpus, num_gpus, resources, name, max_retries, wants_error, ..Self::new() }
     }
 }

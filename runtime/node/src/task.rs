@@ -33,6 +33,7 @@ use crate::host::{Host, Room};
 use crate::linked::Returnable;
 use crate::logic::Request;
 use crate::options::TaskOptions;
+use crate::retry::Failed;
 use crate::running;
 
 /// Runs a remote function: gives a reference to its result at once.
@@ -102,6 +103,8 @@ pub(crate) struct Task<F: RemoteFn> {
     run: Option<(TaskId, Attempt)>,
     /// Whether it runs again elsewhere if it is lost here.
     may_run_again: bool,
+    /// Whether its submitter wants to see an error of its own as it is.
+    wants_error: bool,
     /// Set when the caller has given up, by itself or by its deadline.
     given_up: AtomicBool,
     stage: Mutex<Stage<F>>,
@@ -135,6 +138,7 @@ impl<F: RemoteFn> Task<F> {
             name: options.name.as_deref().map(Box::from),
             run,
             may_run_again: options.max_retries > 0,
+            wants_error: options.wants_error,
             given_up: AtomicBool::new(false),
             stage: Mutex::new(stage),
         })
@@ -219,15 +223,34 @@ impl<F: RemoteFn> Task<F> {
 
     /// Ends the task with `outcome` unless it is over.
     pub(crate) fn finish(&self, outcome: Result<F::Reply, GetError>) {
-        self.end(outcome, false);
+        self.end(outcome.map_err(Failed::from), false);
     }
 
-    fn end(&self, outcome: Result<F::Reply, GetError>, given_up: bool) -> bool {
+    /// Ends the task as its function has ended.
+    fn finish_run(&self, result: std::thread::Result<Returned<F>>) {
+        self.end(self.outcome(result), false);
+    }
+
+    fn end(&self, outcome: Result<F::Reply, Failed>, given_up: bool) -> bool {
         self.end_if(|_| true, outcome, given_up)
     }
 
+    fn outcome(&self, result: std::thread::Result<Returned<F>>) -> Result<F::Reply, Failed> {
+        let error = match result {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(error)) => error,
+            Err(panic) => return Err(CallError::Panicked(describe_panic(panic)).into()),
+        };
+        let said = catch_unwind(AssertUnwindSafe(|| {
+            let max = self.system.value_bytes_max();
+            let own = if self.wants_error { F::encode_error(&error, max) } else { None };
+            Failed { own: own.map(|own| Box::new(own.into())), error: CallError::Returned(F::chain(error)) }
+        }));
+        Err(said.unwrap_or_else(|panic| CallError::Panicked(describe_panic(panic)).into()))
+    }
+
     /// Ends the task unless it is over, if it `may` end so: nothing comes in between.
-    fn end_if(&self, may: impl FnOnce(&Stage<F>) -> bool, outcome: Result<F::Reply, GetError>, given_up: bool) -> bool {
+    fn end_if(&self, may: impl FnOnce(&Stage<F>) -> bool, outcome: Result<F::Reply, Failed>, given_up: bool) -> bool {
         let (sink, args, waiting, ticket) = {
             let mut stage = self.stage.lock();
             let Some(sink) = may(&stage).then(|| stage.sink.take()).flatten() else {
@@ -246,6 +269,7 @@ impl<F: RemoteFn> Task<F> {
         drop_quietly(args);
         match sink {
             Sink::Object(object) => {
+                let outcome = outcome.map_err(|failed| failed.error);
                 self.system.counters().add_outcome(outcome.as_ref().map_or_else(CallError::outcome, |_| Outcome::Ok));
                 object.fill(outcome);
             }
@@ -269,7 +293,7 @@ impl<F: RemoteFn> Task<F> {
 
     /// Ends the task for its caller; what runs of it sees that.
     fn give_up(&self, error: GetError) {
-        if self.end(Err(error), true) {
+        if self.end(Err(error.into()), true) {
             patrol().call_cancelled();
         }
     }
@@ -318,7 +342,7 @@ impl<F: RemoteFn> Job for Task<F> {
         let body = || frame.enter(|| catch_unwind(AssertUnwindSafe(|| body(args))));
         let result = running::task(self.known(), body);
         drop(permit);
-        self.finish(outcome::<F>(result));
+        self.finish_run(result);
     }
 
     fn is_elsewhere(&self) -> bool {
@@ -364,17 +388,6 @@ async fn arguments<T>(come: impl Future<Output = Result<T, GetError>>) -> Result
     args.map_err(|cause| NotStarted::Argument { cause: Box::new(cause) })
 }
 
-fn outcome<F: RemoteFn>(result: std::thread::Result<Returned<F>>) -> Result<F::Reply, GetError> {
-    match result {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(match catch_unwind(AssertUnwindSafe(|| F::chain(error))) {
-            Ok(chain) => CallError::Returned(chain),
-            Err(panic) => CallError::Panicked(describe_panic(panic)),
-        }),
-        Err(panic) => Err(CallError::Panicked(describe_panic(panic))),
-    }
-}
-
 /// Drops the user's value, whose `Drop` may panic; there is nobody left to tell but the panic hook, which has.
 pub(crate) fn drop_quietly<T>(value: T) {
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
@@ -401,7 +414,7 @@ impl<F: RemoteFn> CallState for Task<F> {
 
 impl<F: RemoteFn> Returnable for Task<F> {
     fn hand_back(&self) {
-        self.end_if(|stage| !stage.has_begun, Err(CallError::NotStarted(NotStarted::HandedBack)), false);
+        self.end_if(|stage| !stage.has_begun, Err(CallError::NotStarted(NotStarted::HandedBack).into()), false);
     }
 }
 

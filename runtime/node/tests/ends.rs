@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use functions::{in_session, two};
 use mobula_actor::{Arg, ObjectRef, current};
 use mobula_node::{EmbeddedConfig, QueueBounds, RemoteFn, TaskOptions, submit};
-use mobula_types::{CallError, NotStarted, Unknown};
+use mobula_types::{CallError, Error, ErrorChain, NotStarted, Unknown};
 
 fn run<F: RemoteFn>(args: F::Args) -> ObjectRef<F::Reply> {
     with::<F>(&F::OPTIONS, args)
@@ -232,6 +232,51 @@ fn resources_are_shared_out() {
         for half in halves {
             half.await.unwrap();
         }
+    });
+}
+
+static FAILED: AtomicUsize = AtomicUsize::new(0);
+function!(Fails(text: String) -> Result<u64, Error> {
+    FAILED.fetch_add(1, Ordering::Relaxed);
+    Err(Error::msg(text))
+});
+
+#[test]
+fn what_waits_for_its_next_run_ends_with_its_session_as_its_last_one() {
+    let options = TaskOptions::new().retry_errors(1_000_000);
+    let failed = || Some(CallError::Returned(ErrorChain::message("it fails")));
+    for encode_all in [false, true] {
+        FAILED.store(0, Ordering::Relaxed);
+        let session = mobula_node::Embedded::start(&EmbeddedConfig { encode_all, ..one() });
+        let driver = session.driver().clone();
+        let mut frame = current::Frame { system: Some(driver.clone()), ..current::Frame::default() };
+        let task = frame.enter(|| with::<Fails>(&options, ("it fails".to_owned(),)));
+        // The second run follows at once, and the fourth is 200 ms later at the soonest.
+        mobula_actor::arbiters::runtime().block_on(until(|| FAILED.load(Ordering::Relaxed) >= 4));
+        drop(session);
+        assert_eq!(task.wait().err(), failed());
+        assert_eq!(driver.counters().pending(), 0);
+    }
+}
+
+function!(FailAt(begun: u64, gate: u64) -> Result<u64, Error> {
+    open(begun);
+    drop(OPENED.wait_while(OPEN.lock().unwrap(), |open| !open[&gate]).unwrap());
+    Err(Error::msg("it fails"))
+});
+
+#[test]
+fn what_has_no_place_for_its_next_run_ends_as_its_last_one() {
+    let queue = QueueBounds { tasks_max: 1, ..QueueBounds::default() };
+    in_session(&EmbeddedConfig { queue, ..one() }, || async {
+        let (begun, gate) = (new_gate(), new_gate());
+        let task = with::<FailAt>(&TaskOptions::new().retry_errors(1), (begun, gate));
+        until(|| OPEN.lock().unwrap()[&begun]).await;
+        let queued = run::<Id>((1,));
+        open(gate);
+        let failed = CallError::Returned(ErrorChain::message("it fails"));
+        assert_eq!(task.await.err(), Some(failed), "it has run: it is not as if it had not begun");
+        assert_eq!(*queued.await.unwrap(), 1);
     });
 }
 

@@ -124,7 +124,8 @@ pub enum Talk {
         /// Why it does not live.
         result: Result<(), NotBegun>,
     },
-    /// The answer to a call, task or fetch; the payload is the value where `result` is one.
+    /// The answer to a call, task or fetch; the payload is the value where `result` is one, and the function's own error
+    /// where it is that and the task [wants](TaskSpecWire::wants_error) to see it.
     Reply {
         /// The exchange.
         exchange: ExchangeId,
@@ -333,6 +334,8 @@ pub struct TaskSpecWire {
     pub name: Option<String>,
     /// It does not run again if it is lost now.
     pub is_last_run: bool,
+    /// Its submitter wants to see an error of its own as it is, to decide whether it runs again.
+    pub wants_error: bool,
 }
 
 /// How much mail may wait for an actor.

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use mobula_node::{TaskOptions, encode_error};
 use mobula_types::{CallError, Error, ErrorChain};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -151,6 +152,59 @@ impl<E: fmt::Display> Explain<E> for Carrier<AS_SHOWN> {
         Error::msg(format_args!("{error:#}"))
     }
 }
+
+/// How an error is shown to whoever decides by it whether its task runs again.
+pub trait Show<E> {
+    /// What is shown of it.
+    type Shown: 'static;
+
+    /// The error as it is, in at most `max` bytes; none where it is shown as the text that travels anyway.
+    fn encode(error: &E, max: usize) -> Option<Vec<u8>>;
+
+    /// Lets `test` decide.
+    fn retry_on(
+        options: TaskOptions,
+        test: impl Fn(&Self::Shown) -> bool + Send + Sync + 'static,
+        count: u32,
+    ) -> TaskOptions;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E: Serialize + DeserializeOwned + 'static> Show<E> for Carrier<AS_IT_IS> {
+    type Shown = E;
+
+    fn encode(error: &E, max: usize) -> Option<Vec<u8>> {
+        encode_error(error, max)
+    }
+
+    fn retry_on(options: TaskOptions, test: impl Fn(&E) -> bool + Send + Sync + 'static, count: u32) -> TaskOptions {
+        options.retry_on(test, count)
+    }
+}
+
+macro_rules! show_as_text {
+    ($($how:ident)*) => {$(
+        #[diagnostic::do_not_recommend]
+        impl<E> Show<E> for Carrier<$how> {
+            type Shown = ErrorChain;
+
+            fn encode(_: &E, _: usize) -> Option<Vec<u8>> {
+                None
+            }
+
+            fn retry_on(
+                options: TaskOptions,
+                test: impl Fn(&ErrorChain) -> bool + Send + Sync + 'static,
+                count: u32,
+            ) -> TaskOptions {
+                options.retry_on_text(test, count)
+            }
+        }
+    )*};
+}
+
+// An error that says nothing is refused where it is told to callers.
+show_as_text!(WITH_CAUSES AS_SHOWN NOT_AT_ALL);
 
 /// The reply of a function that returns an error of its own, as its caller gets it.
 ///

@@ -20,6 +20,7 @@ mod nesting;
 mod objects;
 mod pools;
 mod recipients;
+mod retries;
 mod streams;
 mod supervision;
 mod tasks;

@@ -1,4 +1,5 @@
 //! The keys of a remote function.
+use futures_util::Stream;
 use mobula::prelude::*;
 
 #[remote(cpus = 1)]
@@ -12,5 +13,13 @@ fn three() {}
 
 #[remote(at_most_once = false)]
 fn four() {}
+
+#[remote(retry_errors = true)]
+fn five() {}
+
+#[remote(retry_errors = 1)]
+fn six() -> impl Stream<Item = u8> + use<> {
+    futures_util::stream::empty()
+}
 
 fn main() {}

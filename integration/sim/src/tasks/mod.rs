@@ -272,7 +272,9 @@ impl World {
         running.remove(at);
         let end = match self.rng.below(10) {
             0 => End::Panicked,
-            1 | 2 => End::ApplicationError,
+            1 => End::ApplicationError,
+            2 if self.rng.chance(50) => End::Final,
+            2 => End::ApplicationError,
             _ => End::Ok,
         };
         self.entries[index].witness.see_end(attempt, end);

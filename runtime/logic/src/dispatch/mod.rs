@@ -423,6 +423,11 @@ impl Dispatch {
         self.tasks.get(key).and_then(|entry| entry.machine.attempt())
     }
 
+    /// Whether a task runs again if what it is sent to now is lost, and it is to blame.
+    pub fn survives_loss(&self, key: Key) -> bool {
+        self.tasks.get(key).is_some_and(|entry| entry.machine.survives_loss())
+    }
+
     /// Where every task stands, those that wait for a place first, shape by shape and in order.
     pub fn standings(&self) -> impl Iterator<Item = (Key, Standing)> {
         let queued = self.shapes.iter().enumerate().flat_map(|(shape, queue)| {

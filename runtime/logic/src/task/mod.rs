@@ -12,7 +12,7 @@
 //! | what happens to the attempt in flight | what the task does |
 //! |---|---|
 //! | it gave a value | ends `Ok` |
-//! | it returned an error or panicked | runs again if `application_max` allows it, else ends `Failed` |
+//! | it returned an error or panicked | runs again if `application_max` and its submitter allow it, else ends `Failed` |
 //! | its place was lost, and it may be to blame | runs again up to `system_max` times, else ends `MayHaveRun` |
 //! | its place was lost by another's crash | runs again, and that does not count |
 //! | it was turned away before it began | as if lost, but ends `NotStarted` when no attempt can have begun |
@@ -67,6 +67,8 @@ pub enum End {
     ApplicationError,
     /// It panicked.
     Panicked,
+    /// It returned an error or panicked in a way after which its submitter wants no other run.
+    Final,
 }
 
 /// What can happen to a task.
@@ -277,6 +279,11 @@ impl Task {
         }
     }
 
+    /// Whether it runs again if the place of its attempt is lost now, and it is to blame.
+    pub fn survives_loss(&self) -> bool {
+        self.reruns.system < self.spec.system_max && !self.spec.at_most_once
+    }
+
     fn handle_time(&mut self, now: Time) {
         // TASK-7: no outcome comes after the deadline but this one.
         if self.spec.deadline.has_passed(now) && !self.planted.is(Mutant::ForgetDeadline) {
@@ -302,7 +309,7 @@ impl Task {
     fn handle_finished(&mut self, now: Time, attempt: Attempt, end: End) {
         if end == End::Ok {
             self.resolve(Outcome::Ok, Some(attempt));
-        } else if self.reruns.application < self.spec.application_max && self.may_begin_again() {
+        } else if end != End::Final && self.reruns.application < self.spec.application_max && self.may_begin_again() {
             self.reruns.application += 1;
             self.run_later(now);
         } else {

@@ -27,6 +27,7 @@ fn parse(input: &str) -> Input {
         Some("ok") => Input::Finished { attempt, end: End::Ok },
         Some("error") => Input::Finished { attempt, end: End::ApplicationError },
         Some("panicked") => Input::Finished { attempt, end: End::Panicked },
+        Some("final") => Input::Finished { attempt, end: End::Final },
         Some("away") => Input::TurnedAway { attempt },
         Some("culprit") => Input::SystemFailed { attempt, culprit: true },
         Some("bystander") => Input::SystemFailed { attempt, culprit: false },
@@ -120,6 +121,8 @@ fn application_errors_are_retried_when_asked_for() {
     let spec = TaskSpec { application_max: 1, ..PLAIN };
     check(spec, &[(0, "ready", "run 1"), (1, "error 1", "run 2"), (2, "panicked 2", "failed by 2")]);
     check(spec, &[(0, "ready", "run 1"), (1, "panicked 1", "run 2"), (2, "ok 2", "ok by 2")]);
+    // After an error that its submitter does not name there is no other run.
+    check(spec, &[(0, "ready", "run 1"), (1, "final 1", "failed by 1"), (2, "ok 1", "")]);
 }
 
 #[test]

@@ -25,6 +25,7 @@ use crate::encoded::{self, TaskFrame, TaskReply};
 use crate::host::Host;
 use crate::linked::Linked;
 use crate::options::TaskOptions;
+use crate::retry::Failed;
 
 use super::exchanges::Waiting;
 use super::large::ours;
@@ -340,7 +341,7 @@ impl Process {
     fn serve_task(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId, frame: TaskFrame) {
         let call = self.serve(from, exchange);
         let process = self.clone();
-        let answer = Box::new(move |answer: Result<Payload, GetError>| process.answer(from, exchange, answer));
+        let answer = Box::new(move |answer: Result<Payload, Failed>| process.answer_failed(from, exchange, answer));
         let system = self.system();
         let value_bytes_max = system.as_ref().map_or(0, |system| system.value_bytes_max());
         let reply = TaskReply { answer, call, value_bytes_max };
@@ -451,7 +452,12 @@ impl Process {
 
     /// Sends what came of something that another process asked for.
     fn answer(self: &Arc<Self>, to: ProcessId, exchange: ExchangeId, answer: Result<Payload, GetError>) {
-        if self.is_ending() && matches!(answer, Err(CallError::Cancelled)) {
+        self.answer_failed(to, exchange, answer.map_err(Failed::from));
+    }
+
+    /// The same where an error goes along as it is.
+    fn answer_failed(self: &Arc<Self>, to: ProcessId, exchange: ExchangeId, answer: Result<Payload, Failed>) {
+        if self.is_ending() && matches!(answer, Err(Failed { error: CallError::Cancelled, .. })) {
             // Nobody has cancelled it: it ends with this process, whose death tells the caller why.
             return;
         }
@@ -469,7 +475,7 @@ impl Process {
                 });
                 return;
             }
-            Err(error) => (Err(error), Bytes::new(), Pins::default()),
+            Err(Failed { error, own }) => (Err(error), own.map(|own| *own).unwrap_or_default(), Pins::default()),
         };
         self.serving.open.lock().remove(&(to, exchange));
         let reply = Parcel { to, from: self.me, talk: Talk::Reply { exchange, result }, payload };
@@ -542,8 +548,12 @@ impl Process {
         let answer = match result {
             Ok(ReplyHead::Value { refs }) => Ok(Payload::Value(payload, self.received_pins(from, &refs))),
             Ok(ReplyHead::Stream) => Ok(Payload::Stream(self.read_items(from, exchange))),
-            Err(error) => Err(error),
+            Err(error) => Err(Failed { error, own: Some(Box::new(payload)) }),
         };
+        if let Waiting::Task { key, attempt } = waiting {
+            return self.task_answered(key, attempt, answer);
+        }
+        let answer = answer.map_err(|failed| failed.error);
         match waiting {
             Waiting::Call { reply, entered } => {
                 if let Some(entered) = entered {
@@ -553,7 +563,6 @@ impl Process {
                     (reply.answer)(answer.map_err(narrow));
                 }
             }
-            Waiting::Task { key, attempt } => self.task_answered(key, attempt, answer),
             Waiting::Fetch { sender, .. } => {
                 let fetched = answer.and_then(|payload| match payload {
                     Payload::Value(bytes, pins) => Ok(Fetched { bytes, pins }),
@@ -561,7 +570,7 @@ impl Process {
                 });
                 sender.send(fetched).ok();
             }
-            Waiting::Stream { .. } => {}
+            Waiting::Stream { .. } | Waiting::Task { .. } => {}
         }
     }
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 
 use mobula_actor::deliver::Payload;
-use mobula_actor::object::GetError;
-use mobula_actor::{CallState, clock};
+use mobula_actor::{CallState, Count, clock};
 use mobula_logic::dispatch::{Dispatch, Input, Key, Output, Shape};
 use mobula_logic::task::{End, TaskSpec};
 use mobula_types::{
@@ -20,6 +19,7 @@ use parking_lot::Mutex;
 
 use crate::encoded::{TaskFrame, TaskReply};
 use crate::function::FunctionEntry;
+use crate::retry::{self, Failed};
 
 use super::exchanges::Waiting;
 use super::large::ours;
@@ -55,7 +55,7 @@ pub(super) struct Entry {
     frame: TaskFrame,
     reply: TaskReply,
     /// What came of the last run.
-    last: Option<Result<Payload, GetError>>,
+    last: Option<Result<Payload, Failed>>,
     exchange: Option<ExchangeId>,
 }
 
@@ -78,7 +78,7 @@ impl Entry {
 
     /// What its last run came to, if to nothing.
     pub(super) fn cause(&self) -> Option<String> {
-        self.last.as_ref().and_then(|last| last.as_ref().err()).map(ToString::to_string)
+        self.last.as_ref().and_then(|last| last.as_ref().err()).map(|failed| failed.error.to_string())
     }
 }
 
@@ -106,7 +106,7 @@ impl Process {
             let shape = table.shape(place);
             let spec = TaskSpec {
                 system_max: frame.options.max_retries,
-                application_max: 0,
+                application_max: frame.options.error_retries.count,
                 at_most_once: frame.options.at_most_once,
                 deadline: frame.deadline,
                 seed: id.seq,
@@ -211,6 +211,7 @@ impl Process {
         (lease, process): (LeaseId, ProcessId),
         after: &mut After,
     ) {
+        let survives_loss = table.dispatch.survives_loss(key);
         let Some(entry) = table.entries.get_mut(&key) else { return };
         let exchange = self.exchanges.open(process, Waiting::Task { key, attempt });
         entry.exchange = Some(exchange);
@@ -218,7 +219,8 @@ impl Process {
         let options = TaskSpecWire {
             request: frame.options.request(frame.is_sync).unwrap_or_default(),
             name: frame.options.name.clone(),
-            is_last_run: frame.options.at_most_once || attempt.0 > frame.options.max_retries,
+            is_last_run: !survives_loss,
+            wants_error: frame.options.wants_error,
         };
         let refs = frame.pins.ids();
         // Held once more for each run: the first may be lost.
@@ -244,35 +246,51 @@ impl Process {
         }
         if let Err(cause) = self.post(parcel, pins) {
             self.exchanges.close(exchange, process);
-            entry.last = Some(Err(CallError::NotStarted(cause)));
+            retry::note(&mut entry.last, Err(CallError::NotStarted(cause).into()));
             table.dispatch.handle(clock::now(), Input::TurnedAway { key, attempt });
         }
     }
 
     /// What a run came to, as the process says where it ran.
-    pub(crate) fn task_answered(self: &Arc<Self>, key: Key, attempt: Attempt, answer: Result<Payload, GetError>) {
-        let end = match &answer {
-            Ok(_) => Input::Finished { key, attempt, end: End::Ok },
-            Err(CallError::Panicked(_)) => Input::Finished { key, attempt, end: End::Panicked },
+    pub(crate) fn task_answered(self: &Arc<Self>, key: Key, attempt: Attempt, answer: Result<Payload, Failed>) {
+        let end = match answer.as_ref().map_err(|failed| &failed.error) {
             Err(CallError::NotStarted(NotStarted::HandedBack)) => Input::HandedBack { key, attempt },
             Err(CallError::NotStarted(NotStarted::Drained)) => Input::Withdrawn { key, attempt },
             // What its process could not even begin is not better elsewhere: types, bytes, arguments.
             Err(CallError::NotStarted(NotStarted::NoSession | NotStarted::QueueFull { .. })) => {
                 Input::TurnedAway { key, attempt }
             }
-            Err(_) => Input::Finished { key, attempt, end: End::ApplicationError },
+            _ => Input::Finished { key, attempt, end: self.end_of_run(key, &answer) },
         };
+        let failed = matches!(end, Input::Finished { end: End::ApplicationError | End::Panicked, .. });
+        let mut task = None;
         self.change_tasks(|table| {
             // Its process was taken for dead while this was on its way: whatever answers now is not its run.
             if table.dispatch.attempt(key) != Some(attempt) {
                 return None;
             }
             if let Some(entry) = table.entries.get_mut(&key) {
-                entry.last = Some(answer);
+                retry::note(&mut entry.last, answer);
                 entry.exchange = None;
+                task = Some(entry.id).filter(|_| failed);
             }
             Some(end)
         });
+        let runs_again = |id| self.tasks.table.lock().entries.get(&key).is_some_and(|entry| entry.id == id);
+        if let Some(system) = self.system().filter(|_| task.is_some_and(runs_again)) {
+            system.counters().add(Count::ErrorRetries);
+        }
+    }
+
+    /// Whether a run may be followed by another, as far as its submitter says. Its test is the user's code, and is called
+    /// without the table.
+    fn end_of_run(&self, key: Key, answer: &Result<Payload, Failed>) -> End {
+        let retries = self.tasks.table.lock().entries.get(&key).map(|entry| entry.frame.options.error_retries.clone());
+        match (self.system(), retries) {
+            (Some(system), Some(retries)) => retry::end(&system, &retries, answer),
+            _ if answer.is_ok() => End::Ok,
+            _ => End::Final,
+        }
     }
 
     /// Processes have ended, and with them what ran there.
@@ -297,7 +315,7 @@ impl Process {
                 let is_current = table.dispatch.attempt(*key) == Some(*attempt);
                 if let Some(entry) = table.entries.get_mut(key).filter(|_| is_current) {
                     let death = Box::new(death.clone());
-                    entry.last = Some(Err(CallError::MayHaveRun(Unknown::ProcessDied { death })));
+                    entry.last = Some(Err(CallError::MayHaveRun(Unknown::ProcessDied { death }).into()));
                     entry.exchange = None;
                 }
             }
@@ -318,7 +336,7 @@ impl Process {
         if for_ever {
             for entry in table.entries.values_mut().filter(|entry| entry.exchange.is_none()) {
                 let cause = NotStarted::Unschedulable { missing: missing.to_owned() };
-                entry.last.get_or_insert(Err(CallError::NotStarted(cause)));
+                entry.last.get_or_insert(Err(CallError::NotStarted(cause).into()));
             }
         }
         drop(table);
@@ -397,10 +415,10 @@ impl Entry {
     fn give_up(self, death: &Death) {
         let answer = match self.last {
             _ if self.exchange.is_some() => {
-                Err(CallError::MayHaveRun(Unknown::ProcessDied { death: Box::new(death.clone()) }))
+                Err(CallError::MayHaveRun(Unknown::ProcessDied { death: Box::new(death.clone()) }).into())
             }
             Some(answer) => answer,
-            None => Err(CallError::NotStarted(NotStarted::NoSession)),
+            None => Err(CallError::NotStarted(NotStarted::NoSession).into()),
         };
         (self.reply.answer)(answer);
     }
@@ -409,18 +427,11 @@ impl Entry {
 /// Tells whoever waits for a task how it ended.
 fn resolve(entry: Entry, outcome: Outcome) {
     let Entry { frame, reply, last, .. } = entry;
-    let answer = match (outcome, last) {
-        (Outcome::Ok, Some(Ok(payload))) => Ok(payload),
-        (Outcome::Cancelled, _) => Err(CallError::Cancelled),
-        (Outcome::DeadlineExceeded, _) => Err(CallError::DeadlineExceeded { given: frame.given }),
-        (_, Some(Err(error))) => Err(error),
-        (Outcome::NotStarted, _) => {
-            let missing = "no place for it came".to_owned();
-            Err(CallError::NotStarted(NotStarted::Unschedulable { missing }))
-        }
-        _ => Err(CallError::MayHaveRun(Unknown::NoReply)),
-    };
-    (reply.answer)(answer);
+    let answer = retry::answer(outcome, last, frame.given);
+    (reply.answer)(answer.unwrap_or_else(|| {
+        let missing = "no place for it came".to_owned();
+        Err(CallError::NotStarted(NotStarted::Unschedulable { missing }).into())
+    }));
 }
 
 /// Gives a task up when its submitter does.

@@ -10,7 +10,7 @@ use mobula_actor::current::{self, Frame};
 use mobula_actor::{Arg, CallState};
 use mobula_types::{CallError, Unknown};
 
-use super::{Task, drop_quietly, outcome, resolved};
+use super::{Task, drop_quietly, resolved};
 use crate::function::{RemoteFn, Returned};
 use crate::host::{Host, Room};
 use crate::logic::Request;
@@ -78,7 +78,7 @@ pub(super) async fn run<F: RemoteFn>(
     };
     drop(permit);
     if let Some(result) = result {
-        task.finish(outcome::<F>(result));
+        task.finish_run(result);
     }
 }
 
