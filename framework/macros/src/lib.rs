@@ -34,6 +34,7 @@ use proc_macro::TokenStream;
 /// | `num_gpus = 1` | GPUs it takes while it runs | 0 |
 /// | `max_retries = 0` | runs after failures of the system | 3 |
 /// | `retry_errors = 2` | runs after it returned an error or panicked | 0 |
+/// | `max_calls = 100` | it runs in a process of its own, which ends after so many runs: what a foreign library leaks goes with it | no process of its own |
 /// | `timeout_ms = 500` | when it is of no use any more | never |
 /// | `at_most_once` | it never runs again once it may have begun, whatever `max_retries` says | it may |
 ///

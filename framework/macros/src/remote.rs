@@ -30,6 +30,7 @@ struct Keys {
     num_gpus: Option<Expr>,
     max_retries: Option<u32>,
     retry_errors: Option<(u32, Span)>,
+    max_calls: Option<(u32, Span)>,
     timeout_ms: Option<u64>,
     at_most_once: Option<()>,
 }
@@ -60,6 +61,9 @@ impl Keys {
             } else if meta.path.is_ident("retry_errors") {
                 let count = keys::integer(&meta, 0)?;
                 keys::once(&mut this.retry_errors, &meta, (count, meta.path.span()))
+            } else if meta.path.is_ident("max_calls") {
+                let calls = keys::integer(&meta, 1)?;
+                keys::once(&mut this.max_calls, &meta, (calls, meta.path.span()))
             } else if meta.path.is_ident("timeout_ms") {
                 keys::once(&mut this.timeout_ms, &meta, keys::integer(&meta, 1)?)
             } else if meta.path.is_ident("at_most_once") {
@@ -78,8 +82,13 @@ impl Function {
         let keep =
             |name: &str| item.attrs.iter().filter(|attribute| attribute.path().is_ident(name)).cloned().collect();
         let signature = Signature::read(&item.sig, Of::Function)?;
-        if let (Returns::Stream(_), Some((_, span))) = (&signature.returns, keys.retry_errors) {
-            return Err(syn::Error::new(span, "a stream is never run a second time: leave `retry_errors` out"));
+        if let Returns::Stream(_) = &signature.returns {
+            if let Some((_, span)) = keys.retry_errors {
+                return Err(syn::Error::new(span, "a stream is never run a second time: leave `retry_errors` out"));
+            }
+            if let Some((_, span)) = keys.max_calls {
+                return Err(syn::Error::new(span, "a stream goes on after its call: leave `max_calls` out"));
+            }
         }
         Ok(Self { vis: item.vis.clone(), docs: keep("doc"), conditions: keep("cfg"), keys, signature })
     }
@@ -197,13 +206,14 @@ fn constants(function: &Function) -> TokenStream {
     let num_gpus = keys.num_gpus.as_ref().map(|n| quote!(.num_gpus(#n)));
     let max_retries = keys.max_retries.map(|n| quote!(.max_retries(#n)));
     let retry_errors = keys.retry_errors.map(|(n, _)| quote!(.retry_errors(#n)));
+    let max_calls = keys.max_calls.map(|(n, _)| quote!(.max_calls(#n)));
     let timeout = keys.timeout_ms.map(|ms| quote!(.timeout(::core::time::Duration::from_millis(#ms))));
     let at_most_once = keys.at_most_once.map(|()| quote!(.at_most_once()));
     quote! {
         type Args = (#(#types,)*);
         const NAME: &'static str = ::core::concat!(::core::module_path!(), "::", #name);
         const OPTIONS: __mobula::TaskOptions =
-            __mobula::TaskOptions::new() #num_cpus #num_gpus #max_retries #retry_errors #timeout #at_most_once;
+            __mobula::TaskOptions::new() #num_cpus #num_gpus #max_retries #retry_errors #max_calls #timeout #at_most_once;
     }
 }
 
@@ -224,7 +234,7 @@ fn calls(function: &Function) -> TokenStream {
             (quote!(__mobula::ReplyStream<#item>), format_ident!("submit_stream"), quote!(__mobula::RemoteStream))
         }
     };
-    let (setters, retries) = (setters(vis), retries(vis, &signature.returns));
+    let (setters, of_values) = (setters(vis), of_values(vis, &signature.returns));
     let options = format_ident!("{}_options", name.unraw());
     quote! {
         #vis struct #options(__mobula::TaskOptions);
@@ -243,7 +253,7 @@ fn calls(function: &Function) -> TokenStream {
 
         impl #options {
             #setters
-            #retries
+            #of_values
 
             /// Runs the function in the cluster with these options.
             #vis fn remote(self, #(#names: impl __mobula::IntoArg<#types>),*) -> #gives {
@@ -253,12 +263,17 @@ fn calls(function: &Function) -> TokenStream {
     }
 }
 
-/// What says after which errors of its own a function runs again.
-fn retries(vis: &Visibility, returns: &Returns) -> TokenStream {
+/// What only those can choose that answer with one value: a stream is never run again, and goes on after its call.
+fn of_values(vis: &Visibility, returns: &Returns) -> TokenStream {
     let all = quote! {
         /// Runs after it returned an error or panicked.
         #vis fn retry_errors(self, count: u32) -> Self {
             Self(self.0.retry_errors(count))
+        }
+
+        /// Runs in a process that runs nothing else, and ends after so many runs.
+        #vis fn max_calls(self, calls: u32) -> Self {
+            Self(self.0.max_calls(calls))
         }
     };
     match returns {
@@ -286,7 +301,8 @@ fn retries(vis: &Visibility, returns: &Returns) -> TokenStream {
 }
 
 /// The keys of `#[remote]`.
-const KEYS: &[&str] = &["num_cpus", "num_gpus", "max_retries", "retry_errors", "timeout_ms", "at_most_once"];
+const KEYS: &[&str] =
+    &["num_cpus", "num_gpus", "max_retries", "retry_errors", "max_calls", "timeout_ms", "at_most_once"];
 
 fn setters(vis: &Visibility) -> TokenStream {
     let text = || quote!(impl ::core::convert::Into<::std::string::String>);

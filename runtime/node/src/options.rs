@@ -32,6 +32,7 @@ pub struct TaskOptions {
     pub(crate) strategy: PlacementStrategy,
     pub(crate) isolated: bool,
     pub(crate) at_most_once: bool,
+    pub(crate) max_calls: Option<u32>,
     pub(crate) error_retries: Retries,
     /// Whether its submitter wants to see an error of its own as it is.
     pub(crate) wants_error: bool,
@@ -58,6 +59,7 @@ impl TaskOptions {
             strategy: PlacementStrategy::Hybrid,
             isolated: false,
             at_most_once: false,
+            max_calls: None,
             error_retries: Retries::NONE,
             wants_error: false,
         }
@@ -190,6 +192,15 @@ impl TaskOptions {
     #[must_use]
     pub const fn isolated(mut self) -> Self {
         self.isolated = true;
+        self
+    }
+
+    /// Runs in a process that runs nothing but this function, and ends after so many runs of it: what a foreign library leaks
+    /// goes with it. Where no cluster runs it, no process is its own, and none ends.
+    #[must_use]
+    pub const fn max_calls(mut self, calls: u32) -> Self {
+        self.isolated = true;
+        self.max_calls = Some(calls);
         self
     }
 

@@ -14,6 +14,7 @@ mod nesting;
 mod nodes;
 mod refs;
 mod repeats;
+mod retirement;
 mod scheduling;
 mod sharing;
 mod values;
@@ -62,7 +63,8 @@ fn main() -> ExitCode {
         let (address, token) = nodes.far().await;
         let far = Config::default().address(address).token(token);
         let tests = [actors::TESTS, deaths::TESTS, names::TESTS, nesting::TESTS, repeats::TESTS, values::TESTS];
-        let tests = [&tests.concat(), refs::TESTS, large::TESTS, scheduling::TESTS, sharing::TESTS].concat();
+        let tests =
+            [&tests.concat(), refs::TESTS, large::TESTS, retirement::TESTS, scheduling::TESTS, sharing::TESTS].concat();
         let mut passed = 0;
         let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
         for (how, plain) in [("near", near), ("far", far)] {

@@ -168,6 +168,20 @@ async fn many_tasks_have_one_outcome_each() {
     assert!(within(join_all(tasks.map(IntoFuture::into_future))).await.into_iter().all(|task| task.is_ok()));
 }
 
+#[remote(max_calls = 1)]
+fn leaky(n: u32) -> u32 {
+    n + 1
+}
+
+/// On a cluster each runs in a process of its own, elsewhere none can end.
+#[mobula::test(plain, encoded, cluster)]
+async fn a_function_whose_process_ends_after_it_gives_its_values() -> Result<()> {
+    let tasks: Vec<_> = (0..3).map(leaky::remote).collect();
+    let values: Vec<u32> = within(mobula::get(tasks)).await?.iter().map(|value| **value).collect();
+    assert_eq!(values, [1, 2, 3]);
+    Ok(())
+}
+
 /// A function inside a function, with a type of its own.
 #[mobula::test(plain, encoded, cluster)]
 async fn a_remote_function_may_stand_in_a_function() -> Result<()> {

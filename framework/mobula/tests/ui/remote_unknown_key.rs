@@ -22,4 +22,12 @@ fn six() -> impl Stream<Item = u8> + use<> {
     futures_util::stream::empty()
 }
 
+#[remote(max_calls = 0)]
+fn seven() {}
+
+#[remote(max_calls = 1)]
+fn eight() -> impl Stream<Item = u8> + use<> {
+    futures_util::stream::empty()
+}
+
 fn main() {}

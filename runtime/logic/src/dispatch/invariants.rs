@@ -18,6 +18,7 @@ use crate::invariant::{Violation, ensure};
 /// - DISP-7: a lease that is wanted back gets nothing more, and is kept only for what is in flight on it.
 /// - DISP-8: a task that was to blame for the death of its process runs next in a place of its own.
 /// - DISP-9: while a place has less to do than it could and something waits at another, it is known when that is asked back.
+/// - DISP-10: a lease takes no more tasks than its process is good for, and is kept then only for what is in flight on it.
 ///
 /// # Errors
 ///
@@ -36,9 +37,15 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
             .places
             .get(&lease.process)
             .is_some_and(|place| place.leases.contains(&(count, at)));
-        ensure(is_known || lease.is_recalled, "DISP-3", || format!("{id} is not among its shape's"))?;
+        let has_left = lease.is_recalled || lease.is_spent;
+        ensure(is_known || has_left, "DISP-3", || format!("{id} is not among its shape's"))?;
         let is_left_alone = !lease.is_recalled || !is_known && count > 0;
         ensure(is_left_alone, "DISP-7", || format!("{id} is wanted back, and takes tasks: {lease:?}"))?;
+        let calls_max = dispatch.shapes[lease.shape].calls_max.unwrap_or(u32::MAX);
+        let is_in_time = lease.calls <= calls_max && lease.is_spent == (lease.calls == calls_max);
+        ensure(is_in_time && (!lease.is_spent || !is_known && count > 0), "DISP-10", || {
+            format!("{id} takes {calls_max} tasks: {lease:?}")
+        })?;
         let is_right = |(place, key): (usize, &usize)| {
             dispatch.tasks.get(*key).is_some_and(|entry| entry.at == Some((at, place)) && entry.shape == lease.shape)
         };
@@ -73,6 +80,11 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
         ensure(loads == queue.by_load && adds_up, "DISP-5", || format!("shape {shape}: {:?}", queue.places))?;
         let leases: usize = queue.places.values().map(|place| place.leases.len()).sum();
         ensure(leases == queue.leases, "DISP-5", || format!("shape {shape}: {leases} leases, not {}", queue.leases))?;
+        let spent = dispatch.leases.iter().filter(|(_, lease)| lease.shape == shape && lease.is_spent);
+        let on_spent: usize = spent.map(|(_, lease)| lease.in_flight.len()).sum();
+        ensure(on_spent == queue.on_spent, "DISP-5", || {
+            format!("shape {shape}: {on_spent} on spent leases, counted {queue:?}")
+        })?;
         let has_place = waits == 0 || !queue.asked.is_empty() || queue.leases > 0;
         ensure(has_place, "DISP-1", || format!("shape {shape}: {waits} wait, and no place is asked for"))?;
     }

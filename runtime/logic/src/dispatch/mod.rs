@@ -18,6 +18,9 @@
 //! A place may be *recalled*, because its node is to leave or others have less: nothing more is sent there, what has not
 //! begun there is asked back, and the lease is given back when the rest has ended.
 //!
+//! A process may be good for so many tasks of a shape only ([`Dispatch::retire_after`]): a place that has taken the last of
+//! them is *spent*. It takes no more, and is given back when what was sent there has ended.
+//!
 //! What was sent to a place may stand behind long tasks there while another has less to do than it could. When that has
 //! lasted for [`STEAL_AFTER`], half of what waits at the fullest place is *asked back*, each task once; what has not begun
 //! there comes back and goes to where there is room, and of what has begun nothing is heard but its end.
@@ -257,6 +260,10 @@ struct Queue {
     depth: usize,
     /// Where its tasks run after they were to blame for a death.
     alone: Option<Shape>,
+    /// Tasks that one lease takes before it is spent.
+    calls_max: Option<u32>,
+    /// Tasks in flight on leases that are spent.
+    on_spent: usize,
     /// Tasks that wait for a lease: what comes back stands before what was submitted later.
     waiting: BTreeMap<TaskId, Key>,
     in_flight: usize,
@@ -279,6 +286,8 @@ impl Default for Queue {
         Self {
             depth: DEPTH,
             alone: None,
+            calls_max: None,
+            on_spent: 0,
             waiting: BTreeMap::new(),
             in_flight: 0,
             places: BTreeMap::new(),
@@ -357,8 +366,12 @@ struct Lease {
     in_flight: Vec<Key>,
     /// Since when it has nothing to do.
     idle_since: Time,
+    /// Tasks that were ever sent there.
+    calls: u32,
     /// It is wanted back: it is not among its shape's any more, and goes when nothing is in flight on it.
     is_recalled: bool,
+    /// It has taken all tasks that its process is good for: the same.
+    is_spent: bool,
 }
 
 impl Dispatch {
@@ -390,6 +403,12 @@ impl Dispatch {
         self.know(shape.max(alone));
         self.shapes[shape].alone = Some(alone);
         self.shapes[alone].depth = 1;
+    }
+
+    /// Says that a place takes `calls` tasks of `shape`, and is then given back: its process is to end with it. Not one.
+    pub fn retire_after(&mut self, shape: Shape, calls: u32) {
+        self.know(shape);
+        self.shapes[shape].calls_max = Some(calls.max(1));
     }
 
     fn know(&mut self, shape: Shape) {
@@ -521,13 +540,14 @@ impl Dispatch {
         let queue = &mut self.shapes[entry.shape];
         queue.in_flight -= 1;
         let Some(lease) = self.leases.get_mut(at) else { return };
+        queue.on_spent -= usize::from(lease.is_spent);
         queue.take(lease.process, (lease.in_flight.len(), at));
         lease.in_flight.swap_remove(place);
         entry.is_asked_back = false;
         if let Some(moved) = lease.in_flight.get(place).copied() {
             self.tasks[moved].at = Some((at, place));
         }
-        if lease.is_recalled {
+        if lease.is_recalled || lease.is_spent {
             return self.give_recalled_back(at);
         }
         queue.put(lease.process, (lease.in_flight.len(), at));
@@ -547,7 +567,14 @@ impl Dispatch {
             self.idle.remove(&(lease.idle_since, at));
         }
         lease.in_flight.push(key);
-        queue.put(lease.process, (lease.in_flight.len(), at));
+        lease.calls = lease.calls.saturating_add(1);
+        // DISP-10: it takes no more.
+        lease.is_spent = queue.calls_max.is_some_and(|max| lease.calls >= max);
+        if lease.is_spent {
+            queue.on_spent += lease.in_flight.len();
+        } else {
+            queue.put(lease.process, (lease.in_flight.len(), at));
+        }
         self.outputs.push_back(Output::Send { key, attempt, lease: lease.id, process: lease.process });
     }
 
@@ -578,7 +605,8 @@ impl Dispatch {
             self.join_lease(key, at, attempt);
         }
         let queue = &mut self.shapes[shape];
-        let wanted = (queue.waiting.len() + queue.in_flight).min(LEASES_MAX);
+        // What runs where nothing else will is no reason for another place.
+        let wanted = (queue.waiting.len() + queue.in_flight - queue.on_spent).min(LEASES_MAX);
         while queue.asked.len() < ASKED_MAX && queue.leases + queue.asked.len() < wanted {
             self.next_request += 1;
             queue.asked.insert(self.next_request);
@@ -606,7 +634,8 @@ impl Dispatch {
             return;
         };
         let in_flight = Vec::new();
-        let lease = Lease { id, shape, process, in_flight, idle_since: now, is_recalled: false };
+        let (is_recalled, is_spent) = (false, false);
+        let lease = Lease { id, shape, process, in_flight, idle_since: now, calls: 0, is_recalled, is_spent };
         let at = self.leases.insert(lease);
         self.by_process.insert((process, at));
         self.idle.insert((now, at));
@@ -738,7 +767,9 @@ impl Dispatch {
         for at in dead {
             let lease = self.drop_lease(at);
             shapes.insert(lease.shape);
-            self.shapes[lease.shape].in_flight -= lease.in_flight.len();
+            let queue = &mut self.shapes[lease.shape];
+            queue.in_flight -= lease.in_flight.len();
+            queue.on_spent -= if lease.is_spent { lease.in_flight.len() } else { 0 };
             lost.extend(lease.in_flight);
         }
         // In the order in which they were submitted, whichever place they were in.

@@ -373,6 +373,46 @@ fn what_has_not_begun_at_a_recalled_place_comes_back_to_the_front() {
 }
 
 #[test]
+fn a_place_takes_as_many_tasks_as_it_is_good_for_and_then_goes() {
+    let mut dispatch = Dispatch::default();
+    dispatch.keep_apart(0, 0);
+    dispatch.retire_after(0, 2);
+    for seq in 0..3 {
+        dispatch.submit(at(0), id(seq), 0, TaskSpec::default());
+    }
+    dispatch.handle(at(0), Input::Granted { request: 1, lease: LeaseId(1), process: worker(1) });
+    outputs(&mut dispatch);
+    let finished = |key| Input::Finished { key, attempt: Attempt(1), end: End::Ok };
+    let resolved = |key| Output::Resolve { key, outcome: Outcome::Ok, attempt: Some(Attempt(1)) };
+    dispatch.handle(at(1), finished(0));
+    assert_eq!(outputs(&mut dispatch), [resolved(0), send(1, 1, 1, 1)]);
+    dispatch.handle(at(2), finished(1));
+    let returned = Output::ReturnLease { lease: LeaseId(1) };
+    assert_eq!(outputs(&mut dispatch), [returned, resolved(1)], "the third goes elsewhere");
+    dispatch.handle(at(3), Input::Granted { request: 2, lease: LeaseId(2), process: worker(2) });
+    assert_eq!(outputs(&mut dispatch), [send(2, 1, 2, 2)]);
+}
+
+#[test]
+fn what_runs_at_a_spent_place_asks_for_no_other() {
+    let mut dispatch = Dispatch::default();
+    dispatch.keep_apart(0, 0);
+    dispatch.retire_after(0, 1);
+    let key = dispatch.submit(at(0), id(0), 0, TaskSpec::default());
+    dispatch.handle(at(0), Input::Granted { request: 1, lease: LeaseId(1), process: worker(1) });
+    assert_eq!(dispatch.places(), (1, 0), "nobody waits for a place");
+    // Its process dies with the task, which needs another.
+    dispatch.handle(at(1), Input::ProcessDied { process: worker(1), culprits: None });
+    dispatch.handle(at(2), Input::Granted { request: 2, lease: LeaseId(2), process: worker(2) });
+    outputs(&mut dispatch);
+    dispatch.handle(at(3), Input::Recalled { lease: LeaseId(2) });
+    assert_eq!(asked_back(&mut dispatch), [key], "wanted back, it may not have begun");
+    dispatch.handle(at(4), Input::HandedBack { key, attempt: Attempt(2) });
+    assert_eq!(outputs(&mut dispatch)[0], Output::ReturnLease { lease: LeaseId(2) });
+    assert_eq!(dispatch.places(), (0, 1));
+}
+
+#[test]
 fn the_leases_of_one_process_are_one_place() {
     let mut dispatch = busy(4);
     dispatch.handle(at(1), Input::Granted { request: 2, lease: LeaseId(2), process: worker(1) });

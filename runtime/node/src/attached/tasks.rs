@@ -36,7 +36,7 @@ pub(crate) struct Tasks {
 pub(super) struct Table {
     pub(super) dispatch: Dispatch,
     pub(super) entries: HashMap<Key, Entry>,
-    shapes: HashMap<PlacementSpec, Shape>,
+    shapes: HashMap<(PlacementSpec, Option<Retired>), Shape>,
     specs: Vec<PlacementSpec>,
     /// The requests of the dispatch that are not answered, as the node knows them.
     pub(super) requests: HashMap<u64, RequestId>,
@@ -58,6 +58,9 @@ pub(super) struct Entry {
     last: Option<Result<Payload, Failed>>,
     exchange: Option<ExchangeId>,
 }
+
+/// After how many runs of which function, by its travelling name, its process ends.
+type Retired = (u64, u32);
 
 /// Nodes that are avoided at once.
 const AVOIDED_MAX: usize = 4;
@@ -103,7 +106,8 @@ impl Process {
                 drop(table);
                 return reply.refuse(NotStarted::NoSession);
             }
-            let shape = table.shape(place);
+            let retired = frame.options.max_calls.map(|calls| (frame.function, calls));
+            let shape = table.shape(place, retired);
             let spec = TaskSpec {
                 system_max: frame.options.max_retries,
                 application_max: frame.options.error_retries.count,
@@ -388,25 +392,29 @@ struct After {
 }
 
 impl Table {
-    fn add(&mut self, place: PlacementSpec) -> Shape {
+    fn add(&mut self, place: PlacementSpec, retired: Option<Retired>) -> Shape {
         let shape = self.specs.len();
         self.specs.push(place.clone());
-        self.shapes.insert(place, shape);
+        self.shapes.insert((place, retired), shape);
+        if let Some((_, calls)) = retired {
+            self.dispatch.retire_after(shape, calls);
+        }
         shape
     }
 
-    fn shape(&mut self, place: PlacementSpec) -> Shape {
-        match self.shapes.get(&place) {
-            Some(shape) => *shape,
-            None => {
-                let alone = PlacementSpec { isolated: true, ..place.clone() };
-                let shape = self.add(place);
-                let alone = self.shapes.get(&alone).copied().unwrap_or_else(|| self.add(alone));
-                // What has taken a process down with it runs again in one of its own (design.md §2).
-                self.dispatch.keep_apart(shape, alone);
-                shape
-            }
+    fn shape(&mut self, place: PlacementSpec, retired: Option<Retired>) -> Shape {
+        let asked = (place, retired);
+        if let Some(shape) = self.shapes.get(&asked) {
+            return *shape;
         }
+        let (place, _) = asked;
+        let alone = (PlacementSpec { isolated: true, ..place.clone() }, retired);
+        let shape = self.add(place, retired);
+        let known = self.shapes.get(&alone).copied();
+        let alone = known.unwrap_or_else(|| self.add(alone.0, retired));
+        // What has taken a process down with it runs again in one of its own (design.md §2).
+        self.dispatch.keep_apart(shape, alone);
+        shape
     }
 }
 
