@@ -28,7 +28,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use mobula_types::{CallError, ErrorChain, NotStarted, ObjectId};
+use mobula_types::{CallError, ErrorChain, NotCancellable, NotStarted, ObjectId};
 use mobula_wire::plain::{self, Viewable};
 use mobula_wire::{EncodeError, Encoded, INLINE_BYTES_MAX};
 use parking_lot::Mutex;
@@ -235,6 +235,40 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     /// Waits until it [is ready](Self::is_ready): what is only waited for is not decoded.
     pub fn settled(&self) -> Settled<T> {
         Settled { object: self.clone(), key: None }
+    }
+
+    /// Gives the task up that makes the value, and ends the process in which it runs, within 1 s: for code that does not
+    /// look whether it is cancelled. Whoever waits for the value gets [`CallError::Cancelled`]. What the task has submitted
+    /// is cancelled with it.
+    ///
+    /// A task that has its outcome is left alone, also when [`cancel`](Self::cancel) was that.
+    ///
+    /// ```
+    /// # use mobula::NotCancellable;
+    /// use mobula::prelude::*;
+    ///
+    /// #[remote]
+    /// fn spin() {
+    ///     while !mobula::cancelled() {}
+    /// }
+    ///
+    /// #[mobula::main]
+    /// async fn main() -> Result<()> {
+    ///     let _session = mobula::init().await?;
+    ///     let task = spin::remote();
+    ///     // It runs beside others: they would end with it.
+    ///     assert_eq!(task.cancel_forced(), Err(NotCancellable::NotIsolated));
+    ///     task.cancel();
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`NotCancellable`]: the task was not submitted with `options().isolated()`, on a cluster and by this process. It is
+    /// as if this had not been called.
+    pub fn cancel_forced(&self) -> Result<(), NotCancellable> {
+        self.cell.call.as_ref().map_or(Err(NotCancellable::NoTask), |call| call.cancel_forced())
     }
 
     fn value(&self) -> Option<Result<Value<T>, GetError>> {

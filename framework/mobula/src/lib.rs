@@ -65,8 +65,8 @@ pub use mobula_actor::{
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_types::{
     ActorId, Attempt, Backoff, CallError, Culprit, Death, DeathCause, Error, ErrorChain, ExitReason, Incarnation,
-    Intensity, LabelRule, LabelSelector, NoError, NodeId, NotStarted, ObjectId, Outcome, Panic, PlacementSpec,
-    PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, TaskId, Unknown,
+    Intensity, LabelRule, LabelSelector, NoError, NodeId, NotCancellable, NotStarted, ObjectId, Outcome, Panic,
+    PlacementSpec, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, TaskId, Unknown,
 };
 pub use nodes::{NodeInfo, nodes};
 pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait, writer};

@@ -12,7 +12,7 @@ use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
 use mobula_actor::{
     Arg, Arguments, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, registry, stream,
 };
-use mobula_types::{Attempt, CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
+use mobula_types::{Attempt, CallError, Deadline, NotCancellable, NotStarted, Outcome, TaskId, Unknown};
 use mobula_wire::{INLINE_BYTES_MAX, name_hash, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -91,7 +91,8 @@ pub(crate) fn submit<F: RemoteFn>(
 ) -> ObjectRef<F::Reply> {
     let Inherited { deadline, given, parent } = inherited;
     let call = Linked::to(parent);
-    let owing = Arc::new(Owing { object: Mutex::new(None), call: call.clone(), system: system.clone() });
+    let is_alone = options.is_isolated() && host.seat.get().is_some();
+    let owing = Arc::new(Owing { object: Mutex::new(None), call: call.clone(), system: system.clone(), is_alone });
     let object = ObjectRef::pending_bytes(system, Some(owing.clone() as Arc<dyn Cancellable>));
     *owing.object.lock() = Some(object.clone());
     let owed = OwedValue(owing);
@@ -266,6 +267,8 @@ struct Owing<T: Send + Sync + 'static> {
     object: Mutex<Option<ObjectRef<T>>>,
     call: Arc<Linked>,
     system: Arc<System>,
+    /// It gets a process of its own, which can be ended.
+    is_alone: bool,
 }
 
 impl<T: Send + Sync + 'static> Owing<T> {
@@ -295,6 +298,15 @@ impl<T: Send + Sync + 'static> Cancellable for Owing<T> {
     fn cancel(&self) {
         self.settle(Err(CallError::Cancelled));
         self.call.cancel();
+    }
+
+    fn cancel_forced(&self) -> Result<(), NotCancellable> {
+        if !self.is_alone {
+            return Err(NotCancellable::NotIsolated);
+        }
+        self.settle(Err(CallError::Cancelled));
+        self.call.force();
+        Ok(())
     }
 }
 

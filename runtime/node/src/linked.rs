@@ -1,5 +1,6 @@
 //! The cancellation of one piece of work that ends with the call inside which it was begun.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Context, Poll, Wake, Waker};
 
@@ -12,6 +13,8 @@ use mobula_types::Time;
 #[derive(Default)]
 pub(crate) struct Linked {
     own: Cancel,
+    /// Its process is to end with it.
+    is_forced: AtomicBool,
     /// Its place with the patrol, which tells when the parent is cancelled: a call wakes only one, its handler.
     ticket: OnceLock<Ticket>,
     /// What is done for it, where another process has asked for that.
@@ -48,6 +51,16 @@ impl Linked {
         if let Some(work) = self.work.get().and_then(Weak::upgrade) {
             work.hand_back();
         }
+    }
+
+    /// Cancels it, and says that its process is to end.
+    pub(crate) fn force(&self) {
+        self.is_forced.store(true, Ordering::Release);
+        self.cancel();
+    }
+
+    pub(crate) fn is_forced(&self) -> bool {
+        self.is_forced.load(Ordering::Acquire)
     }
 
     pub(crate) async fn cancelled(&self) {

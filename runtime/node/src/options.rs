@@ -218,6 +218,11 @@ impl TaskOptions {
         self
     }
 
+    /// Whether it gets a process of its own.
+    pub(crate) fn is_isolated(&self) -> bool {
+        self.isolated || self.num_gpus > 0.0
+    }
+
     /// What it takes while it runs; a function that is not async takes a CPU unless it says otherwise.
     pub(crate) fn request(&self, is_sync: bool) -> Result<Request, NotStarted> {
         if self.num_cpus.is_none() && self.num_gpus == 0.0 && self.resources.is_empty() {

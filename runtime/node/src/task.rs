@@ -23,7 +23,7 @@ use mobula_actor::current::{self, Frame, SenderId};
 use mobula_actor::object::{Cancellable, GetError};
 use mobula_actor::patrol::{Ticket, patrol};
 use mobula_actor::{Arg, CallState, Count, Departing, ObjectRef, Placement, System, arbiters, clock, describe_panic};
-use mobula_types::{Attempt, CallError, Deadline, NotStarted, Outcome, TaskId, Unknown};
+use mobula_types::{Attempt, CallError, Deadline, NotCancellable, NotStarted, Outcome, TaskId, Unknown};
 use parking_lot::Mutex;
 
 use crate::compute::{Job, Permit};
@@ -421,6 +421,10 @@ impl<F: RemoteFn> Returnable for Task<F> {
 impl<F: RemoteFn> Cancellable for Task<F> {
     fn cancel(&self) {
         self.give_up(CallError::Cancelled);
+    }
+
+    fn cancel_forced(&self) -> Result<(), NotCancellable> {
+        Err(NotCancellable::NotIsolated)
     }
 }
 

@@ -51,7 +51,7 @@ pub use labels::{LabelRule, LabelSelector};
 pub use machine::StateMachine;
 pub use member::{ClusterId, MemberId, Role};
 pub use names::{ActorName, Fencing, Held, Interface, NameKey, NameOwner, Namespace};
-pub use outcome::{CallError, ErrorChain, NoError, NotStarted, Outcome, Unknown};
+pub use outcome::{CallError, ErrorChain, NoError, NotCancellable, NotStarted, Outcome, Unknown};
 pub use placement::{NodeLoad, PlacementSpec, PlacementStrategy};
 pub use supervision::{Backoff, Intensity, Restart, RestartPolicy, Strategy};
 pub use time::{Deadline, Time};

@@ -267,6 +267,29 @@ impl fmt::Display for NotStarted {
     }
 }
 
+/// Why what makes a value cannot be ended by force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum NotCancellable {
+    /// The task shares its process with others: it was not submitted as isolated, or no cluster runs it.
+    NotIsolated,
+    /// No task of this process makes the value.
+    NoTask,
+}
+
+impl fmt::Display for NotCancellable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotIsolated => f.write_str(
+                "the task has no process of its own that could be ended: submit it on a cluster with                  `options().isolated()`, or cancel it and let it see that",
+            ),
+            Self::NoTask => f.write_str("no task that was submitted here makes the value"),
+        }
+    }
+}
+
+impl Error for NotCancellable {}
+
 /// Why it is unknown whether a call ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
+use mobula_types::NotCancellable;
 use parking_lot::Mutex;
 
 use crate::slot::CallState;
@@ -11,6 +12,15 @@ use crate::slot::CallState;
 pub trait Cancellable: Send + Sync {
     /// Gives it up.
     fn cancel(&self);
+
+    /// Ends the process that runs it.
+    ///
+    /// # Errors
+    ///
+    /// It has no process of its own.
+    fn cancel_forced(&self) -> Result<(), NotCancellable> {
+        Err(NotCancellable::NoTask)
+    }
 }
 
 /// The cancellation of a call whose answer is an object.

@@ -1,5 +1,6 @@
 //! What a caller that goes away does to what it called.
 
+use mobula::NotCancellable;
 use mobula::prelude::*;
 
 use crate::apparatus::{Gate, Journal, NotedDrop, heard, within};
@@ -66,6 +67,12 @@ fn compute(journal: Journal) {
         std::thread::yield_now();
     }
     journal.note("seen");
+}
+
+/// Waits for a task of its own.
+#[remote]
+async fn wait_for_task(journal: Journal) {
+    hold_task::remote(journal).await.unwrap_err();
 }
 
 #[remote]
@@ -206,5 +213,31 @@ async fn a_task_ends_with_the_call_that_submitted_it() -> Result<()> {
     let server = Server::spawn(journal).await?;
     begin_and_drop(server.run_task(), journal).await;
     assert_eq!(journal.next().await, "dropped");
+    Ok(())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn a_task_ends_with_the_task_that_submitted_it() {
+    let journal = Journal::new();
+    let task = wait_for_task::remote(journal);
+    assert_eq!(journal.next().await, "begun");
+    task.cancel();
+    assert_eq!(journal.next().await, "dropped");
+    assert_eq!(within(task).await.unwrap_err(), CallError::Cancelled);
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn what_shares_its_process_is_not_ended_by_force() -> Result<()> {
+    let journal = Journal::new();
+    let task = hold_task::remote(journal);
+    assert_eq!(journal.next().await, "begun");
+    assert_eq!(task.cancel_forced(), Err(NotCancellable::NotIsolated));
+    assert!(!task.is_ready(), "it is as if nothing was said");
+    task.cancel();
+    assert_eq!(journal.next().await, "dropped");
+    assert_eq!(mobula::put(1)?.cancel_forced(), Err(NotCancellable::NoTask));
+    let server = Server::spawn(journal).await?;
+    assert_eq!(server.note("handled").submit().cancel_forced(), Err(NotCancellable::NoTask));
+    assert_eq!(journal.next().await, "handled");
     Ok(())
 }

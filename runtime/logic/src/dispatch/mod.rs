@@ -132,6 +132,11 @@ pub enum Input {
         /// Which.
         key: Key,
     },
+    /// The same, and the place where it runs is given back at once: its process is to end with that.
+    Force {
+        /// Which.
+        key: Key,
+    },
     /// Nothing but time has passed.
     Tick,
 }
@@ -873,6 +878,12 @@ impl StateMachine for Dispatch {
             Input::HandedBack { key, attempt } => self.handle_handed_back(now, key, attempt),
             Input::ProcessDied { process, culprits } => self.handle_died(now, process, culprits.as_deref()),
             Input::Cancel { key } => self.settle(now, key, task::Input::Cancel),
+            Input::Force { key } => {
+                if let Some((at, _)) = self.tasks.get(key).and_then(|entry| entry.at) {
+                    self.recall(now, at);
+                }
+                self.settle(now, key, task::Input::Cancel);
+            }
             Input::Tick => {}
         }
         self.handle_tick(now);

@@ -394,6 +394,23 @@ fn a_place_takes_as_many_tasks_as_it_is_good_for_and_then_goes() {
 }
 
 #[test]
+fn what_is_ended_by_force_takes_its_place_with_it() {
+    let mut dispatch = busy(2);
+    dispatch.handle(at(1), Input::Force { key: 0 });
+    let said = outputs(&mut dispatch);
+    assert!(said.contains(&Output::CancelAttempt { key: 0, attempt: Attempt(1), process: worker(1) }), "{said:?}");
+    assert!(said.contains(&Output::Resolve { key: 0, outcome: Outcome::Cancelled, attempt: None }), "{said:?}");
+    assert!(said.contains(&Output::AskBack { key: 1, attempt: Attempt(1), process: worker(1) }), "{said:?}");
+    dispatch.handle(at(2), Input::HandedBack { key: 1, attempt: Attempt(1) });
+    assert_eq!(outputs(&mut dispatch)[0], Output::ReturnLease { lease: LeaseId(1) }, "what had not begun is elsewhere");
+    // What is at no place yet only ends.
+    let key = dispatch.submit(at(3), id(9), 1, TaskSpec::default());
+    outputs(&mut dispatch);
+    dispatch.handle(at(3), Input::Force { key });
+    assert_eq!(outputs(&mut dispatch), [Output::Resolve { key, outcome: Outcome::Cancelled, attempt: None }]);
+}
+
+#[test]
 fn what_runs_at_a_spent_place_asks_for_no_other() {
     let mut dispatch = Dispatch::default();
     dispatch.keep_apart(0, 0);

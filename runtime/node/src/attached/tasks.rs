@@ -453,9 +453,15 @@ impl Wake for GivenUp {
     fn wake(self: Arc<Self>) {
         let Self { process, key, id } = &*self;
         // Keys are given out again: it may be another task's by now.
-        let is_it = process.tasks.table.lock().entries.get(key).is_some_and(|entry| entry.id == *id);
-        if is_it {
-            process.drive_tasks(Some(Input::Cancel { key: *key }));
+        let is_forced = {
+            let table = process.tasks.table.lock();
+            let entry = table.entries.get(key).filter(|entry| entry.id == *id);
+            entry.map(|entry| entry.reply.call.is_forced())
+        };
+        match is_forced {
+            Some(true) => process.drive_tasks(Some(Input::Force { key: *key })),
+            Some(false) => process.drive_tasks(Some(Input::Cancel { key: *key })),
+            None => {}
         }
     }
 }
