@@ -33,6 +33,8 @@ pub(super) struct Witness {
     bystander: u32,
     is_cancelled: bool,
     is_unrunnable: bool,
+    /// An attempt ended so that its submitter wants no other.
+    is_final: bool,
     outcome: Option<Outcome>,
 }
 
@@ -49,6 +51,7 @@ impl Witness {
             bystander: 0,
             is_cancelled: false,
             is_unrunnable: false,
+            is_final: false,
             outcome: None,
         }
     }
@@ -83,7 +86,10 @@ impl Witness {
                 &mut self.system
             }
             Input::SystemFailed { attempt, culprit: false } if is_newest(attempt) => &mut self.bystander,
-            Input::Finished { attempt, end } if is_newest(attempt) && end != End::Ok => &mut self.application,
+            Input::Finished { attempt, end } if is_newest(attempt) && end != End::Ok => {
+                self.is_final |= end == End::Final;
+                &mut self.application
+            }
             Input::Cancel => return self.is_cancelled = true,
             Input::Unrunnable => return self.is_unrunnable = true,
             _ => return,
@@ -116,6 +122,8 @@ impl Witness {
         let is_next = !self.is_in_flight && attempt == self.newest.next();
         ensure(is_next, "TASK-3", || format!("{attempt} runs: {self:?}"))?;
         let is_allowed = self.system <= self.spec.system_max && self.application <= self.spec.application_max;
+        // Whoever wanted no other run has none: one that said so was heard only while it was the newest.
+        let is_allowed = is_allowed && !self.is_final;
         ensure(is_allowed, "TASK-2", || format!("{attempt} runs: {self:?}"))?;
         let wait = now - self.failed_at;
         let is_timely = match attempt.0 {
@@ -135,9 +143,10 @@ impl Witness {
             Outcome::Ok => ("TASK-3", by == Some(self.newest) && began.contains(&(self.newest, Some(End::Ok)))),
             Outcome::Failed => {
                 let failed = |&(attempt, end): &(Attempt, Option<End>)| {
-                    attempt == self.newest && matches!(end, Some(End::ApplicationError | End::Panicked))
+                    attempt == self.newest && matches!(end, Some(End::ApplicationError | End::Panicked | End::Final))
                 };
-                let is_used_up = spec.at_most_once || self.application > spec.application_max;
+                let is_final = began.contains(&(self.newest, Some(End::Final)));
+                let is_used_up = is_final || spec.at_most_once || self.application > spec.application_max;
                 let is_true = by == Some(self.newest) && began.iter().any(failed);
                 (if is_true { "TASK-2" } else { "TASK-3" }, is_true && is_used_up)
             }
