@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::resources::Amount;
 use mobula_types::{
-    ActorId, ActorName, ExitReason, Incarnation, Interface, LabelRule, LabelSelector, NodeId, NotStarted,
-    PlacementSpec, PlacementStrategy, ProcessId, RestartPolicy,
+    ActorId, ActorName, ExitReason, GroupId, Incarnation, Interface, LabelRule, LabelSelector, NodeId, NotStarted,
+    PlacementSpec, PlacementStrategy, ProcessId, RestartPolicy, Within,
 };
 use tokio::sync::oneshot;
 
@@ -291,6 +291,18 @@ impl<A: Actor> Spawn<A> {
     /// Lives on the node that is used least.
     pub fn spread_nodes(self) -> Self {
         self.strategy(PlacementStrategy::Spread)
+    }
+
+    /// Takes what it needs of a placement group, of any bundle that has room, and of nothing else; it ends with the group.
+    pub fn in_group(mut self, group: impl Into<GroupId>) -> Self {
+        self.options.place.within = Some(Within { group: group.into(), bundle: None });
+        self
+    }
+
+    /// Takes what it needs of this bundle of a placement group, and of nothing else; it ends with the group.
+    pub fn in_bundle(mut self, group: impl Into<GroupId>, bundle: u32) -> Self {
+        self.options.place.within = Some(Within { group: group.into(), bundle: Some(bundle) });
+        self
     }
 
     /// Lives in a process of its own: its end is nobody else's.

@@ -329,6 +329,16 @@ fn setters(vis: &Visibility) -> TokenStream {
         ("on_node", vec![("node", quote!(__mobula::NodeId))], "Runs on this node, or not at all."),
         ("strategy", vec![("strategy", quote!(__mobula::PlacementStrategy))], "Which of the nodes that fit is taken."),
         ("spread_nodes", vec![], "Runs on the node that is used least."),
+        (
+            "in_group",
+            vec![("group", quote!(impl ::core::convert::Into<__mobula::GroupId>))],
+            "Takes what it needs of a placement group, of any bundle that has room, and of nothing else.",
+        ),
+        (
+            "in_bundle",
+            vec![("group", quote!(impl ::core::convert::Into<__mobula::GroupId>)), ("bundle", quote!(u32))],
+            "Takes what it needs of this bundle of a placement group, and of nothing else.",
+        ),
         ("isolated", vec![], "Runs in a process of its own."),
         ("at_most_once", vec![], "Never runs again once it may have begun."),
         ("max_retries", vec![("count", quote!(u32))], "Runs after failures of the system."),

@@ -36,6 +36,7 @@
 //! | run functions elsewhere | `#[remote]`, [`mod@remote`] |
 //! | keep state behind messages | `#[actor]`, or [`Actor`], [`Message`], [`Handler`] by hand; [`spawn`], [`actor()`] |
 //! | speak to many, share work among many | [`ActorGroup`], [`ActorPool`] |
+//! | reserve resources together | [`placement_group()`], [`PlacementGroup`] |
 //! | keep actors alive | [`Supervisor`], [`ChildSpec`], [`RestartPolicy`] |
 //! | pass values by reference | [`put`], [`get`], [`wait`], [`ObjectRef`] |
 //! | know how it ended | [`CallError`], [`ExitReason`], [`Session::counters`] |
@@ -49,6 +50,7 @@ pub mod kv;
 mod lookup;
 mod nodes;
 mod objects;
+mod placement_group;
 mod pool;
 pub mod remote;
 mod run;
@@ -63,13 +65,16 @@ pub use mobula_actor::{
     SpawnError, Supervisor, SupervisorSpec, Timer, Value, View, Writer,
 };
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
+pub use mobula_node::GroupError;
 pub use mobula_types::{
-    ActorId, Attempt, Backoff, CallError, Culprit, Death, DeathCause, Error, ErrorChain, ExitReason, Incarnation,
-    Intensity, LabelRule, LabelSelector, NoError, NodeId, NotCancellable, NotStarted, ObjectId, Outcome, Panic,
-    PlacementSpec, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, TaskId, Unknown,
+    ActorId, Attempt, Backoff, BundleStrategy, CallError, Culprit, Death, DeathCause, Error, ErrorChain, ExitReason,
+    GroupEnd, GroupId, Incarnation, Intensity, LabelRule, LabelSelector, NoError, NodeId, NotCancellable, NotStarted,
+    ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, TaskId,
+    Unknown,
 };
 pub use nodes::{NodeInfo, nodes};
 pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait, writer};
+pub use placement_group::{BundleSpec, CreateGroup, PlacementGroup, PlacementGroupBuilder, placement_group};
 pub use pool::{ActorPool, Mapped, MappedUnordered};
 pub use session::{Config, InitError, Session, init, init_with};
 
@@ -102,8 +107,8 @@ pub mod __private {
     };
     pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
     pub use mobula_types::{
-        CallError, Error, ErrorChain, ExitReason, Intensity, LabelRule, LabelSelector, NoError, NodeId, NotStarted,
-        PlacementSpec, PlacementStrategy, Restart, RestartPolicy,
+        CallError, Error, ErrorChain, ExitReason, GroupId, Intensity, LabelRule, LabelSelector, NoError, NodeId,
+        NotStarted, PlacementSpec, PlacementStrategy, Restart, RestartPolicy,
     };
     pub use serde;
 

@@ -20,7 +20,7 @@
 
 use std::collections::VecDeque;
 
-use mobula_types::{Death, ExitReason, Incarnation, LeaseId, ProcessId, RestartPolicy, StateMachine, Time};
+use mobula_types::{Death, DeathCause, ExitReason, Incarnation, LeaseId, ProcessId, RestartPolicy, StateMachine, Time};
 
 use crate::mutant::{Mutant, Planted};
 use crate::restarts::{Restarts, Verdict};
@@ -245,6 +245,10 @@ impl Home {
         }
         if !self.has_run {
             // What never ran is not restarted: its constructor may be what kills.
+            return self.end(reason, false);
+        }
+        if matches!(&reason, ExitReason::ProcessDied(death) if matches!(death.cause, DeathCause::GroupEnded { .. })) {
+            // Its place is gone for good: it would be refused in every other life.
             return self.end(reason, false);
         }
         let until = match self.decides {

@@ -19,6 +19,7 @@ pub mod daemon;
 mod embedded;
 mod encoded;
 mod function;
+mod groups;
 mod host;
 mod linked;
 pub mod logic;
@@ -35,6 +36,7 @@ mod values;
 
 pub use embedded::{Embedded, EmbeddedConfig};
 pub use function::{Body, FunctionEntry, RemoteFn, RemoteStream, Returned};
+pub use groups::{GroupError, create_group, remove_group};
 pub use host::QueueBounds;
 pub use options::TaskOptions;
 pub use retry::encode_error;

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mobula_types::resources::{Amount, Request};
-use mobula_types::{ErrorChain, LabelRule, LabelSelector, NodeId, NotStarted, PlacementSpec, PlacementStrategy};
+use mobula_types::{
+    ErrorChain, GroupId, LabelRule, LabelSelector, NodeId, NotStarted, PlacementSpec, PlacementStrategy, Within,
+};
 use mobula_wire::parcel::TaskSpecWire;
 use serde::de::DeserializeOwned;
 
@@ -31,6 +33,7 @@ pub struct TaskOptions {
     pub(crate) fallbacks: Vec<LabelSelector>,
     pub(crate) strategy: PlacementStrategy,
     pub(crate) isolated: bool,
+    pub(crate) within: Option<Within>,
     pub(crate) at_most_once: bool,
     pub(crate) max_calls: Option<u32>,
     pub(crate) error_retries: Retries,
@@ -58,6 +61,7 @@ impl TaskOptions {
             fallbacks: Vec::new(),
             strategy: PlacementStrategy::Hybrid,
             isolated: false,
+            within: None,
             at_most_once: false,
             max_calls: None,
             error_retries: Retries::NONE,
@@ -204,6 +208,20 @@ impl TaskOptions {
         self
     }
 
+    /// Takes what it needs of a placement group, of any bundle that has room, and of nothing else.
+    #[must_use]
+    pub fn in_group(mut self, group: impl Into<GroupId>) -> Self {
+        self.within = Some(Within { group: group.into(), bundle: None });
+        self
+    }
+
+    /// Takes what it needs of this bundle of a placement group, and of nothing else.
+    #[must_use]
+    pub fn in_bundle(mut self, group: impl Into<GroupId>, bundle: u32) -> Self {
+        self.within = Some(Within { group: group.into(), bundle: Some(bundle) });
+        self
+    }
+
     /// Never runs again once it may have begun.
     #[must_use]
     pub const fn at_most_once(mut self) -> Self {
@@ -249,7 +267,8 @@ impl TaskOptions {
         let labels = self.labels.iter().cloned().collect();
         let request = self.request(is_sync)?;
         let fallbacks = self.fallbacks.clone();
-        let place = PlacementSpec { request, labels, fallbacks, strategy: self.strategy, isolated: self.isolated };
+        let Self { strategy, isolated, within, .. } = *self;
+        let place = PlacementSpec { request, labels, fallbacks, strategy, isolated, within };
         place.check_labels().map_err(|missing| NotStarted::Unschedulable { missing })?;
         Ok(place)
     }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ActorId, MessageId, ProcessId, TaskId};
+use crate::{ActorId, GroupId, MessageId, ProcessId, TaskId};
 
 /// The end of a process.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +99,16 @@ pub enum DeathCause {
         /// Of how much.
         total_bytes: u64,
     },
+    /// The placement group in which it had its place is no more.
+    GroupEnded {
+        /// Which.
+        group: GroupId,
+    },
+    /// The bundle in which it had its place is kept on another node.
+    BundleMoved {
+        /// Of which placement group.
+        group: GroupId,
+    },
 }
 
 impl fmt::Display for DeathCause {
@@ -125,6 +135,8 @@ impl fmt::Display for DeathCause {
             Self::Silent { silent_ms } => {
                 write!(f, "lost its connection, and did not come back within {silent_ms} ms")
             }
+            Self::GroupEnded { group } => write!(f, "ended with its placement group {group}"),
+            Self::BundleMoved { group } => write!(f, "ended because its bundle of {group} is kept on another node"),
             Self::NotStarted { message } => write!(f, "could not be started: {message}"),
             Self::MemoryPressure { used_bytes, total_bytes } => write!(
                 f,

@@ -5,9 +5,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ProcessId;
 use crate::labels::LabelSelector;
-use crate::resources::Request;
+use crate::resources::{Request, Resources};
+use crate::{JobId, ProcessId};
 
 /// Bundles of one group: its words fit into a control frame, and matching them with nodes takes milliseconds.
 pub const BUNDLES_MAX: usize = 256;
@@ -42,6 +42,80 @@ pub struct Bundle {
     pub labels: LabelSelector,
 }
 
+/// In which reservation a task or an actor takes its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Within {
+    /// The group.
+    pub group: GroupId,
+    /// Which of its bundles; none for any that has room.
+    pub bundle: Option<u32>,
+}
+
+impl fmt::Display for Within {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.bundle {
+            Some(bundle) => write!(f, "bundle {bundle} of {}", self.group),
+            None => write!(f, "a bundle of {}", self.group),
+        }
+    }
+}
+
+/// A bundle that a node keeps, as it tells others.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BundleLoad {
+    /// Of which group.
+    pub group: GroupId,
+    /// Which of its bundles.
+    pub bundle: u32,
+    /// What of it nobody uses.
+    pub free: Resources,
+}
+
+impl BundleLoad {
+    /// Whether it is, or is one of, those that are asked for.
+    pub fn is_within(&self, within: Within) -> bool {
+        self.group == within.group && within.bundle.is_none_or(|bundle| bundle == self.bundle)
+    }
+}
+
+/// Why a group is no more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum GroupEnd {
+    /// Somebody has removed it.
+    Removed {
+        /// What it waited for then, if it was not ready.
+        waited: Option<String>,
+    },
+    /// Its job is over.
+    JobEnded {
+        /// Which.
+        job: JobId,
+    },
+    /// There are as many groups as may be.
+    TooMany {
+        /// How many.
+        max: usize,
+    },
+    /// It cannot be asked for.
+    Invalid {
+        /// What is wrong with it.
+        message: String,
+    },
+}
+
+impl fmt::Display for GroupEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed { waited: None } => f.write_str("it was removed"),
+            Self::Removed { waited: Some(waited) } => write!(f, "it was removed while it waited: {waited}"),
+            Self::JobEnded { job } => write!(f, "its {job} has ended"),
+            Self::TooMany { max } => write!(f, "{max} placement groups are there: remove some"),
+            Self::Invalid { message } => f.write_str(message),
+        }
+    }
+}
+
 /// How the bundles of a group lie on nodes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum BundleStrategy {
@@ -63,6 +137,18 @@ pub struct GroupSpec {
     pub bundles: Vec<Bundle>,
     /// How they lie on nodes.
     pub strategy: BundleStrategy,
+}
+
+impl BundleStrategy {
+    /// The word for it, in lists and reasons.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Pack => "pack",
+            Self::Spread => "spread",
+            Self::StrictPack => "strict_pack",
+            Self::StrictSpread => "strict_spread",
+        }
+    }
 }
 
 impl GroupSpec {

@@ -45,7 +45,7 @@ pub mod view;
 pub use death::{Culprit, Death, DeathCause};
 pub use error::Error;
 pub use exit::{ExitReason, Panic};
-pub use group::{Bundle, BundleStrategy, GroupId, GroupSpec};
+pub use group::{Bundle, BundleLoad, BundleStrategy, GroupEnd, GroupId, GroupSpec, Within};
 pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, MessageId, NodeId, ObjectId, ProcessId, TaskId};
 pub use labels::{LabelRule, LabelSelector};
 pub use machine::StateMachine;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::NodeId;
+use crate::group::{BundleLoad, Within};
 use crate::labels::{FALLBACKS_MAX, LabelSelector};
 use crate::resources::{Amount, Request};
 
@@ -21,6 +22,8 @@ pub struct PlacementSpec {
     pub strategy: PlacementStrategy,
     /// Whether it gets a process of its own.
     pub isolated: bool,
+    /// What was reserved of which it takes what it needs; none for what nobody has reserved.
+    pub within: Option<Within>,
 }
 
 impl PlacementSpec {
@@ -90,6 +93,8 @@ pub struct NodeLoad {
     pub labels: BTreeMap<String, String>,
     /// It takes nothing new.
     pub is_draining: bool,
+    /// The bundles of placement groups that it keeps: what they have is not in `free`.
+    pub bundles: Vec<BundleLoad>,
     /// Which programs it can run.
     pub platform: crate::program::Platform,
 }

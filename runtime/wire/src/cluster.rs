@@ -14,6 +14,7 @@ use mobula_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::groups::{GroupAsk, GroupOrder};
 use crate::local::DetachedSpawn;
 
 /// Names a request of a node: unique while it lives.
@@ -441,6 +442,8 @@ pub enum ToHead {
         /// What it wants, signed by itself.
         wish: RenewalWish,
     },
+    /// Of placement groups.
+    Group(GroupAsk),
     /// Somebody has shown the sender a join token.
     Redeem {
         /// The request.
@@ -497,6 +500,8 @@ pub enum HeadQuestion {
     Status,
     /// Every job.
     Jobs,
+    /// Every placement group.
+    Groups,
     /// Make a token.
     TokenCreate {
         /// For how long, in seconds; none for the usual time.
@@ -606,6 +611,8 @@ pub enum FromHead {
         /// The value, or why nothing was done.
         result: Result<Option<Vec<u8>>, String>,
     },
+    /// Of placement groups.
+    Group(GroupOrder),
     /// The answer to [`HeadQuestion::Status`].
     Status {
         /// The request.
@@ -651,6 +658,8 @@ pub enum HeadAnswer {
     Done,
     /// The jobs.
     Jobs(Vec<Listed>),
+    /// The placement groups.
+    Groups(Vec<Listed>),
     /// The token, whole: shown this once.
     Token(String),
     /// The tokens, without their secrets.

@@ -21,6 +21,7 @@ pub mod call;
 pub mod cluster;
 pub mod codec;
 pub mod frame;
+pub mod groups;
 pub mod local;
 pub mod parcel;
 pub mod plain;

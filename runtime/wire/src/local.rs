@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use mobula_types::resources::Resources;
-use mobula_types::{ActorName, Death, Interface, JobId, LeaseId, NameOwner, NodeId, PlacementSpec, ProcessId};
+use mobula_types::{
+    ActorName, Death, GroupEnd, GroupId, GroupSpec, Interface, JobId, LeaseId, NameOwner, NodeId, PlacementSpec,
+    ProcessId,
+};
 use serde::{Deserialize, Serialize};
 
 /// Names a request of a process to its node: unique while the process lives.
@@ -140,6 +143,18 @@ pub enum ToNode {
         /// Under which key.
         key: String,
     },
+    /// Makes a placement group of its job; [`FromNode::GroupReady`] or [`FromNode::GroupEnded`] answers.
+    CreateGroup {
+        /// Which: of the sender's.
+        group: GroupId,
+        /// What it asks for.
+        spec: GroupSpec,
+    },
+    /// Does not want a placement group any more; [`FromNode::GroupEnded`] answers.
+    RemoveGroup {
+        /// Which.
+        group: GroupId,
+    },
     /// What it has submitted and how that ended, since it began.
     Counters(mobula_types::state::OutcomeCounters),
     /// What it holds now, for lists: told when asked.
@@ -189,7 +204,7 @@ pub enum ToolQuestion {
     Status,
     /// Everything of one kind.
     List {
-        /// `nodes`, `jobs`, `workers`, `actors` or `tasks`.
+        /// `nodes`, `jobs`, `workers`, `actors`, `tasks` or `placement-groups`.
         kind: String,
     },
     /// Why something waits.
@@ -324,6 +339,20 @@ pub enum FromNode {
         request: RequestId,
         /// The value, or why nothing was done.
         value: Result<Option<Vec<u8>>, String>,
+    },
+    /// Every bundle of a placement group that the process makes has its node.
+    GroupReady {
+        /// Which.
+        group: GroupId,
+        /// The nodes of its bundles, in their order.
+        nodes: Vec<NodeId>,
+    },
+    /// A placement group that the process waits for, or wanted to be removed, is no more.
+    GroupEnded {
+        /// Which.
+        group: GroupId,
+        /// Why.
+        why: GroupEnd,
     },
     /// A process that this one has spoken with, or has a lease on, has ended. With number 0: a whole node.
     Died(Death),

@@ -469,6 +469,8 @@ impl World {
                 self.agenda.after(delay, event);
                 Ok(())
             }
+            // No world has placement groups yet.
+            Output::EndInGroup { .. } | Output::Prepared { .. } | Output::NotPrepared { .. } => Ok(()),
             Output::EndWorker { process } => {
                 self.saw("worker is ended");
                 let delay = self.rng.span(20);

@@ -6,10 +6,10 @@ use mobula_wire::local::ToolQuestion;
 
 use super::ask::{self, Which};
 
-/// Say what a task or actor waits for.
+/// Say what a task, an actor or a placement group waits for.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Its id, as `mobula list tasks` or `mobula list actors` prints it
+    /// Its id, as `mobula list` prints it
     id: String,
 
     #[command(flatten)]

@@ -7,6 +7,7 @@
 //! | GRP-3 | nothing is kept on a node before every node of its round has prepared |
 //! | GRP-4 | a bundle is with a node that lives, as far as is known |
 //! | GRP-5 | strict strategies keep their word: one node for all, or one for each |
+//! | GRP-6 | what a node says that it keeps, and nothing more, is reserved there: a rule for its word, not for a table |
 
 use std::collections::BTreeSet;
 

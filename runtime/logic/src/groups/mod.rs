@@ -32,6 +32,7 @@ use mobula_types::{BundleStrategy, GroupId, GroupSpec, JobId, NodeId, NodeLoad, 
 use place::{Wish, place, take};
 
 pub use invariants::check;
+pub use mobula_types::GroupEnd as Ended;
 
 /// Groups of one cluster; the next is refused with [`Ended::TooMany`].
 pub const GROUPS_MAX: usize = 16_384;
@@ -121,6 +122,15 @@ pub enum Input {
         /// Which of its bundles.
         bundles: Vec<u32>,
     },
+    /// Of which groups a node has committed anything, as it says when it registers, and before [`Input::Held`] says what.
+    HoldsOnly {
+        /// Which node.
+        node: NodeId,
+        /// The groups.
+        groups: Vec<GroupId>,
+        /// Groups of which it knows that they are no more: a head that was restarted does not.
+        ended: Vec<GroupId>,
+    },
     /// Nothing but time has passed.
     Tick,
 }
@@ -190,29 +200,6 @@ pub enum Output {
         group: GroupId,
         /// Why.
         why: Ended,
-    },
-}
-
-/// Why a group is no more.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Ended {
-    /// Somebody has removed it.
-    #[error("it was removed")]
-    Removed,
-    /// Its job is over.
-    #[error("its {job} has ended")]
-    JobEnded {
-        /// Which.
-        job: JobId,
-    },
-    /// There are as many as may be.
-    #[error("{GROUPS_MAX} placement groups are there: remove some")]
-    TooMany,
-    /// It cannot be asked for.
-    #[error("{message}")]
-    Invalid {
-        /// What is wrong with it.
-        message: String,
     },
 }
 
@@ -288,6 +275,8 @@ struct Group {
     /// In which round each bundle was asked for: a node may refuse to keep what a round before this one has prepared.
     rounds: Vec<u64>,
     round: u64,
+    /// Since when it waits, or is whole.
+    since: Time,
     /// When this round is given up; while none is under way, when the next may begin.
     until: Time,
 }
@@ -313,6 +302,11 @@ impl Groups {
             rounds: 0,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// What a group asks for, and since when it waits or is whole; `None` when it is not there.
+    pub fn spec(&self, id: GroupId) -> Option<(&GroupSpec, Time)> {
+        self.groups.get(&id).map(|group| (group.spec.as_ref(), group.since))
     }
 
     /// Every group, with its job and where its bundles are.
@@ -375,8 +369,8 @@ impl Groups {
         }
         let refused = match spec.check() {
             Err(message) => Some(Ended::Invalid { message }),
-            Ok(()) if self.removed.contains(&id) => Some(Ended::Removed),
-            Ok(()) if self.groups.len() >= GROUPS_MAX => Some(Ended::TooMany),
+            Ok(()) if self.removed.contains(&id) => Some(Ended::Removed { waited: None }),
+            Ok(()) if self.groups.len() >= GROUPS_MAX => Some(Ended::TooMany { max: GROUPS_MAX }),
             Ok(()) => None,
         };
         match refused {
@@ -393,7 +387,8 @@ impl Groups {
         let slots = vec![Slot::Unplaced; spec.bundles.len()];
         self.waiting.insert((self.made, id));
         let rounds = vec![0; slots.len()];
-        let group = Group { job, spec: Arc::new(spec), number: self.made, slots, rounds, round: 0, until: now };
+        let group =
+            Group { job, spec: Arc::new(spec), number: self.made, slots, rounds, round: 0, since: now, until: now };
         self.groups.insert(id, group);
     }
 
@@ -401,8 +396,18 @@ impl Groups {
         let Some(group) = self.groups.remove(&id) else { return };
         self.waiting.remove(&(group.number, id));
         let nodes: BTreeSet<NodeId> = group.slots.iter().filter_map(|slot| slot.node()).collect();
-        self.outputs.extend(nodes.into_iter().map(|node| Output::Return { node, group: id }));
+        for node in nodes {
+            self.outputs.push_back(Output::Return { node, group: id });
+            self.count_free(node);
+        }
         self.outputs.push_back(Output::Ended { group: id, why });
+        self.note_removed(id);
+    }
+
+    fn note_removed(&mut self, id: GroupId) {
+        if self.removed.contains(&id) {
+            return;
+        }
         if self.removed.len() >= REMOVED_MAX {
             self.removed.pop_front();
         }
@@ -473,14 +478,17 @@ impl Groups {
         }
         group.until = again;
         let round = group.round;
-        self.waiting.insert((group.number, id));
-        for node in asked.iter().filter(|node| self.nodes.contains_key(node)) {
-            self.outputs.push_back(Output::Abort { node: *node, group: id, round });
+        if self.waiting.insert((group.number, id)) {
+            group.since = again;
+        }
+        for node in asked.into_iter().filter(|node| self.nodes.contains_key(node)).collect::<Vec<_>>() {
+            self.outputs.push_back(Output::Abort { node, group: id, round });
+            self.count_free(node);
         }
     }
 
     /// GRP-3: commits when all is prepared, and not before.
-    fn handle_prepared(&mut self, node: NodeId, id: GroupId, round: u64) {
+    fn handle_prepared(&mut self, now: Time, node: NodeId, id: GroupId, round: u64) {
         let is_kept = |group: &Group| {
             let of_round = |(slot, asked): (&Slot, &u64)| *asked == round && *slot == Slot::Reserved(node);
             group.slots.iter().zip(&group.rounds).any(of_round)
@@ -509,6 +517,7 @@ impl Groups {
                 nodes.insert(node);
             }
         }
+        group.since = now;
         self.waiting.remove(&(group.number, id));
         self.outputs.extend(nodes.into_iter().map(|node| Output::Commit { node, group: id, round }));
         self.tell_if_ready(id);
@@ -559,6 +568,14 @@ impl Groups {
         self.nodes.insert(node, Node { load, free });
     }
 
+    /// Counts anew from what a node said last, when something of it is given back: if that makes its load what it was then,
+    /// it does not say it again. What it has taken since is missing here, and it refuses what is too much.
+    fn count_free(&mut self, node: NodeId) {
+        if let Some(load) = self.nodes.get(&node).map(|node| node.load.clone()) {
+            self.see(node, load);
+        }
+    }
+
     fn handle_node_died(&mut self, now: Time, node: NodeId) {
         self.nodes.remove(&node);
         let with: Vec<GroupId> = self.groups.iter().filter(|(_, group)| has(group, node)).map(|(id, _)| *id).collect();
@@ -578,6 +595,7 @@ impl Groups {
         if is_unknown {
             self.admit(now, id, job, spec);
         }
+        self.lose_unnamed(now, id, node, bundles);
         let Some(group) = self.groups.get_mut(&id) else { return };
         let mut elsewhere = Vec::new();
         for at in bundles {
@@ -596,6 +614,37 @@ impl Groups {
             self.outputs.push_back(Output::ReturnSome { node, group: id, bundles: elsewhere });
         }
         self.tell_if_ready(id);
+    }
+
+    /// GRP-6: what a node does not name it does not have, whatever it was told to keep.
+    fn lose_unnamed(&mut self, now: Time, id: GroupId, node: NodeId, named: &[u32]) {
+        let Some(group) = self.groups.get(&id) else { return };
+        let reserved = (0..).zip(&group.slots).filter(|(_, slot)| **slot == Slot::Reserved(node));
+        let unnamed: Vec<u32> = reserved.map(|(at, _)| at).filter(|at| !named.contains(at)).collect();
+        if unnamed.is_empty() {
+            return;
+        }
+        self.abort(id, now);
+        let Some(group) = self.groups.get_mut(&id) else { return };
+        unnamed.iter().for_each(|at| group.slots[*at as usize] = Slot::Unplaced);
+        self.waiting.insert((group.number, id));
+        self.count_free(node);
+        // A word to keep it may have crossed this one.
+        self.outputs.push_back(Output::ReturnSome { node, group: id, bundles: unnamed });
+    }
+
+    fn handle_holds_only(&mut self, now: Time, node: NodeId, groups: &[GroupId], ended: Vec<GroupId>) {
+        for id in ended {
+            match self.groups.contains_key(&id) {
+                true => self.end(id, Ended::Removed { waited: None }),
+                false => self.note_removed(id),
+            }
+        }
+        let with = self.groups.iter().filter(|(id, group)| has(group, node) && !groups.contains(id));
+        for id in with.map(|(id, _)| *id).collect::<Vec<_>>() {
+            self.lose_unnamed(now, id, node, &[]);
+        }
+        self.try_all(now);
     }
 
     fn handle_time(&mut self, now: Time) {
@@ -627,7 +676,14 @@ impl StateMachine for Groups {
         self.handle_time(now);
         match input {
             Input::Create { group, job, spec } => self.handle_create(now, group, job, spec),
-            Input::Remove { group } => self.end(group, Ended::Removed),
+            Input::Remove { group } if !self.groups.contains_key(&group) => {
+                // Said twice, or to a head that never heard of it: whoever said it waits for the answer.
+                self.outputs.push_back(Output::Ended { group, why: Ended::Removed { waited: None } });
+            }
+            Input::Remove { group } => {
+                let waited = self.why(now, group);
+                self.end(group, Ended::Removed { waited });
+            }
             Input::JobEnded { job } => {
                 let of_job = self.groups.iter().filter(|(_, group)| group.job == job);
                 let of_job: Vec<GroupId> = of_job.map(|(id, _)| *id).collect();
@@ -638,11 +694,12 @@ impl StateMachine for Groups {
                 self.try_all(now);
             }
             Input::NodeDied { node } => self.handle_node_died(now, node),
-            Input::Prepared { node, group, round } => self.handle_prepared(node, group, round),
+            Input::Prepared { node, group, round } => self.handle_prepared(now, node, group, round),
             Input::Refused { node, group, round, load } => self.handle_refused(now, node, group, round, load),
             Input::Held { node, group, job, spec, bundles } => {
                 self.handle_held(now, node, (group, job, spec), &bundles);
             }
+            Input::HoldsOnly { node, groups, ended } => self.handle_holds_only(now, node, &groups, ended),
             Input::Tick => self.try_all(now),
         }
         self.debug_check();

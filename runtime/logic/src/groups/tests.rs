@@ -169,7 +169,7 @@ fn a_job_takes_its_groups_along_and_a_removed_one_does_not_come_back() {
     let spec = spec(BundleStrategy::Pack, &[1]);
     groups.handle(at(3), Input::Held { node, group, job: JOB, spec: spec.clone(), bundles: vec![0] });
     groups.handle(at(3), create(1, spec));
-    let ended = Output::Ended { group, why: Ended::Removed };
+    let ended = Output::Ended { group, why: Ended::Removed { waited: None } };
     assert_eq!(said(&mut groups), [Output::Return { node, group }, ended]);
 }
 
@@ -187,9 +187,74 @@ fn a_restarted_head_learns_its_groups_from_the_nodes() {
     groups.handle(at(300), held(1, 0));
     let ready = Output::Ready { group: id(1), nodes: vec![NodeId(1), NodeId(2)] };
     assert_eq!(said(&mut groups), std::slice::from_ref(&ready));
-    groups.handle(at(400), held(1, 1));
+    let Input::Held { node, group, job, spec, .. } = held(1, 0) else { unreachable!() };
+    groups.handle(at(400), Input::Held { node, group, job, spec, bundles: vec![0, 1] });
     let some = Output::ReturnSome { node: NodeId(1), group: id(1), bundles: vec![1] };
     assert_eq!(said(&mut groups), [some, ready], "GRP-5");
+}
+
+#[test]
+fn what_a_node_does_not_name_it_does_not_have() {
+    let late = at(0) + RECOVER_MAX;
+    let (node, group) = (NodeId(1), id(1));
+    let spec = spec(BundleStrategy::Pack, &[1, 1]);
+    let whole = || {
+        let mut groups = with(&[2]);
+        groups.handle(late, create(1, spec.clone()));
+        assert_eq!(settle(&mut groups, late), Some(vec![node, node]));
+        groups
+    };
+    let mut groups = whole();
+    let spec = spec.clone();
+    groups.handle(late, Input::Held { node, group, job: JOB, spec, bundles: vec![0] });
+    assert_eq!(said(&mut groups), [Output::ReturnSome { node, group, bundles: vec![1] }], "GRP-6");
+    assert!(groups.why(late, group).is_some(), "it waits for the other one");
+    groups.handle(late, seen(1, 2, 1));
+    assert!(matches!(&said(&mut groups)[..], [Output::Prepare { bundles, .. }] if *bundles == [1]));
+    let mut groups = whole();
+    groups.handle(late, Input::HoldsOnly { node, groups: vec![group], ended: vec![] });
+    assert_eq!(said(&mut groups), [], "what it has of it is said next");
+    groups.handle(late, Input::HoldsOnly { node, groups: vec![], ended: vec![] });
+    assert!(matches!(&said(&mut groups)[..], [Output::ReturnSome { bundles, .. }, ..] if *bundles == [0, 1]), "GRP-6");
+}
+
+#[test]
+fn a_restarted_head_is_told_of_groups_that_are_over() {
+    let mut groups = with(&[2, 2]);
+    let spec = spec(BundleStrategy::Spread, &[1, 1]);
+    let held = |node, bundle| {
+        let (node, spec) = (NodeId(node), spec.clone());
+        Input::Held { node, group: id(1), job: JOB, spec, bundles: vec![bundle] }
+    };
+    // One node was away when the group was removed, and comes before one that has heard of it.
+    groups.handle(at(100), held(2, 1));
+    groups.handle(at(200), Input::HoldsOnly { node: NodeId(1), groups: vec![], ended: vec![id(1), id(2)] });
+    let ended = Output::Ended { group: id(1), why: Ended::Removed { waited: None } };
+    assert_eq!(said(&mut groups), [Output::Return { node: NodeId(2), group: id(1) }, ended.clone()]);
+    // Or after it.
+    let Input::Held { node, job, spec, bundles, .. } = held(2, 1) else { unreachable!() };
+    groups.handle(at(300), Input::Held { node, group: id(2), job, spec, bundles });
+    assert_eq!(said(&mut groups), [Output::Return { node, group: id(2) }]);
+    groups.handle(at(400), Input::Remove { group: id(1) });
+    assert_eq!(said(&mut groups), [ended], "whoever says it again is answered again");
+}
+
+#[test]
+fn what_is_given_back_is_free_again_although_its_node_says_nothing_new() {
+    let mut groups = with(&[2, 2]);
+    groups.handle(at(1), create(1, spec(BundleStrategy::StrictSpread, &[2, 2])));
+    said(&mut groups);
+    let (group, round) = (id(1), 1);
+    groups.handle(at(2), Input::Refused { node: NodeId(2), group, round, load: load(2, 2) });
+    said(&mut groups);
+    let now = at(2) + AGAIN;
+    groups.handle(now, Input::Tick);
+    assert_eq!(settle(&mut groups, now), Some(vec![NodeId(1), NodeId(2)]));
+    // Made and removed between two beats.
+    groups.handle(now, Input::Remove { group });
+    said(&mut groups);
+    groups.handle(now, create(2, spec(BundleStrategy::StrictSpread, &[2, 2])));
+    assert_eq!(settle(&mut groups, now), Some(vec![NodeId(1), NodeId(2)]));
 }
 
 /// A head, and nodes that take and give as they are told: messages are lost, late and repeated, nodes die.

@@ -19,11 +19,19 @@ const MEMBER_BYTES: usize = 256;
 /// More than the length and the amount of one text take.
 const TEXT_BYTES: usize = 24;
 
+/// A bundle's id and its amounts: five numbers of ten bytes at most.
+const BUNDLE_BYTES: usize = 56;
+
 /// More bytes than a member with these takes on the wire.
 pub(super) fn bytes_of(addr: &str, load: &NodeLoad) -> usize {
     let labels = load.labels.iter().map(|(key, value)| key.len() + value.len() + TEXT_BYTES);
     let resources = load.total.others.keys().chain(load.free.others.keys()).map(|name| name.len() + TEXT_BYTES);
-    MEMBER_BYTES + addr.len() + labels.sum::<usize>() + resources.sum::<usize>()
+    let of_bundle = |bundle: &mobula_types::BundleLoad| {
+        let names = bundle.free.others.keys().map(|name| name.len() + TEXT_BYTES);
+        BUNDLE_BYTES + names.sum::<usize>()
+    };
+    let bundles = load.bundles.iter().map(of_bundle);
+    MEMBER_BYTES + addr.len() + labels.sum::<usize>() + resources.sum::<usize>() + bundles.sum::<usize>()
 }
 
 /// The members of the cluster as one node knows them.

@@ -23,6 +23,16 @@ impl Devices {
         Self { free: whole.clone(), whole }
     }
 
+    /// Those of a host that were given to somebody who gives them on.
+    pub(super) fn of(shares: &[Share]) -> Self {
+        let count = shares.iter().map(|(at, _)| *at as usize + 1).max().unwrap_or(0);
+        let mut whole = vec![Amount::ZERO; count];
+        for (at, amount) in shares {
+            whole[*at as usize] = *amount;
+        }
+        Self { free: whole.clone(), whole }
+    }
+
     /// The devices for `amount`: whole ones first, and for what is left the fullest that has room; `None` when there are
     /// none.
     pub(super) fn find(&self, amount: Amount) -> Option<Vec<Share>> {

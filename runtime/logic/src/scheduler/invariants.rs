@@ -8,12 +8,14 @@
 //! | SCHED-4 | a request is in one place: in its shape's queue, at a starting worker, or with another node |
 //! | SCHED-5 | only the node that a request is with can answer it |
 //! | SCHED-6 | a device is never given more than once over; a worker with devices is its lease's own |
-//! | SCHED-7 | a job has one shared worker on a node at most |
+//! | SCHED-7 | a job has one shared worker on a node at most, and one in each bundle there |
+//! | SCHED-8 | what is asked for in a placement group takes what it needs of a bundle of that group, and nothing else does |
 
 use std::collections::BTreeSet;
 
 use mobula_types::resources::{Amount, CPUS, GPUS, Resources};
 
+use super::bundles::Key;
 use super::place::{add_to, amount_in, is_isolated};
 use super::{At, QUEUE_MAX, Scheduler, State};
 use crate::invariant::{Violation, ensure};
@@ -30,8 +32,10 @@ pub fn check(scheduler: &Scheduler) -> Result<(), Violation> {
 
 fn check_books(scheduler: &Scheduler) -> Result<(), Violation> {
     let mut held = Resources::default();
-    scheduler.leases.values().for_each(|lease| add_to(&mut held, &lease.spec.request));
-    let waiting = scheduler.workers.values().fold(Amount::ZERO, |sum, worker| sum.plus(worker.waiting));
+    let of_node = || scheduler.leases.values().filter(|lease| lease.pool.is_none());
+    of_node().for_each(|lease| add_to(&mut held, &lease.spec.request));
+    let workers = || scheduler.workers.values().filter(|worker| worker.pool.is_none());
+    let waiting = workers().fold(Amount::ZERO, |sum, worker| sum.plus(worker.waiting));
     let (total, free) = (scheduler.ledger.total(), scheduler.ledger.free());
     let is_right = |name: &str, held: Amount| {
         let (total, free) = (amount_in(&total, name), amount_in(&free, name));
@@ -41,7 +45,8 @@ fn check_books(scheduler: &Scheduler) -> Result<(), Violation> {
     ensure(held.cpus == scheduler.held_cpus, "SCHED-1", || {
         format!("leases hold {held:?}, counted {}", scheduler.held_cpus)
     })?;
-    let lent = scheduler.workers.values().fold(Amount::ZERO, |sum, worker| sum.plus(worker.lent));
+    scheduler.bundles.iter().for_each(|(_, bundle)| add_to(&mut held, &bundle.request));
+    let lent = workers().fold(Amount::ZERO, |sum, worker| sum.plus(worker.lent));
     let over = held.cpus.minus(total.cpus);
     ensure(lent == waiting.min(over), "SCHED-1", || format!("{lent} of {waiting} waiting CPUs are lent, {over} are"))?;
     ensure(is_right(CPUS, held.cpus.minus(waiting)), "SCHED-1", || {
@@ -54,8 +59,31 @@ fn check_books(scheduler: &Scheduler) -> Result<(), Violation> {
             format!("leases hold {held} {name}; {free:?} of {total:?} is free")
         })?;
     }
-    let shares = scheduler.leases.values().flat_map(|lease| &lease.devices);
-    ensure(scheduler.devices.is_left_by(shares), "SCHED-6", || format!("the devices are {:?}", scheduler.devices))
+    let shares = of_node().flat_map(|lease| &lease.devices);
+    let shares = shares.chain(scheduler.bundles.iter().flat_map(|(_, bundle)| &bundle.shares));
+    ensure(scheduler.devices.is_left_by(shares), "SCHED-6", || format!("the devices are {:?}", scheduler.devices))?;
+    scheduler.bundles.iter().try_for_each(|(key, _)| check_bundle(scheduler, key))
+}
+
+/// SCHED-1 and SCHED-6 inside a bundle.
+fn check_bundle(scheduler: &Scheduler, key: Key) -> Result<(), Violation> {
+    let Some(bundle) = scheduler.bundles.get(key) else { return Ok(()) };
+    let leases = || scheduler.leases.values().filter(|lease| lease.pool == Some(key));
+    let workers = scheduler.workers.values().filter(|worker| worker.pool == Some(key));
+    let waiting = workers.fold(Amount::ZERO, |sum, worker| sum.plus(worker.waiting));
+    let mut held = Resources::default();
+    leases().for_each(|lease| add_to(&mut held, &lease.spec.request));
+    let free = bundle.ledger.free();
+    let is_right = bundle.request.amounts().all(|(name, total)| {
+        let held = amount_in(&held, name);
+        let held = if name == CPUS { held.minus(waiting) } else { held };
+        total.minus(held) == amount_in(&free, name)
+    });
+    ensure(is_right && held.cpus == bundle.held_cpus, "SCHED-1", || {
+        format!("leases in {key:?} hold {held:?}, of which {waiting} CPUs wait; {free:?} is free")
+    })?;
+    let shares = leases().flat_map(|lease| &lease.devices);
+    ensure(bundle.devices.is_left_by(shares), "SCHED-6", || format!("the devices of {key:?} are {:?}", bundle.devices))
 }
 
 fn check_workers(scheduler: &Scheduler) -> Result<(), Violation> {
@@ -69,6 +97,14 @@ fn check_workers(scheduler: &Scheduler) -> Result<(), Violation> {
         let agrees = worker.is_some_and(|worker| worker.leases.contains(id))
             && scheduler.by_holder.contains(&(lease.request.holder, *id));
         ensure(agrees, "SCHED-3", || format!("{id} is not in the books of its worker and its holder"))?;
+        let is_within = match (lease.pool, lease.spec.within) {
+            (Some((group, bundle)), Some(within)) => {
+                within.group == group && within.bundle.is_none_or(|asked| asked == bundle)
+            }
+            (pool, within) => pool.is_none() && within.is_none(),
+        };
+        let is_in_its = is_within && worker.is_some_and(|worker| worker.pool == lease.pool);
+        ensure(is_in_its, "SCHED-8", || format!("{id} is in {:?} and asks for {:?}", lease.pool, lease.spec.within))?;
         let is_own = worker.is_some_and(|worker| worker.isolated == is_isolated(&lease.spec));
         ensure(is_own, "SCHED-6", || format!("{id} is in the wrong kind of worker"))?;
     }
@@ -81,7 +117,7 @@ fn check_workers(scheduler: &Scheduler) -> Result<(), Violation> {
     })?;
     for (start, worker) in &scheduler.workers {
         let is_ending = matches!(worker.state, State::Ending(_));
-        let is_known = worker.isolated || is_ending || scheduler.shared.get(&worker.job) == Some(start);
+        let is_known = worker.isolated || is_ending || scheduler.shared.get(&(worker.job, worker.pool)) == Some(start);
         ensure(is_known, "SCHED-7", || format!("{} has another shared worker than {start:?}", worker.job))?;
         let leases_max = if worker.isolated { 1 } else { usize::MAX };
         ensure(worker.leases.len() <= leases_max, "SCHED-6", || format!("{start:?} is of one lease and has more"))?;

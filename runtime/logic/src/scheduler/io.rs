@@ -2,7 +2,7 @@
 
 use mobula_types::program::Target;
 use mobula_types::resources::Resources;
-use mobula_types::{JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId};
+use mobula_types::{GroupId, JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId};
 
 /// Names a request for a place, in the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -117,6 +117,8 @@ pub enum Input {
         /// For what.
         target: Option<Target>,
     },
+    /// The head says what becomes of bundles.
+    Bundles(super::Order),
     /// A job is over.
     JobEnded {
         /// Which.
@@ -146,6 +148,29 @@ pub enum Output {
     EndWorker {
         /// Which.
         process: ProcessId,
+    },
+    /// End a worker because of the placement group in which it had its place; its [`Input::Died`] follows.
+    EndInGroup {
+        /// Which worker.
+        process: ProcessId,
+        /// Which group.
+        group: GroupId,
+        /// The group is no more; else the bundle is kept on another node.
+        is_over: bool,
+    },
+    /// Tell the head that what it asked for is kept apart here.
+    Prepared {
+        /// Of which group.
+        group: GroupId,
+        /// In which round.
+        round: u64,
+    },
+    /// Tell the head that it is not: there is too little, or nothing was prepared that could be kept.
+    NotPrepared {
+        /// Of which group.
+        group: GroupId,
+        /// In which round.
+        round: u64,
     },
     /// Tell a worker what may run in it at once. Said before the grant that makes it more.
     Capacity {
@@ -231,6 +256,12 @@ pub enum Refusal {
         node: NodeId,
         /// What the last start said.
         why: String,
+    },
+    /// The placement group in which it was to be is no more.
+    #[error("its placement group {group} is no more")]
+    GroupEnded {
+        /// Which.
+        group: GroupId,
     },
     /// Its job is over.
     #[error("its {job} has ended")]

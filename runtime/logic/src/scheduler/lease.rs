@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use mobula_types::resources::{Amount, Request, Resources};
 use mobula_types::{JobId, LeaseId, ProcessId, Time};
 
+use super::bundles::Pool;
 use super::devices::Share;
 use super::place::{Lack, add_to, is_isolated, take_from};
 use super::{
@@ -29,24 +30,27 @@ impl Scheduler {
         let (shape, number) = (ask.shape, ask.number);
         self.dequeue(shape, number);
         let (job, spec) = (self.shapes[shape].job, self.shapes[shape].spec.clone());
-        self.ledger.take(&spec.request);
-        self.held_cpus = self.held_cpus.plus(spec.request.cpus);
-        if !self.planted.is(Mutant::ShareDevices) {
-            self.devices.take(&devices);
+        let is_sharing = self.planted.is(Mutant::ShareDevices);
+        let fitting = spec.within.and_then(|within| self.fits_bundle(within, &spec.request).ok());
+        let pool: Pool = fitting.map(|(bundle, _)| bundle);
+        debug_assert_eq!(pool.is_some(), spec.within.is_some(), "there was room in a bundle just now");
+        self.take_of(pool, &spec.request);
+        if let Some(of_pool) = self.devices_of(pool).filter(|_| !is_sharing) {
+            of_pool.take(&devices);
         }
         self.granted += 1;
         let id = LeaseId(self.node.0 << LEASE_BITS | self.granted);
         let start = match is_isolated(&spec) {
             true => None,
-            false => self.shared.get(&job).copied(),
+            false => self.shared.get(&(job, pool)).copied(),
         };
-        let start = start.unwrap_or_else(|| self.start_worker(job, is_isolated(&spec), &devices));
+        let start = start.unwrap_or_else(|| self.start_worker((job, pool), is_isolated(&spec), &devices));
         if let Some(worker) = self.workers.get_mut(&start) {
             worker.leases.insert(id);
             add_to(&mut worker.held, &spec.request);
         }
         self.by_holder.insert((request.holder, id));
-        self.leases.insert(id, Lease { request, spec, worker: start, devices });
+        self.leases.insert(id, Lease { request, spec, pool, worker: start, devices });
         if let Some(ask) = self.asks.get_mut(&request) {
             ask.at = At::Here(id);
         }
@@ -55,11 +59,12 @@ impl Scheduler {
         }
     }
 
-    fn start_worker(&mut self, job: JobId, isolated: bool, devices: &[Share]) -> StartId {
+    fn start_worker(&mut self, (job, pool): (JobId, Pool), isolated: bool, devices: &[Share]) -> StartId {
         self.started += 1;
         let start = StartId(self.started);
         let worker = Worker {
             job,
+            pool,
             isolated,
             state: State::Starting,
             leases: BTreeSet::new(),
@@ -71,7 +76,7 @@ impl Scheduler {
         if isolated {
             self.starting += 1;
         } else {
-            self.shared.insert(job, start);
+            self.shared.insert((job, pool), start);
         }
         let gpus = devices.iter().map(|(at, _)| *at).collect();
         self.outputs.push_back(Output::StartWorker { start, job, isolated, gpus });
@@ -100,7 +105,7 @@ impl Scheduler {
 
     /// SCHED-3: the one place where a lease ends; a second time is nothing.
     pub(super) fn release(&mut self, id: LeaseId) {
-        let Some(Lease { request, spec, worker: start, devices }) = self.leases.remove(&id) else { return };
+        let Some(Lease { request, spec, pool, worker: start, devices }) = self.leases.remove(&id) else { return };
         self.by_holder.remove(&(request.holder, id));
         if let Some(worker) = self.workers.get_mut(&start) {
             worker.leases.remove(&id);
@@ -108,10 +113,10 @@ impl Scheduler {
             let waiting = worker.waiting.min(worker.held.cpus);
             self.set_waiting(start, waiting);
         }
-        self.ledger.give(&spec.request);
-        self.held_cpus = self.held_cpus.minus(spec.request.cpus);
-        if !self.planted.is(Mutant::ShareDevices) {
-            self.devices.give(&devices);
+        self.give_to(pool, &spec.request);
+        let is_sharing = self.planted.is(Mutant::ShareDevices);
+        if let Some(of_pool) = self.devices_of(pool).filter(|_| !is_sharing) {
+            of_pool.give(&devices);
         }
         match self.workers.get(&start) {
             Some(worker) if worker.isolated => self.end_worker(start),
@@ -121,22 +126,30 @@ impl Scheduler {
     }
 
     fn end_worker(&mut self, start: StartId) {
-        let Some(worker) = self.workers.get_mut(&start) else { return };
+        if let Some(process) = self.stop_worker(start) {
+            self.outputs.push_back(Output::EndWorker { process });
+        }
+    }
+
+    /// Nothing is granted in a worker any more; gives the process that is to be ended.
+    pub(super) fn stop_worker(&mut self, start: StartId) -> Option<ProcessId> {
+        let worker = self.workers.get_mut(&start)?;
         match worker.state {
             State::Running(process) => {
                 worker.state = State::Ending(Some(process));
-                self.outputs.push_back(Output::EndWorker { process });
+                Some(process)
             }
             State::Starting => {
                 worker.state = State::Ending(None);
                 self.starting -= usize::from(worker.isolated);
+                None
             }
-            State::Ending(_) => {}
+            State::Ending(_) => None,
         }
     }
 
     pub(super) fn end_workers_of(&mut self, job: JobId) {
-        self.shared.remove(&job);
+        self.shared.retain(|(of, _), _| *of != job);
         let of_job: Vec<StartId> =
             self.workers.iter().filter(|(_, worker)| worker.job == job).map(|(start, _)| *start).collect();
         for start in of_job {
@@ -175,8 +188,8 @@ impl Scheduler {
             return;
         }
         let Some(worker) = self.workers.remove(&start) else { return };
-        if self.shared.get(&worker.job) == Some(&start) {
-            self.shared.remove(&worker.job);
+        if self.shared.get(&(worker.job, worker.pool)) == Some(&start) {
+            self.shared.remove(&(worker.job, worker.pool));
         }
         if worker.state == State::Starting {
             self.starting -= usize::from(worker.isolated);
@@ -236,11 +249,11 @@ impl Scheduler {
     pub(super) fn drop_worker(&mut self, process: ProcessId) {
         let Some(start) = self.by_process.remove(&process) else { return };
         let Some(worker) = self.workers.remove(&start) else { return };
-        if self.shared.get(&worker.job) == Some(&start) {
-            self.shared.remove(&worker.job);
+        if self.shared.get(&(worker.job, worker.pool)) == Some(&start) {
+            self.shared.remove(&(worker.job, worker.pool));
         }
-        if worker.waiting > Amount::ZERO {
-            self.ledger.take(&Request { cpus: worker.waiting, ..Request::default() });
+        if let Some(ledger) = self.ledger_of(worker.pool).filter(|_| worker.waiting > Amount::ZERO) {
+            ledger.take(&Request { cpus: worker.waiting, ..Request::default() });
         }
         if self.planted.is(Mutant::KeepLeasesOnDead) {
             return;
@@ -257,11 +270,17 @@ impl Scheduler {
 
     /// Tells workers how much of what waits in them others use now.
     pub(super) fn settle_lent(&mut self) {
-        let mut over = self.held_cpus.minus(self.ledger.total().cpus);
+        if self.lenders.is_empty() {
+            return;
+        }
+        let mut over = self.over();
         for start in std::mem::take(&mut self.lenders) {
             let Some(worker) = self.workers.get_mut(&start) else { continue };
-            let lent = worker.waiting.min(over);
-            over = over.minus(lent);
+            // The pool of a worker that ends may be gone.
+            let mut none = Amount::ZERO;
+            let over = over.get_mut(&worker.pool).unwrap_or(&mut none);
+            let lent = worker.waiting.min(*over);
+            *over = over.minus(lent);
             let before = std::mem::replace(&mut worker.lent, lent);
             if worker.waiting > Amount::ZERO {
                 self.lenders.insert(start);
@@ -279,11 +298,13 @@ impl Scheduler {
         if cpus != before {
             self.lenders.insert(start);
         }
+        let pool = worker.pool;
+        let Some(ledger) = self.ledger_of(pool) else { return };
         let request = |cpus| Request { cpus, ..Request::default() };
         if cpus > before {
-            self.ledger.give(&request(cpus.minus(before)));
+            ledger.give(&request(cpus.minus(before)));
         } else {
-            self.ledger.take(&request(before.minus(cpus)));
+            ledger.take(&request(before.minus(cpus)));
         }
     }
 }

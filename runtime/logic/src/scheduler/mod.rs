@@ -28,6 +28,7 @@
 //!
 //! Starting processes, sending and knowing who has died are the driver's.
 
+mod bundles;
 mod devices;
 mod invariants;
 mod io;
@@ -44,14 +45,16 @@ use std::time::Duration;
 
 use mobula_types::program::{Platform, Target};
 use mobula_types::resources::{Amount, Resources};
-use mobula_types::{JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId, StateMachine, Time};
+use mobula_types::{BundleLoad, JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId, StateMachine, Time};
 use slab::Slab;
 
 use crate::ledger::Ledger;
 use crate::mutant::{Mutant, Planted};
+use bundles::{Bundles, Pool};
 use devices::{Devices, Share};
 use place::Choice;
 
+pub use bundles::{BUNDLES_OF_NODE_MAX, Held, Order};
 pub use invariants::check;
 pub use io::{Input, Output, Refusal, RequestKey, StartId, Wanted};
 
@@ -119,6 +122,7 @@ pub struct Scheduler {
     is_draining: bool,
     ledger: Ledger,
     devices: Devices,
+    bundles: Bundles,
     /// Requests that have not been answered.
     asks: BTreeMap<RequestKey, Ask>,
     shapes: Slab<Shape>,
@@ -133,9 +137,9 @@ pub struct Scheduler {
     granted: u64,
     workers: BTreeMap<StartId, Worker>,
     by_process: BTreeMap<ProcessId, StartId>,
-    shared: BTreeMap<JobId, StartId>,
+    shared: BTreeMap<(JobId, Pool), StartId>,
     started: u64,
-    /// CPUs that all leases add up to: more than there are while some are lent.
+    /// CPUs that all leases outside bundles add up to: more than there are while some are lent.
     held_cpus: Amount,
     /// Workers in which something waits, or did when their capacity was told last.
     lenders: BTreeSet<StartId>,
@@ -193,6 +197,8 @@ struct Shape {
 struct Lease {
     request: RequestKey,
     spec: Arc<PlacementSpec>,
+    /// Of what it takes what it needs.
+    pool: Pool,
     worker: StartId,
     devices: Vec<Share>,
 }
@@ -200,6 +206,8 @@ struct Lease {
 #[derive(Debug)]
 struct Worker {
     job: JobId,
+    /// In which its leases are.
+    pool: Pool,
     isolated: bool,
     state: State,
     leases: BTreeSet<LeaseId>,
@@ -232,12 +240,14 @@ struct Peer {
     load: NodeLoad,
     /// What of it is free, less what it is being asked for and what it has granted since.
     free: Resources,
+    /// The same of its bundles.
+    bundles: Vec<BundleLoad>,
     asked: BTreeSet<RequestKey>,
     /// Granted since it said what it has, and until when that counts: it may come free again before it says anything.
     granted: VecDeque<(Time, Arc<PlacementSpec>)>,
     /// What was free there when it refused last, and until when that counts: it may come free, and be as it was when the
     /// view last changed.
-    refused: Option<(Time, Resources)>,
+    refused: Option<(Time, NodeLoad)>,
     /// Requests it was asked to serve: among equals, the one with the fewest is next.
     served: u64,
 }
@@ -261,6 +271,7 @@ impl Scheduler {
             is_draining: false,
             ledger: Ledger::new(total),
             devices: Devices::new(total.gpus),
+            bundles: Bundles::default(),
             asks: BTreeMap::new(),
             shapes: Slab::new(),
             shape_of: BTreeMap::new(),
@@ -304,6 +315,7 @@ impl Scheduler {
             free: self.ledger.free(),
             labels: self.labels.clone(),
             is_draining: self.is_draining,
+            bundles: self.bundle_loads(),
             platform: self.platform.clone(),
         }
     }
@@ -334,6 +346,9 @@ impl Scheduler {
         }
         if self.ended.contains(&job) {
             return self.refuse(request, Refusal::JobEnded { job });
+        }
+        if let Some(group) = spec.within.map(|within| within.group).filter(|group| self.bundles.has_ended(*group)) {
+            return self.refuse(request, Refusal::GroupEnded { group });
         }
         if self.asks.len() >= QUEUE_MAX {
             return self.refuse(request, Refusal::QueueFull { max: QUEUE_MAX });
@@ -475,7 +490,8 @@ impl Scheduler {
         let Some((eldest, passed)) = self.eldest else { return };
         let (Some(old), Some(young)) = (self.asks.get(&eldest), self.asks.get(&request)) else { return };
         let spec = |ask: &Ask| &self.shapes[ask.shape].spec.request;
-        if old.number >= young.number || !place::share_a_name(spec(old), spec(young)) {
+        let is_apart = self.shapes[young.shape].spec.within.is_some();
+        if old.number >= young.number || is_apart || !place::share_a_name(spec(old), spec(young)) {
             return;
         }
         self.eldest = Some((eldest, passed + 1));
@@ -494,7 +510,7 @@ impl Scheduler {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.asked.insert(request);
             peer.served += 1;
-            place::take_from(&mut peer.free, &shape.spec.request);
+            peer.count_taken(shape.spec.within, &shape.spec.request);
         }
         let wanted = Wanted { request, job: shape.job, spec: shape.spec.as_ref().clone(), avoid };
         self.outputs.push_back(Output::AskPeer { node, wanted });
@@ -554,6 +570,7 @@ impl Scheduler {
         let peer = self.peers.entry(node).or_insert_with(|| Peer {
             load: NodeLoad::default(),
             free: Resources::default(),
+            bundles: Vec::new(),
             asked: BTreeSet::new(),
             granted: VecDeque::new(),
             refused: None,
@@ -569,14 +586,14 @@ impl Scheduler {
     /// Counts anew what of another node is free, as far as can be known here.
     fn count_free(&mut self, node: NodeId) {
         let Some(peer) = self.peers.get_mut(&node) else { return };
-        peer.free.clone_from(peer.refused.as_ref().map_or(&peer.load.free, |(_, free)| free));
-        for (_, spec) in &peer.granted {
-            place::take_from(&mut peer.free, &spec.request);
-        }
-        for request in &peer.asked {
-            if let Some(ask) = self.asks.get(request) {
-                place::take_from(&mut peer.free, &self.shapes[ask.shape].spec.request);
-            }
+        let load = peer.refused.as_ref().map_or(&peer.load, |(_, load)| load);
+        peer.free.clone_from(&load.free);
+        peer.bundles.clone_from(&load.bundles);
+        let granted = peer.granted.iter().map(|(_, spec)| spec);
+        let asked = peer.asked.iter().filter_map(|request| self.asks.get(request));
+        let asked = asked.map(|ask| &self.shapes[ask.shape].spec);
+        for spec in granted.chain(asked).cloned().collect::<Vec<_>>() {
+            peer.count_taken(spec.within, &spec.request);
         }
     }
 
@@ -658,12 +675,14 @@ impl Scheduler {
             self.ended.insert(job);
         }
         self.end_workers_of(job);
+        self.end_groups_of(job);
         self.failures.remove(&job);
         self.targets.remove(&job);
         self.serve_all(now);
     }
 
     fn handle_time(&mut self, now: Time) {
+        self.drop_prepared(now);
         let mut is_due = false;
         while let Some(at) = self.alarms.first().copied().filter(|at| *at <= now) {
             self.alarms.remove(&at);
@@ -727,7 +746,7 @@ impl StateMachine for Scheduler {
             }
             Input::PeerRefused { node, request, load, why, worker_failed } => {
                 if let Some((load, peer)) = load.zip(self.peers.get_mut(&node)) {
-                    peer.refused = Some((now + GRANTED_COUNTS, load.free));
+                    peer.refused = Some((now + GRANTED_COUNTS, load));
                     self.alarms.insert(now + GRANTED_COUNTS);
                     self.count_free(node);
                 }
@@ -736,6 +755,7 @@ impl StateMachine for Scheduler {
             Input::Seen { node, load } => self.handle_seen(now, node, load),
             Input::NodeDied { node } => self.handle_died(now, ProcessId::from(node)),
             Input::Program { job, target } => self.handle_program(job, target),
+            Input::Bundles(order) => self.handle_bundles(now, order),
             Input::JobEnded { job } => self.handle_job_ended(now, job),
             Input::Drain => {
                 if !std::mem::replace(&mut self.is_draining, true) {
@@ -754,6 +774,6 @@ impl StateMachine for Scheduler {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.alarms.first().copied()
+        self.alarms.first().copied().into_iter().chain(self.bundles.next_timeout()).min()
     }
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use mobula_types::program::Target;
 use mobula_types::resources::{Amount, CPUS, GPUS, Request, Resources};
-use mobula_types::{JobId, LabelRule, LabelSelector, NodeId, PlacementSpec, PlacementStrategy, Time};
+use mobula_types::{JobId, LabelRule, LabelSelector, NodeId, PlacementSpec, PlacementStrategy, Time, Within};
 
+use super::bundles::Key;
 use super::devices::Share;
 use super::{At, Mutant, Peer, Refusal, RequestKey, STARTING_MAX, Scheduler, Shape};
 
@@ -36,6 +37,8 @@ pub(super) enum Lack {
     InUse { name: String, amount: Amount, free: Amount, total: Amount },
     Devices { amount: Amount },
     Kept { request: RequestKey },
+    NoBundle { within: Within },
+    InBundle { key: Key, name: String, amount: Amount, free: Amount, total: Amount },
     Starting,
     StartFailed { again_at: Time },
 }
@@ -63,6 +66,11 @@ impl Scheduler {
         if let Some(rule) = self.selector(&shape.spec).broken_by(&self.labels) {
             return Err(Lack::Label { rule: rule.clone() });
         }
+        if let Some(within) = shape.spec.within {
+            let (_, devices) = self.fits_bundle(within, request)?;
+            self.may_start(now, shape)?;
+            return Ok(devices);
+        }
         if let Some((name, free, total)) = self.ledger.lacking(request)
             && !self.planted.is(Mutant::OverCommit)
         {
@@ -82,7 +90,14 @@ impl Scheduler {
         {
             return Err(Lack::Kept { request: kept });
         }
-        let needs_worker = is_isolated(&shape.spec) || !self.shared.contains_key(&shape.job);
+        self.may_start(now, shape)?;
+        Ok(devices)
+    }
+
+    /// Whether a worker may be started now, if one is needed.
+    fn may_start(&self, now: Time, shape: &Shape) -> Result<(), Lack> {
+        let is_shared = self.shared.contains_key(&(shape.job, None));
+        let needs_worker = is_isolated(&shape.spec) || shape.spec.within.is_some() || !is_shared;
         if let Some(failures) = self.failures.get(&shape.job).filter(|failures| needs_worker && failures.again_at > now)
         {
             return Err(Lack::StartFailed { again_at: failures.again_at });
@@ -90,7 +105,7 @@ impl Scheduler {
         if is_isolated(&shape.spec) && self.starting >= STARTING_MAX {
             return Err(Lack::Starting);
         }
-        Ok(devices)
+        Ok(())
     }
 
     /// The rules for labels that count: the first that any living node is as they say, else the first of all.
@@ -111,11 +126,15 @@ impl Scheduler {
     /// Whether the view shows room on another node.
     pub(super) fn fits_there(&self, now: Time, shape: &Shape, node: NodeId, peer: &Peer) -> bool {
         let request = &shape.spec.request;
+        let has_room = || match shape.spec.within {
+            Some(within) => peer.fits_bundle(within, request),
+            None => request.amounts().all(|(name, amount)| amount <= amount_in(&peer.free, name)),
+        };
         !peer.load.is_draining
             && self.cannot_run_there(shape.job, peer).is_none()
             && shape.refused.get(&node).is_none_or(|until| *until <= now)
             && self.selector(&shape.spec).broken_by(&peer.load.labels).is_none()
-            && request.amounts().all(|(name, amount)| amount <= amount_in(&peer.free, name))
+            && has_room()
     }
 
     pub(super) fn choose(&self, now: Time, request: RequestKey) -> Choice {

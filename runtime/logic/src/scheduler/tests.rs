@@ -1,3 +1,5 @@
+mod bundles;
+
 use std::time::Duration;
 
 use mobula_types::resources::Request;

@@ -30,6 +30,9 @@ impl Scheduler {
             Ok(_) => "it is about to be given a place".to_owned(),
             Err(lack) => self.lack_text(now, shape, &lack),
         };
+        if let Some(within) = shape.spec.within {
+            return self.why_within(shape, within, &here);
+        }
         match shape.spec.strategy {
             PlacementStrategy::Node { node } if node == self.node => return here,
             PlacementStrategy::Node { node } => return self.why_there(now, shape, node),
@@ -111,6 +114,10 @@ impl Scheduler {
             Lack::Kept { request } => {
                 format!("what comes free on {} is kept for an older request of {}", self.node, request.holder)
             }
+            Lack::NoBundle { within } => format!("{} keeps no such bundle: it takes its place in {within}", self.node),
+            Lack::InBundle { key: (group, bundle), name, amount, free, total } => {
+                format!("{name} = {amount}, {free} of {total} are free in bundle {bundle} of {group} on {}", self.node)
+            }
             Lack::Starting => format!("{} workers are being started on {}", self.starting, self.node),
             Lack::StartFailed { again_at } => {
                 let why = self.failures.get(&shape.job).map_or("", |failures| failures.why.as_str());
@@ -126,7 +133,7 @@ impl Scheduler {
     /// The jobs that use `name` here, the greediest first.
     fn users(&self, name: &str) -> String {
         let mut by_job: Vec<(Amount, mobula_types::JobId)> = Vec::new();
-        for lease in self.leases.values() {
+        for lease in self.leases.values().filter(|lease| lease.pool.is_none()) {
             let amount = amount_of(&lease.spec.request, name);
             let Some(job) = self.workers.get(&lease.worker).map(|worker| worker.job) else { continue };
             match by_job.iter_mut().find(|(_, known)| *known == job) {
@@ -136,8 +143,10 @@ impl Scheduler {
         }
         by_job.retain(|(sum, _)| *sum > Amount::ZERO);
         by_job.sort_by(|one, other| other.cmp(one));
-        let names: Vec<String> =
-            by_job.iter().take(USERS_SHOWN).map(|(sum, job)| format!("{job} uses {sum}")).collect();
+        let names = by_job.iter().take(USERS_SHOWN).map(|(sum, job)| format!("{job} uses {sum}"));
+        let reserved = self.reserved(name);
+        let kept = (reserved > Amount::ZERO).then(|| format!("placement groups have reserved {reserved}"));
+        let names: Vec<String> = names.chain(kept).collect();
         if names.is_empty() { String::new() } else { format!(" ({})", names.join(", ")) }
     }
 }

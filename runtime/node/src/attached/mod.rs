@@ -34,6 +34,7 @@ mod detached;
 mod driver;
 mod exchanges;
 mod far;
+mod groups;
 mod handoff;
 mod homes;
 mod large;

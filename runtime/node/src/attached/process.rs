@@ -28,6 +28,7 @@ use crate::losses::{Loss, Losses};
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
 use super::far::{self, FarError, FarNode, Session};
+use super::groups::Groups;
 use super::handoff::Handoffs;
 use super::homes::Homes;
 use super::large::Large;
@@ -68,6 +69,7 @@ pub(crate) struct Process {
     /// Its part of the memory that the processes of its host share; none where its node is on another one.
     pub(crate) store: Option<Client>,
     pub(crate) handoffs: Handoffs,
+    pub(crate) groups: Groups,
     graves: Mutex<Graves>,
     readers: Readers,
     /// Where its node listens, on this host.
@@ -170,6 +172,7 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
         large: Large::new(me),
         store,
         handoffs: Handoffs::default(),
+        groups: Groups::default(),
         graves: Mutex::default(),
         readers: Readers::default(),
         socket,
@@ -351,6 +354,8 @@ impl Process {
                     sender.send(value).ok();
                 }
             }
+            FromNode::GroupReady { group, nodes } => self.groups.heard(group, &Ok(nodes)),
+            FromNode::GroupEnded { group, why } => self.groups.heard(group, &Err(why)),
             FromNode::Recalled { lease } => {
                 if !self.home_recalled(lease) {
                     self.drive_tasks(Some(mobula_logic::dispatch::Input::Recalled { lease }));
@@ -463,6 +468,7 @@ impl Process {
     /// The node is gone, or cannot be reached any more, and with it everything that is not in this process.
     fn node_gone(self: &Arc<Self>, cause: DeathCause) {
         self.link.cut();
+        self.groups.cut();
         let node: NodeId = self.me.node();
         // It may have said why it goes, or that the job ends.
         let cause = self.ended.borrow().clone().unwrap_or(cause);

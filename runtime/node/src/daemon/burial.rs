@@ -51,6 +51,7 @@ impl State {
         self.arena.gone(process);
         self.past_counters.add(&resident.counters);
         self.gathers_without(process);
+        self.group_maker_died(process);
         self.names_died(&death);
         self.tell_of_death(job, &death);
         self.tell_nodes(&ClusterTalk::Died { job, death: death.clone() });

@@ -142,6 +142,7 @@ impl State {
         for job in here.into_iter().filter(has_ended) {
             self.end_job(job, &DeathCause::JobStopped);
         }
+        self.tell_groups();
         self.ask_again();
         self.tell_detached();
     }

@@ -28,6 +28,7 @@ mod far;
 mod fetch;
 mod gate;
 mod gather;
+mod grouped;
 pub mod hardware;
 mod identity;
 mod input;

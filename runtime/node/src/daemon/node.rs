@@ -320,7 +320,7 @@ impl Joined {
 
 fn load(config: &NodeConfig) -> NodeLoad {
     let (total, free) = (config.resources.clone(), config.resources.clone());
-    NodeLoad { total, free, labels: config.labels.clone(), is_draining: false, platform: config.platform.clone() }
+    NodeLoad { total, free, labels: config.labels.clone(), platform: config.platform.clone(), ..NodeLoad::default() }
 }
 
 pub(crate) fn random() -> u64 {

@@ -3,7 +3,8 @@
 use mobula_logic::scheduler::{self, Output, RequestKey, StartId, Wanted};
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{DeathCause, JobId, ProcessId, StateMachine};
-use mobula_wire::cluster::ClusterTalk;
+use mobula_wire::cluster::{ClusterTalk, ToHead};
+use mobula_wire::groups::GroupAsk;
 use mobula_wire::local::FromNode;
 
 use super::arrivals::secret;
@@ -22,6 +23,14 @@ impl State {
                 Output::EndWorker { process } => {
                     self.routes.tell(process, &FromNode::Stop { cause: DeathCause::JobStopped });
                     self.workers.expect_end(process, DeathCause::JobStopped, END_GRACE);
+                }
+                Output::EndInGroup { process, group, is_over } => self.end_in_group(process, group, is_over),
+                Output::Prepared { group, round } => {
+                    self.tell_head(ToHead::Group(GroupAsk::Prepared { group, round }));
+                }
+                Output::NotPrepared { group, round } => {
+                    let load = self.scheduler.load();
+                    self.tell_head(ToHead::Group(GroupAsk::NotPrepared { group, round, load }));
                 }
                 Output::Capacity { process, resources } => {
                     self.routes.tell(process, &FromNode::Capacity(resources));

@@ -8,6 +8,8 @@
 //!
 //! Requests are numbered here, because those of two nodes may have one number.
 
+mod groups;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,13 +17,16 @@ use std::time::{Duration, SystemTime};
 
 use mobula_head::{Config, Head};
 use mobula_logic::directory::{self, Claim};
+use mobula_logic::groups::{self as group_machine, Groups};
 use mobula_logic::head::Output;
 use mobula_logic::membership;
 use mobula_logic::record::{JobSpec, TokenId};
 use mobula_net::authority::PublicKey;
 use mobula_net::token::{SecretHash, Token};
 use mobula_net::{Authority, Cause, Issued, Lane, Refusal, Renewal};
-use mobula_types::{DeathCause, Incarnation, JobId, MemberId, NameOwner, NodeId, Registration, Role, ViewChange};
+use mobula_types::{
+    DeathCause, Incarnation, JobId, MemberId, NameOwner, NodeId, Registration, Role, StateMachine, ViewChange,
+};
 use mobula_wire::cluster::{
     Admission, AskId, ClusterTalk, Detached, FromHead, HeadAnswer, HeadQuestion, RenewalWish, ToHead,
 };
@@ -116,6 +121,8 @@ enum Kind {
 pub(crate) struct Seat {
     clock: Clock,
     head: Head,
+    /// Soft: what nodes keep of them is the truth.
+    groups: Groups,
     /// Whose certificate the head's own node has.
     member: MemberId,
     own: NodeId,
@@ -149,19 +156,24 @@ impl Seat {
         let wake = written.clone();
         let head = Head::open(folder, config, move || wake.notify_one())?;
         let (own, asks, asked) = (NodeId(0), BTreeMap::new(), 0);
-        Ok(Self { clock, head, member, own, authority, routes, inputs, written, asks, asked })
+        let groups = Groups::new(now);
+        Ok(Self { clock, head, groups, member, own, authority, routes, inputs, written, asks, asked })
     }
 
     pub(crate) async fn run(mut self, mut heard: mpsc::Receiver<ToSeat>) {
         loop {
-            let due = self.head.next_timeout().map(|at| self.clock.instant(at));
+            let due = self.head.next_timeout().into_iter().chain(self.groups.next_timeout()).min();
+            let due = due.map(|at| self.clock.instant(at));
             tokio::select! {
                 said = heard.recv() => match said {
                     Some(ToSeat::Close) | None => break,
                     Some(said) => self.handle(said),
                 },
                 () = self.written.notified() => self.head.turn(self.clock.now()),
-                () = super::state::until(due) => self.head.turn(self.clock.now()),
+                () = super::state::until(due) => {
+                    self.head.turn(self.clock.now());
+                    self.groups.handle(self.clock.now(), group_machine::Input::Tick);
+                }
             }
             if let Some(why) = self.head.ended() {
                 // Another head has the store, or nothing can ever be written: two heads never act (G13).
@@ -182,6 +194,11 @@ impl Seat {
     async fn perform(&mut self) -> bool {
         while let Some(output) = self.head.poll_output() {
             if !self.output(output).await {
+                return false;
+            }
+        }
+        while let Some(output) = self.groups.poll_output() {
+            if !self.group_says(output).await {
                 return false;
             }
         }
@@ -248,7 +265,12 @@ impl Seat {
         let now = self.clock.now();
         let ask_of = |seat: &mut Self, ask: AskId, kind: Kind| seat.ask(Asked::Node { node, ask, kind });
         let input = match said {
-            ToHead::Beat(beat) => return self.head.handle(now, membership::Input::Heartbeat { node, beat }),
+            ToHead::Beat(beat) => {
+                let load = beat.load.clone();
+                self.head.handle(now, membership::Input::Heartbeat { node, beat });
+                return self.group_beat(node, load);
+            }
+            ToHead::Group(ask) => return self.group_asked(node, ask),
             ToHead::Leaving => return self.head.handle(now, membership::Input::Leaving { node }),
             ToHead::Drained => return self.head.handle(now, membership::Input::Drained { node }),
             ToHead::JobStart { ask, setup } => {
@@ -308,6 +330,7 @@ impl Seat {
                 return self.say_later(node, FromHead::Status { ask, status });
             }
             HeadQuestion::Jobs => Ok(HeadAnswer::Jobs(self.head.list_jobs(now))),
+            HeadQuestion::Groups => Ok(HeadAnswer::Groups(self.list_groups())),
             HeadQuestion::TokenList => Ok(HeadAnswer::Tokens(self.head.list_tokens())),
             HeadQuestion::TokenCreate { ttl_s, role } => match Token::new(self.authority.pin()) {
                 Ok(token) => {
@@ -404,7 +427,13 @@ impl Seat {
             }
             Output::Beat { node, answer } => self.say(node, FromHead::Beat(answer)).await,
             Output::Fence { node } => self.say(node, FromHead::Fenced).await,
-            Output::Died { death } => self.all(FromHead::Died(death)).await,
+            Output::Died { death } => {
+                if death.process.number() == 0 {
+                    let node = death.process.node();
+                    self.groups.handle(self.clock.now(), group_machine::Input::NodeDied { node });
+                }
+                self.all(FromHead::Died(death)).await
+            }
             Output::Drain { node } => self.say(node, FromHead::Drain).await,
             Output::DrainAnswered { ask, is_known } => {
                 let done = is_known.then_some(HeadAnswer::Done);
@@ -448,7 +477,10 @@ impl Seat {
                 let result = result.map_err(|why| why.to_string());
                 self.answer(ask, |ask| FromHead::JobStarted { ask, result }).await
             }
-            Output::JobEnded { job, cause } => self.all(FromHead::JobEnded { job, cause }).await,
+            Output::JobEnded { job, cause } => {
+                self.groups.handle(self.clock.now(), group_machine::Input::JobEnded { job });
+                self.all(FromHead::JobEnded { job, cause }).await
+            }
             Output::Value { ask, result, .. } => {
                 let result = result.map_err(|why| why.to_string());
                 self.answer(ask, |ask| FromHead::Value { ask, result }).await

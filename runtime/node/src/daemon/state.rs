@@ -9,6 +9,7 @@
 //! | `named` | names that actors of this node hold, and their end |
 //! | `detached` | actors that outlive their job |
 //! | `placing` | the scheduler's wishes: workers, grants, other nodes |
+//! | `grouped` | placement groups: what processes ask for, what the head has this node keep apart |
 //! | `burial` | processes, jobs and nodes end |
 //! | `tool` | the command line's questions |
 //! | `submit` | programs that the node runs as drivers |
@@ -34,6 +35,7 @@ use super::detached::{DetachedActors, Start};
 use super::far::{Far, Fars};
 use super::fetch::Fetches;
 use super::gather::Gathers;
+use super::grouped::Grouped;
 use super::input::{DriverCame, Input, Redeem};
 use super::luggage::Coming;
 use super::membership::Membership;
@@ -121,6 +123,8 @@ pub(crate) struct State {
     /// Names whose actors were told to stop and have not said that they did.
     pub(crate) stopping: BTreeMap<NameKey, Stopping>,
     pub(crate) parted: Parted,
+    /// Placement groups that processes of this node wait for.
+    pub(crate) grouped: Grouped,
     /// Who is attached from other hosts.
     pub(crate) fars: Fars,
     asks: BTreeMap<AskId, Ask>,
@@ -197,6 +201,7 @@ impl State {
             detached: DetachedActors::default(),
             stopping: BTreeMap::new(),
             parted: Parted::default(),
+            grouped: Grouped::default(),
             fars: Fars::new(),
             asks: BTreeMap::new(),
             asked: 0,
@@ -392,6 +397,7 @@ impl State {
                     super::gate::redeemed(*redeem, result);
                 }
             }
+            FromHead::Group(order) => self.group_ordered(order),
             FromHead::Status { ask, status } => {
                 if let Some(Ask { purpose: Purpose::Tool(line, request, kind), .. }) = self.asks.remove(&ask) {
                     self.tool_status(&line, request, &kind, status);

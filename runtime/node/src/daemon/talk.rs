@@ -71,6 +71,8 @@ impl State {
             ToNode::KvGet { request, key } => {
                 self.ask(Purpose::Value(process, request), |ask| ToHead::Get { ask, job, key });
             }
+            ToNode::CreateGroup { group, spec } if group.process == process => self.create_group(group, job, spec),
+            ToNode::RemoveGroup { group } => self.remove_group(process, group),
             ToNode::Counters(counters) => {
                 if let Some(resident) = self.roster.get_mut(process) {
                     resident.counters = counters;

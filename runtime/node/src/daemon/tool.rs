@@ -26,6 +26,8 @@ const LOG_BYTES_MAX: usize = 128 << 10;
 pub(crate) enum Kind {
     Status,
     Nodes,
+    /// Why one placement group waits.
+    Group(String),
     Other,
 }
 
@@ -35,16 +37,21 @@ impl State {
             ToolQuestion::Status => (Kind::Status, HeadQuestion::Status),
             ToolQuestion::List { kind } => match kind.as_str() {
                 "nodes" => (Kind::Nodes, HeadQuestion::Status),
+                "placement-groups" => (Kind::Other, HeadQuestion::Groups),
                 "jobs" => (Kind::Other, HeadQuestion::Jobs),
                 "workers" | "actors" | "tasks" => {
                     let kind = kind.trim_end_matches('s').to_owned();
                     return self.gather(Want::List { line, request, kind });
                 }
                 other => {
-                    let why = format!("`{other}` cannot be listed: expected nodes, jobs, workers, actors or tasks");
+                    let why = format!(
+                        "`{other}` cannot be listed: expected nodes, jobs, workers, actors, tasks or \
+                         placement-groups"
+                    );
                     return answer(&line, request, Err(why));
                 }
             },
+            ToolQuestion::Why { id } if id.starts_with("group-") => (Kind::Group(id), HeadQuestion::Groups),
             ToolQuestion::Why { id } => return self.gather(Want::Why { line, request, id }),
             ToolQuestion::TokenCreate { ttl_s, role } => match role.parse::<Role>() {
                 Ok(role) => (Kind::Other, HeadQuestion::TokenCreate { ttl_s: (ttl_s > 0).then_some(ttl_s), role }),
@@ -91,11 +98,16 @@ impl State {
         &mut self,
         line: &Line,
         request: RequestId,
-        _kind: &Kind,
+        kind: &Kind,
         said: Result<HeadAnswer, String>,
     ) {
+        if let (Kind::Group(id), Ok(HeadAnswer::Groups(groups))) = (kind, &said) {
+            let found = groups.iter().find(|group| group.id == *id).map(json);
+            let missing = || format!("there is no placement group {id}: see `mobula list placement-groups`");
+            return answer(line, request, found.ok_or_else(missing));
+        }
         let said = said.map(|said| match said {
-            HeadAnswer::Jobs(jobs) => json_lines(jobs),
+            HeadAnswer::Jobs(listed) | HeadAnswer::Groups(listed) => json_lines(listed),
             HeadAnswer::Token(token) => json(&serde_json::json!({ "token": token })),
             HeadAnswer::Tokens(tokens) => json_lines(tokens),
             _ => "{}".to_owned(),

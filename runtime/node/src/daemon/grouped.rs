@@ -1,0 +1,106 @@
+//! Placement groups as a node sees them: what its processes ask of the head, what the head has it keep apart, and what it
+//! tells a head that may not know.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mobula_logic::scheduler::{self, Held, Order};
+use mobula_types::{DeathCause, GroupEnd, GroupId, GroupSpec, JobId, ProcessId, StateMachine};
+use mobula_wire::cluster::ToHead;
+use mobula_wire::groups::{GroupAsk, GroupOrder};
+use mobula_wire::local::FromNode;
+
+use super::state::State;
+
+/// Groups that processes of one node wait for; the next is refused.
+const MAKING_MAX: usize = 4096;
+
+/// What processes of this node wait to hear.
+#[derive(Default)]
+pub(crate) struct Grouped {
+    /// Groups that are not ready, and what is said of them again to a head that was restarted.
+    making: BTreeMap<GroupId, (JobId, GroupSpec)>,
+    /// Who waits for the end of a group.
+    removing: BTreeMap<GroupId, BTreeSet<ProcessId>>,
+}
+
+impl State {
+    pub(crate) fn create_group(&mut self, group: GroupId, job: JobId, spec: GroupSpec) {
+        if self.grouped.making.len() >= MAKING_MAX {
+            let said = FromNode::GroupEnded { group, why: GroupEnd::TooMany { max: MAKING_MAX } };
+            return self.routes.tell(group.process, &said);
+        }
+        self.grouped.making.insert(group, (job, spec.clone()));
+        self.tell_head(ToHead::Group(GroupAsk::Create { group, job, spec }));
+    }
+
+    pub(crate) fn remove_group(&mut self, process: ProcessId, group: GroupId) {
+        self.grouped.removing.entry(group).or_default().insert(process);
+        self.tell_head(ToHead::Group(GroupAsk::Remove { group }));
+    }
+
+    /// A process has ended: nobody can use the groups that it waited for.
+    pub(crate) fn group_maker_died(&mut self, process: ProcessId) {
+        let of_process = self.grouped.making.keys().filter(|group| group.process == process);
+        for group in of_process.copied().collect::<Vec<_>>() {
+            self.grouped.making.remove(&group);
+            self.tell_head(ToHead::Group(GroupAsk::Remove { group }));
+        }
+        self.grouped.removing.retain(|_, waiting| {
+            waiting.remove(&process);
+            !waiting.is_empty()
+        });
+    }
+
+    /// Says all that a head must know of groups, which may be a new one.
+    pub(crate) fn tell_groups(&mut self) {
+        let held = self.scheduler.bundles_held();
+        let groups = held.iter().map(|held| held.group).collect();
+        let ended = self.scheduler.groups_ended().collect();
+        self.tell_head(ToHead::Group(GroupAsk::HoldsOnly { groups, ended }));
+        for Held { group, job, spec, bundles } in held {
+            self.tell_head(ToHead::Group(GroupAsk::Held { group, job, spec: spec.as_ref().clone(), bundles }));
+        }
+        for (group, (job, spec)) in self.grouped.making.clone() {
+            self.tell_head(ToHead::Group(GroupAsk::Create { group, job, spec }));
+        }
+        for group in self.grouped.removing.keys().copied().collect::<Vec<_>>() {
+            self.tell_head(ToHead::Group(GroupAsk::Remove { group }));
+        }
+    }
+
+    pub(crate) fn group_ordered(&mut self, order: GroupOrder) {
+        let order = match order {
+            GroupOrder::Prepare { group, round, job, spec, bundles } => {
+                Order::Prepare { group, round, job, spec: Arc::new(spec), bundles }
+            }
+            GroupOrder::Commit { group, round } => Order::Commit { group, round },
+            GroupOrder::Abort { group, round } => Order::Abort { group, round },
+            GroupOrder::Return { group, bundles } => Order::Return { group, bundles },
+            GroupOrder::End { group } => Order::End { group },
+            GroupOrder::Ready { group, nodes } => {
+                if self.grouped.making.remove(&group).is_some() {
+                    self.routes.tell(group.process, &FromNode::GroupReady { group, nodes });
+                }
+                return;
+            }
+            GroupOrder::Ended { group, why } => {
+                let mut waiting = self.grouped.removing.remove(&group).unwrap_or_default();
+                waiting.extend(self.grouped.making.remove(&group).map(|_| group.process));
+                for process in waiting {
+                    self.routes.tell(process, &FromNode::GroupEnded { group, why: why.clone() });
+                }
+                Order::End { group }
+            }
+            _ => return tracing::debug!("the head says of a placement group what this node does not know"),
+        };
+        self.scheduler.handle(self.clock.now(), scheduler::Input::Bundles(order));
+    }
+
+    /// A worker in a bundle ends, because the bundle is given back. It is not asked to: actors that end by themselves would
+    /// say that they were shut down, and not why.
+    pub(crate) fn end_in_group(&mut self, process: ProcessId, group: GroupId, is_over: bool) {
+        let cause = if is_over { DeathCause::GroupEnded { group } } else { DeathCause::BundleMoved { group } };
+        self.workers.kill(process, cause);
+    }
+}

@@ -1,0 +1,85 @@
+//! The head's part in placement groups: drives [`Groups`](mobula_logic::groups::Groups), which decides where bundles are
+//! reserved, by what nodes say and what has become of them.
+
+use mobula_logic::groups::{Input, Output, Slot};
+use mobula_types::state::Listed;
+use mobula_types::{GroupEnd, NodeId, NodeLoad, StateMachine};
+use mobula_wire::cluster::FromHead;
+use mobula_wire::groups::{GroupAsk, GroupOrder};
+
+use super::Seat;
+
+impl Seat {
+    /// A node has said that it lives; with its load if that has changed.
+    pub(super) fn group_beat(&mut self, node: NodeId, load: Option<NodeLoad>) {
+        let input = match load.filter(|_| self.head.machine().membership().lives(node)) {
+            Some(load) => Input::Seen { node, load },
+            // What waits is tried again with the beats.
+            None => Input::Tick,
+        };
+        self.groups.handle(self.clock.now(), input);
+    }
+
+    pub(super) fn group_asked(&mut self, node: NodeId, ask: GroupAsk) {
+        let input = match ask {
+            GroupAsk::Create { group, job, spec } => {
+                if !job.hosts_detached() && !self.head.machine().directory().runs(job) {
+                    let why = GroupEnd::JobEnded { job };
+                    return self.say_later(node, FromHead::Group(GroupOrder::Ended { group, why }));
+                }
+                Input::Create { group, job, spec }
+            }
+            GroupAsk::Remove { group } => Input::Remove { group },
+            GroupAsk::Prepared { group, round } => Input::Prepared { node, group, round },
+            GroupAsk::NotPrepared { group, round, load } => Input::Refused { node, group, round, load },
+            GroupAsk::HoldsOnly { groups, ended } => Input::HoldsOnly { node, groups, ended },
+            GroupAsk::Held { group, job, spec, bundles } => Input::Held { node, group, job, spec, bundles },
+            _ => return,
+        };
+        self.groups.handle(self.clock.now(), input);
+    }
+
+    pub(super) async fn group_says(&mut self, output: Output) -> bool {
+        let (node, order) = match output {
+            Output::Prepare { node, group, round, job, spec, bundles } => {
+                (node, GroupOrder::Prepare { group, round, job, spec: spec.as_ref().clone(), bundles })
+            }
+            Output::Commit { node, group, round } => (node, GroupOrder::Commit { group, round }),
+            Output::Abort { node, group, round } => (node, GroupOrder::Abort { group, round }),
+            Output::Return { node, group } => (node, GroupOrder::End { group }),
+            Output::ReturnSome { node, group, bundles } => (node, GroupOrder::Return { group, bundles }),
+            Output::Ready { group, nodes } => (group.process.node(), GroupOrder::Ready { group, nodes }),
+            Output::Ended { group, why } => return self.all(FromHead::Group(GroupOrder::Ended { group, why })).await,
+        };
+        self.say(node, FromHead::Group(order)).await
+    }
+
+    /// Every group, as a list shows it.
+    pub(super) fn list_groups(&self) -> Vec<Listed> {
+        let now = self.clock.now();
+        let line = |(id, job, slots): (mobula_types::GroupId, mobula_types::JobId, &[Slot])| {
+            let (spec, since) = self.groups.spec(id)?;
+            let why = self.groups.why(now, id);
+            let nodes: Vec<String> =
+                slots.iter().map(|slot| slot.node().map_or_else(|| "-".to_owned(), |node| node.to_string())).collect();
+            let is_reserving = slots.iter().any(|slot| matches!(slot, Slot::Asked(_) | Slot::Prepared(_)));
+            Some(Listed {
+                id: id.to_string(),
+                kind: "placement-group".to_owned(),
+                name: format!("{} of {} bundles", spec.strategy.word(), spec.bundles.len()),
+                job_id: Some(job.to_string()),
+                node_id: Some(nodes.join(" ")),
+                state: match (&why, is_reserving) {
+                    (None, _) => "ready",
+                    (Some(_), true) => "reserving",
+                    (Some(_), false) => "waiting",
+                }
+                .to_owned(),
+                since_s: now.since(since).as_secs_f64(),
+                why,
+                ..Listed::default()
+            })
+        };
+        self.groups.all().filter_map(line).collect()
+    }
+}
