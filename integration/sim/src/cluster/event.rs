@@ -182,6 +182,7 @@ pub(super) struct View {
 
 /// On a connection.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "most frames are letters")]
 pub(super) enum Frame {
     Begin { lane: Lane, number: u64 },
     Letter { lane: Lane, letter: super::mesh::Letter },
