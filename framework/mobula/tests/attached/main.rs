@@ -7,6 +7,7 @@ mod actors;
 mod deaths;
 mod drains;
 mod ends;
+mod groups;
 mod large;
 mod names;
 mod nesting;
@@ -64,7 +65,8 @@ fn main() -> ExitCode {
         let far = Config::default().address(address).token(token);
         let tests = [actors::TESTS, deaths::TESTS, names::TESTS, nesting::TESTS, repeats::TESTS, values::TESTS];
         let tests =
-            [&tests.concat(), refs::TESTS, large::TESTS, retirement::TESTS, scheduling::TESTS, sharing::TESTS].concat();
+            [&tests.concat(), refs::TESTS, large::TESTS, groups::TESTS, retirement::TESTS, scheduling::TESTS].concat();
+        let tests = [&tests[..], sharing::TESTS].concat();
         let mut passed = 0;
         let is_wanted = |name: &str| filter.as_ref().is_none_or(|filter| name.contains(filter.as_str()));
         for (how, plain) in [("near", near), ("far", far)] {

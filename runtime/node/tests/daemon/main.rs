@@ -23,6 +23,7 @@ const TESTS: &[Test] = &[
     ("what_does_not_fit_waits_and_says_why", one_node::waits),
     ("names_and_values_are_kept_by_the_head", one_node::names_and_values),
     ("what_goes_nowhere_is_in_the_status_with_its_cause", one_node::lost),
+    ("placement_groups_have_what_they_have_reserved", one_node::placement_groups),
     ("strangers_are_refused_with_what_would_be_right", refusals::strangers),
     ("a_second_node_in_one_folder_is_refused", refusals::same_folder),
     ("a_place_on_another_node_runs_the_same_program", two_nodes::elsewhere),

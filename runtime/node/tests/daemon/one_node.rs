@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use mobula_types::state::OutcomeCounters;
-use mobula_types::{ActorId, DeathCause, ProcessId};
+use mobula_types::resources::{Amount, Request};
+use mobula_types::state::{Listed, OutcomeCounters};
+use mobula_types::{ActorId, Bundle, DeathCause, GroupId, GroupSpec, NodeId, PlacementSpec, ProcessId, Within};
 use mobula_wire::local::{FromNode, ToNode, ToolQuestion};
 use rustix::process::test_kill_process;
 
@@ -149,4 +150,65 @@ pub(crate) fn lost() {
         assert!(expect.iter().all(|(word, count)| after.get(word) == Some(count)), "{after:?}");
         node.stop().await;
     });
+}
+
+/// A group that fits is there, one that does not says why it waits and comes when there is room.
+pub(crate) fn placement_groups() {
+    let folder = tempfile::tempdir().unwrap();
+    play(async {
+        let node = head(folder.path(), 2).await;
+        let mut driver = Driver::attach(&node).await;
+        let id = |number| GroupId { process: driver.welcome.process, number };
+        let (first, second) = (id(1), id(2));
+        let request = Request { cpus: Amount::whole(2), ..Request::default() };
+        let bundles = vec![Bundle { request, ..Bundle::default() }];
+        let spec = GroupSpec { bundles, ..GroupSpec::default() };
+        driver.say(&ToNode::CreateGroup { group: first, spec: spec.clone() });
+        // Said twice makes one.
+        driver.say(&ToNode::CreateGroup { group: first, spec: spec.clone() });
+        assert_eq!(ready(&mut driver, first).await, [node.id()]);
+        driver.say(&ToNode::CreateGroup { group: second, spec });
+        let why = format!("1 bundles have no room now: most is free on {}, num_cpus 0, num_gpus 0", node.id());
+        // The word and the question come by different ways.
+        let waits = loop {
+            if let Ok(waits) = ask(&node, ToolQuestion::Why { id: second.to_string() }).await {
+                break serde_json::from_str::<Listed>(&waits).unwrap();
+            }
+        };
+        assert_eq!((waits.state.as_str(), waits.why.as_deref()), ("waiting", Some(why.as_str())));
+        let list = ask(&node, ToolQuestion::List { kind: "placement-groups".into() }).await.unwrap();
+        let listed: Vec<Listed> = list.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let states: Vec<(&str, &str)> = listed.iter().map(|group| (group.id.as_str(), group.state.as_str())).collect();
+        assert_eq!(states, [(first.to_string().as_str(), "ready"), (second.to_string().as_str(), "waiting")]);
+        // Nothing is left beside the group, and all of it is in the group.
+        driver.wish(1, 1);
+        let within = Some(Within { group: first, bundle: Some(0) });
+        let spec = PlacementSpec { request: Request::ONE_CPU, within, ..PlacementSpec::default() };
+        driver.say(&ToNode::Lease { request: 2, spec: spec.clone(), avoid: Vec::new() });
+        let (_, worker) = driver.granted(2).await;
+        driver.say(&ToNode::RemoveGroup { group: first });
+        let death = driver.death(worker).await;
+        assert_eq!(death.cause, DeathCause::GroupEnded { group: first });
+        driver.say(&ToNode::Lease { request: 3, spec, avoid: Vec::new() });
+        let refused = driver
+            .until(|said| match said {
+                Said::Node(FromNode::NoPlace { request: 3, missing, for_ever }) => Some((missing, for_ever)),
+                _ => None,
+            })
+            .await;
+        assert_eq!(refused, (format!("its placement group {first} is no more"), true));
+        let gone = ask(&node, ToolQuestion::Why { id: first.to_string() }).await.unwrap_err();
+        assert!(gone.starts_with("there is no placement group"), "{gone}");
+        node.stop().await;
+    });
+}
+
+async fn ready(driver: &mut Driver, of: GroupId) -> Vec<NodeId> {
+    driver
+        .until(|said| match said {
+            Said::Node(FromNode::GroupReady { group, nodes }) if group == of => Some(nodes),
+            Said::Node(FromNode::GroupEnded { group, why }) => panic!("{group}: {why}"),
+            _ => None,
+        })
+        .await
 }
