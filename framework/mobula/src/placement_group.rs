@@ -27,9 +27,9 @@ use serde::{Deserialize, Serialize};
 ///     .strategy(BundleStrategy::StrictSpread)
 ///     .create()
 ///     .await?;
-/// let first = shard::options().in_bundle(&group, 0).remote(0);
-/// let somewhere = shard::options().in_group(&group).remote(1);
-/// # mobula::get([first, somewhere]).await?;
+/// let first = shard::options().in_bundle(&group, 0).remote(0u32);
+/// let somewhere = shard::options().in_group(&group).remote(1u32);
+/// # mobula::get(vec![first, somewhere]).await?;
 /// group.remove().await?;
 /// # Ok(())
 /// # }
