@@ -27,6 +27,7 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::ForgetAskedOfDead, cluster::run, "SCHED-4"),
     (Mutant::AnyPeerGrants, cluster::run, "SCHED-5"),
     (Mutant::ShareDevices, cluster::run, "SCHED-6"),
+    (Mutant::ForgetShare, cluster::run, "SCHED-10"),
     (Mutant::DepthOffByOne, cluster::run, "DISP-4"),
     (Mutant::ForgetLost, cluster::run, "DISP-1"),
     (Mutant::KeepIdle, cluster::run, "DISP-6"),

@@ -46,6 +46,8 @@ pub enum Mutant {
     AnyPeerGrants,
     /// A device is given to several (SCHED-6).
     ShareDevices,
+    /// Jobs are served by age, however much they have (SCHED-9).
+    ForgetShare,
     /// One task more than allowed is in flight on a lease (DISP-4).
     DepthOffByOne,
     /// What was in flight on a lost lease is forgotten (DISP-1).
@@ -173,6 +175,7 @@ impl Mutant {
         Self::ForgetAskedOfDead,
         Self::AnyPeerGrants,
         Self::ShareDevices,
+        Self::ForgetShare,
         Self::DepthOffByOne,
         Self::ForgetLost,
         Self::KeepIdle,

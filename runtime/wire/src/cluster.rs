@@ -137,6 +137,8 @@ pub enum ClusterTalk {
         spec: PlacementSpec,
         /// Where it would rather not be.
         avoid: Vec<NodeId>,
+        /// What is to run there lives on: the place is not wanted back because another job has less.
+        lives_on: bool,
     },
     /// The place.
     Granted {

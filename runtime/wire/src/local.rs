@@ -57,6 +57,8 @@ pub enum ToNode {
         spec: PlacementSpec,
         /// Where it would rather not be: what ran there was lost.
         avoid: Vec<NodeId>,
+        /// What is to run there lives on: the place is not wanted back because another job has less.
+        lives_on: bool,
     },
     /// Does not want the place any more that it asked for.
     TakeBack {

@@ -174,6 +174,7 @@ pub(crate) fn drive(scenario: &str) -> ExitCode {
                 #[expect(clippy::disallowed_methods, reason = "nothing of this program is to have another moment")]
                 std::process::exit(0)
             }
+            "nap" => super::scheduling::naps(super::scheduling::FEW).await?.to_string(),
             other => return Err(mobula::Error::msg(format!("nobody drives {other}"))),
         };
         session.stop().await;
@@ -192,7 +193,7 @@ pub(crate) fn drive(scenario: &str) -> ExitCode {
 }
 
 /// Runs another program, and gives what it says.
-async fn run(program: &Path, scenario: &str, namespace: Option<&str>) -> String {
+pub(crate) async fn run(program: &Path, scenario: &str, namespace: Option<&str>) -> String {
     let mut command = tokio::process::Command::new(program);
     command.env(DRIVER, scenario).env("MOBULA_ADDRESS", ADDRESS.get().expect("the nodes run"));
     command.env_remove("MOBULA_NAMESPACE").stdout(Stdio::piped()).kill_on_drop(true);
@@ -212,7 +213,7 @@ async fn run(program: &Path, scenario: &str, namespace: Option<&str>) -> String 
     answer.await.expect("it does not hang").expect("it answers")
 }
 
-fn this_program() -> PathBuf {
+pub(crate) fn this_program() -> PathBuf {
     env::current_exe().expect("a program has a file")
 }
 

@@ -6,10 +6,12 @@ use std::{env, fs, thread};
 
 use mobula::prelude::*;
 
-use super::{HANGS, Test};
+use super::{HANGS, Test, names};
 
-pub(crate) const TESTS: &[Test] =
-    &[("a place with nothing to do takes what waits elsewhere", || Box::pin(idle_places_take_what_waits()))];
+pub(crate) const TESTS: &[Test] = &[
+    ("a place with nothing to do takes what waits elsewhere", || Box::pin(idle_places_take_what_waits())),
+    ("a short job does not wait behind a long one", || Box::pin(a_short_job_beside_a_long_one())),
+];
 
 /// How long between two looks at a folder.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -58,5 +60,43 @@ async fn idle_places_take_what_waits() -> Result<()> {
     let met: Vec<_> = (0..4).map(|number| meet::remote(notes.path(), number, 4)).collect();
     let met = mobula::get(met).await?;
     assert!(met.iter().all(|met| **met), "all CPUs of the cluster run one each");
+    Ok(())
+}
+
+/// Tasks of a job that has little to do, and of one that has much.
+pub(crate) const FEW: usize = 100;
+const MANY: usize = 8_000;
+/// How long one of them takes.
+const NAP: Duration = Duration::from_millis(10);
+
+/// Behind all of the long job the short one would begin after 40 s. It gets 40 % of two CPUs after 1 s, which makes 2.3 s in
+/// all; this is ten times that.
+const SHORT_MAX: Duration = Duration::from_secs(23);
+
+#[remote]
+fn nap() {
+    thread::sleep(NAP);
+}
+
+/// So many tasks on the first node; says how many of them ended well.
+pub(crate) async fn naps(count: usize) -> Result<usize> {
+    let here = mobula::nodes().await?[0].id;
+    let naps: Vec<_> = (0..count).map(|_| nap::options().on_node(here).remote()).collect();
+    Ok(mobula::get(naps).await?.len())
+}
+
+async fn a_short_job_beside_a_long_one() -> Result<()> {
+    let here = mobula::nodes().await?[0].id;
+    let long: Vec<_> = (0..MANY).map(|_| nap::options().on_node(here).remote()).collect();
+    // All of its places are taken by then.
+    mobula::wait(&long).count(50).await?;
+    let began = Instant::now();
+    let answer = names::run(&names::this_program(), "nap", None).await;
+    let taken = began.elapsed();
+    let left = mobula::wait(&long).count(0).await?.1.len();
+    println!("{FEW} tasks beside {MANY} of another job took {taken:?}, and {left} of those were left");
+    assert_eq!(answer, FEW.to_string());
+    assert!(taken < SHORT_MAX && left > 0, "{taken:?}, {left} left");
+    long.iter().for_each(ObjectRef::cancel);
     Ok(())
 }

@@ -192,7 +192,7 @@ pub(super) enum Frame {
 /// Inside a host, between a node and its processes and among those.
 #[derive(Clone, Debug)]
 pub(super) enum Word {
-    Lease { number: u64, spec: PlacementSpec, avoid: Vec<NodeId> },
+    Lease { number: u64, spec: PlacementSpec, avoid: Vec<NodeId>, lives_on: bool },
     TakeBack { number: u64 },
     Return { lease: LeaseId },
     Waiting { halves: u64 },

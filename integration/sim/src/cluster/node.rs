@@ -373,9 +373,9 @@ impl World {
     pub(super) fn hear_attached(&mut self, id: NodeId, from: ProcessId, word: Word) -> Result<(), Violation> {
         let Some(job) = self.processes.get(&from).map(|process| process.job) else { return Ok(()) };
         match word {
-            Word::Lease { number, spec, avoid } => {
+            Word::Lease { number, spec, avoid, lives_on } => {
                 let request = RequestKey { holder: from, number };
-                self.tell_scheduler(id, Input::Asked(Wanted { request, job, spec, avoid }))
+                self.tell_scheduler(id, Input::Asked(Wanted { request, job, spec, avoid, lives_on }))
             }
             Word::TakeBack { number } => {
                 self.tell_scheduler(id, Input::TakenBack { request: RequestKey { holder: from, number } })

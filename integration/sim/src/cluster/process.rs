@@ -456,7 +456,7 @@ impl World {
         let avoid = life.avoid.clone();
         let is_for_actor = matches!(purpose, Purpose::Actor(_));
         self.witness.asked(RequestKey { holder: process, number }, &spec, is_for_actor);
-        self.tell_node(process, Word::Lease { number, spec, avoid });
+        self.tell_node(process, Word::Lease { number, spec, avoid, lives_on: is_for_actor });
     }
 
     fn take_back(&mut self, process: ProcessId, purpose: Purpose) {

@@ -10,6 +10,8 @@
 //! | SCHED-6 | a device is never given more than once over; a worker with devices is its lease's own |
 //! | SCHED-7 | a job has one shared worker on a node at most, and one in each bundle there |
 //! | SCHED-8 | what is asked for in a placement group takes what it needs of a bundle of that group, and nothing else does |
+//! | SCHED-9 | what a job is counted for is what its leases hold, less the CPUs that wait; only what is held is recalled |
+//! | SCHED-10 | while the poorest job waits, nothing that would do is left to a richer one that can spare it |
 
 use std::collections::BTreeSet;
 
@@ -27,7 +29,11 @@ use crate::invariant::{Violation, ensure};
 pub fn check(scheduler: &Scheduler) -> Result<(), Violation> {
     check_books(scheduler)?;
     check_workers(scheduler)?;
-    check_requests(scheduler)
+    check_requests(scheduler)?;
+    match scheduler.wrong_shares() {
+        None => Ok(()),
+        Some((invariant, seen)) => ensure(false, invariant, || seen),
+    }
 }
 
 fn check_books(scheduler: &Scheduler) -> Result<(), Violation> {

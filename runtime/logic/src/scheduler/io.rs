@@ -24,6 +24,8 @@ pub struct Wanted {
     pub spec: PlacementSpec,
     /// Where it would rather not be.
     pub avoid: Vec<NodeId>,
+    /// What is to run there lives on, as an actor does: it is not asked to make room for a job that has less.
+    pub lives_on: bool,
 }
 
 /// Names a start of a worker, before it has a process id.
@@ -195,7 +197,8 @@ pub enum Output {
         /// Why.
         why: Refusal,
     },
-    /// Tell the holder, by way of its node, that a lease is wanted back; it gives it back when it can.
+    /// Tell the holder, by way of its node, that a lease is wanted back, because this node is to leave or a poorer job waits;
+    /// it gives it back when it can.
     Recall {
         /// The holder.
         holder: ProcessId,

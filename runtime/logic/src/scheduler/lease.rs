@@ -27,7 +27,7 @@ impl Scheduler {
     /// Gives `request` a lease here; it is granted as soon as its worker runs.
     pub(super) fn lease(&mut self, request: RequestKey, devices: Vec<Share>) {
         let Some(ask) = self.asks.get(&request) else { return };
-        let (shape, number) = (ask.shape, ask.number);
+        let (shape, number, lives_on) = (ask.shape, ask.number, ask.lives_on);
         self.dequeue(shape, number);
         let (job, spec) = (self.shapes[shape].job, self.shapes[shape].spec.clone());
         let is_sharing = self.planted.is(Mutant::ShareDevices);
@@ -35,6 +35,9 @@ impl Scheduler {
         let pool: Pool = fitting.map(|(bundle, _)| bundle);
         debug_assert_eq!(pool.is_some(), spec.within.is_some(), "there was room in a bundle just now");
         self.take_of(pool, &spec.request);
+        if pool.is_none() {
+            self.count_lease(job, &spec.request);
+        }
         if let Some(of_pool) = self.devices_of(pool).filter(|_| !is_sharing) {
             of_pool.take(&devices);
         }
@@ -50,7 +53,7 @@ impl Scheduler {
             add_to(&mut worker.held, &spec.request);
         }
         self.by_holder.insert((request.holder, id));
-        self.leases.insert(id, Lease { request, spec, pool, worker: start, devices });
+        self.leases.insert(id, Lease { request, job, spec, pool, worker: start, devices, lives_on });
         if let Some(ask) = self.asks.get_mut(&request) {
             ask.at = At::Here(id);
         }
@@ -90,6 +93,7 @@ impl Scheduler {
         if !lease.spec.request.is_nothing() {
             self.tell_capacity(start);
         }
+        self.count_granted(id);
         self.forget(request);
         self.outputs.push_back(Output::Grant { request, lease: id, process });
     }
@@ -105,13 +109,18 @@ impl Scheduler {
 
     /// SCHED-3: the one place where a lease ends; a second time is nothing.
     pub(super) fn release(&mut self, id: LeaseId) {
-        let Some(Lease { request, spec, pool, worker: start, devices }) = self.leases.remove(&id) else { return };
+        let Some(Lease { request, job, spec, pool, worker: start, devices, .. }) = self.leases.remove(&id) else {
+            return;
+        };
         self.by_holder.remove(&(request.holder, id));
         if let Some(worker) = self.workers.get_mut(&start) {
             worker.leases.remove(&id);
             take_from(&mut worker.held, &spec.request);
             let waiting = worker.waiting.min(worker.held.cpus);
             self.set_waiting(start, waiting);
+        }
+        if pool.is_none() {
+            self.count_release(id, job, &spec.request);
         }
         self.give_to(pool, &spec.request);
         let is_sharing = self.planted.is(Mutant::ShareDevices);
@@ -252,6 +261,9 @@ impl Scheduler {
         if self.shared.get(&(worker.job, worker.pool)) == Some(&start) {
             self.shared.remove(&(worker.job, worker.pool));
         }
+        if worker.waiting > Amount::ZERO && worker.pool.is_none() {
+            self.count_waiting(worker.job, worker.waiting, Amount::ZERO);
+        }
         if let Some(ledger) = self.ledger_of(worker.pool).filter(|_| worker.waiting > Amount::ZERO) {
             ledger.take(&Request { cpus: worker.waiting, ..Request::default() });
         }
@@ -295,10 +307,13 @@ impl Scheduler {
     fn set_waiting(&mut self, start: StartId, cpus: Amount) {
         let Some(worker) = self.workers.get_mut(&start) else { return };
         let before = std::mem::replace(&mut worker.waiting, cpus);
+        let (job, pool) = (worker.job, worker.pool);
         if cpus != before {
             self.lenders.insert(start);
+            if pool.is_none() {
+                self.count_waiting(job, before, cpus);
+            }
         }
-        let pool = worker.pool;
         let Some(ledger) = self.ledger_of(pool) else { return };
         let request = |cpus| Request { cpus, ..Request::default() };
         if cpus > before {

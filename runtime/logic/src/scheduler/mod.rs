@@ -20,6 +20,8 @@
 //! What no node of the cluster has waits too: such a node may join. Only a request for a dead node is refused for good,
 //! and one whose worker has failed to start [`STARTS_MAX`] times.
 //!
+//! Jobs share a node: a poorer one comes first, and what it waits for is recalled of the richest (the module `share`).
+//!
 //! A node that is to leave grants nothing more and recalls the leases it has given; whoever holds one gives it back as
 //! soon as what runs there has ended or moved.
 //!
@@ -35,6 +37,7 @@ mod io;
 mod lease;
 mod place;
 mod program;
+mod share;
 #[cfg(test)]
 mod tests;
 mod why;
@@ -52,11 +55,13 @@ use crate::ledger::Ledger;
 use crate::mutant::{Mutant, Planted};
 use bundles::{Bundles, Pool};
 use devices::{Devices, Share};
-use place::Choice;
+use place::{Choice, Lack};
+use share::{Holding, Turns};
 
 pub use bundles::{BUNDLES_OF_NODE_MAX, Held, Order};
 pub use invariants::check;
 pub use io::{Input, Output, Refusal, RequestKey, StartId, Wanted};
+pub use share::TURN;
 
 /// G14: requests that wait on a node; the next is refused with [`Refusal::QueueFull`].
 pub const QUEUE_MAX: usize = 1_000_000;
@@ -106,7 +111,7 @@ const DEAD_MAX: usize = 4096;
 /// let mut scheduler = Scheduler::new(NodeId(1), &two_cpus, Default::default());
 /// let request = RequestKey { holder: ProcessId::new(NodeId(1), 1), number: 7 };
 /// let spec = PlacementSpec { request: Request::ONE_CPU, ..PlacementSpec::default() };
-/// scheduler.handle(Time::ZERO, Input::Asked(Wanted { request, job: JobId(1), spec, avoid: vec![] }));
+/// scheduler.handle(Time::ZERO, Input::Asked(Wanted { request, job: JobId(1), spec, avoid: vec![], lives_on: false }));
 /// let Some(Output::StartWorker { start, .. }) = scheduler.poll_output() else { panic!("it needs a worker") };
 /// scheduler.handle(Time::ZERO, Input::WorkerStarted { start, process: ProcessId::new(NodeId(1), 2) });
 /// assert!(matches!(scheduler.poll_output(), Some(Output::Capacity { .. })));
@@ -153,6 +158,20 @@ pub struct Scheduler {
     /// The first that waits for something that others use, and how many have been served before it.
     eldest: Option<(RequestKey, u32)>,
     kept: Option<(RequestKey, Time)>,
+    /// What each job holds here.
+    holdings: BTreeMap<JobId, Holding>,
+    /// Since when each job has what it has, and when it was given or lost something last.
+    turns: BTreeMap<JobId, Turns>,
+    /// Leases that were recalled for a poorer job, and when.
+    recalled: BTreeMap<LeaseId, Time>,
+    /// When a job that waits may have what another has had for long enough.
+    turn_at: Option<Time>,
+    /// Something that would fit waits behind a poorer job.
+    is_held_back: bool,
+    /// Something has left its queue since who is held back was looked at.
+    has_moved: bool,
+    /// When the last input came.
+    now: Time,
     /// When a shape may be looked at again although nothing came free.
     alarms: BTreeSet<Time>,
     outputs: VecDeque<Output>,
@@ -166,6 +185,7 @@ struct Ask {
     /// Its age: smaller is older.
     number: u64,
     avoid: Vec<NodeId>,
+    lives_on: bool,
     at: At,
     /// Workers that did not start for it.
     failures: u32,
@@ -196,11 +216,14 @@ struct Shape {
 #[derive(Debug)]
 struct Lease {
     request: RequestKey,
+    job: JobId,
     spec: Arc<PlacementSpec>,
     /// Of what it takes what it needs.
     pool: Pool,
     worker: StartId,
     devices: Vec<Share>,
+    /// What runs there does not end by itself: it is recalled for the node's sake only.
+    lives_on: bool,
 }
 
 #[derive(Debug)]
@@ -294,6 +317,13 @@ impl Scheduler {
             ended: BTreeSet::new(),
             eldest: None,
             kept: None,
+            holdings: BTreeMap::new(),
+            turns: BTreeMap::new(),
+            recalled: BTreeMap::new(),
+            turn_at: None,
+            is_held_back: false,
+            has_moved: false,
+            now: Time::ZERO,
             alarms: BTreeSet::new(),
             outputs: VecDeque::new(),
             planted: Planted::default(),
@@ -339,7 +369,7 @@ impl Scheduler {
     }
 
     fn handle_asked(&mut self, now: Time, wanted: Wanted) {
-        let Wanted { request, job, spec, avoid } = wanted;
+        let Wanted { request, job, spec, avoid, lives_on } = wanted;
         if self.asks.contains_key(&request) {
             // Said twice: it is being served.
             return;
@@ -355,7 +385,8 @@ impl Scheduler {
         }
         let shape = self.shape(job, spec);
         self.asked += 1;
-        let ask = Ask { shape, number: self.asked, avoid, at: At::Queue, failures: 0, kept_again: Time::ZERO };
+        let (number, at, kept_again) = (self.asked, At::Queue, Time::ZERO);
+        let ask = Ask { shape, number, avoid, lives_on, at, failures: 0, kept_again };
         self.shapes[shape].asks += 1;
         self.asks.insert(request, ask);
         if request.holder.node() == self.node {
@@ -404,6 +435,7 @@ impl Scheduler {
         let shape = &mut self.shapes[id];
         let is_first = shape.queue.first_key_value().is_some_and(|(first, _)| *first == number);
         let removed = shape.queue.remove(&number);
+        self.has_moved |= removed.is_some();
         if is_first {
             self.order.remove(&(number, id));
             if let Some((next, _)) = shape.queue.first_key_value() {
@@ -458,7 +490,9 @@ impl Scheduler {
                     self.forget(request);
                     self.refuse(request, why);
                 }
-                Choice::Wait { is_in_use } => {
+                Choice::Wait(lack) => {
+                    let is_in_use = lack.as_ref().is_some_and(Lack::is_in_use);
+                    self.is_held_back |= matches!(lack, Some(Lack::Share { .. }));
                     let may_be_kept_for = self.asks.get(&request).is_some_and(|ask| ask.kept_again <= now);
                     if is_in_use && may_be_kept_for && self.eldest.is_none() {
                         self.eldest = Some((request, 0));
@@ -471,6 +505,7 @@ impl Scheduler {
 
     /// Something came free, or became known: who waits is looked at again, the oldest first.
     fn serve_all(&mut self, now: Time) {
+        self.is_held_back = false;
         let oldest = self.order.iter().take(LOOKS_MAX / 2);
         let further = self.order.range((self.looked_until, usize::MAX)..).take(LOOKS_MAX / 2);
         let mut looks: Vec<(u64, usize)> = oldest.chain(further).copied().collect();
@@ -490,8 +525,13 @@ impl Scheduler {
         let Some((eldest, passed)) = self.eldest else { return };
         let (Some(old), Some(young)) = (self.asks.get(&eldest), self.asks.get(&request)) else { return };
         let spec = |ask: &Ask| &self.shapes[ask.shape].spec.request;
+        let job = |ask: &Ask| self.shapes[ask.shape].job;
         let is_apart = self.shapes[young.shape].spec.within.is_some();
-        if old.number >= young.number || is_apart || !place::share_a_name(spec(old), spec(young)) {
+        if old.number >= young.number
+            || is_apart
+            || !place::share_a_name(spec(old), spec(young))
+            || self.is_poorer(job(young), job(old))
+        {
             return;
         }
         self.eldest = Some((eldest, passed + 1));
@@ -504,7 +544,7 @@ impl Scheduler {
     fn ask_peer(&mut self, request: RequestKey, node: NodeId) {
         let Some(ask) = self.asks.get_mut(&request) else { return };
         ask.at = At::Peer(node);
-        let (id, number, avoid) = (ask.shape, ask.number, ask.avoid.clone());
+        let (id, number, avoid, lives_on) = (ask.shape, ask.number, ask.avoid.clone(), ask.lives_on);
         self.dequeue(id, number);
         let shape = &self.shapes[id];
         if let Some(peer) = self.peers.get_mut(&node) {
@@ -512,7 +552,7 @@ impl Scheduler {
             peer.served += 1;
             peer.count_taken(shape.spec.within, &shape.spec.request);
         }
-        let wanted = Wanted { request, job: shape.job, spec: shape.spec.as_ref().clone(), avoid };
+        let wanted = Wanted { request, job: shape.job, spec: shape.spec.as_ref().clone(), avoid, lives_on };
         self.outputs.push_back(Output::AskPeer { node, wanted });
     }
 
@@ -678,11 +718,13 @@ impl Scheduler {
         self.end_groups_of(job);
         self.failures.remove(&job);
         self.targets.remove(&job);
+        self.turns.remove(&job);
         self.serve_all(now);
     }
 
     fn handle_time(&mut self, now: Time) {
         self.drop_prepared(now);
+        self.turn_at.take_if(|at| *at <= now);
         let mut is_due = false;
         while let Some(at) = self.alarms.first().copied().filter(|at| *at <= now) {
             self.alarms.remove(&at);
@@ -729,6 +771,7 @@ impl StateMachine for Scheduler {
     type Output = Output;
 
     fn handle(&mut self, now: Time, input: Input) {
+        self.now = now;
         self.handle_time(now);
         match input {
             Input::Asked(wanted) => self.handle_asked(now, wanted),
@@ -765,6 +808,7 @@ impl StateMachine for Scheduler {
             }
             Input::Tick => {}
         }
+        self.settle_shares(now);
         self.settle_lent();
         self.debug_check();
     }
@@ -774,6 +818,7 @@ impl StateMachine for Scheduler {
     }
 
     fn next_timeout(&self) -> Option<Time> {
-        self.alarms.first().copied().into_iter().chain(self.bundles.next_timeout()).min()
+        let alarm = self.alarms.first().copied();
+        alarm.into_iter().chain(self.turn_at).chain(self.bundles.next_timeout()).min()
     }
 }

@@ -20,32 +20,60 @@ pub(super) enum Choice {
     Peer(NodeId),
     /// Nowhere, and asking again is of no use.
     Never(Refusal),
-    /// Nowhere now.
-    Wait {
-        /// This node has enough, but others use it.
-        is_in_use: bool,
-    },
+    /// Nowhere now; what this node lacks, if it is waited for.
+    Wait(Option<Lack>),
 }
 
 /// What this node lacks for a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Lack {
     Draining,
-    Program { target: Target },
-    Label { rule: LabelRule },
-    Never { name: String, amount: Amount, total: Amount },
-    InUse { name: String, amount: Amount, free: Amount, total: Amount },
-    Devices { amount: Amount },
-    Kept { request: RequestKey },
-    NoBundle { within: Within },
-    InBundle { key: Key, name: String, amount: Amount, free: Amount, total: Amount },
+    Program {
+        target: Target,
+    },
+    Label {
+        rule: LabelRule,
+    },
+    Never {
+        name: String,
+        amount: Amount,
+        total: Amount,
+    },
+    InUse {
+        name: String,
+        amount: Amount,
+        free: Amount,
+        total: Amount,
+    },
+    Devices {
+        amount: Amount,
+    },
+    Kept {
+        request: RequestKey,
+    },
+    NoBundle {
+        within: Within,
+    },
+    InBundle {
+        key: Key,
+        name: String,
+        amount: Amount,
+        free: Amount,
+        total: Amount,
+    },
     Starting,
-    StartFailed { again_at: Time },
+    StartFailed {
+        again_at: Time,
+    },
+    /// A job with less waits for the same.
+    Share {
+        job: JobId,
+    },
 }
 
 impl Lack {
     /// It has enough, and it may come free.
-    fn is_in_use(&self) -> bool {
+    pub(super) fn is_in_use(&self) -> bool {
         matches!(self, Self::InUse { .. } | Self::Devices { .. } | Self::Kept { .. })
     }
 }
@@ -86,21 +114,30 @@ impl Scheduler {
         if let Some((kept, _)) = self.kept
             && let Some(ask) = self.asks.get(&kept)
             && !std::ptr::eq(&raw const self.shapes[ask.shape], shape)
+            && !self.is_poorer(shape.job, self.shapes[ask.shape].job)
             && share_a_name(&self.shapes[ask.shape].spec.request, request)
         {
             return Err(Lack::Kept { request: kept });
         }
         self.may_start(now, shape)?;
-        Ok(devices)
+        match self.poorer_before(now, shape) {
+            Some(job) => Err(Lack::Share { job }),
+            None => Ok(devices),
+        }
+    }
+
+    /// Until when no worker is started for it, after one did not start.
+    pub(super) fn start_waits_until(&self, now: Time, shape: &Shape) -> Option<Time> {
+        let is_shared = self.shared.contains_key(&(shape.job, None));
+        let needs_worker = is_isolated(&shape.spec) || shape.spec.within.is_some() || !is_shared;
+        let again_at = self.failures.get(&shape.job).map(|failures| failures.again_at);
+        again_at.filter(|again_at| needs_worker && *again_at > now)
     }
 
     /// Whether a worker may be started now, if one is needed.
     fn may_start(&self, now: Time, shape: &Shape) -> Result<(), Lack> {
-        let is_shared = self.shared.contains_key(&(shape.job, None));
-        let needs_worker = is_isolated(&shape.spec) || shape.spec.within.is_some() || !is_shared;
-        if let Some(failures) = self.failures.get(&shape.job).filter(|failures| needs_worker && failures.again_at > now)
-        {
-            return Err(Lack::StartFailed { again_at: failures.again_at });
+        if let Some(again_at) = self.start_waits_until(now, shape) {
+            return Err(Lack::StartFailed { again_at });
         }
         if is_isolated(&shape.spec) && self.starting >= STARTING_MAX {
             return Err(Lack::Starting);
@@ -138,7 +175,7 @@ impl Scheduler {
     }
 
     pub(super) fn choose(&self, now: Time, request: RequestKey) -> Choice {
-        let Some(ask) = self.asks.get(&request) else { return Choice::Wait { is_in_use: false } };
+        let Some(ask) = self.asks.get(&request) else { return Choice::Wait(None) };
         debug_assert_eq!(ask.at, At::Queue, "only what waits is served");
         self.choose_for(now, &self.shapes[ask.shape], &ask.avoid)
     }
@@ -150,7 +187,7 @@ impl Scheduler {
         match self.choose_for(now, &shape, avoid) {
             Choice::Here(_) => Some(self.node),
             Choice::Peer(node) => Some(node),
-            Choice::Never(_) | Choice::Wait { .. } => None,
+            Choice::Never(_) | Choice::Wait(_) => None,
         }
     }
 
@@ -163,17 +200,17 @@ impl Scheduler {
         };
         if let PlacementStrategy::Node { node } = strategy {
             if node == self.node {
-                return here.map_or_else(|lack| Choice::Wait { is_in_use: lack.is_in_use() }, Choice::Here);
+                return here.map_or_else(|lack| Choice::Wait(Some(lack)), Choice::Here);
             }
             if self.dead.contains(&node) {
                 return Choice::Never(Refusal::NodeIsDead { node });
             }
             let fits = self.peers.get(&node).is_some_and(|peer| self.fits_there(now, shape, node, peer));
-            return if fits { Choice::Peer(node) } else { Choice::Wait { is_in_use: false } };
+            return if fits { Choice::Peer(node) } else { Choice::Wait(None) };
         }
         if let PlacementStrategy::Prefer { node } = strategy {
             if node == self.node && here.is_ok() {
-                return here.map_or(Choice::Wait { is_in_use: false }, Choice::Here);
+                return here.map_or(Choice::Wait(None), Choice::Here);
             }
             if self.peers.get(&node).is_some_and(|peer| self.fits_there(now, shape, node, peer)) {
                 return Choice::Peer(node);
@@ -184,7 +221,7 @@ impl Scheduler {
         let used_here = self.used(wanted);
         let is_near = !matches!(strategy, PlacementStrategy::Spread | PlacementStrategy::Pack);
         if is_near && used_here < HALF && !avoids(self.node) && here.is_ok() {
-            return here.map_or(Choice::Wait { is_in_use: false }, Choice::Here);
+            return here.map_or(Choice::Wait(None), Choice::Here);
         }
         let rank = |node, used: u64, served| -> Rank {
             match strategy {
@@ -200,7 +237,7 @@ impl Scheduler {
             Some(there) if rank_here.is_none_or(|rank_here| there < rank_here) => Choice::Peer(there.4),
             _ => match std::mem::replace(&mut here, Ok(Vec::new())) {
                 Ok(devices) => Choice::Here(devices),
-                Err(lack) => Choice::Wait { is_in_use: lack.is_in_use() },
+                Err(lack) => Choice::Wait(Some(lack)),
             },
         }
     }

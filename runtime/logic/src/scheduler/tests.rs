@@ -42,7 +42,7 @@ fn on(spec: PlacementSpec, strategy: PlacementStrategy) -> PlacementSpec {
 }
 
 fn asked(number: u64, spec: PlacementSpec) -> Input {
-    Input::Asked(Wanted { request: key(number), job: JOB, spec, avoid: Vec::new() })
+    Input::Asked(Wanted { request: key(number), job: JOB, spec, avoid: Vec::new(), lives_on: false })
 }
 
 fn seen(node: NodeId, total: u64, free: u64) -> Input {
@@ -141,7 +141,7 @@ fn a_full_node_hands_on_and_hears_the_answer_of_the_one_it_asked() {
     scheduler.handle(at(1), asked(2, cpus(3)));
     let said_now = said(&mut scheduler);
     let ask = |number, spec| {
-        let wanted = Wanted { request: key(number), job: JOB, spec, avoid: vec![] };
+        let wanted = Wanted { request: key(number), job: JOB, spec, avoid: vec![], lives_on: false };
         Output::AskPeer { node: THERE, wanted }
     };
     assert_eq!(said_now, [grant(1, 2, 10), ask(2, cpus(3))], "its own while less than half used, then the other");
@@ -198,7 +198,8 @@ fn what_a_refusal_says_counts_for_a_while_only() {
 fn another_nodes_request_is_answered_at_once() {
     let mut scheduler = with_worker(1);
     let far = |number| RequestKey { holder: ProcessId::new(THERE, 4), number };
-    let asked = |number| Input::Asked(Wanted { request: far(number), job: JOB, spec: cpus(1), avoid: vec![] });
+    let asked =
+        |number| Input::Asked(Wanted { request: far(number), job: JOB, spec: cpus(1), avoid: vec![], lives_on: false });
     scheduler.handle(at(1), asked(1));
     scheduler.handle(at(1), asked(2));
     let said_now = said(&mut scheduler);
@@ -239,7 +240,7 @@ fn strategies_choose_among_the_nodes_that_fit() {
         scheduler.handle(at(0), seen(THERE, 4, 3));
         scheduler.handle(at(0), seen(NodeId(3), 4, 2));
         let avoid = avoid.iter().copied().map(NodeId).collect();
-        let wanted = Wanted { request: key(1), job: JOB, spec: on(cpus(1), strategy), avoid };
+        let wanted = Wanted { request: key(1), job: JOB, spec: on(cpus(1), strategy), avoid, lives_on: false };
         scheduler.handle(at(1), Input::Asked(wanted));
         match said(&mut scheduler)[..] {
             [Output::AskPeer { node, .. }] => node.0,
@@ -457,7 +458,10 @@ fn what_waits_for_a_worker_of_a_drained_node_goes_elsewhere() {
     let mut scheduler = Scheduler::new(HERE, &has(4, 0), BTreeMap::new());
     let far = RequestKey { holder: ProcessId::new(THERE, 1), number: 1 };
     scheduler.handle(at(0), asked(1, cpus(1)));
-    scheduler.handle(at(0), Input::Asked(Wanted { request: far, job: JOB, spec: cpus(1), avoid: Vec::new() }));
+    scheduler.handle(
+        at(0),
+        Input::Asked(Wanted { request: far, job: JOB, spec: cpus(1), avoid: Vec::new(), lives_on: false }),
+    );
     scheduler.handle(at(0), seen(THERE, 4, 4));
     said(&mut scheduler);
     scheduler.handle(at(1), Input::Drain);

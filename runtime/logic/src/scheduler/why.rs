@@ -118,6 +118,9 @@ impl Scheduler {
             Lack::InBundle { key: (group, bundle), name, amount, free, total } => {
                 format!("{name} = {amount}, {free} of {total} are free in bundle {bundle} of {group} on {}", self.node)
             }
+            Lack::Share { job } => {
+                format!("what comes free on {} goes first to {job}, which uses less of it and waits", self.node)
+            }
             Lack::Starting => format!("{} workers are being started on {}", self.starting, self.node),
             Lack::StartFailed { again_at } => {
                 let why = self.failures.get(&shape.job).map_or("", |failures| failures.why.as_str());

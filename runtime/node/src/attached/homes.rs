@@ -190,7 +190,7 @@ impl Process {
         match output {
             Output::AskPlace => {
                 let (spec, avoid) = (entry.options.place.clone(), entry.avoid.clone());
-                let ask = move |request| ToNode::Lease { request, spec, avoid };
+                let ask = move |request| ToNode::Lease { request, spec, avoid, lives_on: true };
                 entry.request = Some(self.link.ask(Wanted::Home(id), ask));
             }
             Output::TakeBackPlace => {

@@ -172,7 +172,12 @@ impl Process {
         match output {
             Output::AskLease { request, shape } => {
                 let (spec, avoid) = (table.specs[shape].clone(), table.avoid.clone());
-                let asked = self.link.ask(Wanted::Tasks(request), |request| ToNode::Lease { request, spec, avoid });
+                let asked = self.link.ask(Wanted::Tasks(request), |request| ToNode::Lease {
+                    request,
+                    spec,
+                    avoid,
+                    lives_on: false,
+                });
                 table.requests.insert(request, asked);
             }
             Output::TakeBack { request } => {

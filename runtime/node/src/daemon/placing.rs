@@ -68,9 +68,9 @@ impl State {
                     }
                 }
                 Output::AskPeer { node, wanted } => {
-                    let Wanted { request: RequestKey { holder, number }, job, spec, avoid } = wanted;
+                    let Wanted { request: RequestKey { holder, number }, job, spec, avoid, lives_on } = wanted;
                     self.tell_job(node, job);
-                    self.tell_node(node, &ClusterTalk::Lease { holder, number, job, spec, avoid });
+                    self.tell_node(node, &ClusterTalk::Lease { holder, number, job, spec, avoid, lives_on });
                 }
                 Output::TakeBackFromPeer { node, request: RequestKey { holder, number } } => {
                     self.tell_node(node, &ClusterTalk::TakeBack { holder, number });

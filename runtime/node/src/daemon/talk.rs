@@ -17,9 +17,9 @@ impl State {
         let Some(job) = self.roster.get(process).map(|resident| resident.job) else { return };
         let now = self.clock.now();
         match said {
-            ToNode::Lease { request, spec, avoid } => {
+            ToNode::Lease { request, spec, avoid, lives_on } => {
                 let request = RequestKey { holder: process, number: request };
-                self.scheduler.handle(now, scheduler::Input::Asked(Wanted { request, job, spec, avoid }));
+                self.scheduler.handle(now, scheduler::Input::Asked(Wanted { request, job, spec, avoid, lives_on }));
             }
             ToNode::TakeBack { request } => {
                 let request = RequestKey { holder: process, number: request };

@@ -161,7 +161,7 @@ impl Far {
     }
 
     async fn lease(&mut self, request: u64) -> (LeaseId, ProcessId) {
-        self.say(&ToNode::Lease { request, spec: PlacementSpec::default(), avoid: Vec::new() });
+        self.say(&ToNode::Lease { request, spec: PlacementSpec::default(), avoid: Vec::new(), lives_on: false });
         self.until(|said| match said {
             Said::Node(FromNode::Granted { request: of, lease, process }) if of == request => Some((lease, process)),
             Said::Node(FromNode::NoPlace { missing, .. }) => panic!("no place: {missing}"),

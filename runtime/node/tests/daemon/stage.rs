@@ -140,7 +140,7 @@ impl Driver {
     pub(crate) fn wish(&self, request: u64, cpus: u64) {
         let request_of = Request { cpus: Amount::whole(cpus), ..Request::default() };
         let spec = PlacementSpec { request: request_of, ..PlacementSpec::default() };
-        self.say(&ToNode::Lease { request, spec, avoid: Vec::new() });
+        self.say(&ToNode::Lease { request, spec, avoid: Vec::new(), lives_on: false });
     }
 
     pub(crate) async fn lease(&mut self, request: u64, cpus: u64) -> (LeaseId, ProcessId) {
