@@ -184,12 +184,12 @@ pub(crate) fn placement_groups() {
         driver.wish(1, 1);
         let within = Some(Within { group: first, bundle: Some(0) });
         let spec = PlacementSpec { request: Request::ONE_CPU, within, ..PlacementSpec::default() };
-        driver.say(&ToNode::Lease { request: 2, spec: spec.clone(), avoid: Vec::new() });
+        driver.say(&ToNode::Lease { request: 2, spec: spec.clone(), avoid: Vec::new(), lives_on: false });
         let (_, worker) = driver.granted(2).await;
         driver.say(&ToNode::RemoveGroup { group: first });
         let death = driver.death(worker).await;
         assert_eq!(death.cause, DeathCause::GroupEnded { group: first });
-        driver.say(&ToNode::Lease { request: 3, spec, avoid: Vec::new() });
+        driver.say(&ToNode::Lease { request: 3, spec, avoid: Vec::new(), lives_on: false });
         let refused = driver
             .until(|said| match said {
                 Said::Node(FromNode::NoPlace { request: 3, missing, for_ever }) => Some((missing, for_ever)),
