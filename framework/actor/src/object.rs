@@ -243,26 +243,6 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     ///
     /// A task that has its outcome is left alone, also when [`cancel`](Self::cancel) was that.
     ///
-    /// ```
-    /// # use mobula::NotCancellable;
-    /// use mobula::prelude::*;
-    ///
-    /// #[remote]
-    /// fn spin() {
-    ///     while !mobula::cancelled() {}
-    /// }
-    ///
-    /// #[mobula::main]
-    /// async fn main() -> Result<()> {
-    ///     let _session = mobula::init().await?;
-    ///     let task = spin::remote();
-    ///     // It runs beside others: they would end with it.
-    ///     assert_eq!(task.cancel_forced(), Err(NotCancellable::NotIsolated));
-    ///     task.cancel();
-    ///     Ok(())
-    /// }
-    /// ```
-    ///
     /// # Errors
     ///
     /// [`NotCancellable`]: the task was not submitted with `options().isolated()`, on a cluster and by this process. It is

@@ -79,6 +79,7 @@ async fn children_end_with_a_parent_that_moves() -> Result<()> {
     let mut nodes = Nodes::start(2, 2).await;
     let session = mobula::init_with(Config::default().address(nodes.address())).await?;
     let (head, other) = nodes.ids();
+    known(other).await?;
     let parent = Parent::spawn(head.0).on_node_soft(other).await?;
     let child = parent.child().await?;
     assert_eq!((parent.node().await?, child.node().await?), (other.0, head.0));
@@ -109,6 +110,15 @@ fn assert_ended_in_order<E: std::fmt::Debug>(error: &CallError<E>) {
 
 /// Spawns an actor that lives as long as the job, on the node that is said.
 #[remote]
+fn nothing() {}
+
+/// Waits until the head's node knows the other: a wish that can wait for no node would be forgotten before.
+async fn known(other: NodeId) -> Result<()> {
+    mobula::get(nothing::options().on_node(other).remote()).await?;
+    Ok(())
+}
+
+#[remote]
 async fn spawn_on(node: u64) -> Result<ActorRef<Child>> {
     Ok(Child::spawn().on_node_soft(NodeId(node)).await?)
 }
@@ -124,6 +134,7 @@ async fn an_actor_whose_home_is_drained_is_waited_for() -> Result<()> {
     let nodes = Nodes::start(2, 2).await;
     let (head, other) = nodes.ids();
     let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    known(other).await?;
     let child = spawn_on::options().on_node_soft(other).remote(head.0).await?.into_owned();
     is_waited_for(nodes, session, &child, head).await
 }
@@ -133,6 +144,7 @@ async fn an_actor_beside_its_home_moves() -> Result<()> {
     let nodes = Nodes::start(2, 2).await;
     let (head, other) = nodes.ids();
     let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    known(other).await?;
     let child = spawn_on::options().on_node_soft(other).remote(other.0).await?.into_owned();
     assert_eq!(child.node().await?, other.0);
     nodes.drain_other().await;
@@ -146,6 +158,7 @@ async fn an_actor_of_a_task_is_waited_for() -> Result<()> {
     let nodes = Nodes::start(2, 2).await;
     let (_, other) = nodes.ids();
     let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    known(other).await?;
     let child = spawn_here::options().on_node_soft(other).remote().await?.into_owned();
     is_waited_for(nodes, session, &child, other).await
 }

@@ -60,7 +60,9 @@ fn light(cluster: &mut Cluster, nodes: usize) -> Result<()> {
             expected.push(Socket::Tcp { is_loopback: true, port: DASHBOARD_PORT });
         }
         let folder = cluster.node_folder(node).join(PORT.to_string());
-        expected.push(Socket::Unix { name: folder.join("node.sock").display().to_string() });
+        for name in ["node.sock", "store.sock"] {
+            expected.push(Socket::Unix { name: folder.join(name).display().to_string() });
+        }
         assert_eq!(cluster.host(node).listening()?, expected, "node {node}");
     }
     Ok(())
