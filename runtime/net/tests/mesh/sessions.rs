@@ -48,6 +48,7 @@ async fn who_enters_is_told_who_is_there_and_welcomed() {
 async fn exchange(mut a: Node, mut b: Node, frames: u64, cut_every: u64) {
     let (to_a, to_b) = (node(a.number), node(b.number));
     let send = |mesh: Mesh, to, cuts: bool| async move {
+        let mut last = 0;
         for number in 0..frames {
             let lane = [Lane::Calls, Lane::Control, Lane::Bulk][(number % 3) as usize];
             let bytes = if lane == Lane::Bulk { 3000 } else { 8 };
@@ -58,8 +59,16 @@ async fn exchange(mut a: Node, mut b: Node, frames: u64, cut_every: u64) {
                 tokio::task::yield_now().await;
             }
             if cuts && number % cut_every == cut_every - 1 {
+                // Those of the last cut have been replaced, or this would be no cut.
+                let connected = async {
+                    while mesh.counts().connections == last {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
+                };
+                tokio::time::timeout(LIMIT, connected).await.expect("they connect again");
                 // The frames that are on their way now are lost with their connections.
                 tokio::time::sleep(Duration::from_millis(2)).await;
+                last = mesh.counts().connections;
                 mesh.reconnect(to);
             }
         }
