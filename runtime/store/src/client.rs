@@ -124,7 +124,14 @@ impl Client {
             (FromStore::Leased { segment }, Some(file)) => (segment, file),
             answer => return Err(unexpected(answer.0)),
         };
-        let segment = Segment::open(&file)?;
+        let segment = match Segment::open(&file) {
+            Ok(segment) => segment,
+            Err(error) => {
+                // It is of no use here, and would be missing elsewhere.
+                self.ask(&mut line, &ToStore::Return { segment: id })?;
+                return Err(error.into());
+            }
+        };
         let room = segment.take(bytes, SKEW);
         self.written.lock().insert(segment.start(), Written { id, segment, unused_since: None });
         room.ok_or_else(|| {
@@ -148,17 +155,12 @@ impl Client {
             let offset = at.checked_sub(start)?;
             (offset.checked_add(bytes.len())? <= len).then_some(Extent { segment: id, offset: offset as u64 })
         };
-        let before = |start: &usize| *start <= at;
-        {
-            let written = self.written.lock();
-            let found = written.range(..=at).next_back().filter(|(start, _)| before(start));
-            if let Some(place) = found.and_then(|(start, it)| place(*start, it.segment.len(), it.id)) {
-                return Some(place);
-            }
+        let written = self.written.lock().range(..=at).next_back().map(|(start, it)| (*start, it.segment.len(), it.id));
+        if let Some(place) = written.and_then(|(start, len, id)| place(start, len, id)) {
+            return Some(place);
         }
-        let lent = self.lent.lock();
-        let found = lent.range(..=at).next_back().filter(|(start, _)| before(start));
-        found.and_then(|(start, it)| place(*start, it.segment.len(), it.id))
+        let lent = self.lent.lock().range(..=at).next_back().map(|(start, it)| (*start, it.segment.len(), it.id));
+        lent.and_then(|(start, len, id)| place(start, len, id))
     }
 
     /// The bytes that another process has said are there, if their segment is mapped already.
@@ -186,15 +188,14 @@ impl Client {
         if let Some(view) = self.mapped(at, bytes)? {
             return Ok(view);
         }
-        let file = {
-            let mut line = self.line.lock();
-            if let Some(view) = self.mapped(at, bytes)? {
-                return Ok(view);
-            }
-            match self.ask(&mut line, &ToStore::Open { segment: at.segment })? {
-                (FromStore::Opened, Some(file)) => file,
-                answer => return Err(unexpected(answer.0)),
-            }
+        // Held until it is mapped: two readers of one segment share one mapping.
+        let mut line = self.line.lock();
+        if let Some(view) = self.mapped(at, bytes)? {
+            return Ok(view);
+        }
+        let file = match self.ask(&mut line, &ToStore::Open { segment: at.segment })? {
+            (FromStore::Opened, Some(file)) => file,
+            answer => return Err(unexpected(answer.0)),
         };
         let segment = Lent::open(&file)?;
         let view = view(&segment, at, bytes);

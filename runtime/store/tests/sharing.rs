@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Instant;
 
@@ -82,6 +82,25 @@ fn one_process_reads_what_another_has_sealed_where_it_lies() {
         assert!(!client.sweep(later + KEPT_EMPTY), "and then not");
     }
     assert_eq!(arena.usage().leased, 0, "the store is empty");
+}
+
+#[test]
+fn readers_that_come_at_once_share_one_mapping() {
+    let folder = tempfile::tempdir().unwrap();
+    let _arena = node(folder.path());
+    let (writer, reader) = (client(folder.path(), 1), client(folder.path(), 2));
+    let sealed = writer.room(1 << 20).unwrap().seal();
+    let at = writer.place_of(sealed.as_ref()).unwrap();
+    let together = Barrier::new(8);
+    let places: Vec<usize> = thread::scope(|scope| {
+        let read = || {
+            together.wait();
+            reader.view(at, 1 << 20).unwrap().as_ref().as_ptr() as usize
+        };
+        let readers: Vec<_> = (0..8).map(|_| scope.spawn(read)).collect();
+        readers.into_iter().map(|reader| reader.join().unwrap()).collect()
+    });
+    assert!(places.iter().all(|place| *place == places[0]), "{places:?}");
 }
 
 #[test]
