@@ -102,10 +102,23 @@ pub trait Deliver: Send + Sync {
         Err(NoRoom::NoStore)
     }
 
-    /// This process holds a reference to an object elsewhere.
+    /// The reference to an object of this process leaves it for the first time; it counts as held here until it is
+    /// [released](Self::release). Says whether its value is to be [sealed](Self::seal) now: others may want it when this
+    /// process is gone.
+    fn export(&self, object: ObjectId) -> bool {
+        let _ = object;
+        false
+    }
+
+    /// An object of this process, whose reference has left it, has its value, encoded, or the reason why it has none.
+    fn seal(&self, object: ObjectId, value: Result<Fetched, GetError>) {
+        let _ = (object, value);
+    }
+
+    /// This process holds one more reference to an object whose bytes are elsewhere.
     fn hold(&self, object: ObjectId);
 
-    /// The last such reference is gone.
+    /// It holds one less.
     fn release(&self, object: ObjectId);
 }
 
@@ -169,7 +182,7 @@ pub struct Fetched {
 impl Fetched {
     /// The same, held once more.
     pub fn again(&self) -> Self {
-        Self { bytes: self.bytes.clone(), pins: self.pins.again() }
+        Self { bytes: self.bytes.clone(), pins: self.pins.clone() }
     }
 }
 

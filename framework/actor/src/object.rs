@@ -9,8 +9,8 @@
 //! | [`Writer`] | an array while it is written where it will be read |
 //! | [`Pins`] | references on their way inside a message |
 //!
-//! A value stays the typed value behind an `Arc` until its reference leaves the process; only then is it exported, under
-//! its id, to be encoded for whoever asks (design.md §6). This file stores nothing on disk or in shared memory.
+//! A value stays the typed value behind an `Arc` until its reference leaves the process; only then is it encoded, and its
+//! node owns it from then on (design.md §6). This file stores nothing on disk or in shared memory.
 
 mod cancel;
 mod exports;
@@ -24,6 +24,7 @@ pub mod blocking;
 use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
@@ -38,7 +39,7 @@ use slab::Slab;
 
 pub use self::cancel::{Cancel, Cancellable};
 pub(crate) use self::exports::{Exports, Foreigner};
-pub use self::pins::{Handed, Pins, pinning};
+pub use self::pins::{Pins, pinning};
 pub use self::room::PrivateRoom;
 pub use self::value::Value;
 pub use self::writer::Writer;
@@ -69,6 +70,8 @@ struct ObjectCell<T> {
     encoded: Option<ByBytes<T>>,
     /// Of one of ours: the bytes of its value where others of this host read them, once somebody has.
     shared: OnceLock<Arc<Fetched>>,
+    /// It counts as held by this process, outside.
+    is_counted: AtomicBool,
 }
 
 #[derive(Default)]
@@ -111,9 +114,13 @@ impl<T> ObjectCell<T> {
 
 impl<T> Drop for ObjectCell<T> {
     fn drop(&mut self) {
-        if self.is_foreign()
-            && let Some(deliver) = self.system.deliver()
-        {
+        if !*self.is_counted.get_mut() {
+            return;
+        }
+        if !self.is_foreign() {
+            self.system.exports.forget(self.id);
+        }
+        if let Some(deliver) = self.system.deliver() {
             deliver.release(self.id);
         }
     }
@@ -143,7 +150,9 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         };
         let (value, waiters, is_large) = (OnceLock::new(), Mutex::default(), OnceLock::new());
         let (system, shared) = (system.clone(), OnceLock::new());
-        Self { cell: Arc::new(ObjectCell { id, system, value, waiters, call, is_large, encoded, shared }) }
+        let is_counted = AtomicBool::new(encoded.as_ref().is_some_and(|encoded| encoded.is_foreign));
+        let cell = ObjectCell { id, system, value, waiters, call, is_large, encoded, shared, is_counted };
+        Self { cell: Arc::new(cell) }
     }
 
     /// A reference to a value that was written as its bytes.
@@ -525,14 +534,11 @@ impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
 impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Serialize for ObjectRef<T> {
     /// Exports the object and writes its id.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let ObjectCell { id, system, .. } = &*self.cell;
-        if id.owner == system.process() {
-            system.exports.export(*id, || self.cell.clone());
-        } else if let Some(deliver) = system.deliver() {
-            deliver.hold(*id);
+        if !self.cell.is_foreign() {
+            self.cell.leave();
         }
-        pins::pin(system, *id);
-        Serialize::serialize(id, serializer)
+        pins::pin(self.cell.id, self.cell.clone());
+        Serialize::serialize(&self.cell.id, serializer)
     }
 }
 
@@ -545,13 +551,11 @@ impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'
         use serde::de::Error;
         let id = ObjectId::deserialize(deserializer)?;
         let system = current::decoding()?;
-        if id.owner == system.process() {
-            let object = system.exports.get(id);
-            return object
-                .and_then(|object| object.into_any().downcast::<ObjectCell<T>>().ok())
-                .map(|cell| Self { cell })
-                .ok_or_else(|| D::Error::custom(format!("{id} is not here, or not of this type")));
+        if let Some(object) = system.exports.get(id) {
+            let cell = object.into_any().downcast::<ObjectCell<T>>();
+            return cell.map(|cell| Self { cell }).map_err(|_| D::Error::custom(format!("{id} is not of this type")));
         }
+        // One of ours of which nothing is left here is read as another's: the node has it.
         let deliver = system.deliver().ok_or_else(|| D::Error::custom(format!("{id} belongs to an unknown node")))?;
         deliver.hold(id);
         Ok(Self::empty(&system, None, Some((id, ByBytes::of(true)))))

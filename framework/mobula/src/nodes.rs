@@ -19,6 +19,8 @@ pub struct NodeInfo {
     pub resources_free: BTreeMap<String, f64>,
     /// Bytes that its processes share, as far as the head has heard.
     pub store_bytes_used: u64,
+    /// Objects of which it knows: its own, and others' that are held there.
+    pub objects: u64,
 }
 
 /// The nodes of the cluster that live; in an embedded session this process is the only one.
@@ -50,6 +52,7 @@ pub async fn nodes() -> Result<Vec<NodeInfo>, ValueError> {
                 resources_total: node.resources_total,
                 resources_free: node.resources_free,
                 store_bytes_used: node.store_bytes_used,
+                objects: node.objects,
             })
         })
         .collect())

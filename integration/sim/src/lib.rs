@@ -13,7 +13,6 @@
 //! | [`names`] | a head and its nodes: members, leases and names, over crashes and cuts |
 //! | [`control`] | a head that crashes, and nodes that hold names under its leases |
 //! | [`mail`] | messages and large payloads between processes that die, are cut off and resume |
-//! | [`refs`] | processes that name objects in messages, and die |
 //! | [`objects`] | nodes that own, hold, copy and make objects again, and die |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
 //! | [`coverage`] | how often each misfortune and each transition happened: a run that never crashed proves nothing |
@@ -30,7 +29,6 @@ pub mod failure;
 pub mod mail;
 pub mod names;
 pub mod objects;
-pub mod refs;
 pub mod rng;
 pub mod tasks;
 pub mod tree;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{cluster, mail, names, objects, refs, tasks, tree};
+use mobula_sim::{cluster, mail, names, objects, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -39,9 +39,6 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::KeepPlace, cluster::run, "HOME-3"),
     (Mutant::ForgetUnacknowledged, cluster::run, "SES-1"),
     (Mutant::DeliverRepeats, cluster::run, "SES-2"),
-    (Mutant::LetGoOnceSent, refs::run, "HAND-1"),
-    (Mutant::AcknowledgeArrival, refs::run, "HAND-1"),
-    (Mutant::HoldForTheDead, refs::run, "HAND-3"),
     (Mutant::FreeOnItsWay, objects::run, "OWN-1"),
     (Mutant::CountBeforeHeld, objects::run, "OWN-2"),
     (Mutant::KeepHoldsOfDead, objects::run, "OWN-3"),

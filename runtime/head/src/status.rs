@@ -101,6 +101,7 @@ fn node_status(node: Known<'_>) -> NodeStatus {
         rss_bytes: node.rss_bytes,
         store_bytes_total: node.store.total_bytes,
         store_bytes_used: node.store.used_bytes,
+        objects: node.store.objects,
     }
 }
 

@@ -12,7 +12,6 @@
 //! | [`dispatch`] | which place runs which task of a process (G2) |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`directory`] | who has a name, when it may be granted again (G7); jobs, their values, join tokens |
-//! | [`handoff`] | how long what a message names is held for its receiver (G9) |
 //! | [`groups`] | where the bundles of a placement group are reserved, all or none (design.md §7) |
 //! | [`head`] | membership and directory behind one door, whose words leave after their records are synced (G12) |
 //! | [`intake`] | which large payload is pulled next, and what waits behind it (G3) |
@@ -35,7 +34,6 @@ pub mod credit;
 pub mod directory;
 pub mod dispatch;
 pub mod groups;
-pub mod handoff;
 pub mod head;
 pub mod home;
 pub mod intake;
@@ -57,7 +55,6 @@ pub use calendar::Calendar;
 pub use directory::Directory;
 pub use dispatch::Dispatch;
 pub use groups::Groups;
-pub use handoff::Handoff;
 pub use head::Head;
 pub use home::Home;
 pub use intake::Intake;

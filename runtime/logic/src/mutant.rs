@@ -70,12 +70,6 @@ pub enum Mutant {
     ForgetUnacknowledged,
     /// A frame that has come before is handed on again (SES-2).
     DeliverRepeats,
-    /// What a message names is let go as soon as it was sent (HAND-1).
-    LetGoOnceSent,
-    /// A message is acknowledged before the owners of what it names have counted its receiver (HAND-1).
-    AcknowledgeArrival,
-    /// What was on its way to a dead process is held for ever (HAND-3).
-    HoldForTheDead,
     /// What a message names is not held on its way (OWN-1).
     FreeOnItsWay,
     /// A message is counted before the owners of what it names have heard of its receiver's node (OWN-2).
@@ -187,9 +181,6 @@ impl Mutant {
         Self::KeepPlace,
         Self::ForgetUnacknowledged,
         Self::DeliverRepeats,
-        Self::LetGoOnceSent,
-        Self::AcknowledgeArrival,
-        Self::HoldForTheDead,
     ];
 
     /// Those of objects: who holds them, and how their bytes travel.

@@ -3,6 +3,8 @@
 //! The driver's side starts actors on the worker's; calls go to whichever side has the actor. There is no credit and no
 //! loss here: this is about values and references, not about networks.
 
+use std::any::Any;
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
 use futures_util::FutureExt;
@@ -13,25 +15,26 @@ use mobula_actor::{Control, SpawnError, SpawnFrame, SpawnOptions, System, arbite
 use mobula_types::{
     ActorId, ActorName, CallError, ExitReason, Incarnation, NameOwner, NotStarted, ObjectId, ProcessId,
 };
+use parking_lot::Mutex;
 
 /// Joins `driver` and `worker`: what `driver` spawns lives in `worker`.
 pub(crate) fn join(driver: &Arc<System>, worker: &Arc<System>) {
     for system in [driver, worker] {
-        let both = Loopback { driver: Arc::downgrade(driver), worker: Arc::downgrade(worker) };
+        let (driver, worker) = (Arc::downgrade(driver), Arc::downgrade(worker));
+        let both = Loopback { driver, worker, held: Mutex::default() };
         let joined = system.set_deliver(Arc::new(both)).is_ok();
         assert!(joined, "a system is joined once, when it is new");
     }
 }
 
-/// The process of the side that `side` is not.
-fn other(side: &System, both: [&Weak<System>; 2]) -> ProcessId {
-    let processes = both.into_iter().filter_map(Weak::upgrade).map(|system| system.process());
-    processes.into_iter().find(|process| *process != side.process()).unwrap_or_default()
-}
+/// An object of the other side, and how many references this one has to it.
+type Held = (Arc<dyn Any + Send + Sync>, usize);
 
 struct Loopback {
     driver: Weak<System>,
     worker: Weak<System>,
+    /// Objects to which the side that did not make them has references.
+    held: Mutex<HashMap<ObjectId, Held>>,
 }
 
 impl Loopback {
@@ -118,21 +121,31 @@ impl Deliver for Loopback {
     }
 
     fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>> {
-        match self.side(object.owner) {
-            Some(side) => side.encoded_object(object),
+        match self.side(object.owner).and_then(|side| side.encoded_object(object)) {
+            Some(encoded) => encoded,
             None => Box::pin(async { Err(CallError::NotStarted(NotStarted::NoSession)) }),
         }
     }
 
     fn hold(&self, object: ObjectId) {
-        if let Some(side) = self.side(object.owner) {
-            side.hold_object(object, other(&side, [&self.driver, &self.worker]));
+        let mut held = self.held.lock();
+        match held.get_mut(&object) {
+            Some((_, count)) => *count += 1,
+            None => {
+                let there = self.side(object.owner).and_then(|side| side.object_here(object));
+                held.extend(there.map(|there| (object, (there, 1))));
+            }
         }
     }
 
     fn release(&self, object: ObjectId) {
-        if let Some(side) = self.side(object.owner) {
-            side.release_object(object, other(&side, [&self.driver, &self.worker]));
-        }
+        let over = {
+            let mut held = self.held.lock();
+            let Some((_, count)) = held.get_mut(&object) else { return };
+            *count -= 1;
+            if *count == 0 { held.remove(&object) } else { None }
+        };
+        // Its end may release others.
+        drop(over);
     }
 }

@@ -184,7 +184,7 @@ impl Rerun {
             given: *given,
             args: args.clone(),
             is_apart: *is_apart,
-            pins: pins.again(),
+            pins: pins.clone(),
         };
         let task = self.clone();
         let answer = Box::new(move |answer| task.answered(attempt, answer));

@@ -84,12 +84,13 @@ impl Arena {
         self.state.lock().members.get(&process).is_some_and(|member| member.secret == secret)
     }
 
-    /// A process has ended: what it wrote is not lent any more. Who reads it at this moment goes on.
-    pub fn gone(&self, process: ProcessId) {
+    /// A process has ended: what it wrote is not lent any more, but for segments that `is_kept`, which stay until they are
+    /// [given up](Self::give_up). Who reads others at this moment goes on.
+    pub fn gone(&self, process: ProcessId, is_kept: impl Fn(SegmentId) -> bool) {
         let freed: Vec<Leased> = {
             let mut state = self.state.lock();
             state.members.remove(&process);
-            let of_it = state.segments.iter().filter(|(_, leased)| leased.to == process);
+            let of_it = state.segments.iter().filter(|(segment, leased)| leased.to == process && !is_kept(**segment));
             let of_it: Vec<SegmentId> = of_it.map(|(segment, _)| *segment).collect();
             of_it.iter().filter_map(|segment| state.take(*segment)).collect()
         };
@@ -192,6 +193,21 @@ impl Arena {
         Ok(())
     }
 
+    /// Nothing is kept any more of a segment whose process has ended; of one whose process lives, that decides.
+    pub fn give_up(&self, segment: SegmentId) {
+        let freed = {
+            let mut state = self.state.lock();
+            let is_orphan = state.segments.get(&segment).is_some_and(|leased| !state.members.contains_key(&leased.to));
+            if is_orphan { state.take(segment) } else { None }
+        };
+        drop(freed);
+    }
+
+    /// The job that a segment is of.
+    pub fn job_of(&self, segment: SegmentId) -> Option<JobId> {
+        self.state.lock().segments.get(&segment).map(|leased| leased.job)
+    }
+
     /// How much of it is in use.
     pub fn usage(&self) -> Usage {
         let State { bytes, segments, refused, .. } = &*self.state.lock();
@@ -256,10 +272,25 @@ mod tests {
         let arena = arena();
         let (segment, _) = arena.lease(process(1), MIB).unwrap();
         arena.lease(process(2), MIB).unwrap();
-        arena.gone(process(1));
+        arena.gone(process(1), |_| false);
         assert_eq!(arena.usage().leased, MIB);
         assert_eq!(arena.open(process(2), segment).unwrap_err(), NoSegment::NoSuch { segment });
         assert_eq!(arena.lease(process(1), MIB).unwrap_err(), NoSegment::Unknown);
+    }
+
+    #[test]
+    fn what_is_kept_of_the_dead_is_read_on_until_it_is_given_up() {
+        let arena = arena();
+        let (kept, _) = arena.lease(process(1), MIB).unwrap();
+        arena.lease(process(1), MIB).unwrap();
+        arena.give_up(kept);
+        assert_eq!(arena.usage().leased, 2 * MIB, "its process lives");
+        arena.gone(process(1), |segment| segment == kept);
+        assert_eq!(arena.usage().leased, MIB);
+        assert!(arena.open(process(2), kept).is_ok());
+        assert_eq!(arena.open(process(3), kept).unwrap_err(), NoSegment::NoSuch { segment: kept });
+        arena.give_up(kept);
+        assert_eq!(arena.usage().leased, 0);
     }
 
     #[test]
@@ -272,7 +303,7 @@ mod tests {
         if all.iter().all(Result::is_ok) {
             assert!(matches!(arena.lease(process(1), 4_096), Err(NoSegment::Full { .. })));
         }
-        arena.gone(process(1));
+        arena.gone(process(1), |_| false);
         assert_eq!(arena.usage().leased, 0);
     }
 }

@@ -163,6 +163,14 @@ impl Client {
         lent.and_then(|(start, len, id)| place(start, len, id))
     }
 
+    /// Whether these bytes lie in a segment of this process's own.
+    pub fn is_own(&self, bytes: &[u8]) -> bool {
+        let at = bytes.as_ptr() as usize;
+        let written = self.written.lock();
+        let own = written.range(..=at).next_back();
+        own.is_some_and(|(start, it)| at - start < it.segment.len())
+    }
+
     /// The bytes that another process has said are there, if their segment is mapped already.
     ///
     /// # Errors

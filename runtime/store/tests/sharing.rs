@@ -142,7 +142,7 @@ fn who_ends_leaves_nothing_and_harms_no_reader() {
     let sealed = room.seal();
     let at = writer.place_of(sealed.as_ref()).unwrap();
     let view = reader.view(at, 1 << 20).unwrap();
-    arena.gone(process(1));
+    arena.gone(process(1), |_| false);
     assert_eq!(arena.usage().leased, 0);
     drop((sealed, writer));
     assert!(view.as_ref().iter().all(|byte| *byte == 9), "who reads goes on reading");

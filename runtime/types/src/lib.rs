@@ -15,6 +15,7 @@
 //! | [`group`] | what a placement group reserves |
 //! | [`placement`] | what something asks of its place, and what a node tells of itself |
 //! | [`death`] | why a process or node ended |
+//! | [`loss`] | why a value is gone |
 //! | [`state`] | the records that `status` and `list` print |
 //! | [`error`] | [`Error`]: any error as text, for programs that pass errors on |
 //! | [`view`] | what head and nodes tell one another of the cluster |
@@ -30,6 +31,7 @@ pub mod exit;
 pub mod group;
 pub mod ids;
 pub mod labels;
+pub mod loss;
 pub mod machine;
 pub mod member;
 pub mod names;
@@ -48,6 +50,7 @@ pub use exit::{ExitReason, Panic};
 pub use group::{Bundle, BundleLoad, BundleStrategy, GroupEnd, GroupId, GroupSpec, Within};
 pub use ids::{ActorId, Attempt, Epoch, Incarnation, JobId, LeaseId, MessageId, NodeId, ObjectId, ProcessId, TaskId};
 pub use labels::{LabelRule, LabelSelector};
+pub use loss::{Digest, Loss};
 pub use machine::StateMachine;
 pub use member::{ClusterId, MemberId, Role};
 pub use names::{ActorName, Fencing, Held, Interface, NameKey, NameOwner, Namespace};

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::loss::Loss;
 use crate::{ActorId, Death, ExitReason, ObjectId, Panic};
 
 /// The six ways in which a submitted task or an `ask` ends. Each ends in exactly one of them; nothing hangs.
@@ -66,8 +67,8 @@ pub enum CallError<E = NoError> {
     ObjectLost {
         /// Which value.
         object: ObjectId,
-        /// What took the last copy.
-        cause: Box<Death>,
+        /// What took the last copy, and why it is not made again.
+        cause: Box<Loss>,
     },
     /// The caller, or the caller's caller, gave the call up.
     Cancelled,

@@ -51,6 +51,9 @@ pub struct NodeStatus {
     /// Bytes of it that processes have.
     #[serde(default)]
     pub store_bytes_used: u64,
+    /// Objects of which it knows: its own, and others' that are held there.
+    #[serde(default)]
+    pub objects: u64,
 }
 
 /// What was submitted and how it ended, who was turned away, and what went nowhere (G21).

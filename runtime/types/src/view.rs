@@ -60,6 +60,8 @@ pub struct StoreUse {
     pub used_bytes: u64,
     /// Bytes that there are for them.
     pub total_bytes: u64,
+    /// Objects of which the node knows: its own, and others' that are held there.
+    pub objects: u64,
 }
 
 /// What the head answers to a [`Beat`].

@@ -10,12 +10,14 @@ use bytes::Bytes;
 use mobula_types::state::{ClusterStatus, Listed, OutcomeCounters};
 use mobula_types::{
     ActorId, Beat, BeatAnswer, Death, DeathCause, ExitReason, Fencing, HeadId, Incarnation, Interface, JobId, LeaseId,
-    NameKey, NameOwner, NodeId, NodeLoad, PlacementSpec, ProcessId, Registration, RestartPolicy, Role, ViewChange,
+    NameKey, NameOwner, NodeId, NodeLoad, ObjectId, PlacementSpec, ProcessId, Registration, RestartPolicy, Role,
+    ViewChange,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::groups::{GroupAsk, GroupOrder};
 use crate::local::DetachedSpawn;
+use crate::objects::{Kept, Letter};
 
 /// Names a request of a node: unique while it lives.
 pub type AskId = u64;
@@ -109,6 +111,37 @@ pub struct JobSetup {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum ClusterTalk {
+    /// Of objects, in the order that its numbers say.
+    Objects(Letter),
+    /// Small bytes of an object, of which the next letter says that they are there.
+    ObjectBytes {
+        /// Which object.
+        object: ObjectId,
+        /// Its bytes.
+        kept: Kept,
+        /// What they name.
+        inner: Vec<ObjectId>,
+    },
+    /// A message that names objects is on its way from a process of the sender's to one of the receiver's.
+    ObjectsSent {
+        /// Who sent it.
+        by: ProcessId,
+        /// Its number there.
+        number: u64,
+        /// Its number among those of the sender's node.
+        message: u64,
+        /// Whom it is for.
+        to: ProcessId,
+        /// What it names.
+        objects: Vec<ObjectId>,
+    },
+    /// It did not leave after all.
+    ObjectsDropped {
+        /// Who was to send it.
+        by: ProcessId,
+        /// Its number there.
+        number: u64,
+    },
     /// To the head.
     ToHead(ToHead),
     /// From the head. Which one says so every time: nobody listens to an earlier one, or to a copy.

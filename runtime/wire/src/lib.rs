@@ -13,6 +13,7 @@
 //! | [`parcel`] | what one process says to another |
 //! | [`cluster`] | what nodes and the head say to one another |
 //! | [`local`] | what a process and its node say to one another |
+//! | [`objects`] | what they, and nodes among themselves, say of objects |
 //! | [`segments`] | what they say of shared memory |
 #![forbid(unsafe_code)]
 
@@ -23,6 +24,7 @@ pub mod codec;
 pub mod frame;
 pub mod groups;
 pub mod local;
+pub mod objects;
 pub mod parcel;
 pub mod plain;
 pub mod schema;

@@ -13,6 +13,8 @@ use mobula_types::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::objects::{ObjectAnswer, ObjectWord};
+
 /// Names a request of a process to its node: unique while the process lives.
 pub type RequestId = u64;
 
@@ -157,6 +159,8 @@ pub enum ToNode {
         /// Which.
         group: GroupId,
     },
+    /// What it says of objects, in this order.
+    Objects(Vec<ObjectWord>),
     /// What it has submitted and how that ended, since it began.
     Counters(mobula_types::state::OutcomeCounters),
     /// What it holds now, for lists: told when asked.
@@ -356,6 +360,8 @@ pub enum FromNode {
         /// Why.
         why: GroupEnd,
     },
+    /// About an object.
+    Object(ObjectAnswer),
     /// A process that this one has spoken with, or has a lease on, has ended. With number 0: a whole node.
     Died(Death),
     /// A place that this process holds is wanted back, because its node is to leave: nothing more is to be sent there, and

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_types::{
-    ActorId, ActorName, Attempt, CallError, ErrorChain, ExitReason, Incarnation, LeaseId, NotStarted, ObjectId,
+    ActorId, ActorName, Attempt, CallError, Digest, ErrorChain, ExitReason, Incarnation, LeaseId, NotStarted, ObjectId,
     ProcessId, RestartPolicy, TaskId,
 };
 use serde::{Deserialize, Serialize};
@@ -210,47 +210,28 @@ pub enum Talk {
         /// Why.
         reason: ExitReason,
     },
-    /// Asks the owner for an object's value, as soon as it has one.
+    /// Asks a process that keeps them for the bytes of an object, or a node for who does.
     Fetch {
         /// The exchange.
         exchange: ExchangeId,
         /// Which object.
         object: ObjectId,
     },
-    /// The sender holds one more reference to each of the receiver's objects.
-    Hold {
-        /// Which objects.
-        objects: Vec<ObjectId>,
+    /// The answer of a node to [`Fetch`](Self::Fetch): which process has the bytes, and which they are; `None` when no
+    /// process there has them.
+    KeptBy {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Who has them.
+        keeper: Option<(ProcessId, Digest)>,
     },
-    /// The sender holds one reference less.
-    Release {
-        /// Which objects.
-        objects: Vec<ObjectId>,
-    },
-    /// A message that names objects which belong to neither end. Its sender holds them until the receiver says that their
-    /// owners count it, by [`Counts`](Self::Counts).
+    /// A message that names objects. The sender's node holds them until the receiver says that it holds what it wants of
+    /// them ([`ObjectWord::Taken`](crate::objects::ObjectWord::Taken)).
     Counted {
         /// The message's number, of the sender's.
         number: u64,
         /// The message.
         talk: Box<Talk>,
-    },
-    /// Like [`Hold`](Self::Hold), and the owner says when it has done so.
-    HoldFor {
-        /// What it says then.
-        receipt: u64,
-        /// Which objects.
-        objects: Vec<ObjectId>,
-    },
-    /// The owner has counted what it was asked to.
-    Held {
-        /// What it was asked with.
-        receipt: u64,
-    },
-    /// What the receiver's messages name is counted for the sender of this.
-    Counts {
-        /// Which messages.
-        numbers: Vec<u64>,
     },
     /// A message whose payload does not fit into it and is asked for by [`Pull`](Self::Pull).
     Large {

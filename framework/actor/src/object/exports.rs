@@ -1,65 +1,81 @@
-//! Objects whose references have left the process: who holds them, and their bytes for whoever asks.
+//! Objects whose references have left the process, and their bytes for whoever asks.
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use futures_util::future::BoxFuture;
-use mobula_types::{CallError, NotStarted, ObjectId, ProcessId};
-use mobula_wire::{Encoded, PAYLOAD_BYTES_MAX, plain};
+use mobula_types::{CallError, NotStarted, ObjectId};
+use mobula_wire::{Encoded, INLINE_BYTES_MAX, PAYLOAD_BYTES_MAX, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::{GetError, ObjectCell, ObjectRef, pinning, room};
+use super::{GetError, ObjectCell, ObjectRef, Ordering, pinning, room};
 use crate::arbiters;
 use crate::current;
 use crate::deliver::Fetched;
 use crate::system::System;
 
-/// Objects whose references have left the process, by id.
+/// Objects of this process whose references have left it, by id, as long as something here refers to them.
 #[derive(Default)]
 pub(crate) struct Exports {
-    objects: Mutex<HashMap<ObjectId, Export>>,
+    objects: Mutex<HashMap<ObjectId, Weak<dyn Exported>>>,
 }
 
 impl Exports {
-    /// The reference to an object of this process leaves it: held once more, by the process itself.
-    pub(super) fn export(&self, id: ObjectId, object: impl FnOnce() -> Arc<dyn Exported>) {
-        let mut objects = self.objects.lock();
-        let new = || Export { object: object(), holders: Holders::default() };
-        objects.entry(id).or_insert_with(new).holders.add(id.owner);
-    }
-
     pub(super) fn get(&self, id: ObjectId) -> Option<Arc<dyn Exported>> {
-        self.objects.lock().get(&id).map(|export| export.object.clone())
+        self.objects.lock().get(&id).and_then(Weak::upgrade)
+    }
+
+    /// Nothing here refers to it any more.
+    pub(super) fn forget(&self, id: ObjectId) {
+        self.objects.lock().remove(&id);
     }
 }
 
-struct Export {
-    object: Arc<dyn Exported>,
-    /// Who holds it how often; messages on their way count for the process that sends them, or for the one they go to
-    /// once they have been handed to it.
-    holders: Holders,
-}
-
-/// Few processes hold one object, so a list is enough. Nobody in it holds nothing.
-#[derive(Default)]
-struct Holders(Vec<(ProcessId, usize)>);
-
-impl Holders {
-    fn add(&mut self, by: ProcessId) {
-        match self.0.iter_mut().find(|(holder, _)| *holder == by) {
-            Some((_, count)) => *count += 1,
-            None => self.0.push((by, 1)),
+impl<T: Serialize + Send + Sync + 'static> ObjectCell<T> {
+    /// The reference leaves this process: from now on the object is held outside, and has its bytes there as soon as there
+    /// are any.
+    pub(super) fn leave(self: &Arc<Self>) {
+        if self.is_counted.load(Ordering::Acquire) {
+            return;
         }
+        let Some(deliver) = self.system.deliver() else { return };
+        let is_sealed = {
+            let mut objects = self.system.exports.objects.lock();
+            // Whoever comes second goes on only when the first has said it.
+            if self.is_counted.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            let object: Arc<dyn Exported> = self.clone();
+            objects.insert(self.id, Arc::downgrade(&object));
+            deliver.export(self.id)
+        };
+        if !is_sealed {
+            return;
+        }
+        if let Some(fetched) = self.encoded_now() {
+            return deliver.seal(self.id, fetched);
+        }
+        let (object, deliver) = (self.clone(), deliver.clone());
+        arbiters::runtime().spawn(async move {
+            let id = object.id;
+            deliver.seal(id, object.encoded().await);
+        });
     }
 
-    fn remove(&mut self, by: ProcessId) {
-        if let Some(at) = self.0.iter().position(|(holder, _)| *holder == by) {
-            self.0[at].1 -= 1;
-            if self.0[at].1 == 0 {
-                self.0.swap_remove(at);
+    /// Its bytes, if they are there or take no time.
+    fn encoded_now(&self) -> Option<Result<Fetched, GetError>> {
+        if let Some(shared) = self.shared.get() {
+            return Some(Ok(shared.again()));
+        }
+        match self.value.get()? {
+            Ok(value) => {
+                let (encoded, pins) = pinning(|| Encoded::of(&**value, INLINE_BYTES_MAX));
+                let bytes = encoded.ok()?.into_vec().into();
+                Some(Ok(Fetched { bytes, pins }))
             }
+            Err(error) => Some(Err(error.clone())),
         }
     }
 }
@@ -126,59 +142,38 @@ where
 }
 
 impl System {
-    /// The process `by` holds one of our objects once more.
-    pub fn hold_object(&self, id: ObjectId, by: ProcessId) {
-        if let Some(export) = self.exports.objects.lock().get_mut(&id) {
-            export.holders.add(by);
-        }
-    }
-
-    /// The process `by` holds it once less; the last holder frees the object.
-    pub fn release_object(&self, id: ObjectId, by: ProcessId) {
-        let freed = {
-            let mut objects = self.exports.objects.lock();
-            let Some(export) = objects.get_mut(&id) else { return };
-            export.holders.remove(by);
-            if export.holders.0.is_empty() { objects.remove(&id) } else { None }
-        };
-        drop(freed);
-    }
-
-    /// What one process held is held by another now.
-    pub(super) fn hand_object(&self, id: ObjectId, from: ProcessId, to: ProcessId) {
-        if let Some(export) = self.exports.objects.lock().get_mut(&id) {
-            export.holders.add(to);
-            export.holders.remove(from);
-        }
-    }
-
-    /// Processes that have ended hold nothing any more.
-    pub fn holders_gone(&self, is_gone: impl Fn(ProcessId) -> bool) {
-        let mut freed = Vec::new();
-        self.exports.objects.lock().retain(|_, export| {
-            export.holders.0.retain(|(holder, _)| !is_gone(*holder));
-            let is_held = !export.holders.0.is_empty();
-            if !is_held {
-                freed.push(export.object.clone());
-            }
-            is_held
-        });
-        drop(freed);
-    }
-
-    /// Objects that other processes hold.
+    /// Objects whose references have left this process, and are still referred to in it.
     pub fn objects_exported(&self) -> usize {
         self.exports.objects.lock().len()
     }
 
-    /// The encoded value of one of our objects, as soon as it has one.
-    pub fn encoded_object(&self, id: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>> {
-        match self.exports.get(id) {
-            Some(object) => object.encoded(),
-            None => {
-                let message = format!("{id} is not held by anybody any more");
-                Box::pin(async { Err(CallError::NotStarted(NotStarted::Codec { message })) })
-            }
+    /// What holds one of our objects as long as it is there; `None` when nothing here refers to it any more.
+    pub fn object_here(&self, id: ObjectId) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.exports.get(id).map(Exported::into_any)
+    }
+
+    /// The encoded value of one of our objects, as soon as it has one; `None` when nothing here refers to it any more.
+    pub fn encoded_object(&self, id: ObjectId) -> Option<BoxFuture<'static, Result<Fetched, GetError>>> {
+        self.exports.get(id).map(Exported::encoded)
+    }
+}
+
+/// One reference to an object whose bytes are elsewhere.
+pub(super) struct Hold {
+    system: Arc<System>,
+    id: ObjectId,
+}
+
+impl Hold {
+    pub(super) fn taken_over(system: &Arc<System>, id: ObjectId) -> Self {
+        Self { system: system.clone(), id }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if let Some(deliver) = self.system.deliver() {
+            deliver.release(self.id);
         }
     }
 }
@@ -187,47 +182,39 @@ impl System {
 pub(crate) struct Foreigner {
     id: ObjectId,
     system: Arc<System>,
+    held: Held,
+}
+
+enum Held {
+    /// It is one of ours.
+    Here(Arc<dyn Exported>),
+    Elsewhere(#[expect(dead_code, reason = "it is dropped")] Hold),
 }
 
 impl Foreigner {
     pub(crate) fn hold(system: &Arc<System>, id: ObjectId) -> Self {
-        hold_anywhere(system, id);
-        Self { id, system: system.clone() }
+        let held = match system.exports.get(id) {
+            Some(object) => Held::Here(object),
+            None => {
+                if let Some(deliver) = system.deliver() {
+                    deliver.hold(id);
+                }
+                Held::Elsewhere(Hold::taken_over(system, id))
+            }
+        };
+        Self { id, system: system.clone(), held }
     }
 
     pub(crate) async fn fetch(&self) -> Result<Fetched, GetError> {
-        let Self { id, system } = self;
-        match system.deliver() {
-            _ if id.owner == system.process() => system.encoded_object(*id).await,
-            Some(deliver) => deliver.fetch(*id).await,
-            None => Err(CallError::NotStarted(NotStarted::NoSession)),
+        match (&self.held, self.system.deliver()) {
+            (Held::Here(object), _) => object.clone().encoded().await,
+            (Held::Elsewhere(_), Some(deliver)) => deliver.fetch(self.id).await,
+            (Held::Elsewhere(_), None) => Err(CallError::NotStarted(NotStarted::NoSession)),
         }
     }
 
     /// Runs `decode` as code of its system, to which what it meets belongs.
     pub(crate) fn within<R>(&self, decode: impl FnOnce() -> R) -> R {
         current::within(&self.system, decode)
-    }
-}
-
-impl Drop for Foreigner {
-    fn drop(&mut self) {
-        release_anywhere(&self.system, self.id, self.system.process());
-    }
-}
-
-pub(super) fn hold_anywhere(system: &Arc<System>, id: ObjectId) {
-    if id.owner == system.process() {
-        system.hold_object(id, id.owner);
-    } else if let Some(deliver) = system.deliver() {
-        deliver.hold(id);
-    }
-}
-
-pub(super) fn release_anywhere(system: &Arc<System>, id: ObjectId, by: ProcessId) {
-    if id.owner == system.process() {
-        system.release_object(id, by);
-    } else if let Some(deliver) = system.deliver() {
-        deliver.release(id);
     }
 }

@@ -11,9 +11,10 @@ mod witness;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mobula_logic::ownership::{self, Birth, HolderWord, Input, Letter, Output, Ownership, Place, Recipe, Seal};
+use mobula_logic::ownership::{self, Birth, HolderWord, Input, Output, Ownership, Place, Recipe, Seal};
 use mobula_logic::{Mutant, Violation};
 use mobula_types::{NodeId, ObjectId, ProcessId, StateMachine, TaskId, Time};
+use mobula_wire::objects::Letter;
 
 use crate::agenda::Agenda;
 use crate::coverage::Coverage;
@@ -260,7 +261,9 @@ impl World {
     fn seal(&mut self, object: ObjectId, known: &Object, at: NodeId, run: u32) -> Seal {
         let digest = witness::digest(object, if known.is_fickle { run } else { 1 });
         let place = if known.is_inline { Place::Inline } else { Place::Arena };
-        if !known.is_inline {
+        if known.is_inline {
+            self.witness.see_inline(object);
+        } else {
             self.witness.see_copy(at, object, digest);
         }
         Seal { at, place, bytes: 1, digest, inner: known.inner.clone() }

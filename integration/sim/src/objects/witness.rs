@@ -3,8 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use mobula_logic::Violation;
-use mobula_logic::ownership::{Digest, Loss};
-use mobula_types::{NodeId, ObjectId, ProcessId};
+use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId};
 
 use super::Object;
 use crate::failure::ensure;
@@ -13,6 +12,8 @@ use crate::failure::ensure;
 pub(super) struct Witness {
     objects: BTreeMap<ObjectId, Object>,
     copies: BTreeMap<(NodeId, ObjectId), Digest>,
+    /// Objects whose bytes are with what their owners know.
+    inline: BTreeSet<ObjectId>,
     wanted: BTreeSet<(ProcessId, ObjectId)>,
     /// Messages on their way.
     sent: BTreeMap<(NodeId, u64), (ProcessId, Vec<ObjectId>)>,
@@ -74,9 +75,14 @@ impl Witness {
         self.copies.insert((node, object), bytes);
     }
 
+    pub(super) fn see_inline(&mut self, object: ObjectId) {
+        self.inline.insert(object);
+    }
+
     pub(super) fn see_freed(&mut self, node: NodeId, object: ObjectId) -> Result<(), Violation> {
-        let freed = self.copies.remove(&(node, object));
-        ensure(freed.is_some(), "OWN-3", || format!("{node} frees {object}, which it has not"))
+        let is_inline = object.owner.node() == node && self.inline.remove(&object);
+        let is_freed = self.copies.remove(&(node, object)).is_some() || is_inline;
+        ensure(is_freed, "OWN-3", || format!("{node} frees {object}, which it has not"))
     }
 
     pub(super) fn see_sent(&mut self, from: NodeId, number: u64, to: ProcessId, objects: &[ObjectId]) {

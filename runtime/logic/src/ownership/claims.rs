@@ -1,9 +1,9 @@
 //! What this node says to others, and what it hears from them: to owners as one holder, to holders as the owner.
 
-use mobula_types::{NodeId, ObjectId, ProcessId};
+use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId};
+use mobula_wire::objects::{Letter, Word};
 
 use super::entry::{Copy, End, Entry, State};
-use super::io::{Digest, Letter, Loss, Word};
 use super::lane::Subject;
 use super::{Output, Ownership, SOURCES_MAX};
 use crate::mutant::Mutant;

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use mobula_types::{NodeId, ObjectId, ProcessId, Time};
+use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId, Time};
 
-use super::io::{Digest, Loss, Place, Recipe};
+use super::io::{Place, Recipe};
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -48,7 +48,7 @@ pub(super) struct Fetch {
 
 #[derive(Debug)]
 pub(super) enum Role {
-    Owned(Owned),
+    Owned(Box<Owned>),
     Foreign(Foreign),
 }
 
@@ -71,6 +71,8 @@ pub(super) struct Owned {
     pub(super) is_evicted: bool,
     /// How often its task has run; 0 when it was put.
     pub(super) runs: u32,
+    /// Its process has not said anything of it yet, and is to until then.
+    pub(super) unborn_until: Option<Time>,
     /// Nodes that want to know where it is.
     pub(super) askers: BTreeSet<NodeId>,
 }
@@ -175,6 +177,11 @@ impl Entry {
         }
     }
 
+    /// Whether its bytes are with what is known of it.
+    pub(super) fn is_inline(&self) -> bool {
+        self.owned().is_some_and(|owned| owned.state == State::Sealed { is_inline: true })
+    }
+
     /// Whether there is a copy here that may be read.
     pub(super) fn is_readable(&self) -> bool {
         self.copy.is_some_and(|copy| copy.is_confirmed)
@@ -205,6 +212,7 @@ impl Owned {
             recipe: None,
             is_evicted: false,
             runs: 0,
+            unborn_until: None,
             askers: BTreeSet::new(),
         }
     }
@@ -223,6 +231,11 @@ impl Owned {
         let is_lost =
             matches!(self.state, State::Lost(_) | State::Missing(Loss::NotHeld) | State::Sealed { is_inline: true });
         !is_lost && self.sealed.is_none_or(|sealed| sealed.digest == digest)
+    }
+
+    /// Whether only the process that made its reference can give it bytes.
+    pub(super) fn is_its_makers(&self) -> bool {
+        self.recipe.is_none() && self.state == State::Pending { is_running: true }
     }
 
     /// Whether its task is to run, and has not begun.

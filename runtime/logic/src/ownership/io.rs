@@ -1,18 +1,7 @@
 //! What the ownership of a node is told, what it asks for, and the words between two nodes.
 
-use std::fmt;
-
-use mobula_types::{NodeId, ObjectId, ProcessId, TaskId};
-
-/// What the bytes of an object are, in short: a replay that gives others is found by it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Digest(pub u128);
-
-impl fmt::Display for Digest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
-    }
-}
+use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId, TaskId};
+use mobula_wire::objects::Letter;
 
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +58,13 @@ pub enum Input {
         object: ObjectId,
         /// Where it is now; `None` when it is gone.
         to: Option<Place>,
+    },
+    /// A copy of this node's is gone, with who kept it.
+    Vanished {
+        /// Of which object.
+        object: ObjectId,
+        /// Why.
+        loss: Loss,
     },
     /// What was to be pulled did not come.
     NotPulled {
@@ -141,6 +137,8 @@ pub enum HolderWord {
 pub enum Birth {
     /// They are there.
     Put(Seal),
+    /// The process that made its reference will say, as the object's first run.
+    Later,
     /// A task makes them; its first run is on its way.
     Task(Recipe),
 }
@@ -228,7 +226,7 @@ pub enum Output {
         /// Which run of it: the first was 1.
         run: u32,
     },
-    /// Drop the copy that is here: nobody reads it any more.
+    /// Drop the copy that is here, or the small bytes that came with the object: nobody may read them any more.
     Free {
         /// Of what.
         object: ObjectId,
@@ -252,138 +250,5 @@ pub enum Output {
         from: NodeId,
         /// Its number there.
         number: u64,
-    },
-}
-
-/// Words of one node to another, in their order.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Letter {
-    /// The number of the first word; they count from 1.
-    pub first: u64,
-    /// The words.
-    pub words: Vec<Word>,
-    /// All words of the other node up to this one have been heard.
-    pub heard: u64,
-}
-
-/// What one node says to another about an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Word {
-    /// To the owner: how its object is held here from now on.
-    Claim {
-        /// Which object.
-        object: ObjectId,
-        /// Whether somebody here holds it.
-        holds: bool,
-        /// Whether there is a copy here, and of which bytes.
-        copy: Option<Digest>,
-    },
-    /// To the owner: where are the bytes?
-    Ask {
-        /// Of which object.
-        object: ObjectId,
-    },
-    /// From the owner: here they are; with small ones they come.
-    At {
-        /// Of which object.
-        object: ObjectId,
-        /// How many.
-        bytes: u64,
-        /// They are kept with what the owner knows, and come with this word.
-        is_inline: bool,
-        /// Who has a copy.
-        copies: Vec<NodeId>,
-    },
-    /// From the owner: there are no bytes, and will not be.
-    Lost {
-        /// Of which object.
-        object: ObjectId,
-        /// Why.
-        loss: Loss,
-    },
-    /// From the owner: yours is the copy that must not be given up.
-    Primary {
-        /// Of which object.
-        object: ObjectId,
-    },
-    /// From the owner: drop your copy.
-    Drop {
-        /// Of which object.
-        object: ObjectId,
-    },
-    /// From the owner: there is no such object any more.
-    Gone {
-        /// Which.
-        object: ObjectId,
-    },
-    /// To the sender of a message: what it names is counted for this node.
-    Counted {
-        /// Its number there.
-        number: u64,
-    },
-}
-
-/// Why an object cannot be read any more: the first cause.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum Loss {
-    /// The last copy is gone, and nobody knows how to make it.
-    #[error("its last copy was on {node}, which is dead, and it was put: only what a task made can be made again")]
-    NodeDied {
-        /// Where it was.
-        node: NodeId,
-    },
-    /// The last copy was given up.
-    #[error("its last copy, on {node}, was given up for room")]
-    GivenUp {
-        /// Where it was.
-        node: NodeId,
-    },
-    /// The node that owned it is dead, and there is no copy where it is read.
-    #[error("{node}, which owned it, is dead, and there is no copy here")]
-    OwnerNodeDied {
-        /// Which.
-        node: NodeId,
-    },
-    /// Nobody held it.
-    #[error("nobody held it any more")]
-    NotHeld,
-    /// How it was made had to be forgotten.
-    #[error("its last copy is gone, and how it is made was forgotten for others: raise the bound of the lineage")]
-    LineageEvicted,
-    /// Its task has run as often as it may.
-    #[error("its last copy is gone, and its task has run {runs} times, as often as it may: raise `max_retries`")]
-    RunsSpent {
-        /// How often.
-        runs: u32,
-    },
-    /// What its task needs is lost itself.
-    #[error("its last copy is gone, and {argument}, of which it is made, is lost too")]
-    ArgumentLost {
-        /// Which.
-        argument: ObjectId,
-    },
-    /// Its task gave other bytes when it ran again.
-    #[error(
-        "its task gave other bytes when it ran again ({again}, before {first}): only a task that gives the same for the same \
-         arguments can be run again"
-    )]
-    NonDeterministicReplay {
-        /// What it gave first.
-        first: Digest,
-        /// What it gave then.
-        again: Digest,
-    },
-    /// Its task came to nothing.
-    #[error("run {run} of its task came to nothing")]
-    NotMade {
-        /// In which run.
-        run: u32,
-    },
-    /// There are copies, and none could be reached.
-    #[error("no copy could be reached for {seconds} s")]
-    Unreachable {
-        /// For how long.
-        seconds: u64,
     },
 }

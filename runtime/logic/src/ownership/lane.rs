@@ -8,8 +8,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mobula_types::{ObjectId, Time};
-
-use super::io::{Letter, Word};
+use mobula_wire::objects::{Letter, Word};
 
 /// Words on their way to one node: those that it has not heard are kept and said again.
 pub(super) const WINDOW: usize = 256;

@@ -1,24 +1,35 @@
 //! How objects come to their bytes, lose them, and are made again.
 
-use mobula_types::{NodeId, ObjectId, ProcessId};
+use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId};
 
 use super::entry::{Copy, Entry, KeptRecipe, Owned, Role, Sealed, State};
-use super::io::{Birth, Digest, Loss, Place, Recipe, Seal};
+use super::io::{Birth, Place, Recipe, Seal};
 use super::lane::Subject;
 use super::{OBJECTS_MAX, Output, Ownership};
 use crate::mutant::Mutant;
 
 impl Ownership {
     pub(super) fn create(&mut self, process: ProcessId, object: ObjectId, birth: Birth) {
-        if object.owner != process || self.entries.contains_key(&object) || self.entries.len() >= OBJECTS_MAX {
+        let is_full = self.entries.len() >= OBJECTS_MAX;
+        // Others may have spoken of it first.
+        let unborn = |entry: &mut Entry| entry.owned_mut().is_some_and(|owned| owned.unborn_until.take().is_some());
+        let is_new = self.entries.get_mut(&object).map_or(!is_full, unborn);
+        if object.owner != process || !is_new {
             self.outputs.push_back(Output::Refused { process, object });
             return;
         }
-        let mut entry = Entry::new(Role::Owned(Owned::new(self.me)));
+        let entry = self
+            .entries
+            .entry(object)
+            .or_insert_with(|| Entry::new(Role::Owned(Box::new(Owned::new(object.owner.node())))));
         entry.holders.insert(process);
-        self.entries.insert(object, entry);
         match birth {
             Birth::Put(seal) => self.seal(object, seal),
+            Birth::Later => {
+                if let Some(owned) = entry.owned_mut() {
+                    owned.runs = 1;
+                }
+            }
             Birth::Task(recipe) => {
                 if let Some(owned) = self.entries.get_mut(&object).and_then(Entry::owned_mut) {
                     owned.runs = 1;
@@ -115,7 +126,7 @@ impl Ownership {
                 false => Subject::Gone(object),
             };
             self.note(seal.at, subject, false);
-        } else if seal.place != Place::Inline && !has_copy {
+        } else if !has_copy && (seal.place != Place::Inline || !self.entries.contains_key(&object)) {
             self.outputs.push_back(Output::Free { object });
         }
     }

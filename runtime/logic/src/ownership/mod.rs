@@ -49,15 +49,15 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use mobula_types::{NodeId, ObjectId, ProcessId, StateMachine, Time};
+use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
 
 use crate::mutant::{Mutant, Planted};
-use entry::{Copy, End, Entry, Fetch, Foreign, Role, State};
+use entry::{Copy, End, Entry, Fetch, Foreign, Owned, Role, State};
 use lane::{Lane, Subject};
 use messages::{Arrival, Sent};
 
 pub use invariants::check;
-pub use io::{Birth, Digest, HolderWord, Input, Letter, Loss, Output, Place, Recipe, Seal, Word};
+pub use io::{Birth, HolderWord, Input, Output, Place, Recipe, Seal};
 
 /// Objects that a node knows of, its own and others'. A process that holds one more is refused it.
 pub const OBJECTS_MAX: usize = 1 << 22;
@@ -75,12 +75,20 @@ pub const FETCH_MAX: Duration = Duration::from_secs(60);
 /// What could not be pulled is tried again after this: the owner has heard of most deaths by then.
 pub const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
+/// An object of a process that lives may be heard of before that process's own word of it: they come by different roads.
+/// Who waits for a word that does not come in this time is told that nobody holds the object.
+pub const UNBORN_MAX: Duration = Duration::from_secs(2);
+
 /// Copies that are named to a reader: more do not make it faster.
 pub const SOURCES_MAX: usize = 8;
 
 /// Dead nodes that are remembered so as not to hear them: the first to have joined are forgotten, as the network has
 /// forgotten them long before.
 pub const DEAD_MAX: usize = 4_096;
+
+/// With more objects than this the invariants are left to the simulator: looking at all of them after each word takes too
+/// long.
+const CHECKED_MAX: usize = 512;
 
 /// What has been noticed, and changes nothing (G21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,8 +110,8 @@ pub struct Counters {
 /// The objects of one node, and what is held there of others'.
 ///
 /// ```
-/// use mobula_logic::ownership::{Birth, Digest, HolderWord, Input, Output, Ownership, Place, Seal};
-/// use mobula_types::{NodeId, ObjectId, ProcessId, StateMachine, Time};
+/// use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Seal};
+/// use mobula_types::{Digest, NodeId, ObjectId, ProcessId, StateMachine, Time};
 /// let (node, worker) = (NodeId(1), ProcessId::new(NodeId(1), 1));
 /// let object = ObjectId { owner: worker, seq: 1 };
 /// let mut ownership = Ownership::new(node);
@@ -158,7 +166,9 @@ impl StateMachine for Ownership {
             Input::Made { object, run, seal } => self.handle_made(object, run, seal),
             Input::NotMade { object, run } => self.handle_not_made(object, run),
             Input::Copied { object, digest, is_primary } => self.handle_copied(object, digest, is_primary),
-            Input::Moved { object, to } => self.handle_moved(object, to),
+            Input::Moved { object, to: Some(place) } => self.handle_moved(object, place),
+            Input::Moved { object, to: None } => self.handle_vanished(object, Loss::GivenUp { node: self.me }),
+            Input::Vanished { object, loss } => self.handle_vanished(object, loss),
             Input::NotPulled { object } => self.handle_not_pulled(object),
             Input::Arrived { from, number, process, objects } => self.handle_arrived(from, number, process, objects),
             Input::Taken { from, number } => self.handle_taken(from, number),
@@ -171,7 +181,7 @@ impl StateMachine for Ownership {
         self.handle_time();
         self.settle();
         self.say();
-        if cfg!(debug_assertions) && !self.planted.is_any() {
+        if cfg!(debug_assertions) && self.entries.len() <= CHECKED_MAX && !self.planted.is_any() {
             check(self).expect("an ownership keeps its invariants");
         }
     }
@@ -278,13 +288,22 @@ impl Ownership {
         }
     }
 
-    /// What is known of an object that is held from now on; `None` when it is this node's and freed, or the table is full.
+    /// What is known of an object that is held from now on; `None` when it is this node's and cannot be one that is still to
+    /// come, or the table is full.
     fn known(&mut self, object: ObjectId) -> Option<&mut Entry> {
-        let is_foreign = object.owner.node() != self.me;
-        if is_foreign && !self.entries.contains_key(&object) && self.entries.len() < OBJECTS_MAX {
-            let is_dead = self.dead.contains(&object.owner.node());
-            let foreign = Foreign { end: is_dead.then_some(End::OwnerDied), ..Foreign::default() };
-            self.entries.insert(object, Entry::new(Role::Foreign(foreign)));
+        let owner = object.owner;
+        let is_foreign = owner.node() != self.me;
+        let may_come = is_foreign || self.processes.contains_key(&owner);
+        if may_come && !self.entries.contains_key(&object) && self.entries.len() < OBJECTS_MAX {
+            let role = if is_foreign {
+                let is_dead = self.dead.contains(&owner.node());
+                Role::Foreign(Foreign { end: is_dead.then_some(End::OwnerDied), ..Foreign::default() })
+            } else {
+                let until = self.seen + UNBORN_MAX;
+                self.timers.insert((until, object));
+                Role::Owned(Box::new(Owned { unborn_until: Some(until), ..Owned::new(self.me) }))
+            };
+            self.entries.insert(object, Entry::new(role));
         }
         self.entries.get_mut(&object)
     }
@@ -379,7 +398,8 @@ impl Ownership {
         let is_foreign = object.owner.node() != self.me;
         let is_known = self.entries.contains_key(&object);
         // A copy that comes when nobody holds the object any more is the owner's to end: it knows of all of them.
-        let Some(entry) = self.known(object).filter(|_| is_known || is_foreign) else {
+        let known = if is_known || is_foreign { self.known(object) } else { None };
+        let Some(entry) = known else {
             self.outputs.push_back(Output::Free { object });
             return;
         };
@@ -406,21 +426,23 @@ impl Ownership {
         self.loose.push(object);
     }
 
-    fn handle_moved(&mut self, object: ObjectId, to: Option<Place>) {
+    fn handle_moved(&mut self, object: ObjectId, to: Place) {
+        if let Some(copy) = self.entries.get_mut(&object).and_then(|entry| entry.copy.as_mut()) {
+            copy.place = to;
+        }
+    }
+
+    fn handle_vanished(&mut self, object: ObjectId, loss: Loss) {
         let me = self.me;
         let Some(entry) = self.entries.get_mut(&object) else { return };
-        let Some(copy) = &mut entry.copy else { return };
-        match to {
-            Some(place) => copy.place = place,
-            None => {
-                entry.copy = None;
-                match entry.owned() {
-                    Some(_) => self.copy_lost(object, me, Loss::GivenUp { node: me }),
-                    None => self.claim(object),
-                }
-                self.loose.push(object);
-            }
+        if entry.copy.take().is_none() {
+            return;
         }
+        match entry.owned() {
+            Some(_) => self.copy_lost(object, me, loss),
+            None => self.claim(object),
+        }
+        self.loose.push(object);
     }
 
     fn handle_not_pulled(&mut self, object: ObjectId) {
@@ -442,6 +464,8 @@ impl Ownership {
             } else if entry.fetch.again_at == Some(time) {
                 entry.fetch.again_at = None;
                 self.serve(object);
+            } else if entry.owned().is_some_and(|owned| owned.unborn_until == Some(time)) {
+                self.lose(object, Loss::NotHeld);
             }
         }
     }
@@ -456,6 +480,17 @@ impl Ownership {
             if entry.holders.remove(&process) {
                 self.loose.push(*object);
             }
+        }
+        // What it has not made, and was to, nobody will.
+        let from = ObjectId { owner: process, seq: 0 };
+        let of_it = self.entries.range(from..=ObjectId { seq: u64::MAX, ..from });
+        let unmade: Vec<ObjectId> = of_it
+            .filter(|(_, entry)| entry.owned().is_some_and(Owned::is_its_makers))
+            .map(|(object, _)| *object)
+            .collect();
+        for object in unmade {
+            let death = Box::new(Death::of(process, DeathCause::Disconnected));
+            self.lose(object, Loss::MakerDied { death });
         }
         let of_it = self.arrived.iter().filter(|(_, arrival)| arrival.process == process);
         for (from, number) in of_it.map(|(key, _)| *key).collect::<Vec<_>>() {
@@ -540,7 +575,7 @@ impl Ownership {
     fn drop_bytes(&mut self, object: ObjectId) {
         self.fail(object, &Loss::NotHeld);
         let Some(entry) = self.entries.get_mut(&object) else { return };
-        if entry.copy.take().is_some() {
+        if entry.is_inline() || entry.copy.take().is_some() {
             self.outputs.push_back(Output::Free { object });
         }
         let Some(owned) = entry.owned_mut() else { return };
@@ -564,7 +599,7 @@ impl Ownership {
         self.stop_using(object);
         self.forget_recipe(object);
         let Some(entry) = self.entries.remove(&object) else { return };
-        if entry.copy.is_some() {
+        if entry.copy.is_some() || entry.is_inline() {
             self.outputs.push_back(Output::Free { object });
         }
         if let Role::Owned(owned) = entry.role {

@@ -11,9 +11,7 @@ use mobula_types::{
 };
 use mobula_wire::Talk;
 use mobula_wire::local::ToNode;
-use tokio::sync::oneshot;
 
-use super::exchanges::Waiting;
 use super::process::Process;
 
 /// How an attached process reaches the rest of the cluster.
@@ -90,14 +88,7 @@ impl Deliver for Attached {
     }
 
     fn fetch(&self, object: ObjectId) -> BoxFuture<'static, Result<Fetched, GetError>> {
-        let (sender, value) = oneshot::channel();
-        let process = self.process.clone();
-        let exchange = process.exchanges.open(object.owner, Waiting::Fetch { object, sender });
-        if process.link.is_cut() {
-            process.exchanges.give_up(exchange);
-        } else {
-            process.say(object.owner, Talk::Fetch { exchange, object });
-        }
+        let value = self.process.fetch_object(object);
         Box::pin(async move { value.await.unwrap_or(Err(CallError::MayHaveRun(Unknown::NoReply))) })
     }
 
@@ -105,11 +96,20 @@ impl Deliver for Attached {
         self.process.room(bytes)
     }
 
+    fn export(&self, object: ObjectId) -> bool {
+        self.process.export_object(object);
+        true
+    }
+
+    fn seal(&self, object: ObjectId, value: Result<Fetched, GetError>) {
+        self.process.seal_object(object, value);
+    }
+
     fn hold(&self, object: ObjectId) {
-        self.process.say(object.owner, Talk::Hold { objects: vec![object] });
+        self.process.hold_object(object);
     }
 
     fn release(&self, object: ObjectId) {
-        self.process.say(object.owner, Talk::Release { objects: vec![object] });
+        self.process.release_object(object);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched};
 use mobula_actor::object::GetError;
 use mobula_logic::dispatch::Key;
-use mobula_types::{Attempt, NodeId, NotStarted, ObjectId, ProcessId};
+use mobula_types::{Attempt, Digest, NodeId, NotStarted, ObjectId, ProcessId};
 use mobula_wire::ExchangeId;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
@@ -21,6 +21,8 @@ pub(crate) enum Waiting {
     Task { key: Key, attempt: Attempt },
     /// An object's value.
     Fetch { object: ObjectId, sender: oneshot::Sender<Result<Fetched, GetError>> },
+    /// Who has an object's bytes.
+    Keeper { sender: oneshot::Sender<(ProcessId, Digest)> },
     /// The items of a stream.
     Stream { items: mpsc::UnboundedSender<EncodedItem> },
 }

@@ -244,7 +244,7 @@ impl Process {
     ) {
         let options = &entry.options;
         let wire = spawn_wire(options);
-        let (refs, pins) = (entry.pins.ids(), entry.pins.again());
+        let (refs, pins) = (entry.pins.ids(), entry.pins.clone());
         let talk = Talk::Spawn {
             actor: id,
             incarnation,

@@ -349,7 +349,7 @@ impl Process {
     /// A message is not acted on. Whoever waits for it is told so; mostly nobody does.
     fn dropped(self: &Arc<Self>, Held { parcel, bytes }: Held) {
         let Parcel { from, talk, .. } = parcel;
-        drop(self.received_pins(from, talk.refs()));
+        drop(self.received_pins(talk.refs()));
         let not_taken = NotStarted::MailboxFull { waiting: mobula_logic::intake::HELD_MAX };
         let refused = || Err(CallError::NotStarted(not_taken.clone()));
         match talk {

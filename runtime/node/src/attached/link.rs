@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use mobula_net::{Line, unix};
+use mobula_net::{Line, SendError, unix};
 use mobula_types::{ActorId, NameOwner};
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use mobula_wire::local::{FromNode, Hello, RequestId, ToNode, ToolQuestion};
@@ -75,16 +75,24 @@ impl Link {
     }
 
     pub(crate) fn tell(&self, said: &ToNode) {
+        if let Err(error) = self.try_tell(said) {
+            tracing::debug!(%error, "the node was not told");
+            self.losses.count(Loss::of_own(&error));
+        }
+    }
+
+    /// The same, where what has no room may be said later.
+    ///
+    /// # Errors
+    ///
+    /// Why the node is not told.
+    pub(crate) fn try_tell(&self, said: &ToNode) -> Result<(), SendError> {
         match mobula_wire::encode(said) {
-            Ok(body) => {
-                if let Err(error) = self.line.send(FrameKind::Local, Bytes::from(body)) {
-                    tracing::debug!(%error, "the node was not told");
-                    self.losses.count(Loss::of_own(&error));
-                }
-            }
+            Ok(body) => self.line.send(FrameKind::Local, Bytes::from(body)),
             Err(error) => {
                 tracing::warn!(%error, "a word to the node cannot be encoded");
                 self.losses.count(Loss::TooLarge);
+                Ok(())
             }
         }
     }

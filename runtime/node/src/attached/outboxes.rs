@@ -204,7 +204,7 @@ impl Process {
                 let mut frame = kept.frame.clone();
                 (frame.header.sender, frame.header.seq, frame.header.crash_count) = (pending.number, seq, crashes);
                 frame.header.after = pending.machine.before(seq);
-                (Outgoing { frame, pins: kept.pins.again() }, pending.number, seq, Round::of(&pending.round))
+                (Outgoing { frame, pins: kept.pins.clone() }, pending.number, seq, Round::of(&pending.round))
             };
             let (process, message) = (self.clone(), Sent { number, seq, round: round.number });
             let answer = move |answer| process.pending_answered(pair, message, Said::of(answer));

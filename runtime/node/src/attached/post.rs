@@ -11,7 +11,6 @@ use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Left, Payload};
 use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, System, clock};
 use mobula_logic::credit::{Owed, Window};
-use mobula_logic::handoff;
 use mobula_logic::outbox::{Reception, Taking};
 use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, MessageId, NotStarted, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
@@ -100,7 +99,7 @@ impl Process {
         match talk {
             Talk::Call { exchange, wants_reply, wants_entered, header, refs } => {
                 let wants = Wants { exchange, reply: wants_reply, entered: wants_entered };
-                let refs = self.received_pins(from, &refs);
+                let refs = self.received_pins(&refs);
                 self.serve_call(from, &wants, header, refs, payload);
             }
             Talk::Entered { exchange, result } => {
@@ -120,7 +119,7 @@ impl Process {
                     given,
                     args: payload,
                     is_apart,
-                    pins: self.received_pins(from, &refs),
+                    pins: self.received_pins(&refs),
                 };
                 self.serve_task(from, exchange, frame);
             }
@@ -130,7 +129,7 @@ impl Process {
                     actor: type_name,
                     schema,
                     args: payload,
-                    pins: self.received_pins(from, &refs),
+                    pins: self.received_pins(&refs),
                     options: spawn_options(options),
                     guest: Some((actor, incarnation)),
                 };
@@ -142,7 +141,7 @@ impl Process {
             Talk::Reply { exchange, result } => self.replied(from, exchange, result, payload),
             Talk::Item { exchange, refs } => {
                 if let Some(items) = self.exchanges.items(exchange, from) {
-                    items.send(EncodedItem::Item(payload, self.received_pins(from, &refs))).ok();
+                    items.send(EncodedItem::Item(payload, self.received_pins(&refs))).ok();
                 }
             }
             Talk::StreamEnd { exchange, error } => {
@@ -189,32 +188,8 @@ impl Process {
                 self.drive_home(actor, Some(input));
             }
             Talk::Fetch { exchange, object } => self.serve_fetch(from, exchange, object),
-            Talk::Hold { objects } => {
-                if let Some(system) = self.system() {
-                    objects.iter().for_each(|object| system.hold_object(*object, from));
-                }
-            }
-            Talk::Release { objects } => {
-                if let Some(system) = self.system() {
-                    objects.iter().for_each(|object| system.release_object(*object, from));
-                }
-            }
-            Talk::HoldFor { receipt, objects } => {
-                if let Some(system) = self.system() {
-                    objects.iter().for_each(|object| system.hold_object(*object, from));
-                }
-                self.say(from, Talk::Held { receipt });
-            }
-            Talk::Held { receipt } => self.drive_handoffs(handoff::Input::Held { by: from, receipt }),
-            Talk::Counts { numbers } => self.drive_handoffs(handoff::Input::Acknowledged { by: from, numbers }),
+            Talk::KeptBy { exchange, keeper } => self.keeper_said(from, exchange, keeper),
             _ => tracing::warn!(%from, "a process says what this one does not know"),
-        }
-    }
-
-    pub(crate) fn received_pins(&self, from: ProcessId, refs: &[mobula_types::ObjectId]) -> Pins {
-        match self.system() {
-            Some(system) if !refs.is_empty() => Pins::received(&system, from, refs),
-            _ => Pins::default(),
         }
     }
 
@@ -421,21 +396,6 @@ impl Process {
         });
     }
 
-    fn serve_fetch(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId, object: mobula_types::ObjectId) {
-        let Some(system) = self.system() else { return };
-        let mut value = system.encoded_object(object);
-        let answer = move |process: &Arc<Self>, value: Result<Fetched, GetError>| {
-            process.answer(from, exchange, value.map(|Fetched { bytes, pins }| Payload::Value(bytes, pins)));
-        };
-        match (&mut value).now_or_never() {
-            Some(value) => answer(self, value),
-            None => {
-                let process = self.clone();
-                mobula_actor::arbiters::runtime().spawn(async move { answer(&process, value.await) });
-            }
-        }
-    }
-
     fn controlled(self: &Arc<Self>, to: ActorId, control: Control) {
         let Some(system) = self.system() else { return };
         if let Control::Down(down) | Control::LinkDown(down) = &control {
@@ -451,7 +411,7 @@ impl Process {
     }
 
     /// Sends what came of something that another process asked for.
-    fn answer(self: &Arc<Self>, to: ProcessId, exchange: ExchangeId, answer: Result<Payload, GetError>) {
+    pub(super) fn answer(self: &Arc<Self>, to: ProcessId, exchange: ExchangeId, answer: Result<Payload, GetError>) {
         self.answer_failed(to, exchange, answer.map_err(Failed::from));
     }
 
@@ -480,9 +440,7 @@ impl Process {
         self.serving.open.lock().remove(&(to, exchange));
         let reply = Parcel { to, from: self.me, talk: Talk::Reply { exchange, result }, payload };
         if to == self.me {
-            let (handed, _) = pins.hand_to(to);
-            handed.sent();
-            return self.received(reply);
+            return self.received(self.naming(reply, &pins));
         }
         if let Err(cause) = self.post(reply, pins) {
             // Whoever waits is told so instead.
@@ -536,7 +494,7 @@ impl Process {
         let Some(waiting) = self.exchanges.close(exchange, from) else {
             // Given up meanwhile; what it names is released.
             if let Ok(ReplyHead::Value { refs }) = result {
-                drop(self.received_pins(from, &refs));
+                drop(self.received_pins(&refs));
             }
             return;
         };
@@ -546,7 +504,7 @@ impl Process {
             self.refused(*actor, from, reason);
         }
         let answer = match result {
-            Ok(ReplyHead::Value { refs }) => Ok(Payload::Value(payload, self.received_pins(from, &refs))),
+            Ok(ReplyHead::Value { refs }) => Ok(Payload::Value(payload, self.received_pins(&refs))),
             Ok(ReplyHead::Stream) => Ok(Payload::Stream(self.read_items(from, exchange))),
             Err(error) => Err(Failed { error, own: Some(Box::new(payload)) }),
         };
@@ -570,7 +528,7 @@ impl Process {
                 });
                 sender.send(fetched).ok();
             }
-            Waiting::Stream { .. } | Waiting::Task { .. } => {}
+            Waiting::Stream { .. } | Waiting::Task { .. } | Waiting::Keeper { .. } => {}
         }
     }
 

@@ -14,8 +14,8 @@ use mobula_net::{Connection, Frame, Incoming, Line};
 use mobula_store::Client;
 use mobula_types::state::OutcomeCounters;
 use mobula_types::{
-    ActorId, ActorName, CallError, Death, DeathCause, ErrorChain, ExitReason, NameOwner, NodeId, NotStarted, Outcome,
-    ProcessId, Unknown,
+    ActorId, ActorName, CallError, Death, DeathCause, ErrorChain, ExitReason, Loss as ObjectLoss, NameOwner, NodeId,
+    NotStarted, Outcome, ProcessId, Unknown,
 };
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use mobula_wire::local::{DetachedSpawn, FromNode, Hello, ToNode, ToolQuestion, Welcome};
@@ -29,10 +29,10 @@ use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
 use super::far::{self, FarError, FarNode, Session};
 use super::groups::Groups;
-use super::handoff::Handoffs;
 use super::homes::Homes;
 use super::large::Large;
 use super::link::{Link, NameAnswer, Wanted, ask_node};
+use super::objects::Objects;
 use super::outboxes::Outboxes;
 use super::post::Serving;
 use super::roads::Roads;
@@ -68,7 +68,7 @@ pub(crate) struct Process {
     pub(crate) large: Large,
     /// Its part of the memory that the processes of its host share; none where its node is on another one.
     pub(crate) store: Option<Client>,
-    pub(crate) handoffs: Handoffs,
+    pub(crate) objects: Objects,
     pub(crate) groups: Groups,
     graves: Mutex<Graves>,
     readers: Readers,
@@ -171,7 +171,7 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
         serving: Serving::default(),
         large: Large::new(me),
         store,
-        handoffs: Handoffs::default(),
+        objects: Objects::default(),
         groups: Groups::default(),
         graves: Mutex::default(),
         readers: Readers::default(),
@@ -213,6 +213,11 @@ impl Process {
     /// Whether this process is to end.
     pub(crate) fn is_ending(&self) -> bool {
         self.ended.borrow().is_some()
+    }
+
+    /// Why this process is to end, if it is.
+    pub(crate) fn ending(&self) -> Option<DeathCause> {
+        self.ended.borrow().clone()
     }
 
     /// Waits until this process is to end.
@@ -367,6 +372,7 @@ impl Process {
                     sender.send(answer).ok();
                 }
             }
+            FromNode::Object(answer) => self.object_answered(answer),
             FromNode::Died(death) => self.heard_of_death(death),
             FromNode::Capacity(resources) => {
                 if let Some(hooks) = self.hooks.get() {
@@ -441,8 +447,10 @@ impl Process {
                 }
                 Waiting::Task { key, attempt } => lost_tasks.push((key, attempt)),
                 Waiting::Fetch { object, sender } => {
-                    sender.send(Err(CallError::ObjectLost { object, cause: boxed() })).ok();
+                    let cause = Box::new(ObjectLoss::MakerDied { death: boxed() });
+                    sender.send(Err(CallError::ObjectLost { object, cause })).ok();
                 }
+                Waiting::Keeper { .. } => {}
                 Waiting::Stream { items } => {
                     let error = CallError::MayHaveRun(Unknown::ProcessDied { death: boxed() });
                     items.send(mobula_actor::deliver::EncodedItem::Failed(error)).ok();
@@ -454,9 +462,7 @@ impl Process {
         self.homes_died(death);
         self.serving_died(is_gone);
         self.large_died(death.process, is_gone);
-        self.drive_handoffs(mobula_logic::handoff::Input::Gone { process: death.process });
         if let Some(system) = self.system() {
-            system.holders_gone(is_gone);
             let reason = ExitReason::SupervisorDied(boxed());
             for guest in system.guests().into_iter().filter(|guest| is_gone(guest.process)) {
                 let control = mobula_actor::Control::Stop { reason: reason.clone(), park: false };
@@ -485,6 +491,7 @@ impl Process {
         self.targets_died(&death, everybody);
         self.tasks_over(&death);
         self.homes_over(&death);
+        self.objects_over();
         self.ended.send_if_modified(|ended| {
             let is_new = ended.is_none();
             ended.get_or_insert(cause);

@@ -66,7 +66,13 @@ impl Process {
         at: Extent,
         bytes: u64,
     ) -> Option<Bytes> {
-        let store = self.store.as_ref().filter(|_| from.node() == self.me.node())?;
+        let view = if from.node() == self.me.node() { self.mapped(at, bytes) } else { None }?;
+        Some(Bytes::from_owner(Borrowed { view, process: Arc::downgrade(self), from, transfer }))
+    }
+
+    /// Bytes in the memory of this host. `None` when they cannot be read there.
+    pub(crate) fn mapped(&self, at: Extent, bytes: u64) -> Option<View> {
+        let store = self.store.as_ref()?;
         let view = match store.mapped(at, bytes) {
             Ok(Some(view)) => Ok(view),
             // Once for each segment. Whatever else this thread would do goes on on another.
@@ -74,9 +80,9 @@ impl Process {
             Err(error) => Err(error),
         };
         match view {
-            Ok(view) => Some(Bytes::from_owner(Borrowed { view, process: Arc::downgrade(self), from, transfer })),
+            Ok(view) => Some(view),
             Err(error) => {
-                tracing::debug!(%from, %error, "a payload cannot be read where it lies");
+                tracing::debug!(segment = at.segment, %error, "bytes cannot be read where they lie");
                 None
             }
         }

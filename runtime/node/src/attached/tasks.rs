@@ -233,7 +233,7 @@ impl Process {
         };
         let refs = frame.pins.ids();
         // Held once more for each run: the first may be lost.
-        let pins = frame.pins.again();
+        let pins = frame.pins.clone();
         let talk = Talk::Task {
             exchange,
             task: entry.id,
@@ -249,9 +249,7 @@ impl Process {
         };
         let parcel = Parcel { to: process, from: self.me, talk, payload: frame.args.clone() };
         if process == self.me {
-            let (handed, _) = pins.hand_to(process);
-            handed.sent();
-            return after.own.push(parcel);
+            return after.own.push(self.naming(parcel, &pins));
         }
         if let Err(cause) = self.post(parcel, pins) {
             self.exchanges.close(exchange, process);

@@ -98,7 +98,7 @@ impl State {
         self.scheduler.handle(self.clock.now(), scheduler::Input::WorkerStarted { start, process });
     }
 
-    pub(crate) fn welcome(&self, process: ProcessId, job: JobId, line: &Line) {
+    pub(crate) fn welcome(&mut self, process: ProcessId, job: JobId, line: &Line) {
         // Who is on another host reaches nobody here directly, and nobody reaches it.
         let folder = match line {
             Line::Socket(_) => self.config.folder.display().to_string(),
@@ -109,6 +109,7 @@ impl State {
         if matches!(line, Line::Socket(_)) {
             self.arena.admit(process, job, &peer_secret);
         }
+        self.objects_attached(process);
         let welcome = Welcome {
             process,
             job,

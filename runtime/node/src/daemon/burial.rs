@@ -48,7 +48,7 @@ impl State {
             _ => self.scheduler.handle(now, scheduler::Input::Died { process }),
         }
         self.routes.bury(&death);
-        self.arena.gone(process);
+        self.objects_process_died(&death);
         self.past_counters.add(&resident.counters);
         self.gathers_without(process);
         self.group_maker_died(process);

@@ -274,6 +274,7 @@ impl State {
         match talk {
             Talk::Started { actor, incarnation, result } => self.detached_started(from, actor, incarnation, result),
             Talk::ActorEnded { actor, reason, .. } => self.detached_ended(from, actor, reason),
+            Talk::Fetch { exchange, object } => self.keeper_asked(from, exchange, object),
             Talk::Locate { actor } => {
                 self.ask(Purpose::Locate(from, actor), |ask| ToHead::Locate { ask, actor });
             }

@@ -179,7 +179,7 @@ impl State {
         let (view, rss_bytes) = (self.cluster.view.version(), self.cluster.rss_bytes);
         self.cluster.lease.handle(self.clock.now(), lease::Input::Sent { number });
         let Usage { budget, leased, .. } = self.arena.usage();
-        let store = StoreUse { used_bytes: leased, total_bytes: budget };
+        let store = StoreUse { used_bytes: leased, total_bytes: budget, objects: self.objects.count() };
         self.tell_head(ToHead::Beat(Beat { number, view, load: is_news.then_some(load), rss_bytes, store }));
     }
 
@@ -245,6 +245,7 @@ impl State {
         self.scheduler.handle(self.clock.now(), scheduler::Input::NodeDied { node });
         self.told_jobs.retain(|(told, _)| *told != node);
         self.gathers_without(node.into());
+        self.objects_node_died(node);
         let said = FromNode::Died(death);
         for (number, _) in self.roster.all().filter(|(_, resident)| resident.is_attached) {
             self.routes.tell(ProcessId::new(self.node, number), &said);
@@ -323,6 +324,7 @@ impl State {
         self.node = node;
         self.routes.set_node(node);
         self.scheduler = super::state::scheduler_of(node, &self.config);
+        self.objects = super::objects::Objects::new(node);
         self.cluster.view = View::default();
         if let Some(mesh) = self.routes.mesh() {
             mesh.set_process(node.into());

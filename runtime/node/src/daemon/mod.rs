@@ -37,6 +37,7 @@ mod luggage;
 mod membership;
 mod named;
 mod node;
+mod objects;
 mod peers;
 mod placing;
 mod renewal;

@@ -79,8 +79,13 @@ impl State {
                 self.routes.bury(&death);
                 let process = death.process;
                 self.scheduler.handle(now, scheduler::Input::Died { process });
+                self.objects_process_died(&death);
                 self.tell_of_death(job, &death);
             }
+            said @ (ClusterTalk::Objects(_)
+            | ClusterTalk::ObjectBytes { .. }
+            | ClusterTalk::ObjectsSent { .. }
+            | ClusterTalk::ObjectsDropped { .. }) => self.node_said_of_objects(node, said),
             ClusterTalk::Undelivered { from, death } if from.node() == self.node => {
                 self.routes.tell(from, &FromNode::Died(death));
             }
@@ -141,10 +146,14 @@ impl State {
 /// Logs that were asked of other nodes and have not come: whoever asked gives up by itself.
 const LOGS_ASKED_MAX: usize = 256;
 
-/// Deaths go behind the last words of the dead; all else is never behind calls.
+/// Deaths go behind the last words of the dead, and so does what may be long; all else is never behind calls.
 const fn lane(said: &ClusterTalk) -> Lane {
     match said {
-        ClusterTalk::Died { .. } => Lane::Calls,
+        ClusterTalk::Died { .. }
+        | ClusterTalk::Objects(_)
+        | ClusterTalk::ObjectBytes { .. }
+        | ClusterTalk::ObjectsSent { .. }
+        | ClusterTalk::ObjectsDropped { .. } => Lane::Calls,
         _ => Lane::Control,
     }
 }

@@ -40,6 +40,7 @@ use super::input::{DriverCame, Input, Redeem};
 use super::luggage::Coming;
 use super::membership::Membership;
 use super::named::{Parted, Stopping};
+use super::objects::Objects;
 use super::renewal::Renewal;
 use super::roster::Roster;
 use super::routes::Routes;
@@ -97,6 +98,7 @@ pub(crate) struct State {
     pub(crate) programs: Programs,
     /// The memory that processes of this host share.
     pub(crate) arena: Arc<Arena>,
+    pub(crate) objects: Objects,
     pub(crate) fetches: Fetches,
     pub(crate) renewal: Renewal,
     /// Which jobs which nodes were told of.
@@ -185,6 +187,7 @@ impl State {
             cluster,
             programs,
             arena,
+            objects: Objects::new(node),
             fetches: Fetches::default(),
             renewal,
             told_jobs: BTreeSet::new(),
@@ -281,6 +284,7 @@ impl State {
             .chain(gathers)
             .chain(membership)
             .chain(self.leaves_at)
+            .chain(self.objects.next_timeout())
             .chain(self.stopping.values().map(|stopping| stopping.until))
             .chain(self.fars.values().filter_map(Far::next_timeout))
             .min()
@@ -290,6 +294,7 @@ impl State {
         let now = self.clock.now();
         self.scheduler.handle(now, scheduler::Input::Tick);
         self.tick_gathers(now);
+        self.tick_objects();
         self.tick_membership(now);
         self.tick_renewal(now);
         self.tick_names(now);

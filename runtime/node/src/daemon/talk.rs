@@ -73,6 +73,7 @@ impl State {
             }
             ToNode::CreateGroup { group, spec } if group.process == process => self.create_group(group, job, spec),
             ToNode::RemoveGroup { group } => self.remove_group(process, group),
+            ToNode::Objects(words) => self.said_of_objects(process, words),
             ToNode::Counters(counters) => {
                 if let Some(resident) = self.roster.get_mut(process) {
                     resident.counters = counters;

@@ -1,0 +1,478 @@
+//! The objects of this node: drives [`mobula_logic::ownership`], and knows where each copy is kept.
+//!
+//! | a copy is kept | by | until |
+//! |---|---|---|
+//! | inline | this node, with what it knows of the object | nobody holds it |
+//! | in a segment | the process that wrote it, which is told when that is over; when it has ended, this node | nobody holds it, and nobody reads it |
+//! | apart | a process in its own memory | the same, or that process ends |
+//!
+//! Moves no bytes but small ones: a process that wants an object of which another node has a copy is told to fetch it, and
+//! keeps it for this node then.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Seal};
+use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
+use mobula_wire::cluster::ClusterTalk;
+use mobula_wire::local::FromNode;
+use mobula_wire::objects::{Kept, Letter, ObjectAnswer, ObjectWord, Word};
+use mobula_wire::segments::SegmentId;
+use mobula_wire::{ExchangeId, Parcel, Talk};
+
+use super::state::State;
+
+/// Messages of which the end was heard before the beginning: they come by different roads. Of one that is forgotten, what
+/// it names is held as long as its receiver lives.
+const EARLY_MAX: usize = 1 << 16;
+
+/// Small bytes of other nodes' objects that came before the word that they are there: as many as one letter has words, for
+/// each of two letters.
+const STASHED_MAX: usize = 512;
+
+/// The objects that this node owns, and its copies.
+pub(crate) struct Objects {
+    machine: Ownership,
+    /// How many words were heard of each process.
+    heard: HashMap<ProcessId, u64>,
+    copies: HashMap<ObjectId, Copy>,
+    /// Copies that are not counted on any more, and still read.
+    parting: Vec<(ObjectId, Copy)>,
+    /// Who waits for what.
+    wanting: BTreeMap<ObjectId, BTreeSet<ProcessId>>,
+    /// Who fetches what.
+    pulling: BTreeMap<ObjectId, ProcessId>,
+    /// Messages to processes of this node, by who sent them and the number there.
+    messages: HashMap<(ProcessId, u64), Message>,
+    early: HashSet<(ProcessId, u64)>,
+    /// Small bytes of other nodes' objects.
+    stash: HashMap<ObjectId, (Kept, Vec<ObjectId>)>,
+}
+
+/// A message as the machine knows it.
+#[derive(Clone, Copy)]
+struct Message {
+    from: NodeId,
+    number: u64,
+    to: ProcessId,
+}
+
+struct Copy {
+    kept: Kept,
+    keeper: ProcessId,
+    digest: Digest,
+    inner: Vec<ObjectId>,
+    readers: BTreeSet<ProcessId>,
+}
+
+impl Copy {
+    fn segment(&self) -> Option<SegmentId> {
+        match &self.kept {
+            Kept::Lent { at, .. } => Some(at.segment),
+            _ => None,
+        }
+    }
+
+    /// Whether it is gone with its keeper.
+    fn is_mortal(&self) -> bool {
+        matches!(self.kept, Kept::Apart { .. } | Kept::Lent { is_own: false, .. })
+    }
+}
+
+impl Objects {
+    pub(crate) fn new(node: NodeId) -> Self {
+        Self {
+            machine: Ownership::new(node),
+            heard: HashMap::new(),
+            copies: HashMap::new(),
+            parting: Vec::new(),
+            wanting: BTreeMap::new(),
+            pulling: BTreeMap::new(),
+            messages: HashMap::new(),
+            early: HashSet::new(),
+            stash: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        self.machine.next_timeout()
+    }
+
+    /// Objects of which the node knows.
+    pub(crate) fn count(&self) -> u64 {
+        self.machine.open().0 as u64
+    }
+
+    fn copies_of(&self, segment: SegmentId) -> bool {
+        let parting = self.parting.iter().map(|(_, copy)| copy);
+        self.copies.values().chain(parting).any(|copy| copy.segment() == Some(segment))
+    }
+}
+
+impl State {
+    fn hear_of_object(&mut self, input: Input) {
+        self.objects.machine.handle(self.clock.now(), input);
+    }
+
+    /// A process may hold objects from now on.
+    pub(crate) fn objects_attached(&mut self, process: ProcessId) {
+        self.hear_of_object(Input::Attached { process });
+    }
+
+    pub(crate) fn tick_objects(&mut self) {
+        self.hear_of_object(Input::Tick);
+        self.perform_objects();
+    }
+
+    /// A process of this node says something of objects.
+    pub(crate) fn said_of_objects(&mut self, process: ProcessId, words: Vec<ObjectWord>) {
+        for word in words {
+            self.hear_word(process, word);
+            self.perform_objects();
+        }
+    }
+
+    fn hear_word(&mut self, process: ProcessId, word: ObjectWord) {
+        let word = match word {
+            ObjectWord::New { object } => HolderWord::New { object, birth: Birth::Later },
+            ObjectWord::Hold { object } => HolderWord::Hold { object },
+            ObjectWord::Release { object } => {
+                self.read_no_more(process, object);
+                HolderWord::Release { object }
+            }
+            ObjectWord::Sealed { object, kept, inner } if object.owner == process => {
+                return self.sealed(process, object, kept, inner);
+            }
+            ObjectWord::Wanted { object } => {
+                self.objects.wanting.entry(object).or_default().insert(process);
+                return self.hear_of_object(Input::Wanted { process, object });
+            }
+            ObjectWord::Sends { number, to, objects } => return self.objects_leave(process, number, to, objects),
+            ObjectWord::Dropped { number } => return self.objects_dropped(process, number),
+            ObjectWord::Taken { from, number } => return self.objects_taken(from, number),
+            ObjectWord::Copied { object, kept, digest, inner }
+                if self.objects.pulling.get(&object) == Some(&process) =>
+            {
+                return self.copied(process, object, kept, digest, inner);
+            }
+            ObjectWord::NotPulled { object } if self.objects.pulling.get(&object) == Some(&process) => {
+                self.objects.pulling.remove(&object);
+                return self.hear_of_object(Input::NotPulled { object });
+            }
+            _ => return tracing::debug!(%process, "it speaks of objects that are not its own"),
+        };
+        let heard = self.objects.heard.entry(process).or_default();
+        *heard += 1;
+        let number = *heard;
+        self.hear_of_object(Input::Holds { process, number, word });
+    }
+
+    fn sealed(&mut self, process: ProcessId, object: ObjectId, kept: Kept, inner: Vec<ObjectId>) {
+        let place = if kept.is_inline() { Place::Inline } else { Place::Arena };
+        let (bytes, digest) = (kept.bytes(), Digest::default());
+        let seal = Seal { at: self.node, place, bytes, digest, inner: inner.clone() };
+        let copy = Copy { kept, keeper: process, digest, inner, readers: BTreeSet::new() };
+        self.objects.copies.entry(object).or_insert(copy);
+        self.hear_of_object(Input::Made { object, run: 1, seal });
+    }
+
+    fn copied(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) {
+        self.objects.pulling.remove(&object);
+        if kept.is_inline() {
+            return self.hear_of_object(Input::NotPulled { object });
+        }
+        if self.objects.copies.contains_key(&object) {
+            self.routes.tell(process, &FromNode::Object(ObjectAnswer::Freed { object }));
+            return;
+        }
+        self.objects.copies.insert(object, Copy { kept, keeper: process, digest, inner, readers: BTreeSet::new() });
+        self.hear_of_object(Input::Copied { object, digest, is_primary: false });
+    }
+
+    fn objects_leave(&mut self, process: ProcessId, number: u64, to: ProcessId, objects: Vec<ObjectId>) {
+        let Some(message) = self.objects.machine.send(to.node(), &objects) else {
+            tracing::debug!(%process, %to, "what a message names is not held for it");
+            return;
+        };
+        if to.node() == self.node {
+            self.objects_come((process, number), Message { from: self.node, number: message, to }, objects);
+        } else {
+            let said = ClusterTalk::ObjectsSent { by: process, number, message, to, objects };
+            self.tell_node(to.node(), &said);
+        }
+    }
+
+    /// A message is on its way to a process of this node, from another node or this one.
+    fn objects_come(&mut self, key: (ProcessId, u64), message: Message, objects: Vec<ObjectId>) {
+        let Message { from, number, to } = message;
+        self.hear_of_object(Input::Arrived { from, number, process: to, objects });
+        if self.objects.early.remove(&key) {
+            self.hear_of_object(Input::Taken { from, number });
+        } else if self.roster.get(to).is_some() {
+            self.objects.messages.insert(key, message);
+        }
+    }
+
+    fn objects_dropped(&mut self, process: ProcessId, number: u64) {
+        if self.objects.messages.contains_key(&(process, number)) {
+            return self.objects_taken(process, number);
+        }
+        // It was for a process of another node: that one says the rest.
+        self.tell_nodes(&ClusterTalk::ObjectsDropped { by: process, number });
+    }
+
+    fn objects_taken(&mut self, by: ProcessId, number: u64) {
+        if by.number() == 0 {
+            return self.hear_of_object(Input::Taken { from: self.node, number });
+        }
+        match self.objects.messages.remove(&(by, number)) {
+            Some(Message { from, number, .. }) => self.hear_of_object(Input::Taken { from, number }),
+            None if self.routes.death(by).is_none() && self.objects.early.len() < EARLY_MAX => {
+                self.objects.early.insert((by, number));
+            }
+            None => {}
+        }
+    }
+
+    /// Another node says something of objects.
+    pub(crate) fn node_said_of_objects(&mut self, from: NodeId, said: ClusterTalk) {
+        match said {
+            ClusterTalk::Objects(letter) => self.hear_of_object(Input::Said { from, letter }),
+            ClusterTalk::ObjectBytes { object, kept, inner } if kept.is_inline() && object.owner.node() == from => {
+                if self.objects.stash.len() < STASHED_MAX {
+                    self.objects.stash.insert(object, (kept, inner));
+                }
+                return;
+            }
+            ClusterTalk::ObjectsSent { by, number, message, to, objects } if by.node() == from => {
+                self.objects_come((by, number), Message { from, number: message, to }, objects);
+            }
+            ClusterTalk::ObjectsDropped { by, number }
+                if by.node() == from && self.objects.messages.contains_key(&(by, number)) =>
+            {
+                self.objects_taken(by, number);
+            }
+            _ => {}
+        }
+        self.perform_objects();
+        self.objects.stash.clear();
+    }
+
+    /// A process of another node wants an object of which this one has a copy.
+    pub(crate) fn keeper_asked(&self, by: ProcessId, exchange: ExchangeId, object: ObjectId) {
+        let keeper = self.objects.copies.get(&object).and_then(|copy| Some((self.server_of(copy)?, copy.digest)));
+        self.routes.send(&Parcel {
+            to: by,
+            from: self.node.into(),
+            talk: Talk::KeptBy { exchange, keeper },
+            payload: bytes::Bytes::new(),
+        });
+    }
+
+    /// A process here that can send the bytes of a copy to another: who keeps it, or another of the same job, which can read
+    /// them.
+    fn server_of(&self, copy: &Copy) -> Option<ProcessId> {
+        if self.roster.get(copy.keeper).is_some_and(|resident| resident.is_attached) {
+            return Some(copy.keeper);
+        }
+        let job = self.arena.job_of(copy.segment()?)?;
+        let able = self
+            .roster
+            .all()
+            .find(|(_, resident)| resident.job == job && resident.is_attached && resident.pid.is_some());
+        able.map(|(number, _)| ProcessId::new(self.node, number))
+    }
+
+    fn perform_objects(&mut self) {
+        while let Some(output) = self.objects.machine.poll_output() {
+            match output {
+                Output::Say { to, letter } => self.say_of_objects(to, letter),
+                Output::Ready { process, object } => self.object_is_ready(process, object),
+                Output::Lost { process, object, loss } => {
+                    self.wants_no_more(process, object);
+                    let loss = self.explained(loss);
+                    self.routes.tell(process, &FromNode::Object(ObjectAnswer::Lost { object, loss }));
+                }
+                Output::Pull { object, sources, .. } => self.have_pulled(object, &sources),
+                Output::Run { object, run, .. } => self.hear_of_object(Input::NotMade { object, run }),
+                Output::Free { object } => self.part_with(object),
+                Output::LineageEvicted { object } => tracing::debug!(%object, "how it is made is forgotten"),
+                Output::Refused { process, object } => tracing::debug!(%process, %object, "it cannot be held"),
+                Output::NotCounted { from, number } => tracing::debug!(%from, number, "a message is not counted"),
+            }
+        }
+    }
+
+    fn say_of_objects(&self, to: NodeId, mut letter: Letter) {
+        for word in &mut letter.words {
+            match word {
+                Word::At { object, is_inline: true, .. } => {
+                    if let Some(Copy { kept, inner, .. }) = self.objects.copies.get(object) {
+                        let (object, kept, inner) = (*object, kept.clone(), inner.clone());
+                        self.tell_node(to, &ClusterTalk::ObjectBytes { object, kept, inner });
+                    }
+                }
+                Word::Lost { loss, .. } => *loss = self.explained(loss.clone()),
+                _ => {}
+            }
+        }
+        self.tell_node(to, &ClusterTalk::Objects(letter));
+    }
+
+    fn object_is_ready(&mut self, process: ProcessId, object: ObjectId) {
+        self.wants_no_more(process, object);
+        let can_map = self.roster.get(process).is_some_and(|resident| resident.pid.is_some());
+        let (kept, keeper, inner) = match self.objects.copies.get(&object) {
+            Some(copy) => {
+                let keeper = self.server_of(copy).unwrap_or(copy.keeper);
+                let kept = match &copy.kept {
+                    // It is on another host.
+                    Kept::Lent { bytes, .. } if !can_map => Kept::Apart { bytes: *bytes },
+                    kept => kept.clone(),
+                };
+                (kept, keeper, copy.inner.clone())
+            }
+            None => match self.objects.stash.get(&object) {
+                Some((kept, inner)) => (kept.clone(), self.node.into(), inner.clone()),
+                None if object.owner.node() == self.node => {
+                    // Its keeper has not said that it has them, and is not there to say it.
+                    let loss = Loss::NotHeld;
+                    self.routes.tell(process, &FromNode::Object(ObjectAnswer::Lost { object, loss }));
+                    return;
+                }
+                None => {
+                    // The bytes did not come with the word, or there were too many: it is asked for again.
+                    self.objects.wanting.entry(object).or_default().insert(process);
+                    return self.hear_of_object(Input::Wanted { process, object });
+                }
+            },
+        };
+        if let Some(copy) = self.objects.copies.get_mut(&object)
+            && !kept.is_inline()
+        {
+            copy.readers.insert(process);
+        }
+        let names: Vec<ObjectId> = std::iter::once(object).chain(inner.iter().copied()).collect();
+        let Some(number) = self.objects.machine.send(self.node, &names) else { return };
+        let from = self.node;
+        self.hear_of_object(Input::Arrived { from, number, process, objects: names });
+        self.routes.tell(process, &FromNode::Object(ObjectAnswer::Ready { object, number, kept, keeper, inner }));
+    }
+
+    fn wants_no_more(&mut self, process: ProcessId, object: ObjectId) {
+        if let Some(wanting) = self.objects.wanting.get_mut(&object) {
+            wanting.remove(&process);
+            if wanting.is_empty() {
+                self.objects.wanting.remove(&object);
+            }
+        }
+    }
+
+    /// Has one of those who want it fetch an object.
+    fn have_pulled(&mut self, object: ObjectId, sources: &[NodeId]) {
+        let by = self.objects.wanting.get(&object).and_then(|wanting| wanting.first().copied());
+        let (Some(by), Some(source)) = (by, sources.first()) else {
+            return self.hear_of_object(Input::NotPulled { object });
+        };
+        self.objects.pulling.insert(object, by);
+        let source = ProcessId::from(*source);
+        self.routes.tell(by, &FromNode::Object(ObjectAnswer::Pull { object, source }));
+    }
+
+    /// Nothing counts on a copy any more: it is over when nobody reads it.
+    fn part_with(&mut self, object: ObjectId) {
+        let Some(copy) = self.objects.copies.remove(&object) else { return };
+        self.objects.parting.push((object, copy));
+        self.end_parted();
+    }
+
+    fn end_parted(&mut self) {
+        let over: Vec<(ObjectId, Copy)> =
+            self.objects.parting.extract_if(.., |(_, copy)| copy.readers.is_empty()).collect();
+        for (object, copy) in over {
+            if copy.kept.is_inline() {
+                continue;
+            }
+            if self.roster.get(copy.keeper).is_some() {
+                self.routes.tell(copy.keeper, &FromNode::Object(ObjectAnswer::Freed { object }));
+            } else if let Some(segment) = copy.segment()
+                && !self.objects.copies_of(segment)
+            {
+                self.arena.give_up(segment);
+            }
+        }
+    }
+
+    fn read_no_more(&mut self, process: ProcessId, object: ObjectId) {
+        if let Some(copy) = self.objects.copies.get_mut(&object) {
+            copy.readers.remove(&process);
+        }
+        if !self.objects.parting.is_empty() {
+            for (parted, copy) in &mut self.objects.parting {
+                if *parted == object {
+                    copy.readers.remove(&process);
+                }
+            }
+            self.end_parted();
+        }
+    }
+
+    /// A process has died, of this node or of another.
+    pub(crate) fn objects_process_died(&mut self, death: &Death) {
+        let process = death.process;
+        self.objects.early.retain(|(by, _)| *by != process);
+        if process.node() != self.node {
+            return;
+        }
+        self.objects.messages.retain(|_, message| message.to != process);
+        let gone: Vec<ObjectId> = self
+            .objects
+            .copies
+            .iter()
+            .filter(|(_, copy)| copy.keeper == process && copy.is_mortal())
+            .map(|(object, _)| *object)
+            .collect();
+        for object in gone {
+            self.objects.copies.remove(&object);
+            self.hear_of_object(Input::Vanished { object, loss: Loss::MakerDied { death: Box::new(death.clone()) } });
+        }
+        self.objects.parting.retain(|(_, copy)| !(copy.keeper == process && copy.is_mortal()));
+        let parting = self.objects.parting.iter_mut().map(|(_, copy)| copy);
+        self.objects.copies.values_mut().chain(parting).for_each(|copy| {
+            copy.readers.remove(&process);
+        });
+        for wanting in self.objects.wanting.values_mut() {
+            wanting.remove(&process);
+        }
+        self.objects.wanting.retain(|_, wanting| !wanting.is_empty());
+        self.hear_of_object(Input::Died { process });
+        let pulled: Vec<ObjectId> =
+            self.objects.pulling.iter().filter(|(_, by)| **by == process).map(|(object, _)| *object).collect();
+        for object in pulled {
+            self.objects.pulling.remove(&object);
+            self.hear_of_object(Input::NotPulled { object });
+        }
+        self.objects.heard.remove(&process);
+        self.perform_objects();
+        let objects = &self.objects;
+        self.arena.gone(process, |segment| objects.copies_of(segment));
+        self.end_parted();
+    }
+
+    /// Another node has died.
+    pub(crate) fn objects_node_died(&mut self, node: NodeId) {
+        self.objects.early.retain(|(by, _)| by.node() != node);
+        self.hear_of_object(Input::Died { process: node.into() });
+        self.perform_objects();
+    }
+
+    /// A loss with what is known of the death that it is of.
+    fn explained(&self, loss: Loss) -> Loss {
+        match loss {
+            Loss::MakerDied { death } if death.cause == DeathCause::Disconnected => {
+                let known = self.routes.death(death.process).map(Box::new);
+                Loss::MakerDied { death: known.unwrap_or(death) }
+            }
+            loss => loss,
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What is said of objects: by a process to its node, which owns what it makes, and by one node to another.
+
+use bytes::Bytes;
+use mobula_types::{CallError, Digest, ErrorChain, Loss, NodeId, ObjectId, ProcessId};
+use serde::{Deserialize, Serialize};
+
+use crate::segments::Extent;
+
+/// From a process to its node. A process that holds an object says so once, however many references it has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ObjectWord {
+    /// The reference to an object of the sender's leaves it; the sender holds it, and says what it is as soon as it knows.
+    New {
+        /// Which.
+        object: ObjectId,
+    },
+    /// An object of the sender's has its value, or has none.
+    Sealed {
+        /// Which.
+        object: ObjectId,
+        /// Its bytes.
+        kept: Kept,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
+    },
+    /// The sender holds it.
+    Hold {
+        /// What.
+        object: ObjectId,
+    },
+    /// The sender does not hold it any more, nor reads its bytes.
+    Release {
+        /// What.
+        object: ObjectId,
+    },
+    /// The sender wants to read what it holds; one [`ObjectAnswer`] answers.
+    Wanted {
+        /// What.
+        object: ObjectId,
+    },
+    /// A message that names objects leaves the sender: they are held for its receiver until that says
+    /// [`Taken`](Self::Taken).
+    Sends {
+        /// The message's number, of the sender's.
+        number: u64,
+        /// Whom it is for.
+        to: ProcessId,
+        /// What it names.
+        objects: Vec<ObjectId>,
+    },
+    /// It did not leave after all.
+    Dropped {
+        /// Its number.
+        number: u64,
+    },
+    /// A message has come, and the sender of this holds what it wants of what that names.
+    Taken {
+        /// Who sent it; number 0 is the node itself.
+        from: ProcessId,
+        /// Its number there.
+        number: u64,
+    },
+    /// What was asked for by [`ObjectAnswer::Pull`] is here.
+    Copied {
+        /// Which object.
+        object: ObjectId,
+        /// Its bytes.
+        kept: Kept,
+        /// Which bytes.
+        digest: Digest,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
+    },
+    /// What was asked for by [`ObjectAnswer::Pull`] cannot be had there.
+    NotPulled {
+        /// Which object.
+        object: ObjectId,
+    },
+}
+
+/// Where the bytes of an object are kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Kept {
+    /// Here.
+    Inline(Bytes),
+    /// There is no value, for this reason: that is what it is.
+    Failed(Box<CallError<ErrorChain>>),
+    /// In the memory of the node's host.
+    Lent {
+        /// Where.
+        at: Extent,
+        /// How many.
+        bytes: u64,
+        /// The segment is the sender's own: they can stay when it has ended.
+        is_own: bool,
+    },
+    /// In the memory of the process that says so: the host's had no room, or the process is on another host.
+    Apart {
+        /// How many.
+        bytes: u64,
+    },
+}
+
+impl Kept {
+    /// How many bytes there are.
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Self::Inline(bytes) => bytes.len() as u64,
+            Self::Failed(_) => 0,
+            Self::Lent { bytes, .. } | Self::Apart { bytes } => *bytes,
+        }
+    }
+
+    /// Whether the bytes are with what the node knows of the object.
+    pub fn is_inline(&self) -> bool {
+        matches!(self, Self::Inline(_) | Self::Failed(_))
+    }
+}
+
+/// From a node to one of its processes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ObjectAnswer {
+    /// What was wanted can be read. It is a message of the node's, which names the object and what its bytes name.
+    Ready {
+        /// Which.
+        object: ObjectId,
+        /// The message's number.
+        number: u64,
+        /// Where the bytes are.
+        kept: Kept,
+        /// The process that keeps them, if it lives: it can be asked for them by [`Fetch`](crate::Talk::Fetch).
+        keeper: ProcessId,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
+    },
+    /// What was wanted is gone.
+    Lost {
+        /// Which.
+        object: ObjectId,
+        /// Why.
+        loss: Loss,
+    },
+    /// The receiver wants an object of which another node has a copy: it is to fetch it.
+    Pull {
+        /// Which.
+        object: ObjectId,
+        /// From where: a node, which says who has it.
+        source: ProcessId,
+    },
+    /// The node does not count any more on bytes that the receiver keeps.
+    Freed {
+        /// Of which object.
+        object: ObjectId,
+    },
+}
+
+/// Words of one node to another, in their order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Letter {
+    /// The number of the first word; they count from 1.
+    pub first: u64,
+    /// The words.
+    pub words: Vec<Word>,
+    /// All words of the other node up to this one have been heard.
+    pub heard: u64,
+}
+
+/// What one node says to another about an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Word {
+    /// To the owner: how its object is held here from now on.
+    Claim {
+        /// Which object.
+        object: ObjectId,
+        /// Whether somebody here holds it.
+        holds: bool,
+        /// Whether there is a copy here, and of which bytes.
+        copy: Option<Digest>,
+    },
+    /// To the owner: where are the bytes?
+    Ask {
+        /// Of which object.
+        object: ObjectId,
+    },
+    /// From the owner: here they are; with small ones they come.
+    At {
+        /// Of which object.
+        object: ObjectId,
+        /// How many.
+        bytes: u64,
+        /// They are kept with what the owner knows, and come with this word.
+        is_inline: bool,
+        /// Who has a copy.
+        copies: Vec<NodeId>,
+    },
+    /// From the owner: there are no bytes, and will not be.
+    Lost {
+        /// Of which object.
+        object: ObjectId,
+        /// Why.
+        loss: Loss,
+    },
+    /// From the owner: yours is the copy that must not be given up.
+    Primary {
+        /// Of which object.
+        object: ObjectId,
+    },
+    /// From the owner: drop your copy.
+    Drop {
+        /// Of which object.
+        object: ObjectId,
+    },
+    /// From the owner: there is no such object any more.
+    Gone {
+        /// Which.
+        object: ObjectId,
+    },
+    /// To the sender of a message: what it names is counted for this node.
+    Counted {
+        /// Its number there.
+        number: u64,
+    },
+}
