@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use syn::meta::ParseNestedMeta;
-use syn::{Expr, ExprLit, Lit, LitFloat, LitStr, Token};
+use syn::{Expr, ExprLit, ExprUnary, Lit, LitFloat, LitStr, Token, UnOp};
 
 /// Refuses a key that is not among `known`.
 pub(crate) fn unknown(meta: &ParseNestedMeta<'_>, known: &[&str]) -> syn::Error {
@@ -41,6 +41,21 @@ where
     };
     let value = value.filter(|value| *value >= min);
     value.ok_or_else(|| syn::Error::new_spanned(expr, format_args!("expected a whole number, {min} or more")))
+}
+
+/// An integer with or without a sign, of 32 bits.
+pub(crate) fn signed(meta: &ParseNestedMeta<'_>) -> syn::Result<i32> {
+    let expr: Expr = meta.value()?.parse()?;
+    let text = match &expr {
+        Expr::Lit(ExprLit { lit: Lit::Int(literal), .. }) => Some(literal.to_string()),
+        Expr::Unary(ExprUnary { op: UnOp::Neg(_), expr, .. }) => match &**expr {
+            Expr::Lit(ExprLit { lit: Lit::Int(literal), .. }) => Some(format!("-{literal}")),
+            _ => None,
+        },
+        _ => None,
+    };
+    let value = text.and_then(|text| text.replace('_', "").parse().ok());
+    value.ok_or_else(|| syn::Error::new_spanned(expr, "expected a whole number such as `10` or `-10`"))
 }
 
 /// A number such as `1` or `0.5`, as an `f64` expression.

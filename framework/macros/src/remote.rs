@@ -32,6 +32,7 @@ struct Keys {
     retry_errors: Option<(u32, Span)>,
     max_calls: Option<(u32, Span)>,
     timeout_ms: Option<u64>,
+    priority: Option<i32>,
     at_most_once: Option<()>,
 }
 
@@ -66,6 +67,8 @@ impl Keys {
                 keys::once(&mut this.max_calls, &meta, (calls, meta.path.span()))
             } else if meta.path.is_ident("timeout_ms") {
                 keys::once(&mut this.timeout_ms, &meta, keys::integer(&meta, 1)?)
+            } else if meta.path.is_ident("priority") {
+                keys::once(&mut this.priority, &meta, keys::signed(&meta)?)
             } else if meta.path.is_ident("at_most_once") {
                 keys::once(&mut this.at_most_once, &meta, keys::flag(&meta)?)
             } else {
@@ -208,12 +211,14 @@ fn constants(function: &Function) -> TokenStream {
     let retry_errors = keys.retry_errors.map(|(n, _)| quote!(.retry_errors(#n)));
     let max_calls = keys.max_calls.map(|(n, _)| quote!(.max_calls(#n)));
     let timeout = keys.timeout_ms.map(|ms| quote!(.timeout(::core::time::Duration::from_millis(#ms))));
+    let priority = keys.priority.map(|n| quote!(.priority(#n)));
     let at_most_once = keys.at_most_once.map(|()| quote!(.at_most_once()));
     quote! {
         type Args = (#(#types,)*);
         const NAME: &'static str = ::core::concat!(::core::module_path!(), "::", #name);
         const OPTIONS: __mobula::TaskOptions =
-            __mobula::TaskOptions::new() #num_cpus #num_gpus #max_retries #retry_errors #max_calls #timeout #at_most_once;
+            __mobula::TaskOptions::new()
+                #num_cpus #num_gpus #max_retries #retry_errors #max_calls #timeout #priority #at_most_once;
     }
 }
 
@@ -302,7 +307,7 @@ fn of_values(vis: &Visibility, returns: &Returns) -> TokenStream {
 
 /// The keys of `#[remote]`.
 const KEYS: &[&str] =
-    &["num_cpus", "num_gpus", "max_retries", "retry_errors", "max_calls", "timeout_ms", "at_most_once"];
+    &["num_cpus", "num_gpus", "max_retries", "retry_errors", "max_calls", "timeout_ms", "priority", "at_most_once"];
 
 fn setters(vis: &Visibility) -> TokenStream {
     let text = || quote!(impl ::core::convert::Into<::std::string::String>);
@@ -343,6 +348,11 @@ fn setters(vis: &Visibility) -> TokenStream {
         ("at_most_once", vec![], "Never runs again once it may have begun."),
         ("max_retries", vec![("count", quote!(u32))], "Runs after failures of the system."),
         ("timeout", vec![("timeout", quote!(::core::time::Duration))], "When it is of no use any more."),
+        (
+            "priority",
+            vec![("priority", quote!(i32))],
+            "Goes before tasks of its job that wait for the same resources and have a lower one; 0 unless said.",
+        ),
         ("name", vec![("name", text())], "What lists and logs call it."),
     ];
     let written = setters.map(|(setter, parameters, doc)| {

@@ -1,7 +1,7 @@
 //! The threads that run remote functions which are not async.
 //!
-//! Plain tasks (one CPU, nothing else) go through a queue without a lock; a thread that holds a CPU takes one after
-//! another. All others stand in the [`Line`], at the desk, whose lock is taken only when a thread begins or stops to
+//! Plain tasks (one CPU, nothing else, no priority) go through a queue without a lock; a thread that holds a CPU takes one
+//! after another. All others stand in the [`Line`], at the desk, whose lock is taken only when a thread begins or stops to
 //! hold a CPU, or somebody stands in the line.
 //!
 //! A thread without work looks for it for a while before it sleeps, one thread at a time: a task that follows another
@@ -23,7 +23,7 @@ use crossbeam::utils::CachePadded;
 use mobula_types::NotStarted;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
-use crate::logic::{Amount, Line, Request, Resources};
+use crate::logic::{Amount, Line, Plain, Request, Resources};
 use waits::Waits;
 use worker::Worker;
 
@@ -204,18 +204,18 @@ impl Pool {
         self.dispatch(desk);
     }
 
-    /// Runs `job` as soon as it is its turn.
-    pub(crate) fn push(self: &Arc<Self>, job: Arc<dyn Job>, request: Request) {
+    /// Runs `job` as soon as it is its turn: those of a higher `priority` first, and of one in the order in which they come.
+    pub(crate) fn push(self: &Arc<Self>, job: Arc<dyn Job>, request: Request, priority: i32) {
         if self.closed.load(Ordering::Acquire) {
             return job.refuse(NotStarted::NoSession);
         }
-        if request == Request::ONE_CPU && !job.is_elsewhere() {
+        if priority == 0 && request == Request::ONE_CPU && !job.is_elsewhere() {
             self.came.fetch_add(1, Ordering::Relaxed);
             self.queue.push(job);
             self.call_for_plain();
         } else {
             let mut desk = self.desk.lock();
-            desk.line.push(request, self.came.load(Ordering::Relaxed), job);
+            desk.line.push(request, priority, self.plain(), job);
             self.dispatch(desk);
         }
         // Closed while we pushed: nobody may ever look at the queue again.
@@ -257,7 +257,7 @@ impl Pool {
         }
         sent.extend(self.desk.lock().line.take_out(|job| job.is_sent()));
         for job in own {
-            self.push(job, Request::ONE_CPU);
+            self.push(job, Request::ONE_CPU, 0);
         }
         sent.into_iter().for_each(|job| job.refuse(cause.clone()));
     }
@@ -301,6 +301,13 @@ impl Pool {
         }
     }
 
+    /// What there has been of plain tasks.
+    fn plain(&self) -> Plain {
+        // This order: what began has come.
+        let begun = self.begun.load(Ordering::Relaxed);
+        Plain { begun, came: self.came.load(Ordering::Relaxed) }
+    }
+
     /// CPUs that are free and for which no thread is on its way.
     fn idle(&self, desk: &Desk) -> usize {
         desk.line.ledger().whole_cpus_free().saturating_sub(desk.coming)
@@ -336,7 +343,7 @@ impl Pool {
     /// Starts who may start now: those that run elsewhere at once, others by calling threads.
     fn dispatch(self: &Arc<Self>, mut desk: MutexGuard<'_, Desk>) {
         let mut elsewhere = Vec::new();
-        while let Some((job, request)) = desk.line.next(self.begun.load(Ordering::Relaxed), |job| job.is_over()) {
+        while let Some((job, request)) = desk.line.next(self.plain(), |job| job.is_over()) {
             if job.is_elsewhere() || job.is_over() {
                 elsewhere.push((job, request));
             } else {

@@ -39,6 +39,7 @@ pub struct TaskOptions {
     pub(crate) error_retries: Retries,
     /// Whether its submitter wants to see an error of its own as it is.
     pub(crate) wants_error: bool,
+    pub(crate) priority: i32,
 }
 
 impl Default for TaskOptions {
@@ -66,6 +67,7 @@ impl TaskOptions {
             max_calls: None,
             error_retries: Retries::NONE,
             wants_error: false,
+            priority: 0,
         }
     }
 
@@ -229,6 +231,15 @@ impl TaskOptions {
         self
     }
 
+    /// Goes before tasks of its job that wait for the same resources and have a lower one; 0 unless said. Of one priority, the
+    /// first to come goes first. What runs is not interrupted, what it submits inherits nothing, and other jobs get their share
+    /// whatever theirs say.
+    #[must_use]
+    pub const fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
     /// A name for it in lists and logs.
     #[must_use]
     pub fn name(mut self, name: impl Into<String>) -> Self {
@@ -274,11 +285,12 @@ impl TaskOptions {
     }
 
     /// The options of a task that came from elsewhere.
-    pub(crate) fn received(TaskSpecWire { request, name, is_last_run, wants_error }: TaskSpecWire) -> Self {
+    pub(crate) fn received(spec: TaskSpecWire) -> Self {
+        let TaskSpecWire { request, name, is_last_run, wants_error, priority } = spec;
         let wholes = |amount: Amount| amount.steps() as f64 / Amount::STEPS as f64;
         let resources = request.others.iter().map(|(name, amount)| (name.clone(), wholes(*amount))).collect();
         let (num_cpus, num_gpus) = (Some(wholes(request.cpus)), wholes(request.gpus));
         let max_retries = u32::from(!is_last_run);
-        Self { num_cpus, num_gpus, resources, name, max_retries, wants_error, ..Self::new() }
+        Self { num_cpus, num_gpus, resources, name, max_retries, wants_error, priority, ..Self::new() }
     }
 }

@@ -13,12 +13,17 @@ impl Pool {
     /// What `request` asks for, as soon as it is its turn.
     ///
     /// `is_sent` says whether another process sent what asks.
-    pub(crate) async fn permit(self: &Arc<Self>, request: Request, is_sent: bool) -> Result<Permit, NotStarted> {
+    pub(crate) async fn permit(
+        self: &Arc<Self>,
+        request: Request,
+        priority: i32,
+        is_sent: bool,
+    ) -> Result<Permit, NotStarted> {
         if request.is_nothing() {
             return Ok(Permit::none());
         }
         let (sender, permit) = oneshot::channel();
-        self.push(Arc::new(Turn { is_sent, sender: Mutex::new(Some(sender)) }), request);
+        self.push(Arc::new(Turn { is_sent, sender: Mutex::new(Some(sender)) }), request, priority);
         permit.await.unwrap_or(Err(NotStarted::NoSession))
     }
 }

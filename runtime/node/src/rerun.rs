@@ -82,6 +82,7 @@ impl Reruns {
             application_max: frame.options.error_retries.count,
             at_most_once: frame.options.at_most_once,
             deadline: frame.deadline,
+            priority: frame.options.priority,
             seed: id.seq,
         };
         let TaskReply { answer, call, value_bytes_max } = reply;

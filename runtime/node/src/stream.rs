@@ -61,17 +61,17 @@ pub(crate) fn start<F: RemoteStream>(
             return owed.fail(CallError::NotStarted(cause));
         }
     };
-    let (host, home) = (host.clone(), system.clone());
+    let (host, home, priority) = (host.clone(), system.clone(), options.priority);
     // Not placed, the job is dropped, and what it owes with it.
     system.run_on_arbiter(Placement::Spread, move || {
-        actix_rt::spawn(run::<F>(home, host, request, room, call, owed, args));
+        actix_rt::spawn(run::<F>(home, host, (request, priority), room, call, owed, args));
     });
 }
 
 async fn run<F: RemoteStream>(
     system: Arc<System>,
     host: Arc<Host>,
-    request: Request,
+    (request, priority): (Request, i32),
     room: Room,
     call: Arc<Linked>,
     mut owed: Owed<F::Item>,
@@ -79,7 +79,7 @@ async fn run<F: RemoteStream>(
 ) {
     let begin = async {
         let args = resolved(args).await?;
-        Ok((args, host.pool().permit(request, false).await?))
+        Ok((args, host.pool().permit(request, priority, false).await?))
     };
     let begun = tokio::select! {
         begun = begin => begun,

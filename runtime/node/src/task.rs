@@ -105,6 +105,7 @@ pub(crate) struct Task<F: RemoteFn> {
     may_run_again: bool,
     /// Whether its submitter wants to see an error of its own as it is.
     wants_error: bool,
+    priority: i32,
     /// Set when the caller has given up, by itself or by its deadline.
     given_up: AtomicBool,
     stage: Mutex<Stage<F>>,
@@ -139,6 +140,7 @@ impl<F: RemoteFn> Task<F> {
             run,
             may_run_again: options.max_retries > 0,
             wants_error: options.wants_error,
+            priority: options.priority,
             given_up: AtomicBool::new(false),
             stage: Mutex::new(stage),
         })
@@ -218,7 +220,7 @@ impl<F: RemoteFn> Task<F> {
             }
             stage.args = Some((args, room));
         }
-        host.pool().push(self.clone(), request);
+        host.pool().push(self.clone(), request, self.priority);
     }
 
     /// Ends the task with `outcome` unless it is over.

@@ -317,6 +317,8 @@ pub struct TaskSpecWire {
     pub is_last_run: bool,
     /// Its submitter wants to see an error of its own as it is, to decide whether it runs again.
     pub wants_error: bool,
+    /// Of what waits there, those with a higher one go first.
+    pub priority: i32,
 }
 
 /// How much mail may wait for an actor.

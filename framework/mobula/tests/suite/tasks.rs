@@ -1,5 +1,6 @@
 //! Remote functions: where they run, what they take and give, how they fail.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -166,6 +167,50 @@ async fn tasks_run_beside_one_another() {
 async fn many_tasks_have_one_outcome_each() {
     let tasks = (0..1000).map(|_| nothing::remote());
     assert!(within(join_all(tasks.map(IntoFuture::into_future))).await.into_iter().all(|task| task.is_ok()));
+}
+
+/// Notes that it begins, and holds its CPU until it may go on.
+#[remote]
+fn take_turn(journal: Journal, name: String, gate: Gate) {
+    journal.note(name);
+    gate.pass();
+}
+
+#[remote(priority = 10)]
+fn take_turn_now(journal: Journal, name: String, gate: Gate) {
+    take_turn(journal, name, gate);
+}
+
+/// On a cluster some may begin while the urgent one is on its way, so that the next is not exactly the next.
+#[mobula::test(plain, encoded, cluster)]
+async fn the_most_urgent_runs_next_and_the_least_urgent_last() -> Result<()> {
+    const WAITING: usize = 100;
+    let cpus = std::thread::available_parallelism().map_or(1, usize::from).max(8);
+    let journal = Journal::new();
+    let mut gates = HashMap::new();
+    let mut gate = |name: &str| *gates.entry(name.to_owned()).or_insert_with(Gate::new);
+    let low = take_turn::options().priority(-1);
+    let mut tasks = Vec::new();
+    for name in (0..cpus).map(|n| n.to_string()) {
+        tasks.push(take_turn::remote(journal, name.clone(), gate(&name)));
+    }
+    // The first has a CPU, so that nothing is decided before all are here.
+    let mut began = vec![journal.next().await];
+    tasks.push(low.remote(journal, "low", gate("low")));
+    for name in (cpus..cpus + WAITING).map(|n| n.to_string()) {
+        tasks.push(take_turn::remote(journal, name.clone(), gate(&name)));
+    }
+    tasks.push(take_turn_now::remote(journal, "urgent", gate("urgent")));
+    while began.len() < tasks.len() {
+        gates[began.last().unwrap()].open();
+        began.push(journal.next().await);
+    }
+    gates[began.last().unwrap()].open();
+    within(mobula::get(tasks)).await?;
+    let turn = |name: &str| began.iter().position(|began| began == name).unwrap();
+    assert!(turn("urgent") <= cpus + WAITING / 2, "{began:?}");
+    assert!(turn("low") >= WAITING, "{began:?}");
+    Ok(())
 }
 
 #[remote(max_calls = 1)]

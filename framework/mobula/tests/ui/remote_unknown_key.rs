@@ -30,4 +30,13 @@ fn eight() -> impl Stream<Item = u8> + use<> {
     futures_util::stream::empty()
 }
 
+#[remote(priority = "high")]
+fn nine() {}
+
+#[remote(priority = 4_000_000_000)]
+fn ten() {}
+
+#[remote(priority = -1)]
+fn eleven() {}
+
 fn main() {}

@@ -609,6 +609,7 @@ impl World {
             application_max: if self.rng.chance(60) { 0 } else { self.rng.below(3) as u32 },
             at_most_once: self.rng.chance(20),
             deadline: if is_impossible || self.rng.chance(20) { Deadline::at(now + left) } else { Deadline::NEVER },
+            priority: 0,
             seed: self.rng.number(),
         };
         self.submit_shape(process, shape, spec)

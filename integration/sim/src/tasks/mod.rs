@@ -142,6 +142,7 @@ impl World {
             application_max: if self.rng.chance(60) { 0 } else { self.rng.below(4) as u32 },
             at_most_once: self.rng.chance(25),
             deadline: if has_deadline { Deadline::at(ms(deadline_ms)) } else { Deadline::NEVER },
+            priority: 0,
             seed: self.rng.number(),
         };
         let machine = self.mutant.into_iter().fold(Task::new(spec), Task::with_mutant);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use mobula_types::StateMachine;
 
-use super::{Dispatch, Entry, Key, Place};
+use super::{Dispatch, Entry, Key, Lease, OVERTAKING_MAX, Place};
 use crate::invariant::{Violation, ensure};
 
 /// Checks all of them.
@@ -12,7 +12,8 @@ use crate::invariant::{Violation, ensure};
 /// - DISP-1: a task leaves the table with its one outcome; one in the table waits, is in flight, or waits for its retry.
 /// - DISP-2: a task is in flight on at most one lease, and not in the queue meanwhile.
 /// - DISP-3: every lease belongs to the shape that asked for it.
-/// - DISP-4: no lease has more tasks in flight than its shape allows: [`DEPTH`](super::DEPTH), or one.
+/// - DISP-4: no lease has more tasks in flight than its shape allows: [`DEPTH`](super::DEPTH), or one. Where they are not equally
+///   urgent it may have [`OVERTAKING_MAX`] more of the former.
 /// - DISP-5: what a queue counts is what is there.
 /// - DISP-6: a lease with nothing to do is known as such, to be given back in time.
 /// - DISP-7: a lease that is wanted back gets nothing more, and is kept only for what is in flight on it.
@@ -50,7 +51,7 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
             dispatch.tasks.get(*key).is_some_and(|entry| entry.at == Some((at, place)) && entry.shape == lease.shape)
         };
         ensure(lease.in_flight.iter().enumerate().all(is_right), "DISP-2", || format!("{id} holds {lease:?}"))?;
-        ensure(count <= dispatch.shapes[lease.shape].depth, "DISP-4", || format!("{id} has {count} tasks"))?;
+        ensure(count <= depth_max(dispatch, lease), "DISP-4", || format!("{id} has {count} tasks"))?;
         let is_idle = dispatch.idle.contains(&(lease.idle_since, at));
         ensure(is_idle == (count == 0 && !lease.is_recalled), "DISP-6", || {
             format!("{id} has {count} tasks, idle: {is_idle}")
@@ -61,7 +62,7 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
     for (shape, queue) in dispatch.shapes.iter().enumerate() {
         let of_shape = || dispatch.tasks.iter().filter(|(_, entry)| entry.shape == shape);
         let waits = of_shape().filter(|(_, entry)| entry.is_queued);
-        let is_in_line = |(key, entry): (Key, &Entry)| queue.waiting.get(&entry.id) == Some(&key);
+        let is_in_line = |(key, entry): (Key, &Entry)| queue.waiting.get(&entry.turn()) == Some(&key);
         let waits = waits.filter(|task| is_in_line(*task)).count();
         let in_flight = of_shape().filter(|(_, entry)| entry.at.is_some()).count();
         let asked = dispatch.requests.iter().filter(|(_, of)| **of == shape).map(|(request, _)| request);
@@ -89,4 +90,11 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
         ensure(has_place, "DISP-1", || format!("shape {shape}: {waits} wait, and no place is asked for"))?;
     }
     Ok(())
+}
+
+fn depth_max(dispatch: &Dispatch, lease: &Lease) -> usize {
+    let queue = &dispatch.shapes[lease.shape];
+    let overtook = |key: &Key| dispatch.tasks.get(*key).is_some_and(|entry| entry.priority > queue.priority_min);
+    let may_overtake = queue.depth > 1 && lease.in_flight.iter().any(overtook);
+    queue.depth + if may_overtake { OVERTAKING_MAX } else { 0 }
 }

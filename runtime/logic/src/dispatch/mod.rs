@@ -7,7 +7,9 @@
 //!    └───────── retry due ─────────┘ with a retry left (see `task`)
 //! ```
 //!
-//! Tasks that ask for the same place have one *shape* and stand in one queue, first in, first out. A *lease* is a place
+//! Tasks that ask for the same place have one *shape* and stand in one queue: those of a higher priority first, and of one
+//! priority first in, first out. What is more urgent does not stand behind what fills a place, either: see [`OVERTAKING_MAX`].
+//! A *lease* is a place
 //! that the process has been given for a shape; up to [`DEPTH`] tasks are in flight on one, so that a place never waits
 //! for the next task. The machine asks for as many leases as it has tasks, a few at a time, and gives back what has been
 //! idle for [`IDLE_MAX`].
@@ -46,6 +48,11 @@ pub use invariants::check;
 /// Tasks in flight on one lease: enough that a place which takes 10 µs a task does not wait for the next 32, which come
 /// in one message.
 pub const DEPTH: usize = 64;
+
+/// Tasks on one lease beyond [`DEPTH`] that are more urgent than others there: the place runs them before those, so that what
+/// was sent earlier holds up an urgent one no longer than what runs already. A few, since they come from a queue in which they
+/// stand first anyway.
+pub const OVERTAKING_MAX: usize = 16;
 
 /// A lease that had nothing to do for so long is given back: others may want it.
 pub const IDLE_MAX: Duration = Duration::from_millis(500);
@@ -250,6 +257,7 @@ pub struct Dispatch {
 #[derive(Debug)]
 struct Entry {
     id: TaskId,
+    priority: i32,
     shape: Shape,
     machine: Task,
     /// The lease on which it is in flight, and where among that lease's tasks it stands.
@@ -257,6 +265,15 @@ struct Entry {
     is_queued: bool,
     /// The place where it is in flight has been asked to hand it back.
     is_asked_back: bool,
+}
+
+/// Its turn among tasks that wait for the same: the most urgent first, and of those the oldest.
+type Turn = (Reverse<i32>, TaskId);
+
+impl Entry {
+    fn turn(&self) -> Turn {
+        (Reverse(self.priority), self.id)
+    }
 }
 
 #[derive(Debug)]
@@ -270,7 +287,9 @@ struct Queue {
     /// Tasks in flight on leases that are spent.
     on_spent: usize,
     /// Tasks that wait for a lease: what comes back stands before what was submitted later.
-    waiting: BTreeMap<TaskId, Key>,
+    waiting: BTreeMap<Turn, Key>,
+    /// The lowest priority there has been since it had nothing to do: nothing overtakes while all are equal.
+    priority_min: i32,
     in_flight: usize,
     /// Its places, by process: the leases of one process run what has come there first, whichever of them it is on.
     places: BTreeMap<ProcessId, Place>,
@@ -294,6 +313,7 @@ impl Default for Queue {
             calls_max: None,
             on_spent: 0,
             waiting: BTreeMap::new(),
+            priority_min: i32::MAX,
             in_flight: 0,
             places: BTreeMap::new(),
             by_load: BTreeSet::new(),
@@ -391,10 +411,11 @@ impl Dispatch {
     /// Takes a task whose arguments are there; its key stands for it until it is resolved.
     pub fn submit(&mut self, now: Time, id: TaskId, shape: Shape, spec: TaskSpec) -> Key {
         self.know(shape);
-        let machine = Task::new(spec);
+        let (priority, machine) = (spec.priority, Task::new(spec));
         #[cfg(feature = "mutants")]
         let machine = self.planted.mutant().into_iter().fold(machine, Task::with_mutant);
-        let key = self.tasks.insert(Entry { id, shape, machine, at: None, is_queued: false, is_asked_back: false });
+        let (at, is_queued, is_asked_back) = (None, false, false);
+        let key = self.tasks.insert(Entry { id, priority, shape, machine, at, is_queued, is_asked_back });
         self.enqueue(key);
         self.plan(key);
         self.pump(now, shape);
@@ -517,7 +538,10 @@ impl Dispatch {
     fn enqueue(&mut self, key: Key) {
         let entry = &mut self.tasks[key];
         entry.is_queued = true;
-        self.shapes[entry.shape].waiting.insert(entry.id, key);
+        let queue = &mut self.shapes[entry.shape];
+        let has_others = queue.in_flight > 0 || !queue.waiting.is_empty();
+        queue.priority_min = if has_others { queue.priority_min.min(entry.priority) } else { entry.priority };
+        queue.waiting.insert(entry.turn(), key);
     }
 
     /// Notes when the task wants to be looked at again.
@@ -535,7 +559,7 @@ impl Dispatch {
     fn leave_queue(&mut self, key: Key) {
         let entry = &mut self.tasks[key];
         if std::mem::take(&mut entry.is_queued) {
-            self.shapes[entry.shape].waiting.remove(&entry.id);
+            self.shapes[entry.shape].waiting.remove(&entry.turn());
         }
     }
 
@@ -595,11 +619,14 @@ impl Dispatch {
     /// Sends what may be sent, and asks for more leases if there is more to do than those hold.
     fn pump(&mut self, now: Time, shape: Shape) {
         let depth = self.shapes[shape].depth + usize::from(self.planted.is(Mutant::DepthOffByOne));
-        while !self.shapes[shape].waiting.is_empty() {
+        while let Some(((Reverse(priority), _), key)) = self.shapes[shape].waiting.first_key_value() {
+            let (priority, key) = (*priority, *key);
             // DISP-4: the place with the least to do takes the next, if it has room at all.
-            let Some((_, at)) = self.shapes[shape].least().filter(|(in_flight, _)| *in_flight < depth) else { break };
-            let Some((_, key)) = self.shapes[shape].waiting.pop_first() else { break };
-            self.tasks[key].is_queued = false;
+            let Some((in_flight, at)) = self.shapes[shape].least() else { break };
+            if in_flight >= depth && !self.overtakes(at, priority) {
+                break;
+            }
+            self.leave_queue(key);
             let attempt = match self.tasks[key].machine.attempt() {
                 // Its first run: until now it could still be told that no place will ever run it.
                 None => self.drive(now, key, task::Input::Ready),
@@ -630,6 +657,16 @@ impl Dispatch {
                 }
             }
         }
+    }
+
+    /// Whether a task of `priority` is sent to a lease that has as many as it takes, since it goes before some of them.
+    fn overtakes(&self, at: usize, priority: i32) -> bool {
+        let lease = &self.leases[at];
+        let queue = &self.shapes[lease.shape];
+        let has_room = queue.depth > 1 && lease.in_flight.len() < queue.depth + OVERTAKING_MAX;
+        // The cheap question first: of most jobs, all tasks are equal.
+        let differ = priority > queue.priority_min;
+        has_room && differ && lease.in_flight.iter().any(|key| self.tasks[*key].priority < priority)
     }
 
     fn handle_granted(&mut self, now: Time, request: u64, id: LeaseId, process: ProcessId) {
@@ -686,10 +723,10 @@ impl Dispatch {
         self.pump(now, shape);
     }
 
-    /// Asks for the newest `count` of `keys`, without those that were asked for already.
+    /// Asks for those `count` of `keys` whose turn is last, without those that were asked for already.
     fn ask_back(&mut self, mut keys: Vec<Key>, count: usize) {
         keys.retain(|key| !self.tasks[*key].is_asked_back);
-        keys.sort_unstable_by_key(|key| Reverse(self.tasks[*key].id));
+        keys.sort_unstable_by_key(|key| Reverse(self.tasks[*key].turn()));
         for key in keys.into_iter().take(count) {
             let entry = &mut self.tasks[key];
             let process = entry.at.and_then(|(at, _)| self.leases.get(at)).map(|lease| lease.process);

@@ -441,3 +441,68 @@ fn the_leases_of_one_process_are_one_place() {
     dispatch.handle(at(31), Input::HandedBack { key: 3, attempt: Attempt(1) });
     assert_eq!(outputs(&mut dispatch), [send(3, 2, 3, 2)], "not back to where it waited");
 }
+
+fn submit(dispatch: &mut Dispatch, seq: u64, priority: i32) -> Key {
+    dispatch.submit(at(1), id(seq), 0, TaskSpec { priority, ..TaskSpec::default() })
+}
+
+fn sent(dispatch: &mut Dispatch) -> Vec<Key> {
+    let said = outputs(dispatch).into_iter();
+    said.filter_map(|output| if let Output::Send { key, .. } = output { Some(key) } else { None }).collect()
+}
+
+#[test]
+fn the_most_urgent_goes_first_and_of_one_priority_the_oldest() {
+    let mut dispatch = Dispatch::default();
+    let priorities = [0, -1, 7, 0, 7];
+    for (seq, priority) in (0..).zip(priorities) {
+        assert_eq!(submit(&mut dispatch, seq, priority), seq as usize);
+    }
+    dispatch.handle(at(1), Input::Granted { request: 1, lease: LeaseId(1), process: worker(1) });
+    assert_eq!(sent(&mut dispatch), [2, 4, 0, 3, 1]);
+}
+
+#[test]
+fn an_urgent_task_does_not_wait_behind_what_fills_a_place() {
+    let depth = DEPTH as u64;
+    let mut dispatch = busy(depth + 100);
+    let equal = submit(&mut dispatch, 1_000, 0);
+    assert_eq!(sent(&mut dispatch), [], "DISP-4");
+    let urgent: Vec<Key> = (0..=OVERTAKING_MAX as u64).map(|n| submit(&mut dispatch, 2_000 + n, 1)).collect();
+    assert_eq!(sent(&mut dispatch), urgent[..OVERTAKING_MAX], "so many and no more");
+    dispatch.handle(at(2), Input::Finished { key: 0, attempt: Attempt(1), end: End::Ok });
+    assert_eq!(sent(&mut dispatch), urgent[OVERTAKING_MAX..], "the last of them before all that is older");
+    for key in 1..=OVERTAKING_MAX {
+        dispatch.handle(at(2), Input::Finished { key, attempt: Attempt(1), end: End::Ok });
+        assert_eq!(sent(&mut dispatch), [], "the place is full without those that overtook");
+    }
+    dispatch.handle(at(2), Input::Finished { key: OVERTAKING_MAX + 1, attempt: Attempt(1), end: End::Ok });
+    assert_eq!(sent(&mut dispatch), [DEPTH]);
+    assert!(dispatch.tasks[equal].is_queued);
+}
+
+#[test]
+fn an_urgent_task_has_its_order_again_when_its_process_has_died() {
+    let mut dispatch = busy(3);
+    let urgent = submit(&mut dispatch, 9, 1);
+    outputs(&mut dispatch);
+    dispatch.handle(at(2), Input::ProcessDied { process: worker(1), culprits: Some(vec![]) });
+    let request = *dispatch.requests.keys().min().unwrap();
+    dispatch.handle(at(2), Input::Granted { request, lease: LeaseId(9), process: worker(2) });
+    assert_eq!(sent(&mut dispatch), [urgent, 0, 1, 2]);
+}
+
+#[test]
+fn what_is_least_urgent_is_asked_back_first() {
+    let mut dispatch = lopsided(6);
+    for seq in 10..12 {
+        submit(&mut dispatch, seq, 1);
+    }
+    // The place with nothing to do took those: it has less to do still.
+    let low = submit(&mut dispatch, 20, -1);
+    outputs(&mut dispatch);
+    let at_first = dispatch.tasks[low].at;
+    dispatch.handle(at(2), Input::Recalled { lease: LeaseId(2) });
+    let asked = asked_back(&mut dispatch);
+    assert_eq!((at_first.map(|(lease, _)| lease), asked.first()), (Some(1), Some(&low)));
+}

@@ -47,14 +47,16 @@ pub struct TaskSpec {
     pub at_most_once: bool,
     /// When its outcome is of no use any more.
     pub deadline: Deadline,
+    /// Among tasks that wait for the same place, those with a higher one go first.
+    pub priority: i32,
     /// Where the jitter of its waits comes from.
     pub seed: u64,
 }
 
 impl Default for TaskSpec {
-    /// G2: 3 retries on system failures, none on application errors; no deadline.
+    /// G2: 3 retries on system failures, none on application errors; no deadline, and no priority.
     fn default() -> Self {
-        Self { system_max: 3, application_max: 0, at_most_once: false, deadline: Deadline::NEVER, seed: 0 }
+        Self { system_max: 3, application_max: 0, at_most_once: false, deadline: Deadline::NEVER, priority: 0, seed: 0 }
     }
 }
 

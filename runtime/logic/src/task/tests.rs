@@ -46,8 +46,14 @@ fn say(output: Output) -> String {
     }
 }
 
-const PLAIN: TaskSpec =
-    TaskSpec { system_max: 3, application_max: 0, at_most_once: false, deadline: Deadline::NEVER, seed: 0 };
+const PLAIN: TaskSpec = TaskSpec {
+    system_max: 3,
+    application_max: 0,
+    at_most_once: false,
+    deadline: Deadline::NEVER,
+    priority: 0,
+    seed: 0,
+};
 const ONCE: TaskSpec = TaskSpec { at_most_once: true, ..PLAIN };
 
 #[test]

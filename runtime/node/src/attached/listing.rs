@@ -48,8 +48,8 @@ impl Process {
                 match standing {
                     Standing::Waits { shape, before } => {
                         item.state = "waiting".into();
-                        item.why =
-                            (before > 0).then(|| format!("{before} older ones of its process wait for the same"));
+                        item.why = (before > 0)
+                            .then(|| format!("{before} older or more urgent ones of its process wait for the same"));
                         request = table.dispatch.asked(shape).find_map(|asked| table.requests.get(&asked).copied());
                         if request.is_none() && item.why.is_none() {
                             item.why = Some("the places that its process has are full".into());

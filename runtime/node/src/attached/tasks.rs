@@ -113,6 +113,7 @@ impl Process {
                 application_max: frame.options.error_retries.count,
                 at_most_once: frame.options.at_most_once,
                 deadline: frame.deadline,
+                priority: frame.options.priority,
                 seed: id.seq,
             };
             let now = clock::now();
@@ -230,6 +231,7 @@ impl Process {
             name: frame.options.name.clone(),
             is_last_run: !survives_loss,
             wants_error: frame.options.wants_error,
+            priority: frame.options.priority,
         };
         let refs = frame.pins.ids();
         // Held once more for each run: the first may be lost.

@@ -63,6 +63,10 @@ impl Worker {
         loop {
             match self.next() {
                 Next::Plain(job) => {
+                    // It may have been the last before somebody in the line, who can have another CPU that is free.
+                    if self.pool.desk_calls.load(Ordering::Relaxed) && self.pool.cpus_idle.load(Ordering::Relaxed) > 0 {
+                        self.pool.dispatch(self.pool.desk.lock());
+                    }
                     HELD.set(Request::ONE_CPU);
                     run_in(&self.seat, job, Permit::none());
                 }
@@ -104,7 +108,7 @@ impl Worker {
         }
         let ready = desk.ready.pop_front();
         if ready.is_none() {
-            self.has_cpu = desk.line.take_cpu(self.pool.begun.load(Ordering::Relaxed));
+            self.has_cpu = desk.line.take_cpu(self.pool.plain());
         }
         self.pool.publish(&desk);
         ready

@@ -2,6 +2,6 @@
 
 mod line;
 
-pub use line::Line;
+pub use line::{Line, Plain};
 pub use mobula_logic::ledger::{Fit, Ledger};
 pub use mobula_types::resources::{Amount, Request, Resources};

@@ -39,7 +39,7 @@ pub(super) async fn run<F: RemoteFn>(
     let task = &owed.0;
     let begin = async {
         let args = resolved(args).await?;
-        Ok((args, host.pool().permit(request, task.run.is_some()).await?))
+        Ok((args, host.pool().permit(request, task.priority, task.run.is_some()).await?))
     };
     let begun = tokio::select! {
         begun = begin => begun,
