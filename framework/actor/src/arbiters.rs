@@ -149,6 +149,12 @@ pub fn is_shared_thread() -> bool {
     SHARED.get()
 }
 
+/// Whether this thread may wait for others: it is not shared by actors, and runs nothing that a runtime polls beside others.
+pub fn may_block() -> bool {
+    let is_dedicated = HERE.with_borrow(Option::is_some) && !is_shared_thread();
+    is_dedicated || !is_shared_thread() && tokio::task::try_id().is_none()
+}
+
 fn is_arbiter_of(system: &Arc<System>) -> bool {
     HERE.with_borrow(|here| here.as_ref().is_some_and(|(home, _)| *home == Arc::as_ptr(system) as usize))
 }

@@ -18,6 +18,8 @@ pub enum Count {
     DeadLetters,
     /// Sends refused because a mailbox or queue was full.
     Refused,
+    /// Submissions of tasks that waited because a queue was full.
+    Waited,
     /// Actors that were started, restarts included.
     Starts,
     /// Actors started again after they died.
@@ -30,7 +32,7 @@ pub enum Count {
     ErrorRetries,
 }
 
-const COUNTS: usize = 8;
+const COUNTS: usize = 9;
 const CELLS: usize = COUNTS + Outcome::ALL.len();
 
 /// The counters of one system.

@@ -218,20 +218,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         if arbiters::is_shared_thread() {
             return Err(CallError::NotStarted(NotStarted::WouldBlock));
         }
-        let mut get = self.get();
-        match blocking::hook() {
-            None => Ok(blocking::block_on(&mut get, None)),
-            Some(hook) => {
-                let mut value = None;
-                let allowed = hook.block(&mut |limit| {
-                    value = value.take().or_else(|| blocking::block_on(&mut get, limit));
-                    value.is_some()
-                });
-                allowed.map(|()| value)
-            }
-        }
-        .map_err(CallError::NotStarted)
-        .and_then(|value| value.expect("a wait without a limit ends with a value"))
+        blocking::wait(self.get()).map_err(CallError::NotStarted)?
     }
 
     /// Gives up what makes the value: a task or call that waits never runs, one that runs sees it.

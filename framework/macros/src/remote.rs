@@ -353,6 +353,11 @@ fn setters(vis: &Visibility) -> TokenStream {
             vec![("priority", quote!(i32))],
             "Goes before tasks of its job that wait for the same resources and have a lower one; 0 unless said.",
         ),
+        (
+            "when_full",
+            vec![("when_full", quote!(__mobula::WhenFull))],
+            "What its submission does that finds the queue full: it waits, where it may.",
+        ),
         ("name", vec![("name", text())], "What lists and logs call it."),
     ];
     let written = setters.map(|(setter, parameters, doc)| {

@@ -65,7 +65,7 @@ pub use mobula_actor::{
     SpawnError, Supervisor, SupervisorSpec, Timer, Value, View, Writer,
 };
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
-pub use mobula_node::GroupError;
+pub use mobula_node::{GroupError, WhenFull, task_room};
 pub use mobula_types::{
     ActorId, Attempt, Backoff, BundleStrategy, CallError, Culprit, Death, DeathCause, Error, ErrorChain, ExitReason,
     GroupEnd, GroupId, Incarnation, Intensity, LabelRule, LabelSelector, NoError, NodeId, NotCancellable, NotStarted,
@@ -105,7 +105,7 @@ pub mod __private {
         Actor, ActorRef, Address, Arg, Call, Context, GetError, Handler, IntoArg, Join, Message, Mode, ObjectRef,
         Proxy, ReplyStream, Spawn,
     };
-    pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, submit, submit_stream};
+    pub use mobula_node::{Body, FunctionEntry, RemoteFn, RemoteStream, TaskOptions, WhenFull, submit, submit_stream};
     pub use mobula_types::{
         CallError, Error, ErrorChain, ExitReason, GroupId, Intensity, LabelRule, LabelSelector, NoError, NodeId,
         NotStarted, PlacementSpec, PlacementStrategy, Restart, RestartPolicy,

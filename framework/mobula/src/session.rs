@@ -157,6 +157,23 @@ impl Config {
         self
     }
 
+    /// Tasks in the queue of a process: 1,000,000 unless set. On a cluster those are counted that the process has submitted and
+    /// that have no outcome, for each process of the job by itself; elsewhere those that have not begun. What happens to the
+    /// next one says [`WhenFull`](crate::WhenFull).
+    #[must_use]
+    pub fn queue_tasks_max(mut self, tasks: u64) -> Self {
+        self.embedded.queue.tasks_max = tasks;
+        self
+    }
+
+    /// The bytes that those hold, as far as they are known: arguments that are encoded, and what the tasks themselves take;
+    /// 1 GiB unless set.
+    #[must_use]
+    pub fn queue_bytes_max(mut self, bytes: u64) -> Self {
+        self.embedded.queue.bytes_max = bytes;
+        self
+    }
+
     /// How much there is of a resource with a name of its own.
     #[must_use]
     pub fn resource(mut self, name: impl Into<String>, amount: f64) -> Self {
@@ -259,10 +276,10 @@ impl Session {
         let host = match address::find(address.as_deref(), token).await? {
             Where::Here => Host::Embedded(Embedded::start(&embedded)),
             Where::Node(node) => {
-                let EmbeddedConfig { arbiters, patience, namespace, value_bytes_max, .. } = embedded;
+                let EmbeddedConfig { arbiters, patience, namespace, value_bytes_max, queue, .. } = embedded;
                 let name = program();
                 let config =
-                    DriverConfig { node, name, env: worker_env, namespace, arbiters, patience, value_bytes_max };
+                    DriverConfig { node, name, env: worker_env, namespace, arbiters, patience, value_bytes_max, queue };
                 Host::Attached(Driver::attach(&config).await?)
             }
         };

@@ -1,7 +1,7 @@
 //! Sessions from begin to end, which the tests of the suite are given.
 
 use mobula::prelude::*;
-use mobula::{Count, InitError, LookupError, Outcome, SpawnError};
+use mobula::{Count, InitError, LookupError, Outcome, SpawnError, WhenFull};
 
 /// Given when a message waits behind the one that is held.
 static ENOUGH: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
@@ -48,6 +48,63 @@ async fn says_that_there_is_none(counter: Option<&ActorRef<Counter>>) {
     }
 }
 
+/// Held where they run until they are given.
+static HELD: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+
+/// Told of each that runs.
+static BEGUN: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+
+#[remote]
+fn hold(n: usize) -> usize {
+    BEGUN.add_permits(1);
+    loop {
+        match HELD.try_acquire() {
+            Ok(held) => break held.forget(),
+            Err(_) => std::thread::yield_now(),
+        }
+    }
+    n
+}
+
+/// Submits more than fit, and waits for each place: its CPU is another's meanwhile.
+#[remote]
+fn fan_out(count: usize) -> usize {
+    let doubled: Vec<_> = (0..count).map(double::remote).collect();
+    doubled.iter().map(|doubled| *doubled.wait().unwrap()).sum()
+}
+
+/// One runs and two wait; there is room for no more.
+async fn what_finds_the_queue_full(config: Config) {
+    const FULL: CallError<mobula::ErrorChain> = CallError::NotStarted(NotStarted::QueueFull { waiting: 2 });
+    let session = mobula::init_with(config.compute_threads(1).queue_tasks_max(2)).await.unwrap();
+    BEGUN.forget_permits(usize::MAX);
+    let mut held = vec![hold::remote(0)];
+    BEGUN.acquire().await.unwrap().forget();
+    held.extend((1..=2).map(hold::remote));
+    assert_eq!(double::options().when_full(WhenFull::Refuse).remote(1).await.unwrap_err(), FULL);
+    let async_code = tokio::spawn(async { double::remote(1).await.map(|_| ()) });
+    assert_eq!(async_code.await.unwrap().unwrap_err(), FULL, "a thread that others share is not held up");
+    let late = double::options().timeout(mobula::millis(5)).remote(1).await.unwrap_err();
+    assert_eq!(late, CallError::DeadlineExceeded { given: Some(mobula::millis(5)) });
+    let counted = |count| session.counters().of(count);
+    assert_eq!((counted(Count::Refused), counted(Count::Waited)), (2, 1));
+
+    let waiting = std::thread::spawn(|| double::remote(21));
+    while counted(Count::Waited) < 2 {
+        tokio::task::yield_now().await;
+    }
+    let mut room = Box::pin(mobula::task_room());
+    assert!(futures_util::poll!(&mut room).is_pending() && !waiting.is_finished());
+    HELD.add_permits(held.len());
+    assert_eq!(*waiting.join().unwrap().await.unwrap(), 42);
+    assert_eq!(mobula::get(held).await.unwrap().len(), 3);
+    room.await.unwrap();
+    // What runs may submit more than fits.
+    assert_eq!(*fan_out::remote(100).await.unwrap(), 2 * (0..100).sum::<usize>());
+    assert_eq!(counted(Count::Refused), 2);
+    session.stop().await;
+}
+
 /// One test, because a process has one session of its own.
 #[test]
 fn sessions_from_begin_to_end() {
@@ -55,6 +112,7 @@ fn sessions_from_begin_to_end() {
         says_that_there_is_none(None).await;
         for encode_all in [false, true] {
             session_from_begin_to_end(Config::default().encode_all(encode_all)).await;
+            what_finds_the_queue_full(Config::default().encode_all(encode_all)).await;
         }
     });
 }

@@ -10,9 +10,10 @@ use mobula_actor::{System, SystemConfig};
 use mobula_types::{NodeId, ProcessId};
 use mobula_wire::PAYLOAD_BYTES_MAX;
 
+use crate::admission::QueueBounds;
 use crate::compute::Pool;
 use crate::encoded;
-use crate::host::{Host, QueueBounds, Road};
+use crate::host::{Host, Road};
 use crate::logic::{Amount, Resources};
 use crate::loopback;
 use crate::rerun::Reruns;

@@ -10,13 +10,14 @@ use mobula_actor::current::within;
 use mobula_actor::deliver::{Fetched, Payload};
 use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
 use mobula_actor::{
-    Arg, Arguments, CallState, Departing, ObjectRef, System, arbiters, arrive, clock, registry, stream,
+    Arg, Arguments, CallState, Count, Departing, ObjectRef, System, arbiters, arrive, clock, registry, stream,
 };
 use mobula_types::{Attempt, CallError, Deadline, NotCancellable, NotStarted, Outcome, TaskId, Unknown};
 use mobula_wire::{INLINE_BYTES_MAX, name_hash, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::admission::{Room, WhenFull};
 use crate::function::{Body, FunctionEntry, RemoteFn, RemoteStream};
 use crate::host::{Host, Road};
 use crate::linked::{Linked, Returnable};
@@ -44,6 +45,8 @@ pub(crate) struct TaskFrame {
     pub(crate) is_apart: bool,
     /// References in the arguments, held until it has arrived.
     pub(crate) pins: Pins,
+    /// Its room in the queue of its submitter, until it has its outcome or begins.
+    pub(crate) room: Option<Room>,
 }
 
 /// Where the answer to a task goes, encoded.
@@ -89,6 +92,7 @@ pub(crate) fn submit<F: RemoteFn>(
     inherited: Inherited,
     args: Arg<F::Args>,
 ) -> ObjectRef<F::Reply> {
+    let room = host.door().submit(system, options.when_full, &inherited, size_of::<F::Args>());
     let Inherited { deadline, given, parent } = inherited;
     let call = Linked::to(parent);
     let is_alone = options.is_isolated() && host.seat.get().is_some();
@@ -96,18 +100,28 @@ pub(crate) fn submit<F: RemoteFn>(
     let object = ObjectRef::pending_bytes(system, Some(owing.clone() as Arc<dyn Cancellable>));
     *owing.object.lock() = Some(object.clone());
     let owed = OwedValue(owing);
-    let (options, host) = (options.clone(), host.clone());
+    let room = match room {
+        Ok(room) => room,
+        Err(error) => {
+            owed.0.settle(Err(error.widen()));
+            return object;
+        }
+    };
+    let options = options.clone();
     let waiting = call.clone();
     let gone = async move { waiting.cancelled().await };
     let max = system.value_bytes_max();
-    resolve(args, (deadline, given), gone, move |args| {
+    resolve((system, host, room), args, options.when_full, (deadline, given), gone, move |args| {
         let is_sync = matches!(F::BODY, Body::Sync(_));
         let framed = args.and_then(|args| {
             frame(&owed.0.system, (F::NAME, is_sync), options, (deadline, given), args).map_err(CallError::NotStarted)
         });
         let frame = match framed {
             Ok(frame) => frame,
-            Err(error) => return owed.0.settle(Err(error.widen())),
+            Err(error) => {
+                owed.0.settle(Err(error.widen()));
+                return None;
+            }
         };
         let answer = move |answer: Result<Payload, Failed>| {
             let answer = match answer {
@@ -122,7 +136,7 @@ pub(crate) fn submit<F: RemoteFn>(
                 Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
             }));
         };
-        host.send(frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max });
+        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max }))
     });
     object
 }
@@ -136,7 +150,12 @@ pub(crate) fn submit_stream<F: RemoteStream>(
     owed: Owed<F::Item>,
     args: Arg<F::Args>,
 ) {
-    let (options, system, host, waiting) = (options.clone(), system.clone(), host.clone(), call.clone());
+    let inherited = Inherited { deadline: Deadline::NEVER, given: None, parent: Some(call.clone()) };
+    let room = match host.door().submit(system, options.when_full, &inherited, size_of::<F::Args>()) {
+        Ok(room) => room,
+        Err(error) => return owed.fail(error),
+    };
+    let (options, home, waiting) = (options.clone(), system.clone(), call.clone());
     let reader_gone = owed.gone();
     let max = system.value_bytes_max();
     let gone = async move {
@@ -145,39 +164,59 @@ pub(crate) fn submit_stream<F: RemoteStream>(
             () = reader_gone => {}
         }
     };
-    resolve(args, (Deadline::NEVER, None), gone, move |args| {
+    resolve((system, host, room), args, options.when_full, (Deadline::NEVER, None), gone, move |args| {
         let framed = args.and_then(|args| {
             let deadline = (Deadline::NEVER, None);
-            frame(&system, (F::NAME, false), options, deadline, args).map_err(CallError::NotStarted)
+            frame(&home, (F::NAME, false), options, deadline, args).map_err(CallError::NotStarted)
         });
         let frame = match framed {
             Ok(frame) => frame,
-            Err(error) => return owed.fail(error),
+            Err(error) => {
+                owed.fail(error);
+                return None;
+            }
         };
         let cancelled = call.clone();
         let answer = move |answer: Result<Payload, Failed>| match answer {
             Ok(Payload::Stream(items)) => {
-                let items = within(&system, || registry::decoded_stream::<F::Item>(items));
+                let items = within(&home, || registry::decoded_stream::<F::Item>(items));
                 arbiters::runtime().spawn(owed.forward(items, cancelled));
             }
             Ok(Payload::Value(..)) => owed.fail(CallError::MayHaveRun(Unknown::NoReply)),
             Err(failed) => owed.fail(CallError::NotStarted(NotStarted::Argument { cause: Box::new(failed.error) })),
         };
-        host.send(frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max });
+        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max }))
     });
 }
 
-/// Waits until the arguments can leave, as long as anybody wants the task.
+/// Waits until the arguments can leave, as long as anybody wants the task; `make` makes of them what is sent, which takes room
+/// for its bytes before.
 fn resolve<T: Send + 'static>(
+    (system, host, room): (&Arc<System>, &Arc<Host>, Room),
     args: Arg<T>,
+    when_full: WhenFull,
     (deadline, given): (Deadline, Option<Duration>),
     gone: impl Future<Output = ()> + Send + 'static,
-    send: impl FnOnce(Result<Departing<T>, CallError>) + Send + 'static,
+    make: impl FnOnce(Result<Departing<T>, CallError>) -> Option<(TaskFrame, TaskReply)> + Send + 'static,
 ) {
+    let send = |host: &Host, mut frame: TaskFrame, reply: TaskReply, room: Result<Room, CallError>| match room {
+        Ok(room) => {
+            frame.room = Some(room);
+            host.send(frame, reply);
+        }
+        Err(error) => (reply.answer)(Err(error.widen().into())),
+    };
     let later = match args {
-        Arg::Value(args) => return send(Ok(Departing::Value(args))),
+        Arg::Value(args) => {
+            if let Some((frame, reply)) = make(Ok(Departing::Value(args))) {
+                let room = room.fit(system, when_full, (deadline, given), frame.args.len());
+                send(host, frame, reply, room);
+            }
+            return;
+        }
         later => later,
     };
+    let (system, host) = (system.clone(), host.clone());
     arbiters::runtime().spawn(async move {
         let passed = async {
             match deadline.left(clock::now()) {
@@ -185,11 +224,15 @@ fn resolve<T: Send + 'static>(
                 None => std::future::pending().await,
             }
         };
-        send(tokio::select! {
+        let made = make(tokio::select! {
             args = departing(later) => args.map_err(CallError::NotStarted),
             () = gone => Err(CallError::Cancelled),
             () = passed => Err(CallError::DeadlineExceeded { given }),
         });
+        if let Some((frame, reply)) = made {
+            let room = room.fit_later(&system, when_full, (deadline, given), frame.args.len()).await;
+            send(&host, frame, reply, room);
+        }
     });
 }
 
@@ -220,6 +263,7 @@ fn frame<T: Arguments + Serialize>(
         args: args.into(),
         is_apart,
         pins,
+        room: None,
     })
 }
 
@@ -232,7 +276,7 @@ pub(crate) fn receive(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) 
     }
 }
 
-pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
+pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, mut frame: TaskFrame, reply: TaskReply) {
     let Some(host) = Host::of(system) else { return reply.refuse(NotStarted::NoSession) };
     let args = match within(system, || arrive::<F::Args>(system, frame.is_apart, &frame.args)) {
         Ok(args) => args,
@@ -245,10 +289,11 @@ pub(crate) fn receive_value<F: RemoteFn>(system: &Arc<System>, frame: TaskFrame,
     if frame.run.is_some() {
         call.does(Arc::downgrade(&task) as Weak<dyn Returnable>);
     }
-    task.start(&host, &frame.options, frame.args.len(), args);
+    let room = room(system, &host, &mut frame, size_of::<Task<F>>());
+    task.start(&host, &frame.options, room, args);
 }
 
-pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
+pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, mut frame: TaskFrame, reply: TaskReply) {
     let Some(host) = Host::of(system) else { return reply.refuse(NotStarted::NoSession) };
     let args = match within(system, || arrive::<F::Args>(system, frame.is_apart, &frame.args)) {
         Ok(args) => args,
@@ -257,8 +302,17 @@ pub(crate) fn receive_stream<F: RemoteStream>(system: &Arc<System>, frame: TaskF
     let (source, reader) = stream::channel();
     let owed = Owed { source: Some(source), counted: None };
     let call = Linked::to(Some(reply.call.clone() as Arc<dyn CallState>));
-    crate::stream::start::<F>(system, &host, &frame.options, call, owed, args);
+    let room = room(system, &host, &mut frame, size_of::<F::Args>());
+    crate::stream::start::<F>(system, &host, &frame.options, call, owed, (room, args));
     (reply.answer)(Ok(registry::encoded_stream(reader, system.value_bytes_max())));
+}
+
+/// The room of a task that has come: what it took at its submission, where that is the same queue.
+fn room(system: &System, host: &Host, frame: &mut TaskFrame, bytes: usize) -> Result<Room, CallError> {
+    frame.room.take().map_or_else(|| host.admit(bytes + frame.args.len()), Ok).map_err(|full| {
+        system.counters().add(Count::Refused);
+        CallError::NotStarted(full)
+    })
 }
 
 /// An object whose value comes from the other side; given up, it does not wait for that side to say so.

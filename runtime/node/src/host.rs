@@ -1,39 +1,26 @@
-//! What a session keeps with its systems: the pool, the door in front of its queue, and the system that runs things.
+//! What a session keeps with its systems: the pool, the doors in front of its queues, and the system that runs things.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crossbeam::utils::CachePadded;
 use mobula_actor::{System, current};
 use mobula_types::NotStarted;
 use parking_lot::Mutex;
 
+use crate::admission::{Admission, QueueBounds, Room};
 use crate::attached::Process;
 use crate::compute::Pool;
 use crate::encoded::{TaskFrame, TaskReply};
 use crate::logic::Request;
 use crate::options::TaskOptions;
 
-/// Tasks that may wait, and what they may hold.
-#[derive(Clone, Copy, Debug)]
-pub struct QueueBounds {
-    /// Tasks of one session that wait: for arguments, for resources, for a thread.
-    pub tasks_max: u64,
-    /// Bytes that those hold, as far as they are known: the tasks themselves and encoded arguments.
-    pub bytes_max: u64,
-}
-
-impl Default for QueueBounds {
-    /// What G14 gives a node: 1 M tasks, 1 GiB.
-    fn default() -> Self {
-        Self { tasks_max: 1_000_000, bytes_max: 1 << 30 }
-    }
-}
-
 pub(crate) struct Host {
     pool: Arc<Pool>,
-    bounds: QueueBounds,
+    /// The door of what waits here.
+    queue: Arc<Admission>,
+    /// The door of what was submitted here and has no outcome, where the process is attached. Not the same: what a process has
+    /// submitted must not keep out what is sent to it, which may be the very same tasks.
+    submitted: Arc<Admission>,
     /// Where tasks go when they go through the codec.
     away: OnceLock<(Goes, Road)>,
     /// The process as its node knows it, where it is attached to one.
@@ -42,8 +29,6 @@ pub(crate) struct Host {
     pub(crate) values: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Whether what comes has its place by a lease, so that only the node knows what can never be.
     by_lease: bool,
-    came: CachePadded<Tally>,
-    left: CachePadded<Tally>,
 }
 
 /// Whether a task with these options takes the road.
@@ -51,19 +36,6 @@ type Goes = fn(&TaskOptions) -> bool;
 
 /// Takes encoded tasks to where they run.
 pub(crate) type Road = Box<dyn Fn(TaskFrame, TaskReply) + Send + Sync>;
-
-#[derive(Default)]
-struct Tally {
-    tasks: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Tally {
-    fn add(&self, bytes: u64) {
-        self.tasks.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-}
 
 impl Host {
     pub(crate) fn new(pool: Arc<Pool>, bounds: QueueBounds) -> Arc<Self> {
@@ -78,13 +50,12 @@ impl Host {
     fn with(pool: Arc<Pool>, bounds: QueueBounds, by_lease: bool) -> Arc<Self> {
         Arc::new(Self {
             pool,
-            bounds,
+            queue: Admission::new(bounds),
+            submitted: Admission::new(bounds),
             by_lease,
             away: OnceLock::new(),
             seat: OnceLock::new(),
             values: Mutex::default(),
-            came: CachePadded::default(),
-            left: CachePadded::default(),
         })
     }
 
@@ -139,27 +110,13 @@ impl Host {
         }
     }
 
-    /// Takes `bytes` of room for one task until the guard is dropped.
-    pub(crate) fn admit(self: &Arc<Self>, bytes: usize) -> Result<Room, NotStarted> {
-        let waiting = self.came.tasks.load(Ordering::Relaxed).saturating_sub(self.left.tasks.load(Ordering::Relaxed));
-        let held = self.came.bytes.load(Ordering::Relaxed).saturating_sub(self.left.bytes.load(Ordering::Relaxed));
-        let bytes = bytes as u64;
-        if waiting >= self.bounds.tasks_max || held.saturating_add(bytes) > self.bounds.bytes_max {
-            return Err(NotStarted::QueueFull { waiting: usize::try_from(waiting).unwrap_or(usize::MAX) });
-        }
-        self.came.add(bytes);
-        Ok(Room { host: self.clone(), bytes })
+    /// Takes `bytes` of room for one task that comes from elsewhere, until the guard is dropped.
+    pub(crate) fn admit(&self, bytes: usize) -> Result<Room, NotStarted> {
+        self.queue.enter(bytes)
     }
-}
 
-/// The room of one task that waits.
-pub(crate) struct Room {
-    host: Arc<Host>,
-    bytes: u64,
-}
-
-impl Drop for Room {
-    fn drop(&mut self) {
-        self.host.left.add(self.bytes);
+    /// Where tasks take their room that are submitted here.
+    pub(crate) fn door(&self) -> &Arc<Admission> {
+        if self.seat.get().is_some() { &self.submitted } else { &self.queue }
     }
 }

@@ -9,10 +9,12 @@
 //! | a task from submission to outcome | `task`, `stream` |
 //! | the threads that run functions | `compute`, and who may run when: [`logic`] |
 //! | when a task runs again after its own error | `retry`, in one process `rerun` |
+//! | what happens when a queue of tasks is full | `admission` |
 //! | two systems in one process | `loopback`, `encoded` |
 //! | a session from start to stop | [`Embedded`] |
 #![forbid(unsafe_code)]
 
+mod admission;
 pub mod attached;
 mod compute;
 pub mod daemon;
@@ -34,10 +36,10 @@ mod stream;
 mod task;
 mod values;
 
+pub use admission::{QueueBounds, WhenFull, task_room};
 pub use embedded::{Embedded, EmbeddedConfig};
 pub use function::{Body, FunctionEntry, RemoteFn, RemoteStream, Returned};
 pub use groups::{GroupError, create_group, remove_group};
-pub use host::QueueBounds;
 pub use options::TaskOptions;
 pub use retry::encode_error;
 pub use stream::submit_stream;

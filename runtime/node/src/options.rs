@@ -9,6 +9,7 @@ use mobula_types::{
 use mobula_wire::parcel::TaskSpecWire;
 use serde::de::DeserializeOwned;
 
+use crate::admission::WhenFull;
 use crate::retry::{Retries, Test};
 
 /// Runs of a task beyond the first that failures of the system may cost (G2).
@@ -40,6 +41,7 @@ pub struct TaskOptions {
     /// Whether its submitter wants to see an error of its own as it is.
     pub(crate) wants_error: bool,
     pub(crate) priority: i32,
+    pub(crate) when_full: WhenFull,
 }
 
 impl Default for TaskOptions {
@@ -68,6 +70,7 @@ impl TaskOptions {
             error_retries: Retries::NONE,
             wants_error: false,
             priority: 0,
+            when_full: WhenFull::Wait,
         }
     }
 
@@ -237,6 +240,13 @@ impl TaskOptions {
     #[must_use]
     pub const fn priority(mut self, priority: i32) -> Self {
         self.priority = priority;
+        self
+    }
+
+    /// What its submission does that finds the queue full.
+    #[must_use]
+    pub const fn when_full(mut self, when_full: WhenFull) -> Self {
+        self.when_full = when_full;
         self
     }
 

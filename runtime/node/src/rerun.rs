@@ -23,8 +23,9 @@ use mobula_logic::task::{End, Input, Output, Task, TaskSpec};
 use mobula_types::{Attempt, CallError, NotStarted, Outcome, StateMachine, TaskId};
 use parking_lot::Mutex;
 
+use crate::admission::Room;
 use crate::encoded::{TaskFrame, TaskReply};
-use crate::host::{Host, Road, Room};
+use crate::host::{Host, Road};
 use crate::linked::Linked;
 use crate::retry::{self, Failed};
 
@@ -57,7 +58,7 @@ struct State {
     last: Option<Result<Payload, Failed>>,
     /// Neither runs nor is about to: it waits for its next run.
     waits: bool,
-    /// Its place in the queue, while it waits.
+    /// Its place in the queue, while it waits; the run that follows takes it over.
     room: Option<Room>,
 }
 
@@ -70,7 +71,7 @@ impl Reruns {
     }
 
     /// Takes a task on its way; one that does not run again just passes.
-    pub(crate) fn take(self: &Arc<Self>, frame: TaskFrame, reply: TaskReply) {
+    pub(crate) fn take(self: &Arc<Self>, mut frame: TaskFrame, reply: TaskReply) {
         if frame.options.error_retries.count == 0 {
             return (self.road)(frame, reply);
         }
@@ -86,7 +87,8 @@ impl Reruns {
             seed: id.seq,
         };
         let TaskReply { answer, call, value_bytes_max } = reply;
-        let state = State { machine: Task::new(spec), answer: Some(answer), last: None, waits: false, room: None };
+        let (machine, room) = (Task::new(spec), frame.room.take());
+        let state = State { machine, answer: Some(answer), last: None, waits: false, room };
         let (all, state) = (self.clone(), Mutex::new(state));
         let task = Arc::new(Rerun { all, id, frame, call: call.clone(), value_bytes_max, state });
         self.open.lock().insert(id, task.clone());
@@ -112,7 +114,7 @@ impl Rerun {
 
     /// Changes the state, gives the machine the input that comes of it, and does what it says.
     fn change(self: &Arc<Self>, change: impl FnOnce(&mut State) -> Option<Input>) {
-        let (mut run, mut resolved, mut due) = (None, None, None);
+        let (mut run, mut resolved, mut due, mut room) = (None, None, None, None);
         {
             let mut state = self.state.lock();
             if state.answer.is_none() {
@@ -130,7 +132,8 @@ impl Rerun {
                 }
             }
             if run.is_some() || resolved.is_some() {
-                (state.waits, state.room) = (false, None);
+                state.waits = false;
+                room = state.room.take();
             } else if state.machine.outcome().is_none() && (state.waits || matches!(input, Input::Finished { .. })) {
                 state.waits = true;
                 due = state.machine.next_timeout();
@@ -140,7 +143,7 @@ impl Rerun {
             return self.resolve(outcome);
         }
         if let Some(attempt) = run {
-            self.run(attempt);
+            self.run(attempt, room);
         }
         if let Some(due) = due {
             let task = self.clone();
@@ -170,7 +173,7 @@ impl Rerun {
         true
     }
 
-    fn run(self: &Arc<Self>, attempt: Attempt) {
+    fn run(self: &Arc<Self>, attempt: Attempt, room: Option<Room>) {
         if let Some(system) = self.all.system.upgrade().filter(|_| attempt != Attempt::FIRST) {
             system.counters().add(Count::ErrorRetries);
         }
@@ -186,6 +189,7 @@ impl Rerun {
             args: args.clone(),
             is_apart: *is_apart,
             pins: pins.clone(),
+            room,
         };
         let task = self.clone();
         let answer = Box::new(move |answer| task.answered(attempt, answer));

@@ -16,13 +16,14 @@ use mobula_actor::stream::{Source, channel};
 use mobula_actor::{Arg, CallState, Count, Placement, ReplyStream, System, describe_panic};
 use mobula_types::{CallError, Deadline, NotStarted, Outcome, Unknown};
 
+use crate::admission::Room;
 use crate::encoded;
 use crate::function::RemoteStream;
-use crate::host::{Host, Room};
+use crate::host::Host;
 use crate::linked::Linked;
 use crate::logic::Request;
 use crate::options::TaskOptions;
-use crate::task::{drop_quietly, resolved};
+use crate::task::{Inherited, drop_quietly, resolved};
 
 /// Runs a remote function that streams: gives the reading end at once.
 ///
@@ -39,23 +40,28 @@ pub fn submit_stream<F: RemoteStream>(options: &TaskOptions, args: Arg<F::Args>)
     if host.goes_away(options) {
         encoded::submit_stream::<F>(&system, &host, options, call, owed, args);
     } else {
-        start::<F>(&system, &host, options, call, owed, args);
+        let inherited = Inherited { deadline: Deadline::NEVER, given: None, parent: Some(call.clone()) };
+        let room = host.door().submit(&system, options.when_full, &inherited, size_of::<F::Args>());
+        start::<F>(&system, &host, options, call, owed, (room, args));
     }
     reader.item_timeout(options.timeout)
 }
 
-/// Takes a stream through the host's door and on its way.
+/// Takes a stream on its way, if it has room in the queue.
 pub(crate) fn start<F: RemoteStream>(
     system: &Arc<System>,
     host: &Arc<Host>,
     options: &TaskOptions,
     call: Arc<Linked>,
     owed: Owed<F::Item>,
-    args: Arg<F::Args>,
+    (room, args): (Result<Room, CallError>, Arg<F::Args>),
 ) {
-    let admitted = host.plan(options, false).and_then(|request| Ok((request, host.admit(size_of::<F::Args>())?)));
-    let (request, room) = match admitted {
-        Ok(admitted) => admitted,
+    let room = match room {
+        Ok(room) => room,
+        Err(error) => return owed.fail(error),
+    };
+    let request = match host.plan(options, false) {
+        Ok(request) => request,
         Err(cause) => {
             system.counters().add(Count::Refused);
             return owed.fail(CallError::NotStarted(cause));

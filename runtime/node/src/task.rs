@@ -26,10 +26,11 @@ use mobula_actor::{Arg, CallState, Count, Departing, ObjectRef, Placement, Syste
 use mobula_types::{Attempt, CallError, Deadline, NotCancellable, NotStarted, Outcome, TaskId, Unknown};
 use parking_lot::Mutex;
 
+use crate::admission::Room;
 use crate::compute::{Job, Permit};
 use crate::encoded::{self, TaskReply};
 use crate::function::{Body, RemoteFn, Returned};
-use crate::host::{Host, Room};
+use crate::host::Host;
 use crate::linked::Returnable;
 use crate::logic::Request;
 use crate::options::TaskOptions;
@@ -50,10 +51,11 @@ pub fn submit<F: RemoteFn>(options: &TaskOptions, args: Arg<F::Args>) -> ObjectR
     if host.goes_away(options) {
         return encoded::submit::<F>(&system, &host, options, inherited, args);
     }
+    let room = host.door().submit(&system, options.when_full, &inherited, size_of::<Task<F>>());
     let task = Task::<F>::new(&system, inherited, options, None, None);
     let object = ObjectRef::pending(&system, Some(task.clone() as Arc<dyn Cancellable>));
     task.stage.lock().sink = Some(Sink::Object(object.clone()));
-    task.start(&host, options, 0, args);
+    task.start(&host, options, room, args);
     object
 }
 
@@ -169,16 +171,22 @@ impl<F: RemoteFn> Task<F> {
         }
     }
 
-    /// Takes the task through the host's door and on its way.
-    ///
-    /// `bytes` is what its arguments hold, as far as it is known.
-    pub(crate) fn start(self: &Arc<Self>, host: &Arc<Host>, options: &TaskOptions, bytes: usize, args: Arg<F::Args>) {
-        let is_sync = matches!(F::BODY, Body::Sync(_));
-        let admitted =
-            host.plan(options, is_sync).and_then(|request| Ok((request, host.admit(size_of::<Self>() + bytes)?)));
-        let (request, room) = match admitted {
-            Ok(admitted) => admitted,
+    /// Takes the task on its way, if it has room in the queue.
+    pub(crate) fn start(
+        self: &Arc<Self>,
+        host: &Arc<Host>,
+        options: &TaskOptions,
+        room: Result<Room, CallError>,
+        args: Arg<F::Args>,
+    ) {
+        let room = match room {
+            Ok(room) => room,
+            Err(error) => return self.finish(Err(error.widen())),
+        };
+        let request = match host.plan(options, matches!(F::BODY, Body::Sync(_))) {
+            Ok(request) => request,
             Err(cause) => {
+                drop(room);
                 self.system.counters().add(Count::Refused);
                 return self.finish(Err(CallError::NotStarted(cause)));
             }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use functions::{in_session, two};
 use mobula_actor::{Arg, ObjectRef, current};
-use mobula_node::{EmbeddedConfig, QueueBounds, RemoteFn, TaskOptions, submit};
+use mobula_node::{EmbeddedConfig, QueueBounds, RemoteFn, TaskOptions, WhenFull, submit};
 use mobula_types::{CallError, Error, ErrorChain, NotStarted, Unknown};
 
 fn run<F: RemoteFn>(args: F::Args) -> ObjectRef<F::Reply> {
@@ -163,12 +163,13 @@ fn a_deadline_ends_what_waits_and_what_runs() {
 #[test]
 fn a_full_queue_refuses() {
     let bounds = QueueBounds { tasks_max: 10, ..QueueBounds::default() };
+    let refuse = TaskOptions::new().when_full(WhenFull::Refuse);
     in_session(&EmbeddedConfig { queue: bounds, ..one() }, || async {
         let gate = new_gate();
         let first = run::<StandAt>((gate,));
         let started = new_gate();
         open(started);
-        let waiting: Vec<_> = (0..20).map(|n| run::<Id>((n,))).collect();
+        let waiting: Vec<_> = (0..20).map(|n| with::<Id>(&refuse, (n,))).collect();
         open(gate);
         first.await.unwrap();
         let mut refused = 0;

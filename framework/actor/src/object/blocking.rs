@@ -28,12 +28,32 @@ pub fn set_hook(hook: Arc<dyn Blocking>) {
     HOOK.with_borrow_mut(|slot| *slot = Some(hook));
 }
 
-pub(super) fn hook() -> Option<Arc<dyn Blocking>> {
+/// Waits for `future` on this thread, which must be one that may block.
+///
+/// # Errors
+///
+/// Why a pool's thread may not wait.
+pub fn wait<F: Future + Unpin>(mut future: F) -> Result<F::Output, NotStarted> {
+    let output = match hook() {
+        None => block_on(&mut future, None),
+        Some(hook) => {
+            let mut output = None;
+            hook.block(&mut |limit| {
+                output = output.take().or_else(|| block_on(&mut future, limit));
+                output.is_some()
+            })?;
+            output
+        }
+    };
+    Ok(output.expect("a wait without a limit ends with a value"))
+}
+
+fn hook() -> Option<Arc<dyn Blocking>> {
     HOOK.with_borrow(Clone::clone)
 }
 
 /// Polls a future on this thread, which sleeps meanwhile, at most `limit`.
-pub(super) fn block_on<F: Future + Unpin>(mut future: F, limit: Option<Duration>) -> Option<F::Output> {
+fn block_on<F: Future + Unpin>(mut future: F, limit: Option<Duration>) -> Option<F::Output> {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {

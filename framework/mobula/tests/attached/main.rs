@@ -84,6 +84,17 @@ fn main() -> ExitCode {
                 println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
                 passed += 1;
             }
+            let name = format!("{how}::what finds the queue full waits or is refused");
+            if is_wanted(&name) {
+                let tight = plain.clone().queue_tasks_max(scheduling::TIGHT);
+                let session = mobula::init_with(tight).await.expect("a driver attaches");
+                let test = scheduling::what_finds_the_queue_full(&session);
+                tokio::time::timeout(HANGS, test).await.expect("a test does not hang").expect("a test passes");
+                settled(&session, &name).await;
+                session.stop().await;
+                println!("test {name} ... ok");
+                passed += 1;
+            }
         }
         nodes.stop().await;
         for (name, test) in

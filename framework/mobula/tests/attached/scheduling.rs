@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
 use mobula::prelude::*;
+use mobula::{Count, Session, WhenFull};
 
 use super::{HANGS, Test, names};
 
@@ -98,5 +99,60 @@ async fn a_short_job_beside_a_long_one() -> Result<()> {
     assert_eq!(answer, FEW.to_string());
     assert!(taken < SHORT_MAX && left > 0, "{taken:?}, {left} left");
     long.iter().for_each(ObjectRef::cancel);
+    Ok(())
+}
+
+/// Tasks of one process that may be without an outcome in [`what_finds_the_queue_full`].
+pub(crate) const TIGHT: u64 = 4;
+
+/// Ends when there is a note.
+#[remote(num_cpus = 0.1)]
+fn wait_for_note(folder: String) {
+    let folder = PathBuf::from(folder);
+    let end = Instant::now() + HANGS / 2;
+    while count(&folder) == 0 && Instant::now() < end {
+        thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Submits so many, which wait for a place each.
+#[remote(num_cpus = 0.1)]
+fn naps_of_its_own(count: usize) -> usize {
+    let naps: Vec<_> = (0..count).map(|_| nap::remote()).collect();
+    naps.iter().filter(|nap| nap.wait().is_ok()).count()
+}
+
+/// The same without waiting: says how many were refused.
+#[remote(num_cpus = 0.1)]
+fn naps_at_once(count: usize) -> usize {
+    let naps: Vec<_> = (0..count).map(|_| nap::options().when_full(WhenFull::Refuse).remote()).collect();
+    naps.iter().filter(|nap| nap.wait().is_err()).count()
+}
+
+/// In a session whose processes may have [`TIGHT`] tasks without an outcome.
+pub(crate) async fn what_finds_the_queue_full(session: &Session) -> Result<()> {
+    let full = || CallError::NotStarted(NotStarted::QueueFull { waiting: TIGHT as usize });
+    let counted = |count| session.counters().of(count);
+    let notes = Notes::new("full");
+    let held: Vec<_> = (0..TIGHT).map(|_| wait_for_note::remote(notes.path())).collect();
+    assert_eq!(nap::options().when_full(WhenFull::Refuse).remote().await.unwrap_err(), full());
+    let async_code = tokio::spawn(async { nap::remote().await.map(|_| ()) });
+    assert_eq!(async_code.await.expect("it does not panic").unwrap_err(), full());
+    let late = nap::options().timeout(mobula::millis(5)).remote().await.unwrap_err();
+    assert_eq!(late, CallError::DeadlineExceeded { given: Some(mobula::millis(5)) });
+
+    let waiting = thread::spawn(nap::remote);
+    while counted(Count::Waited) < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert!(!waiting.is_finished());
+    fs::write(notes.0.join("go"), [])?;
+    waiting.join().expect("it does not panic").await?;
+    mobula::get(held).await?;
+    mobula::task_room().await?;
+    // A worker has the same bound, and keeps to it.
+    assert_eq!(*naps_of_its_own::remote(20).await?, 20);
+    assert!(*naps_at_once::remote(20).await? > 0);
+    assert_eq!((counted(Count::Refused), counted(Count::Waited)), (2, 2));
     Ok(())
 }

@@ -13,8 +13,9 @@ use mobula_types::{DeathCause, JobId, ProcessId};
 use mobula_wire::local::Hello;
 use mobula_wire::{PAYLOAD_BYTES_MAX, PROTOCOL};
 
+use crate::admission::QueueBounds;
 use crate::compute::Pool;
-use crate::host::{Host, QueueBounds};
+use crate::host::Host;
 
 use super::deliver::Attached;
 use super::far::FarNode;
@@ -22,6 +23,9 @@ use super::process::{self, Hooks, JoinError, Process};
 
 /// The variable that tells a job's workers how large a value may be, where its driver has said so.
 pub(crate) const VALUE_BYTES_MAX: &str = "MOBULA_VALUE_BYTES_MAX";
+
+/// The variable that tells them how many tasks one may have submitted.
+pub(crate) const QUEUE: &str = "MOBULA_QUEUE";
 
 /// How to attach a program.
 #[derive(Clone, Debug)]
@@ -40,6 +44,8 @@ pub struct DriverConfig {
     pub patience: Duration,
     /// The bytes of one value that leaves a process of the job.
     pub value_bytes_max: usize,
+    /// Tasks that a process of the job has submitted and that have no outcome.
+    pub queue: QueueBounds,
 }
 
 /// Where a node is, for who attaches to it.
@@ -86,10 +92,14 @@ impl Driver {
     ///
     /// [`AttachError`].
     pub async fn attach(config: &DriverConfig) -> Result<Self, AttachError> {
-        let DriverConfig { node, name, mut env, namespace, arbiters, patience, value_bytes_max } = config.clone();
+        let DriverConfig { node, name, mut env, namespace, arbiters, patience, value_bytes_max, queue } =
+            config.clone();
         let at = node.to_string();
         if value_bytes_max != PAYLOAD_BYTES_MAX {
             env.insert(VALUE_BYTES_MAX.to_owned(), value_bytes_max.to_string());
+        }
+        if queue != QueueBounds::default() {
+            env.insert(QUEUE.to_owned(), queue.to_string());
         }
         // On our own runtime: what is read and written for the session must not wait for the program's.
         let joining = arbiters::runtime().spawn(async move {
@@ -105,7 +115,7 @@ impl Driver {
         let system = System::start(&SystemConfig { process: me, arbiters, value_bytes_max });
         // Nothing of the job runs here: the pool serves code that waits.
         let pool = Pool::new(1, &Resources { cpus: mobula_types::resources::Amount::ONE, ..Resources::default() });
-        let host = Host::new(pool.clone(), QueueBounds::default());
+        let host = Host::new(pool.clone(), queue);
         assert!(system.set_extension(host.clone()), "a new system has no extension");
         let hooks = Hooks { capacity: Box::new(|_| {}), output: Box::new(print_lines) };
         let process = joined.process.clone();

@@ -120,6 +120,7 @@ impl Process {
                     args: payload,
                     is_apart,
                     pins: self.received_pins(&refs),
+                    room: None,
                 };
                 self.serve_task(from, exchange, frame);
             }

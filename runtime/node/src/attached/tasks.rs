@@ -425,7 +425,8 @@ impl Table {
 
 impl Entry {
     /// Ends the task as what is known of its last run, since there is none after it.
-    fn give_up(self, death: &Death) {
+    fn give_up(mut self, death: &Death) {
+        self.frame.room = None;
         let answer = match self.last {
             _ if self.exchange.is_some() => {
                 Err(CallError::MayHaveRun(Unknown::ProcessDied { death: Box::new(death.clone()) }).into())
@@ -439,8 +440,10 @@ impl Entry {
 
 /// Tells whoever waits for a task how it ended.
 fn resolve(entry: Entry, outcome: Outcome) {
-    let Entry { frame, reply, last, .. } = entry;
-    let answer = retry::answer(outcome, last, frame.given);
+    let Entry { frame: TaskFrame { room, given, .. }, reply, last, .. } = entry;
+    // Whoever hears of it may submit the next at once.
+    drop(room);
+    let answer = retry::answer(outcome, last, given);
     (reply.answer)(answer.unwrap_or_else(|| {
         let missing = "no place for it came".to_owned();
         Err(CallError::NotStarted(NotStarted::Unschedulable { missing }).into())

@@ -16,13 +16,14 @@ use mobula_types::resources::{Amount, Resources};
 use mobula_wire::local::{Hello, ToNode};
 use mobula_wire::{PAYLOAD_BYTES_MAX, PROTOCOL};
 
+use crate::admission::QueueBounds;
 use crate::compute::Pool;
 use crate::daemon::workers::guard::{self, Role};
-use crate::host::{Host, QueueBounds};
+use crate::host::Host;
 use crate::running;
 
 use super::deliver::Attached;
-use super::driver::VALUE_BYTES_MAX;
+use super::driver::{QUEUE, VALUE_BYTES_MAX};
 use super::process::{self, Hooks};
 
 /// How long actors and functions may take to end with the worker; its node ends it after a second.
@@ -71,7 +72,7 @@ async fn run(role: Role) -> i32 {
     });
     system.make_process_default();
     let pool = Pool::new(1, &at_least_one_cpu(Resources::default()));
-    let host = Host::of_worker(pool.clone(), QueueBounds::default());
+    let host = Host::of_worker(pool.clone(), queue_bounds());
     assert!(system.set_extension(host.clone()), "a new system has no extension");
     let room = pool.clone();
     let hooks = Hooks {
@@ -103,6 +104,12 @@ async fn run(role: Role) -> i32 {
 fn value_bytes_max() -> usize {
     let said = std::env::var(VALUE_BYTES_MAX).ok().and_then(|said| said.parse().ok());
     said.map_or(PAYLOAD_BYTES_MAX, |said: usize| said.min(PAYLOAD_BYTES_MAX))
+}
+
+/// What the job's driver says that a process of it may have submitted.
+fn queue_bounds() -> QueueBounds {
+    let said = std::env::var(QUEUE).ok().and_then(|said| said.parse().ok());
+    said.unwrap_or_default()
 }
 
 /// Actors without a CPU of their own may call functions, and those must run.

@@ -11,8 +11,9 @@ use mobula_actor::{Arg, CallState};
 use mobula_types::{CallError, Unknown};
 
 use super::{Task, drop_quietly, resolved};
+use crate::admission::Room;
 use crate::function::{RemoteFn, Returned};
-use crate::host::{Host, Room};
+use crate::host::Host;
 use crate::logic::Request;
 use crate::running;
 
