@@ -24,6 +24,7 @@ use crate::object::{Cancel, Cancellable, GetError, ObjectRef};
 use crate::patrol::{Ticket, patrol};
 use crate::slot::{ReplyReceiver, slot};
 use crate::system::System;
+use crate::waits::{On, Wait};
 use crate::{Actor, Address, Handler, Message, clock};
 
 /// What an `ask` waits at most unless it says otherwise (G3).
@@ -202,7 +203,7 @@ where
     /// Sends, and gives a reference to the future reply at once. It has no deadline unless one was set.
     pub fn submit(self) -> ObjectRef<T> {
         let system = self.address.system().clone();
-        let cancel = Arc::new(Cancel::default());
+        let cancel = Arc::new(Cancel::of_call(self.address.id()));
         let object = ObjectRef::pending(&system, Some(cancel.clone() as Arc<dyn Cancellable>));
         system.counters().add_submitted();
         let filled = Unfilled { object: Some(object.clone()), system };
@@ -281,6 +282,7 @@ impl<A: Handler<M>, M: Message, T, E> IntoFuture for Call<'_, A, M, T, E> {
             refused: None,
             receiver,
             flatten: self.flatten,
+            to: self.address.id(),
             asked_at,
             deadline,
             ticket: None,
@@ -317,6 +319,7 @@ pub struct Asking<R, T, E> {
     refused: Option<Box<NotStarted>>,
     receiver: ReplyReceiver<R>,
     flatten: fn(R) -> Result<T, CallError<E>>,
+    to: ActorId,
     asked_at: Time,
     deadline: Deadline,
     ticket: Option<Ticket>,
@@ -352,9 +355,11 @@ impl<R, T, E> Asking<R, T, E> {
                 patrol().renew(ticket, cx.waker());
             }
             None => {
-                let parent = current::with(|frame| frame.call.clone());
-                if self.deadline.is_set() || parent.is_some() {
-                    self.ticket = Some(patrol().enter(self.deadline.time(), cx.waker().clone(), parent));
+                let (parent, by) = current::with(|frame| (frame.call.clone(), frame.party()));
+                if self.deadline.is_set() || parent.is_some() || by.is_some() {
+                    let about = by.map(|by| Wait { by, on: On::Actor(self.to), since: self.asked_at });
+                    let (due, waker) = (self.deadline.time(), cx.waker().clone());
+                    self.ticket = Some(patrol().enter_about(due, waker, parent, about));
                 }
             }
         }

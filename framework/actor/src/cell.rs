@@ -305,7 +305,16 @@ impl<A: Actor> Cell<A> {
             let Facts { deadline, deadline_explicit, call, .. } = mail.facts();
             let system = Some(mailbox.system.clone());
             let (actor, sender) = (Some(mailbox.id), SenderId::fresh());
-            Frame { system, actor, sender, deadline, deadline_explicit, call, run: None }
+            Frame {
+                system,
+                actor,
+                sender,
+                deadline,
+                deadline_explicit,
+                call,
+                holds_actor: A::CONCURRENCY == 1,
+                run: None,
+            }
         };
         let running = FuturesUnordered::new();
         let mut running = pin!(running);

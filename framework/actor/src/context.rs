@@ -184,8 +184,8 @@ impl<A: Actor> Context<A> {
     }
 
     fn background(&self, task: impl Future<Output = ()> + 'static, is_stream: bool) -> Timer {
-        let handle =
-            actix_rt::spawn(crate::shell::within(self.mailbox.id, self.mailbox.system.clone(), task)).abort_handle();
+        let handle = actix_rt::spawn(crate::shell::within(self.mailbox.id, self.mailbox.system.clone(), false, task))
+            .abort_handle();
         let mut tasks = self.tasks.borrow_mut();
         // Finished ones are swept when the list has doubled, so it stays within twice what is alive.
         if tasks.len() == tasks.capacity() {

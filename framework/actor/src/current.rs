@@ -12,6 +12,7 @@ use mobula_wire::schema;
 
 use crate::slot::CallState;
 use crate::system::System;
+use crate::waits::Party;
 
 /// Who sends: order is kept per (sender, receiver).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -43,6 +44,8 @@ pub struct Frame {
     pub deadline_explicit: bool,
     /// The call that is served, when it can be cancelled.
     pub call: Option<Arc<dyn CallState>>,
+    /// Whether its actor does nothing else until it is over.
+    pub holds_actor: bool,
     /// The task that it is a run of, and which one, where a task may run more than once.
     pub run: Option<(TaskId, Attempt)>,
 }
@@ -60,8 +63,15 @@ impl Frame {
         deadline: Deadline::NEVER,
         deadline_explicit: false,
         call: None,
+        holds_actor: false,
         run: None,
     };
+
+    /// Who awaits what this code awaits, and does nothing else meanwhile.
+    pub(crate) fn party(&self) -> Option<Party> {
+        let task = self.run.map(|(task, _)| Party::Task(task));
+        task.or_else(|| self.actor.filter(|_| self.holds_actor).map(Party::Actor))
+    }
 
     /// Runs `op` within this frame and takes the frame back.
     pub fn enter<T>(&mut self, op: impl FnOnce() -> T) -> T {

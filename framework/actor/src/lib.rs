@@ -42,6 +42,7 @@ pub mod stream;
 mod supervisor;
 mod system;
 mod view;
+mod waits;
 
 pub use actor::{Actor, Handler, Message, Mode, Proxy};
 pub use address::{ActorRef, Address, Recipient};
@@ -65,3 +66,4 @@ pub use stream::ReplyStream;
 pub use supervisor::{AddError, ChildSpec, Supervisor, SupervisorProxy, SupervisorSpec};
 pub use system::{DeadLetter, System, SystemConfig};
 pub use view::View;
+pub use waits::{Awaits, Party};

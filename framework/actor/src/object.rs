@@ -29,7 +29,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
-use mobula_types::{CallError, ErrorChain, NotCancellable, NotStarted, ObjectId};
+use mobula_types::{CallError, ErrorChain, NotCancellable, NotStarted, ObjectId, Time};
 use mobula_wire::plain::{self, Viewable};
 use mobula_wire::{EncodeError, Encoded, INLINE_BYTES_MAX};
 use parking_lot::Mutex;
@@ -44,9 +44,11 @@ pub use self::room::PrivateRoom;
 pub use self::value::Value;
 pub use self::writer::Writer;
 use crate::deliver::Fetched;
+use crate::patrol::{Ticket, patrol};
 use crate::system::System;
 use crate::view::View;
-use crate::{arbiters, current};
+use crate::waits::{On, Wait};
+use crate::{arbiters, clock, current};
 
 /// Why a reference has no value.
 pub type GetError = CallError<ErrorChain>;
@@ -203,7 +205,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
 
     /// Waits for the value. The future holds a reference of its own.
     pub fn get(&self) -> Get<T> {
-        Get { object: self.clone(), key: None }
+        Get { object: self.clone(), key: None, noted: Noted::default() }
     }
 
     /// Waits for the value on a thread that may block: the `get` of functions that are not async.
@@ -263,6 +265,14 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
 
     fn poll_value(&self, cx: &mut Context<'_>, key: &mut Option<usize>) -> Poll<Result<Value<T>, GetError>> {
         self.poll_for(cx, key, true, Self::value)
+    }
+
+    /// Whom those wait for that wait for it.
+    fn awaited(&self) -> Option<On> {
+        match &self.cell.call {
+            Some(maker) => Some(On::Made(maker.clone())),
+            None => self.cell.is_foreign().then_some(On::Object(self.cell.id)),
+        }
     }
 
     /// Registers the waker unless `look` finds what is waited for.
@@ -404,7 +414,7 @@ impl<T: Send + Sync + 'static> IntoFuture for ObjectRef<T> {
     type IntoFuture = Get<T>;
 
     fn into_future(self) -> Get<T> {
-        Get { object: self, key: None }
+        Get { object: self, key: None, noted: Noted::default() }
     }
 }
 
@@ -413,14 +423,48 @@ impl<T: Send + Sync + 'static> IntoFuture for ObjectRef<T> {
 pub struct Get<T: Send + Sync + 'static> {
     object: ObjectRef<T>,
     key: Option<usize>,
+    noted: Noted,
 }
 
 impl<T: Send + Sync + 'static> Future for Get<T> {
     type Output = Result<Value<T>, GetError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { object, key } = &mut *self;
-        object.poll_value(cx, key)
+        let Self { object, key, noted } = &mut *self;
+        let polled = object.poll_value(cx, key);
+        noted.look(object, polled.is_pending());
+        polled
+    }
+}
+
+/// That its code waits for an object, for lists; nothing of code that may do something else meanwhile.
+#[derive(Default)]
+struct Noted(Option<Ticket>);
+
+impl Noted {
+    fn look<T: Send + Sync + 'static>(&mut self, object: &ObjectRef<T>, is_pending: bool) {
+        if !is_pending {
+            self.leave();
+        } else if self.0.is_none()
+            && let Some(by) = current::with(current::Frame::party)
+            && let Some(on) = object.awaited()
+        {
+            let about = Wait { by, on, since: clock::recent() };
+            // Woken by the object, and by nothing else.
+            self.0 = Some(patrol().enter_about(Time::MAX, Waker::noop().clone(), None, Some(about)));
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Some(ticket) = self.0.take() {
+            patrol().leave(ticket);
+        }
+    }
+}
+
+impl Drop for Noted {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -5,6 +5,9 @@
 //! it away when the reply comes: two uncontended locks. One thread looks at what is due; it sleeps until the earliest
 //! deadline it has seen, so an idle process never wakes.
 //!
+//! Since all that wait for replies are here, it is known here, too, who waits for whom, for lists (`waits`). Code of tasks and
+//! actors that waits for an object is entered for that alone, and never woken from here.
+//!
 //! The patrol only wakes: the woken future itself sees that its deadline has passed or that its caller gave up.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -18,6 +21,7 @@ use slab::Slab;
 
 use crate::clock;
 use crate::slot::CallState;
+use crate::waits::{Awaits, Wait as Awaiting};
 
 /// Shards of the table: a handful keeps the threads of one host out of each other's way.
 const SHARDS: usize = 16;
@@ -66,6 +70,8 @@ struct Wait {
     waker: Waker,
     /// The call inside which this wait happens, if any: when it is cancelled, so is the wait.
     parent: Option<Arc<dyn CallState>>,
+    /// Who waits for whom, for lists.
+    about: Option<Awaiting>,
 }
 
 /// A place in the patrol's table; given back with [`Patrol::leave`].
@@ -79,12 +85,23 @@ pub struct Ticket {
 impl Patrol {
     /// `waker` is woken when `due` has come or `parent` is cancelled, once; then it sees for itself.
     pub fn enter(&self, due: Time, waker: Waker, parent: Option<Arc<dyn CallState>>) -> Ticket {
+        self.enter_about(due, waker, parent, None)
+    }
+
+    /// The same for a wait of which it is known who waits for whom.
+    pub(crate) fn enter_about(
+        &self,
+        due: Time,
+        waker: Waker,
+        parent: Option<Arc<dyn CallState>>,
+        about: Option<Awaiting>,
+    ) -> Ticket {
         let shard = shard_of_this_thread();
         let nested = parent.is_some();
         let key = {
             let mut shard = self.shards[shard].lock();
             shard.earliest = shard.earliest.min(due);
-            shard.waits.insert(Wait { due, waker, parent })
+            shard.waits.insert(Wait { due, waker, parent, about })
         };
         if nested {
             self.nested.fetch_add(1, Ordering::AcqRel);
@@ -112,6 +129,18 @@ impl Patrol {
             self.nested.fetch_sub(1, Ordering::AcqRel);
         }
         drop(wait);
+    }
+
+    /// Who has awaited whom since `before` or longer, at most `max` of them.
+    pub fn awaited(&self, before: Time, max: usize) -> Vec<Awaits> {
+        let mut awaited = Vec::new();
+        for shard in &self.shards {
+            let shard = shard.lock();
+            let waits = shard.waits.iter().filter_map(|(_, wait)| wait.about.as_ref());
+            let room = max - awaited.len();
+            awaited.extend(waits.filter(|about| about.since <= before).filter_map(Awaiting::told).take(room));
+        }
+        awaited
     }
 
     /// A call was cancelled while its handler had not answered: what that handler waits for ends too.

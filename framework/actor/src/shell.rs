@@ -20,7 +20,7 @@ use crate::system::System;
 
 /// Starts `cell` on the arbiter of the thread that calls.
 pub(crate) fn host(id: ActorId, system: Arc<System>, cell: impl Future<Output = ()> + 'static) {
-    let cell = Turns { id, future: within(id, system, cell) };
+    let cell = Turns { id, future: within(id, system, true, cell) };
     Shell { cell: Some(Box::pin(cell)) }.start();
 }
 
@@ -38,9 +38,15 @@ impl Actor for Shell {
     }
 }
 
-/// Runs `future` as code of the actor `id`.
-pub(crate) fn within<F: Future<Output = ()>>(id: ActorId, system: Arc<System>, future: F) -> impl Future<Output = ()> {
-    let frame = Frame { system: Some(system), actor: Some(id), sender: SenderId::fresh(), ..Frame::default() };
+/// Runs `future` as code of the actor `id`, which does nothing else meanwhile or does.
+pub(crate) fn within<F: Future<Output = ()>>(
+    id: ActorId,
+    system: Arc<System>,
+    holds_actor: bool,
+    future: F,
+) -> impl Future<Output = ()> {
+    let (system, actor, sender) = (Some(system), Some(id), SenderId::fresh());
+    let frame = Frame { system, actor, sender, holds_actor, ..Frame::default() };
     Framed { frame, future }
 }
 

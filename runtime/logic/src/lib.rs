@@ -26,6 +26,7 @@
 //! | [`session`] | what of two processes' talk is sent again when a connection breaks, and who is silent |
 //! | [`supervision`] | which children of a supervisor are stopped and started when one ends (G5) |
 //! | [`task`] | how often a task runs, and how it ends (G1, G2) |
+//! | [`waits`] | which waits are a ring, so that nothing in it goes on |
 #![forbid(unsafe_code)]
 
 pub mod attachment;
@@ -50,6 +51,7 @@ pub mod scheduler;
 pub mod session;
 pub mod supervision;
 pub mod task;
+pub mod waits;
 
 pub use calendar::Calendar;
 pub use directory::Directory;

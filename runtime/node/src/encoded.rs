@@ -10,7 +10,7 @@ use mobula_actor::current::within;
 use mobula_actor::deliver::{Fetched, Payload};
 use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
 use mobula_actor::{
-    Arg, Arguments, CallState, Count, Departing, ObjectRef, System, arbiters, arrive, clock, registry, stream,
+    Arg, Arguments, CallState, Count, Departing, ObjectRef, Party, System, arbiters, arrive, clock, registry, stream,
 };
 use mobula_types::{Attempt, CallError, Deadline, NotCancellable, NotStarted, Outcome, TaskId, Unknown};
 use mobula_wire::{INLINE_BYTES_MAX, name_hash, plain};
@@ -361,6 +361,10 @@ impl<T: Send + Sync + 'static> Cancellable for Owing<T> {
         self.settle(Err(CallError::Cancelled));
         self.call.force();
         Ok(())
+    }
+
+    fn maker(&self) -> Option<Party> {
+        self.call.task().map(Party::Task)
     }
 }
 

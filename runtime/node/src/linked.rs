@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use mobula_actor::CallState;
 use mobula_actor::object::{Cancel, Cancellable};
 use mobula_actor::patrol::{Ticket, patrol};
-use mobula_types::Time;
+use mobula_types::{TaskId, Time};
 
 /// Cancelled by itself, or because its parent was.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub(crate) struct Linked {
     ticket: OnceLock<Ticket>,
     /// What is done for it, where another process has asked for that.
     work: OnceLock<Weak<dyn Returnable>>,
+    /// Which task it is, once it is one of those that run elsewhere.
+    task: OnceLock<TaskId>,
 }
 
 /// Work that can go back to where it came from, as long as it has not begun.
@@ -39,6 +41,16 @@ impl Linked {
             }
         }
         linked
+    }
+
+    /// Says which task it is.
+    pub(crate) fn is_task(&self, task: TaskId) {
+        self.task.set(task).ok();
+    }
+
+    /// Which task it is, if that is known.
+    pub(crate) fn task(&self) -> Option<TaskId> {
+        self.task.get().copied()
     }
 
     /// Says what is done for it.

@@ -104,6 +104,7 @@ async fn run<F: RemoteStream>(
         deadline: Deadline::NEVER,
         deadline_explicit: false,
         call: Some(call.clone() as Arc<dyn CallState>),
+        holds_actor: false,
         run: None,
     };
     let mut framed = Framed::<F::Item> { frame, items: None };

@@ -333,6 +333,7 @@ impl<F: RemoteFn> Task<F> {
             deadline: self.inherited.deadline,
             deadline_explicit: self.inherited.deadline.is_set(),
             call: Some(self.clone() as Arc<dyn CallState>),
+            holds_actor: false,
             run: self.run,
         }
     }

@@ -115,6 +115,8 @@ pub struct Listed {
     pub cause: Option<String>,
     /// What it waits for, if it waits.
     pub why: Option<String>,
+    /// The ids of what its code awaits: actors, tasks and objects.
+    pub awaits: Vec<String>,
 }
 
 /// One line of `mobula token list --json`.

@@ -3,10 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 
-use mobula_types::NotCancellable;
+use mobula_types::{ActorId, NotCancellable};
 use parking_lot::Mutex;
 
 use crate::slot::CallState;
+use crate::waits::Party;
 
 /// What makes an object, as far as it can be given up.
 pub trait Cancellable: Send + Sync {
@@ -21,6 +22,11 @@ pub trait Cancellable: Send + Sync {
     fn cancel_forced(&self) -> Result<(), NotCancellable> {
         Err(NotCancellable::NoTask)
     }
+
+    /// Who makes it, as far as that is known.
+    fn maker(&self) -> Option<Party> {
+        None
+    }
 }
 
 /// The cancellation of a call whose answer is an object.
@@ -28,6 +34,15 @@ pub trait Cancellable: Send + Sync {
 pub struct Cancel {
     cancelled: AtomicBool,
     waiting: Mutex<Vec<Waker>>,
+    /// Who was called.
+    to: Option<ActorId>,
+}
+
+impl Cancel {
+    /// Of a call to an actor.
+    pub(crate) fn of_call(to: ActorId) -> Self {
+        Self { to: Some(to), ..Self::default() }
+    }
 }
 
 impl Cancellable for Cancel {
@@ -36,6 +51,10 @@ impl Cancellable for Cancel {
         let waiting = std::mem::take(&mut *self.waiting.lock());
         waiting.into_iter().for_each(Waker::wake);
         crate::patrol::patrol().call_cancelled();
+    }
+
+    fn maker(&self) -> Option<Party> {
+        self.to.map(Party::Actor)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::arbiters;
 use crate::current;
 use crate::deliver::Fetched;
 use crate::system::System;
+use crate::waits::Party;
 
 /// Objects of this process whose references have left it, by id, as long as something here refers to them.
 #[derive(Default)]
@@ -83,6 +84,8 @@ impl<T: Serialize + Send + Sync + 'static> ObjectCell<T> {
 /// An object whose type is forgotten.
 pub(super) trait Exported: Send + Sync {
     fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>>;
+    /// Who makes it, while there is no value.
+    fn maker(&self) -> Option<Party>;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 }
 
@@ -102,6 +105,11 @@ impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
                 (fetched, false) => Ok(fetched),
             }
         })
+    }
+
+    fn maker(&self) -> Option<Party> {
+        let is_pending = self.value.get().is_none() && self.shared.get().is_none();
+        self.call.as_ref().filter(|_| is_pending).and_then(|call| call.maker())
     }
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
@@ -142,6 +150,16 @@ where
 }
 
 impl System {
+    /// Who makes those of our objects that others know of and that have no value yet: at most `max` of them.
+    pub fn makers(&self, max: usize) -> Vec<(ObjectId, Party)> {
+        let objects: Vec<_> = {
+            let objects = self.exports.objects.lock();
+            objects.iter().filter_map(|(id, object)| Some((*id, object.upgrade()?))).collect()
+        };
+        // Without the table: what is dropped here takes itself out of it.
+        objects.iter().filter_map(|(id, object)| Some((*id, object.maker()?))).take(max).collect()
+    }
+
     /// Objects whose references have left this process, and are still referred to in it.
     pub fn objects_exported(&self) -> usize {
         self.exports.objects.lock().len()

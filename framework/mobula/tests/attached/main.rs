@@ -16,6 +16,7 @@ mod nodes;
 mod refs;
 mod repeats;
 mod retirement;
+mod rings;
 mod scheduling;
 mod sharing;
 mod values;
@@ -89,6 +90,16 @@ fn main() -> ExitCode {
                 let tight = plain.clone().queue_tasks_max(scheduling::TIGHT);
                 let session = mobula::init_with(tight).await.expect("a driver attaches");
                 let test = scheduling::what_finds_the_queue_full(&session);
+                tokio::time::timeout(HANGS, test).await.expect("a test does not hang").expect("a test passes");
+                settled(&session, &name).await;
+                session.stop().await;
+                println!("test {name} ... ok");
+                passed += 1;
+            }
+            let name = format!("{how}::what waits for itself is named");
+            if is_wanted(&name) {
+                let session = mobula::init_with(plain).await.expect("a driver attaches");
+                let test = rings::what_waits_for_itself(&nodes);
                 tokio::time::timeout(HANGS, test).await.expect("a test does not hang").expect("a test passes");
                 settled(&session, &name).await;
                 session.stop().await;

@@ -15,20 +15,20 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// How long between two looks at a folder.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// A folder in which functions leave notes: unlike a call, looking there gives no CPU back.
-struct Notes(PathBuf);
+pub(crate) struct Notes(PathBuf);
 
 impl Notes {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let folder = env::temp_dir().join(format!("mobula-notes-{name}-{}", std::process::id()));
         fs::remove_dir_all(&folder).ok();
         fs::create_dir_all(&folder).expect("a folder is made");
         Self(folder)
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         self.0.display().to_string()
     }
 }

@@ -12,6 +12,7 @@ use mobula_node::attached::run_if_worker;
 use mobula_node::daemon::workers::{MemoryFiles, warden};
 use mobula_node::daemon::{Node, NodeConfig};
 use mobula_types::resources::Amount;
+use mobula_types::state::Listed;
 use mobula_types::{NodeId, Role};
 
 /// Serves as warden or worker, if a node has started this process as one. Comes first in `main`.
@@ -124,6 +125,18 @@ impl Nodes {
     #[allow(dead_code, reason = "not each program with these nodes is about losses")]
     pub(crate) async fn losses(&self) -> BTreeMap<String, u64> {
         self.head.status().await.expect("the head answers").counters.losses
+    }
+
+    /// What of this kind runs and waits in the cluster, as `mobula list --json` shows it.
+    #[allow(dead_code, reason = "not each program with these nodes looks at what waits")]
+    pub(crate) async fn list(&self, kind: &str) -> Vec<Listed> {
+        self.other.list(kind).await.expect("the node answers")
+    }
+
+    /// What `mobula why` says of one of them.
+    #[allow(dead_code, reason = "not each program with these nodes looks at what waits")]
+    pub(crate) async fn why(&self, id: impl std::fmt::Display) -> Option<String> {
+        self.other.why(&id.to_string()).await.ok().and_then(|item| item.why)
     }
 
     pub(crate) async fn stop(self) {

@@ -48,10 +48,14 @@ fn what_waits_says_what_for() -> Result<()> {
     let sent = find(&cluster, "tasks", |item| named("keep")(item) && item.state == "sent")?;
     let said = why(&cluster, &sent.id)?;
     ensure!(said.contains("older ones were sent to the same place"), "{said}");
-    let is_behind = |item: &Listed| item.why.as_ref().is_some_and(|why| why.contains("older or more urgent ones of its process"));
+    let is_behind =
+        |item: &Listed| item.why.as_ref().is_some_and(|why| why.contains("older or more urgent ones of its process"));
     let behind = find(&cluster, "tasks", |item| named("keep")(item) && is_behind(item))?;
     let said = why(&cluster, &behind.id)?;
-    ensure!(said.contains("older or more urgent ones of its process wait for the same: num_cpus = 1, 0 of 2 are free"), "{said}");
+    ensure!(
+        said.contains("older or more urgent ones of its process wait for the same: num_cpus = 1, 0 of 2 are free"),
+        "{said}"
+    );
 
     driver.process.tell(FINISH)?;
     driver.process.succeed(SETTLES)?;

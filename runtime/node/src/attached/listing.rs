@@ -8,12 +8,20 @@ use mobula_types::state::Listed;
 use mobula_wire::local::RequestId;
 
 use mobula_actor::clock;
+use mobula_actor::patrol::patrol;
+use mobula_logic::waits::AGE_MIN;
 
 use super::process::Process;
 
 /// Items that one process lists at most: what fits in one word to its node. One that is asked for by its id is found among
 /// all.
 const LISTED_MAX: usize = 4_096;
+
+/// Waits that one process tells of at most, and objects of whose makers it tells: lines that are short.
+const WAITS_MAX: usize = 1_024;
+
+/// The kind of a line that says who awaits whom; no list shows it.
+pub(crate) const WAIT: &str = "wait";
 
 /// Items, and which of them wait for which request for a place.
 type Listing = (Vec<Listed>, Vec<(u32, RequestId)>);
@@ -72,7 +80,28 @@ impl Process {
                 add(&mut listing, item, request);
             }
         });
+        self.add_waits(&mut listing.0);
         listing
+    }
+
+    /// Who of those that run here awaits whom, each a line of its own: the list that they are in may be another process's.
+    fn add_waits(&self, items: &mut Vec<Listed>) {
+        let Some(system) = self.system() else { return };
+        let now = clock::now();
+        let line = |id: String, on: String, since_s: f64| Listed {
+            id,
+            kind: WAIT.into(),
+            since_s,
+            awaits: vec![on],
+            ..Listed::default()
+        };
+        let before = Time::ZERO + now.since(Time::ZERO).saturating_sub(AGE_MIN);
+        let awaited = patrol().awaited(before, WAITS_MAX);
+        items.extend(
+            awaited.into_iter().map(|wait| line(wait.by.to_string(), wait.on, now.since(wait.since).as_secs_f64())),
+        );
+        let made = system.makers(WAITS_MAX).into_iter();
+        items.extend(made.map(|(object, maker)| line(object.to_string(), maker.to_string(), 0.0)));
     }
 
     /// The actors that live here.

@@ -51,6 +51,7 @@ mod tasks;
 mod worker;
 
 pub(crate) use link::ask_node;
+pub(crate) use listing::WAIT;
 pub(crate) use process::Process;
 
 pub use driver::{AttachError, Driver, DriverConfig, NodeAddress};

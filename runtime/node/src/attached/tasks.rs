@@ -100,6 +100,7 @@ impl Process {
         }
         let id = system.next_task_id();
         let call = reply.call.clone();
+        call.is_task(id);
         let key = {
             let mut table = self.tasks.table.lock();
             if table.over.is_some() {

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mobula_logic::scheduler::RequestKey;
+use mobula_logic::waits::Waits;
 use mobula_net::Line;
 use mobula_types::state::{ClusterStatus, Listed, NodeStatus, OutcomeCounters};
 use mobula_types::{NodeId, ProcessId, Time};
 use mobula_wire::cluster::{AskId, ClusterTalk};
 use mobula_wire::local::{FromNode, RequestId};
+
+use crate::attached::WAIT;
 
 use super::roster::Kind;
 use super::state::State;
@@ -30,6 +33,9 @@ const GATHERS_MAX: usize = 64;
 
 /// Items of one answer between nodes: each takes some hundred bytes of a frame.
 const ITEMS_PER_FRAME: usize = 1_000;
+
+/// Members of a ring that are named.
+const RING_SHOWN_MAX: usize = 16;
 
 /// Items that are gathered; more are left out. An answer to the command line takes fewer.
 const ITEMS_MAX: usize = 1 << 16;
@@ -191,6 +197,9 @@ impl State {
     }
 
     fn finish(&mut self, want: Want, mut items: Vec<Listed>, counters: &OutcomeCounters) {
+        if matches!(want, Want::List { .. } | Want::Why { .. }) {
+            say_waits(&mut items);
+        }
         match want {
             Want::List { line, request, kind } => {
                 // Who lists actors is to see whose are missing; workers are known without being asked.
@@ -262,6 +271,37 @@ impl State {
             sum.refusals = met.map(|(word, count)| (word.to_owned(), count)).collect();
         }
         sum
+    }
+}
+
+/// Says of what runs whom it awaits, and names the ring if that is one.
+fn say_waits(items: &mut Vec<Listed>) {
+    let mut waits = Waits::default();
+    let mut oldest: BTreeMap<String, f64> = BTreeMap::new();
+    items.retain_mut(|item| {
+        let is_wait = item.kind == WAIT;
+        if is_wait {
+            let since_s = oldest.entry(item.id.clone()).or_default();
+            *since_s = since_s.max(item.since_s);
+            std::mem::take(&mut item.awaits).into_iter().for_each(|on| waits.add(item.id.clone(), on));
+        }
+        !is_wait
+    });
+    let rings = waits.rings();
+    for item in items {
+        item.awaits = waits.of(&item.id).cloned().collect();
+        let said = match (rings.get(&item.id), &item.awaits[..]) {
+            (_, []) => continue,
+            (Some(ring), _) => {
+                let shown = ring.iter().take(RING_SHOWN_MAX).map(String::as_str);
+                let left_out = if ring.len() > RING_SHOWN_MAX { Some("…") } else { None };
+                let ring: Vec<&str> = shown.chain(left_out).chain([item.id.as_str()]).collect();
+                format!("it waits for itself: {}", ring.join(" → "))
+            }
+            (None, awaits) => format!("it awaits {}", awaits.join(", ")),
+        };
+        let since_s = oldest.get(&item.id).copied().unwrap_or_default();
+        item.why = Some(format!("{said}, since {since_s:.1} s"));
     }
 }
 

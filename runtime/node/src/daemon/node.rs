@@ -14,7 +14,7 @@ use mobula_net::unix::{Listener, UnixError};
 use mobula_net::{Authority, Mesh, MeshConfig, MeshEvents};
 use mobula_store::Arena;
 use mobula_store::arena::Usage;
-use mobula_types::state::ClusterStatus;
+use mobula_types::state::{ClusterStatus, Listed};
 use mobula_types::{NodeId, NodeLoad, Role, Time};
 use mobula_wire::cluster::Admission;
 use mobula_wire::local::ToolQuestion;
@@ -158,6 +158,26 @@ impl Node {
         let answer = self.ask(question).await?;
         let made: serde_json::Value = serde_json::from_str(&answer).map_err(|error| error.to_string())?;
         made["token"].as_str().map(str::to_owned).ok_or_else(|| "the head's answer holds no token".to_owned())
+    }
+
+    /// What runs and waits, as `mobula list` shows it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such kind of things, or the node does not answer.
+    pub async fn list(&self, kind: &str) -> Result<Vec<Listed>, String> {
+        let answer = self.ask(ToolQuestion::List { kind: kind.to_owned() }).await?;
+        answer.lines().map(|line| serde_json::from_str(line).map_err(|error| error.to_string())).collect()
+    }
+
+    /// What one of them waits for, as `mobula why` shows it.
+    ///
+    /// # Errors
+    ///
+    /// Nothing has that id, or the node does not answer.
+    pub async fn why(&self, id: &str) -> Result<Listed, String> {
+        let answer = self.ask(ToolQuestion::Why { id: id.to_owned() }).await?;
+        serde_json::from_str(&answer).map_err(|error| error.to_string())
     }
 
     /// Tells a node to leave, as `mobula drain` does, and does not wait for its end.
