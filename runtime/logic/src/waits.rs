@@ -56,7 +56,8 @@ impl<T: Ord + Clone> Waits<T> {
         while let Some(at) = next.pop_front() {
             for on in self.of(at) {
                 if on == who {
-                    let mut ring: Vec<T> = std::iter::successors(Some(at), |at| from.get(*at).copied()).cloned().collect();
+                    let mut ring: Vec<T> =
+                        std::iter::successors(Some(at), |at| from.get(*at).copied()).cloned().collect();
                     ring.reverse();
                     return Some(ring);
                 }
