@@ -33,6 +33,7 @@ use crate::current::{self, Frame, SenderId};
 use crate::envelope::{Facts, Handling};
 use crate::lanes::{BATCH_MAX, Mail};
 use crate::mailbox::{ActorState, Mailbox};
+use crate::places::{Lodging, no_place};
 use crate::progress::was_reported;
 use crate::shell::Framed;
 use crate::spawn::{SpawnError, Spawner};
@@ -61,6 +62,8 @@ pub(crate) struct Cell<A: Actor> {
     ctx: Context<A>,
     args: A::Args,
     supervised: Supervised,
+    /// Of one that is said to run in a placement group of this process.
+    lodging: Option<Box<Lodging>>,
     /// Made at the first death: most actors never need it.
     restarts: Option<Box<Restarts>>,
     /// Whether a constructor has ever succeeded: what never ran is not restarted.
@@ -114,6 +117,7 @@ impl<A: Actor> Cell<A> {
         mailbox: Arc<Mailbox<A>>,
         args: A::Args,
         supervised: Supervised,
+        lodging: Option<Box<Lodging>>,
         spawner: Option<Spawner>,
     ) -> Self {
         let ctx = Context::new(mailbox.clone());
@@ -122,6 +126,7 @@ impl<A: Actor> Cell<A> {
             ctx,
             args,
             supervised,
+            lodging,
             restarts: None,
             has_run: false,
             spawner,
@@ -142,6 +147,11 @@ impl<A: Actor> Cell<A> {
 
     /// Boxed, because a future keeps an argument twice: as it came and as it is used.
     pub(crate) async fn run(mut self: Box<Self>) {
+        if self.lodging.is_some()
+            && let Err(reason) = Box::pin(self.find_place()).await
+        {
+            return self.end(reason, false);
+        }
         let (reason, gave_up) = loop {
             let death = self.live().await;
             match Box::pin(self.after(death)).await {
@@ -154,6 +164,27 @@ impl<A: Actor> Cell<A> {
             }
         };
         self.end(reason, gave_up);
+    }
+
+    /// Waits for the place that was asked for, unless it is to end before it has begun.
+    async fn find_place(&mut self) -> Result<(), ExitReason> {
+        let Some(Lodging::Wanted(place)) = self.lodging.as_deref_mut() else { return Ok(()) };
+        let (mailbox, deferred) = (&self.mailbox, &mut self.deferred);
+        let found = poll_fn(|cx| {
+            while let Poll::Ready(control) = mailbox.lanes.poll_control(cx) {
+                match mailbox.note_audience(control) {
+                    Some(Control::Kill) => return Poll::Ready(Err(ExitReason::Killed)),
+                    Some(Control::End { reason } | Control::Stop { reason, park: false }) => {
+                        return Poll::Ready(Err(reason));
+                    }
+                    other => deferred.extend(other),
+                }
+            }
+            place.poll_unpin(cx).map_err(no_place)
+        });
+        let place = found.await?;
+        self.lodging = Some(Box::new(Lodging::Kept { _place: place }));
+        Ok(())
     }
 
     /// One incarnation, from its constructor to the drop of its state.

@@ -310,8 +310,12 @@ impl<A: Actor, M: Message> Drop for OnTheWay<'_, A, M> {
                 dead_letter::<A, M>(self.ctx, &reason.unwrap_or(ExitReason::Shutdown));
             }
             (Some(reply), Some(reason)) => {
-                let actor = self.ctx.id();
-                reply.send(Err(CallError::MayHaveRun(Unknown::ActorEnded { actor, reason })));
+                let unknown = match reason {
+                    // As its caller hears it from another process.
+                    ExitReason::ProcessDied(death) => Unknown::ProcessDied { death },
+                    reason => Unknown::ActorEnded { actor: self.ctx.id(), reason },
+                };
+                reply.send(Err(CallError::MayHaveRun(unknown)));
             }
             (Some(reply), None) => reply.send(Err(CallError::Cancelled)),
         }

@@ -21,6 +21,7 @@ use crate::lanes::MailboxBounds;
 use crate::lookup::{self, LookupError};
 use crate::mailbox::Mailbox;
 use crate::object::pinning;
+use crate::places::Lodging;
 use crate::registry;
 use crate::shell;
 use crate::system::{NameRefused, System};
@@ -422,8 +423,9 @@ fn start_here<A: Actor>(
     spawner: Option<Spawner>,
     guest: Option<(ActorId, Incarnation)>,
 ) -> Result<Arc<Mailbox<A>>, SpawnError> {
-    let SpawnOptions { name, namespace, parent, supervised_by_parent, policy, mailbox: bounds, placement, .. } =
-        options;
+    let SpawnOptions {
+        name, namespace, parent, supervised_by_parent, policy, mailbox: bounds, placement, place, ..
+    } = options;
     let name = name.map(|name| ActorName { namespace, name });
     let is_guest = guest.is_some();
     let make = |id| Arc::new(Mailbox::<A>::new(id, parent, name.clone(), bounds, system.clone(), is_guest));
@@ -460,10 +462,14 @@ fn start_here<A: Actor>(
     }
     let supervised =
         if supervised_by_parent { Supervised::ByParent } else { Supervised::ByItself(policy.map(Box::new)) };
+    let lodging = place
+        .within
+        .zip(system.places())
+        .map(|(within, places)| Box::new(Lodging::Wanted(places.place(mailbox.id, within, place.request))));
     let hosted = mailbox.clone();
     let begin = move |wrong: Option<SpawnError>| {
         let (id, system) = (hosted.id, hosted.system.clone());
-        let cell = Cell::new(hosted, args, supervised, spawner);
+        let cell = Cell::new(hosted, args, supervised, lodging, spawner);
         if let Some(wrong) = wrong {
             return cell.stillborn(wrong);
         }

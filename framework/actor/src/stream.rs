@@ -9,7 +9,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, future};
 use mobula_types::{CallError, Unknown};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
@@ -57,8 +57,21 @@ impl<T: Send + 'static> Source<T> {
     ///
     /// What the reader was told when `items` panicked, or [`CallError::Cancelled`] when it went away.
     pub async fn run(self, items: impl Stream<Item = T>) -> Result<(), CallError> {
+        self.run_until(items, future::pending()).await
+    }
+
+    /// The same, unless something ends it with an error first.
+    ///
+    /// # Errors
+    ///
+    /// That error, too.
+    pub async fn run_until(
+        self,
+        items: impl Stream<Item = T>,
+        ended: impl Future<Output = CallError>,
+    ) -> Result<(), CallError> {
         let caught = |payload| CallError::Panicked(panics::describe(payload));
-        self.forward(AssertUnwindSafe(items).catch_unwind().map(move |item| item.map_err(caught))).await
+        self.pass(AssertUnwindSafe(items).catch_unwind().map(move |item| item.map_err(caught)), ended).await
     }
 
     /// Gives the reader what another stream gives, its failure too.
@@ -67,20 +80,32 @@ impl<T: Send + 'static> Source<T> {
     ///
     /// That failure, or [`CallError::Cancelled`] when the reader went away.
     pub async fn forward(self, items: impl Stream<Item = Result<T, CallError>>) -> Result<(), CallError> {
-        let mut items = pin!(items);
+        self.pass(items, future::pending()).await
+    }
+
+    async fn pass(
+        self,
+        items: impl Stream<Item = Result<T, CallError>>,
+        ended: impl Future<Output = CallError>,
+    ) -> Result<(), CallError> {
+        let (mut items, mut ended) = (pin!(items), pin!(ended));
         loop {
             let item = tokio::select! {
                 biased;
                 item = items.next() => item,
                 () = self.sender.closed() => return Err(CallError::Cancelled),
+                why = &mut ended => Some(Err(why)),
             };
             let (item, end) = match item {
                 Some(Ok(item)) => (StreamItem::Item(item), None),
                 Some(Err(error)) => (StreamItem::Failed(error.clone()), Some(Err(error))),
                 None => (StreamItem::End, Some(Ok(()))),
             };
-            if self.sender.send(item).await.is_err() {
-                return Err(CallError::Cancelled);
+            tokio::select! {
+                biased;
+                sent = self.sender.send(item) => sent.map_err(|_| CallError::Cancelled)?,
+                // Its reader has to read before it is told more, and then finds out by the missing end.
+                why = &mut ended, if end.is_none() => return Err(why),
             }
             if let Some(end) = end {
                 return end;

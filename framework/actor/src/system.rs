@@ -22,6 +22,7 @@ use crate::lanes::MailboxBounds;
 use crate::mailbox::{ActorStatus, AnyMailbox};
 use crate::object::Exports;
 use crate::panics;
+use crate::places::Places;
 use crate::progress::{self, HANG_LIMIT, Hang};
 
 /// Names kept at once; a name is as long as its actor lives.
@@ -78,6 +79,7 @@ pub struct System {
     dead_letters: RwLock<Option<DeadLetterHook>>,
     hangs: RwLock<Hangs>,
     deliver: OnceLock<Arc<dyn Deliver>>,
+    places: OnceLock<Arc<dyn Places>>,
     pub(crate) exports: Exports,
     pub(crate) held: Arc<Held>,
     objects_made: AtomicU64,
@@ -152,6 +154,7 @@ impl System {
             dead_letters: RwLock::default(),
             hangs: RwLock::default(),
             deliver: OnceLock::new(),
+            places: OnceLock::new(),
             exports: Exports::default(),
             held: Arc::default(),
             objects_made: AtomicU64::new(0),
@@ -212,6 +215,16 @@ impl System {
     /// Where mail for other processes leaves; `None` when all actors are here and nothing is encoded.
     pub fn deliver(&self) -> Option<&Arc<dyn Deliver>> {
         self.deliver.get()
+    }
+
+    /// Actors that are started here and are said to run in a placement group take their places of `places` from now on; said
+    /// once, where no cluster gives them out.
+    pub fn set_places(&self, places: Arc<dyn Places>) {
+        self.places.set(places).ok();
+    }
+
+    pub(crate) fn places(&self) -> Option<&Arc<dyn Places>> {
+        self.places.get()
     }
 
     /// Keeps `extension` for the crates above, once.

@@ -9,22 +9,23 @@ use mobula_types::resources::{Amount, CPUS, GPUS};
 use mobula_types::{Bundle, BundleStrategy, GroupEnd, GroupId, GroupSpec, LabelRule, NodeId};
 use serde::{Deserialize, Serialize};
 
-/// Begins a placement group: bundles of resources that are reserved on the nodes of a cluster, all of them or none.
+/// Begins a placement group: bundles of resources that are reserved on the nodes of a cluster, all of them or none. In an
+/// embedded session this process is the only node, and they are reserved of what it has.
 ///
-/// ```no_run
+/// ```
 /// use mobula::prelude::*;
 /// use mobula::BundleStrategy;
 ///
-/// #[remote]
+/// #[remote(num_cpus = 0.5)]
 /// fn shard(number: u32) -> u32 { number }
 ///
 /// # #[mobula::main]
 /// # async fn main() -> Result<()> {
 /// # let _session = mobula::init().await?;
 /// let group = mobula::placement_group()
-///     .bundle(|bundle| bundle.num_cpus(1.0))
-///     .bundle(|bundle| bundle.num_cpus(1.0).resource("disk", 2.0).label("zone", "a"))
-///     .strategy(BundleStrategy::StrictSpread)
+///     .bundle(|bundle| bundle.num_cpus(0.5))
+///     .bundle(|bundle| bundle.num_cpus(0.5))
+///     .strategy(BundleStrategy::StrictPack)
 ///     .create()
 ///     .await?;
 /// let first = shard::options().in_bundle(&group, 0).remote(0u32);
@@ -156,7 +157,8 @@ impl IntoFuture for CreateGroup {
 ///
 /// The handle is a name: it may be cloned and sent, and dropping it gives nothing back. The group ends when it is
 /// [removed](Self::remove), or with its job; actors in it end then, of which their callers are told
-/// [`DeathCause::GroupEnded`](crate::DeathCause::GroupEnded). When a node is lost, the bundles that it kept are reserved
+/// [`DeathCause::GroupEnded`](crate::DeathCause::GroupEnded). In an embedded session a function that is not async cannot be
+/// ended: it runs on, and what the group had is free when it returns. When a node is lost, the bundles that it kept are reserved
 /// anew elsewhere as soon as there is room, and what is restarted there waits for that.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlacementGroup {

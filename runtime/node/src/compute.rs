@@ -20,14 +20,16 @@ use std::time::{Duration, Instant};
 use crossbeam::deque::{Injector, Steal};
 use crossbeam::sync::Unparker;
 use crossbeam::utils::CachePadded;
-use mobula_types::NotStarted;
+use mobula_types::{NotStarted, Unknown};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use crate::bundles::{self, Share};
 use crate::logic::{Amount, Line, Plain, Request, Resources};
 use waits::Waits;
 use worker::Worker;
 
 pub(crate) use waits::Tell;
+pub(crate) use worker::in_share;
 
 /// Threads of one pool: a wait beyond this many runs queued tasks itself (design.md §5).
 const THREADS_MAX: usize = 256;
@@ -52,25 +54,45 @@ pub(crate) trait Job: Send + Sync {
     /// Ends it: it will not be run.
     fn refuse(self: Arc<Self>, cause: NotStarted);
 
-    /// Ends it for its caller; it may run on, and sees that nobody waits.
-    fn abandon(&self);
+    /// Ends it for its caller, who is told why; it may run on, and sees that nobody waits.
+    fn abandon(&self, why: Unknown);
 
     /// What to call it in logs.
     fn name(&self) -> &str;
 }
 
 /// What a running job holds; dropped, it is free for the next.
-pub(crate) struct Permit(Option<(Arc<Pool>, Request)>);
+pub(crate) struct Permit(Holds);
+
+enum Holds {
+    Nothing,
+    OfPool(Arc<Pool>, Request),
+    InBundle(Arc<Share>),
+}
 
 impl Permit {
     /// Holds nothing, or what its thread holds for it.
     pub(crate) fn none() -> Self {
-        Self(None)
+        Self(Holds::Nothing)
+    }
+
+    /// Holds so much of the pool, which counts it as taken.
+    fn of_pool(pool: &Arc<Pool>, request: Request) -> Self {
+        Self(Holds::OfPool(pool.clone(), request))
+    }
+
+    /// Holds a part of a placement group's bundle.
+    pub(crate) fn share(share: Arc<Share>) -> Self {
+        Self(Holds::InBundle(share))
     }
 
     /// Lets others have the CPUs until the guard is dropped: what holds them waits. What then runs on them goes on beside it.
     pub(crate) fn lend(&self) -> Option<Lent> {
-        let (pool, request) = self.0.as_ref()?;
+        let (pool, request) = match &self.0 {
+            Holds::Nothing => return None,
+            Holds::InBundle(share) => return share.lend().map(|lent| Lent::InBundle { _lent: lent }),
+            Holds::OfPool(pool, request) => (pool, request),
+        };
         if request.cpus == Amount::ZERO {
             return None;
         }
@@ -79,18 +101,24 @@ impl Permit {
         desk.line.give(&cpus);
         pool.dispatch(desk);
         let waiting = pool.waits.begin(cpus.cpus);
-        Some(Lent { pool: pool.clone(), cpus, _waiting: waiting })
+        Some(Lent::OfPool { _cpus: LentCpus { pool: pool.clone(), cpus, _waiting: waiting } })
     }
 }
 
 /// CPUs of something that waits; dropped, it goes on.
-pub(crate) struct Lent {
+pub(crate) enum Lent {
+    OfPool { _cpus: LentCpus },
+    InBundle { _lent: bundles::Lent },
+}
+
+/// CPUs of a pool that are lent.
+pub(crate) struct LentCpus {
     pool: Arc<Pool>,
     cpus: Request,
     _waiting: Option<waits::Guard>,
 }
 
-impl Drop for Lent {
+impl Drop for LentCpus {
     fn drop(&mut self) {
         let mut desk = self.pool.desk.lock();
         desk.line.take_again(&self.cpus);
@@ -100,9 +128,9 @@ impl Drop for Lent {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        if let Some((pool, request)) = self.0.take() {
+        if let Holds::OfPool(pool, request) = &self.0 {
             let mut desk = pool.desk.lock();
-            desk.line.give(&request);
+            desk.line.give(request);
             pool.dispatch(desk);
         }
     }
@@ -243,7 +271,7 @@ impl Pool {
             let running = seat.running.lock().clone();
             if let Some(job) = running {
                 tracing::warn!(name = job.name(), "a function outlives its session: it runs on, nobody waits for it");
-                job.abandon();
+                job.abandon(Unknown::NoReply);
             }
         }
     }
@@ -357,7 +385,7 @@ impl Pool {
         self.publish(&desk);
         drop(desk);
         for (job, request) in elsewhere {
-            job.run(Permit(Some((self.clone(), request))));
+            job.run(Permit::of_pool(self, request));
         }
     }
 }

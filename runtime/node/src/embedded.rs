@@ -11,6 +11,7 @@ use mobula_types::{NodeId, ProcessId};
 use mobula_wire::PAYLOAD_BYTES_MAX;
 
 use crate::admission::QueueBounds;
+use crate::bundles::Bundles;
 use crate::compute::Pool;
 use crate::encoded;
 use crate::host::{Host, Road};
@@ -74,6 +75,7 @@ pub struct Embedded {
     /// The system in which actors and functions run: the same one unless all is encoded.
     worker: Arc<System>,
     pool: Arc<Pool>,
+    bundles: Arc<Bundles>,
     reruns: Arc<Reruns>,
     patience: Duration,
 }
@@ -114,6 +116,9 @@ impl Embedded {
         } else {
             driver.clone()
         };
+        let bundles = Bundles::new(worker.process(), pool.clone(), &resources);
+        bundles.serve(&worker);
+        host.bundles.set(bundles.clone()).ok();
         let reruns = Reruns::new(&driver, encoded::beside(&worker));
         let taking = reruns.clone();
         let road: Road = Box::new(move |frame, reply| taking.take(frame, reply));
@@ -123,7 +128,7 @@ impl Embedded {
             // What runs once needs no bytes; what may run again needs its arguments a second time.
             host.run_some_at(|options| options.error_retries.count > 0, road);
         }
-        Self { driver, worker, pool, reruns, patience: *patience }
+        Self { driver, worker, pool, bundles, reruns, patience: *patience }
     }
 
     /// The system of the program's own code.
@@ -153,11 +158,12 @@ impl Embedded {
 
     /// Stops on a thread of its own: whoever waits may be a thread that the stop needs, or one that must not block.
     fn stop_in_background(&self, done: impl FnOnce() + Send + 'static) {
-        let Self { driver, worker, pool, reruns, patience } = self;
+        let Self { driver, worker, pool, bundles, reruns, patience } = self;
         let (driver, worker, pool, patience) = (driver.clone(), worker.clone(), pool.clone(), *patience);
-        let reruns = reruns.clone();
+        let (bundles, reruns) = (bundles.clone(), reruns.clone());
         let stop = move || {
             reruns.end();
+            bundles.close();
             // Functions first: they may wait for actors, and actors that wait for them see them end.
             pool.close(patience);
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();

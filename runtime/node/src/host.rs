@@ -4,15 +4,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
 use mobula_actor::{System, current};
-use mobula_types::NotStarted;
+use mobula_types::{NotStarted, Unknown, Within};
 use parking_lot::Mutex;
 
 use crate::admission::{Admission, QueueBounds, Room};
 use crate::attached::Process;
-use crate::compute::Pool;
+use crate::bundles::Bundles;
+use crate::compute::{Job, Permit, Pool};
 use crate::encoded::{TaskFrame, TaskReply};
 use crate::logic::Request;
 use crate::options::TaskOptions;
+
+/// What a task takes while it runs, and of what.
+pub(crate) struct Plan {
+    request: Request,
+    /// Which of those that wait come first.
+    priority: i32,
+    /// Of a placement group of this session; on a cluster its lease says of what.
+    within: Option<Within>,
+}
 
 pub(crate) struct Host {
     pool: Arc<Pool>,
@@ -25,6 +35,8 @@ pub(crate) struct Host {
     away: OnceLock<(Goes, Road)>,
     /// The process as its node knows it, where it is attached to one.
     pub(crate) seat: OnceLock<Arc<Process>>,
+    /// Placement groups, where no head keeps them.
+    pub(crate) bundles: OnceLock<Arc<Bundles>>,
     /// The job's values, where no head keeps them.
     pub(crate) values: Mutex<BTreeMap<String, Vec<u8>>>,
     /// Whether what comes has its place by a lease, so that only the node knows what can never be.
@@ -55,6 +67,7 @@ impl Host {
             by_lease,
             away: OnceLock::new(),
             seat: OnceLock::new(),
+            bundles: OnceLock::new(),
             values: Mutex::default(),
         })
     }
@@ -99,14 +112,36 @@ impl Host {
     }
 
     /// What a task takes while it runs.
-    pub(crate) fn plan(&self, options: &TaskOptions, is_sync: bool) -> Result<Request, NotStarted> {
-        let request = options.request(is_sync)?;
-        if request == Request::ONE_CPU || request.is_nothing() || self.by_lease {
-            return Ok(request);
+    pub(crate) fn plan(&self, options: &TaskOptions, is_sync: bool) -> Result<Plan, NotStarted> {
+        let plan = Plan { request: options.request(is_sync)?, priority: options.priority, within: options.within };
+        let is_plain = plan.request == Request::ONE_CPU || plan.request.is_nothing();
+        if is_plain || self.by_lease || plan.within.is_some() {
+            return Ok(plan);
         }
-        match self.pool.never(&request) {
+        match self.pool.never(&plan.request) {
             Some(missing) => Err(NotStarted::Unschedulable { missing }),
-            None => Ok(request),
+            None => Ok(plan),
+        }
+    }
+
+    /// Runs `job` as soon as there is what it takes.
+    pub(crate) fn push(&self, job: Arc<dyn Job>, Plan { request, priority, within }: Plan) {
+        match within.zip(self.bundles.get()) {
+            None => self.pool.push(job, request, priority),
+            Some((within, bundles)) => bundles.push(job, request, within),
+        }
+    }
+
+    /// What async work takes, as soon as it is there. `end` is called when it is taken away with its bundle.
+    pub(crate) async fn permit(
+        &self,
+        Plan { request, priority, within }: Plan,
+        is_sent: bool,
+        end: impl Fn(Unknown) + Send + Sync + 'static,
+    ) -> Result<Permit, NotStarted> {
+        match within.zip(self.bundles.get()) {
+            None => self.pool.permit(request, priority, is_sent).await,
+            Some((within, bundles)) => bundles.permit(request, within, Box::new(end)).await,
         }
     }
 

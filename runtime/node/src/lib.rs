@@ -16,6 +16,7 @@
 
 mod admission;
 pub mod attached;
+mod bundles;
 mod compute;
 pub mod daemon;
 mod embedded;

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use mobula_types::NotStarted;
+use mobula_types::{NotStarted, Unknown, Within};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::bundles::Bundles;
 use crate::compute::{Job, Permit, Pool};
 use crate::logic::Request;
+
+/// Ends what has a permit, when that is taken from it.
+pub(crate) type End = Box<dyn Fn(Unknown) + Send + Sync>;
 
 impl Pool {
     /// What `request` asks for, as soon as it is its turn.
@@ -23,7 +27,22 @@ impl Pool {
             return Ok(Permit::none());
         }
         let (sender, permit) = oneshot::channel();
-        self.push(Arc::new(Turn { is_sent, sender: Mutex::new(Some(sender)) }), request, priority);
+        self.push(Arc::new(Turn { is_sent, end: None, sender: Mutex::new(Some(sender)) }), request, priority);
+        permit.await.unwrap_or(Err(NotStarted::NoSession))
+    }
+}
+
+impl Bundles {
+    /// The same of a bundle, which may be no more while it is used: then `end` is called.
+    pub(crate) async fn permit(
+        self: &Arc<Self>,
+        request: Request,
+        within: Within,
+        end: End,
+    ) -> Result<Permit, NotStarted> {
+        let (sender, permit) = oneshot::channel();
+        let turn = Turn { is_sent: false, end: Some(end), sender: Mutex::new(Some(sender)) };
+        self.push(Arc::new(turn), request, within);
         permit.await.unwrap_or(Err(NotStarted::NoSession))
     }
 }
@@ -31,6 +50,7 @@ impl Pool {
 /// A place in the line whose job is to hand the permit over.
 struct Turn {
     is_sent: bool,
+    end: Option<End>,
     sender: Mutex<Option<oneshot::Sender<Result<Permit, NotStarted>>>>,
 }
 
@@ -62,7 +82,11 @@ impl Job for Turn {
         }
     }
 
-    fn abandon(&self) {}
+    fn abandon(&self, why: Unknown) {
+        if let Some(end) = &self.end {
+            end(why);
+        }
+    }
 
     fn name(&self) -> &str {
         "permit"

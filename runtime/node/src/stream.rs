@@ -15,13 +15,13 @@ use mobula_actor::object::Cancellable;
 use mobula_actor::stream::{Source, channel};
 use mobula_actor::{Arg, CallState, Count, Placement, ReplyStream, System, describe_panic};
 use mobula_types::{CallError, Deadline, NotStarted, Outcome, Unknown};
+use tokio::sync::watch;
 
 use crate::admission::Room;
 use crate::encoded;
 use crate::function::RemoteStream;
-use crate::host::Host;
+use crate::host::{Host, Plan};
 use crate::linked::Linked;
-use crate::logic::Request;
 use crate::options::TaskOptions;
 use crate::task::{Inherited, drop_quietly, resolved};
 
@@ -60,32 +60,33 @@ pub(crate) fn start<F: RemoteStream>(
         Ok(room) => room,
         Err(error) => return owed.fail(error),
     };
-    let request = match host.plan(options, false) {
-        Ok(request) => request,
+    let plan = match host.plan(options, false) {
+        Ok(plan) => plan,
         Err(cause) => {
             system.counters().add(Count::Refused);
             return owed.fail(CallError::NotStarted(cause));
         }
     };
-    let (host, home, priority) = (host.clone(), system.clone(), options.priority);
+    let (host, home) = (host.clone(), system.clone());
     // Not placed, the job is dropped, and what it owes with it.
     system.run_on_arbiter(Placement::Spread, move || {
-        actix_rt::spawn(run::<F>(home, host, (request, priority), room, call, owed, args));
+        actix_rt::spawn(run::<F>(home, host, plan, room, call, owed, args));
     });
 }
 
 async fn run<F: RemoteStream>(
     system: Arc<System>,
     host: Arc<Host>,
-    (request, priority): (Request, i32),
+    plan: Plan,
     room: Room,
     call: Arc<Linked>,
     mut owed: Owed<F::Item>,
     args: Arg<F::Args>,
 ) {
+    let (ended, end) = watch::channel(None);
     let begin = async {
         let args = resolved(args).await?;
-        Ok((args, host.pool().permit(request, priority, false).await?))
+        Ok((args, host.permit(plan, false, move |why| drop(ended.send(Some(why)))).await?))
     };
     let begun = tokio::select! {
         begun = begin => begun,
@@ -118,7 +119,7 @@ async fn run<F: RemoteStream>(
             framed.items = Some(items);
             let Some(source) = owed.source.take() else { return };
             tokio::select! {
-                result = source.run(framed) => result,
+                result = source.run_until(framed, bundle_ended(end)) => result,
                 () = call.cancelled() => Err(CallError::Cancelled),
             }
         }
@@ -129,6 +130,14 @@ async fn run<F: RemoteStream>(
         call.cancel();
     }
     owed.count(result.as_ref().map_or_else(CallError::outcome, |()| Outcome::Ok));
+}
+
+/// Why the bundle in which it runs is no more; never, if it runs in none.
+async fn bundle_ended(mut end: watch::Receiver<Option<Unknown>>) -> CallError {
+    match end.wait_for(Option::is_some).await {
+        Ok(why) => CallError::MayHaveRun(why.clone().unwrap_or(Unknown::NoReply)),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 /// A stream whose code runs as the task's.

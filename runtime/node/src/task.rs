@@ -30,9 +30,8 @@ use crate::admission::Room;
 use crate::compute::{Job, Permit};
 use crate::encoded::{self, TaskReply};
 use crate::function::{Body, RemoteFn, Returned};
-use crate::host::Host;
+use crate::host::{Host, Plan};
 use crate::linked::Returnable;
-use crate::logic::Request;
 use crate::options::TaskOptions;
 use crate::retry::Failed;
 use crate::running;
@@ -107,7 +106,6 @@ pub(crate) struct Task<F: RemoteFn> {
     may_run_again: bool,
     /// Whether its submitter wants to see an error of its own as it is.
     wants_error: bool,
-    priority: i32,
     /// Set when the caller has given up, by itself or by its deadline.
     given_up: AtomicBool,
     stage: Mutex<Stage<F>>,
@@ -142,7 +140,6 @@ impl<F: RemoteFn> Task<F> {
             run,
             may_run_again: options.max_retries > 0,
             wants_error: options.wants_error,
-            priority: options.priority,
             given_up: AtomicBool::new(false),
             stage: Mutex::new(stage),
         })
@@ -183,8 +180,8 @@ impl<F: RemoteFn> Task<F> {
             Ok(room) => room,
             Err(error) => return self.finish(Err(error.widen())),
         };
-        let request = match host.plan(options, matches!(F::BODY, Body::Sync(_))) {
-            Ok(request) => request,
+        let plan = match host.plan(options, matches!(F::BODY, Body::Sync(_))) {
+            Ok(plan) => plan,
             Err(cause) => {
                 drop(room);
                 self.system.counters().add(Count::Refused);
@@ -193,7 +190,7 @@ impl<F: RemoteFn> Task<F> {
         };
         self.watch();
         match (F::BODY, args) {
-            (Body::Sync(_), Arg::Value(args)) => self.enqueue(host, request, room, args),
+            (Body::Sync(_), Arg::Value(args)) => self.enqueue(host, plan, room, args),
             (Body::Sync(_), later) => {
                 let (task, host) = (self.clone(), host.clone());
                 // Not on the submitter's thread: taking a value out of its reference may copy a gigabyte.
@@ -203,7 +200,7 @@ impl<F: RemoteFn> Task<F> {
                         () = task.given_up() => return,
                     };
                     match args {
-                        Ok(args) => task.enqueue(&host, request, room, args),
+                        Ok(args) => task.enqueue(&host, plan, room, args),
                         Err(cause) => task.refuse(cause),
                     }
                 });
@@ -212,14 +209,14 @@ impl<F: RemoteFn> Task<F> {
                 let (owed, host) = (on_arbiter::Owed(self.clone()), host.clone());
                 // Not placed, the job is dropped, and what it owes with it.
                 self.system.run_on_arbiter(Placement::Spread, move || {
-                    actix_rt::spawn(on_arbiter::run(owed, host, request, room, body, args));
+                    actix_rt::spawn(on_arbiter::run(owed, host, plan, room, body, args));
                 });
             }
         }
     }
 
     /// The arguments are here: waits for a thread.
-    fn enqueue(self: &Arc<Self>, host: &Host, request: Request, room: Room, args: F::Args) {
+    fn enqueue(self: &Arc<Self>, host: &Host, plan: Plan, room: Room, args: F::Args) {
         {
             let mut stage = self.stage.lock();
             if stage.sink.is_none() {
@@ -228,7 +225,7 @@ impl<F: RemoteFn> Task<F> {
             }
             stage.args = Some((args, room));
         }
-        host.pool().push(self.clone(), request, self.priority);
+        host.push(self.clone(), plan);
     }
 
     /// Ends the task with `outcome` unless it is over.
@@ -372,8 +369,8 @@ impl<F: RemoteFn> Job for Task<F> {
         self.finish(Err(CallError::NotStarted(cause)));
     }
 
-    fn abandon(&self) {
-        self.give_up(CallError::MayHaveRun(Unknown::NoReply));
+    fn abandon(&self, why: Unknown) {
+        self.give_up(CallError::MayHaveRun(why));
     }
 
     fn name(&self) -> &str {

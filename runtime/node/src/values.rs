@@ -9,6 +9,7 @@ use mobula_wire::local::{ToNode, ToolQuestion};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::groups::Registrar;
 use crate::host::Host;
 
 /// Values of one job at once, where no head counts them.
@@ -117,8 +118,9 @@ pub async fn get_value<T: DeserializeOwned>(key: &str) -> Result<Option<T>, Valu
 pub async fn nodes() -> Result<Vec<NodeStatus>, ValueError> {
     let (system, host) = Host::here().ok_or(ValueError::NoSession)?;
     let Some(process) = host.seat.get() else {
+        let runs_in = host.bundles.get().map_or(system.process(), |bundles| bundles.process());
         return Ok(vec![NodeStatus {
-            node_id: system.process().node().to_string(),
+            node_id: runs_in.node().to_string(),
             state: "alive".into(),
             incarnation: 1,
             resources_total: BTreeMap::from([("num_cpus".to_owned(), host.pool().cpus() as f64)]),

@@ -18,6 +18,7 @@ mod mailboxes;
 mod names;
 mod nesting;
 mod objects;
+mod placement_groups;
 mod pools;
 mod recipients;
 mod retries;

@@ -342,9 +342,8 @@ impl Groups {
         let (count, nodes) = (unplaced().count(), self.nodes.len());
         Some(match group.spec.strategy {
             BundleStrategy::StrictSpread => {
-                format!(
-                    "strict_spread: {count} bundles want a node each, and the {nodes} nodes have no room for all now"
-                )
+                let there = if nodes == 1 { "1 node is there".to_owned() } else { format!("{nodes} nodes are there") };
+                format!("strict_spread: {count} bundles want a node each, {there}, and not enough have room now")
             }
             BundleStrategy::StrictPack => {
                 format!("strict_pack: no node has room for all its {count} bundles now: {}", self.most_free())

@@ -23,12 +23,12 @@ use mobula_wire::{FrameKind, Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
+use crate::groups::Waiters;
 use crate::losses::{Loss, Losses};
 
 use super::calls::Targets;
 use super::exchanges::{SharedExchanges, Waiting};
 use super::far::{self, FarError, FarNode, Session};
-use super::groups::Groups;
 use super::homes::Homes;
 use super::large::Large;
 use super::link::{Link, NameAnswer, Wanted, ask_node};
@@ -69,7 +69,7 @@ pub(crate) struct Process {
     /// Its part of the memory that the processes of its host share; none where its node is on another one.
     pub(crate) store: Option<Client>,
     pub(crate) objects: Objects,
-    pub(crate) groups: Groups,
+    pub(crate) groups: Waiters,
     graves: Mutex<Graves>,
     readers: Readers,
     /// Where its node listens, on this host.
@@ -172,7 +172,7 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
         large: Large::new(me),
         store,
         objects: Objects::default(),
-        groups: Groups::default(),
+        groups: Waiters::default(),
         graves: Mutex::default(),
         readers: Readers::default(),
         socket,

@@ -13,6 +13,7 @@ use mobula_types::NotStarted;
 use parking_lot::MutexGuard;
 
 use super::{Desk, Job, Permit, Pool, Seat, Sleeper};
+use crate::bundles::Share;
 use crate::logic::{Amount, Request};
 use crate::task::drop_quietly;
 
@@ -31,6 +32,8 @@ const HELP_DEPTH_MAX: usize = 64;
 thread_local! {
     /// What this thread of a pool holds for the job it runs.
     static HELD: RefCell<Request> = RefCell::new(Request::default());
+    /// The same of a bundle, of which the pool counts nothing.
+    static SHARE: RefCell<Option<Arc<Share>>> = const { RefCell::new(None) };
     static HELP_DEPTH: Cell<usize> = const { Cell::new(0) };
 }
 
@@ -72,7 +75,7 @@ impl Worker {
                 }
                 Next::Ready(job, request) => {
                     HELD.set(request.clone());
-                    run_in(&self.seat, job, Permit(Some((self.pool.clone(), request))));
+                    run_in(&self.seat, job, Permit::of_pool(&self.pool, request));
                 }
                 Next::Look => {}
                 Next::Sleep => {
@@ -201,6 +204,13 @@ fn run_in(seat: &Seat, job: Arc<dyn Job>, permit: Permit) {
     drop_quietly(over);
 }
 
+/// Runs on this thread what has a share of a bundle, whose CPUs are lent while it waits.
+pub(crate) fn in_share(share: Arc<Share>, run: impl FnOnce()) {
+    let before = SHARE.replace(Some(share));
+    run();
+    SHARE.set(before);
+}
+
 /// Waits for objects in the name of a thread of the pool.
 struct Hook(Arc<Pool>);
 
@@ -219,13 +229,14 @@ impl Blocking for Hook {
             is_last
         };
         let waiting = pool.waits.begin(cpus.cpus);
+        let lent = SHARE.with_borrow(|share| share.as_ref().and_then(Share::lend));
         let result = if is_last {
             self.help(wait)
         } else {
             wait(None);
             Ok(())
         };
-        drop(waiting);
+        drop((waiting, lent));
         let mut desk = pool.desk.lock();
         desk.waiting -= 1;
         if cpus.cpus > Amount::ZERO {
@@ -244,19 +255,20 @@ impl Hook {
             return Err(NotStarted::WouldBlock);
         }
         HELP_DEPTH.set(depth + 1);
-        let held = HELD.take();
+        let (held, share) = (HELD.take(), SHARE.take());
         while !wait(Some(HELP_EVERY)) {
             let ready = self.0.desk.lock().ready.pop_front();
             if let Some((job, request)) = ready {
                 HELD.set(request.clone());
-                job.run(Permit(Some((self.0.clone(), request))));
+                job.run(Permit::of_pool(&self.0, request));
             } else if let Some(job) = self.0.pop() {
                 self.0.desk.lock().line.take_again(&Request::ONE_CPU);
                 HELD.set(Request::ONE_CPU);
-                job.run(Permit(Some((self.0.clone(), Request::ONE_CPU))));
+                job.run(Permit::of_pool(&self.0, Request::ONE_CPU));
             }
         }
         HELD.set(held);
+        SHARE.set(share);
         HELP_DEPTH.set(depth);
         Ok(())
     }

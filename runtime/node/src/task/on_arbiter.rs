@@ -12,9 +12,9 @@ use mobula_types::{CallError, Unknown};
 
 use super::{Task, drop_quietly, resolved};
 use crate::admission::Room;
+use crate::compute::Job;
 use crate::function::{RemoteFn, Returned};
-use crate::host::Host;
-use crate::logic::Request;
+use crate::host::{Host, Plan};
 use crate::running;
 
 /// A task on an arbiter: dropped with it, it still ends.
@@ -32,7 +32,7 @@ type AsyncBody<F> = fn(<F as RemoteFn>::Args) -> BodyFuture<F>;
 pub(super) async fn run<F: RemoteFn>(
     owed: Owed<F>,
     host: Arc<Host>,
-    request: Request,
+    plan: Plan,
     room: Room,
     body: AsyncBody<F>,
     args: Arg<F::Args>,
@@ -40,7 +40,13 @@ pub(super) async fn run<F: RemoteFn>(
     let task = &owed.0;
     let begin = async {
         let args = resolved(args).await?;
-        Ok((args, host.pool().permit(request, task.priority, task.run.is_some()).await?))
+        let in_bundle = Arc::downgrade(task);
+        let end = move |why| {
+            if let Some(task) = in_bundle.upgrade() {
+                task.abandon(why);
+            }
+        };
+        Ok((args, host.permit(plan, task.run.is_some(), end).await?))
     };
     let begun = tokio::select! {
         begun = begin => begun,
