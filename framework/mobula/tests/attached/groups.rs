@@ -7,6 +7,7 @@ use mobula::prelude::*;
 use mobula::{BundleStrategy, DeathCause, GroupError, NodeId, PlacementGroup, Unknown};
 
 use super::actors::Counter;
+use super::nodes::Nodes;
 use super::{SETTLES, Test};
 
 pub(crate) const TESTS: &[Test] = &[
@@ -17,6 +18,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("a group of a worker outlives the task that made it", || Box::pin(made_by_a_task())),
     ("groups: what cannot be reserved is told", || Box::pin(refusals())),
 ];
+
+/// With nodes of their own.
+pub(crate) const GPU_TESTS: &[Test] =
+    &[("what runs in a bundle sees GPUs of the bundle", || Box::pin(gpus_of_a_bundle()))];
 
 /// How long between two looks at what nodes have free.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -189,4 +194,70 @@ async fn refusals() -> Result<()> {
     let wrong = group(BundleStrategy::Pack, &[-1.0]).await.unwrap_err().to_string();
     assert!(wrong.contains("num_cpus = -1 is no amount"), "{wrong}");
     are_free(4.0).await
+}
+
+/// The devices that CUDA would show.
+#[remote(num_cpus = 0)]
+fn visible() -> String {
+    std::env::var("CUDA_VISIBLE_DEVICES").unwrap_or_else(|_| "all".to_owned())
+}
+
+struct Shard;
+
+#[actor(num_gpus = 1)]
+impl Shard {
+    fn new() -> Self {
+        Shard
+    }
+
+    fn visible(&self) -> String {
+        visible()
+    }
+}
+
+/// No device need be there: what a node says that it has is given out by number.
+async fn gpus_of_a_bundle() -> Result<()> {
+    let nodes = Nodes::start_with_gpus(1, 2, 3).await;
+    let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    let outside = Shard::spawn().await?;
+    assert_eq!(outside.visible().await?, "0");
+    let bundles = mobula::placement_group()
+        .bundle(|bundle| bundle.num_gpus(1.5))
+        .bundle(|bundle| bundle.num_gpus(0.5))
+        .strategy(BundleStrategy::StrictPack);
+    let group = bundles.create().await?;
+    assert_eq!(group.nodes(), [nodes.ids().1; 2]);
+
+    let seen = async |bundle, gpus| {
+        let ran = visible::options().num_cpus(0.0).num_gpus(gpus).in_bundle(&group, bundle).remote();
+        mobula::get(ran).await.map(|seen| seen.into_owned())
+    };
+    // The one that is in use is nobody else's; a whole one and the half of another are the first bundle, and the second is
+    // the other half.
+    assert_eq!([seen(0, 1.0).await?, seen(0, 1.5).await?, seen(0, 0.5).await?], ["1", "1,2", "2"]);
+    assert_eq!([seen(1, 0.5).await?, seen(1, 0.25).await?], ["2", "2"]);
+    assert_eq!([seen(0, 0.0).await?, seen(1, 0.0).await?], ["", ""], "who asks for none sees none");
+
+    // Two quarters are there at once, and a third waits for one of them.
+    let quarter = || Shard::spawn().num_gpus(0.25).in_bundle(&group, 1);
+    let (one, two) = (quarter().await?, quarter().await?);
+    assert_eq!([one.visible().await?, two.visible().await?], ["2", "2"]);
+    let third = visible::options().num_cpus(0.0).num_gpus(0.25).in_bundle(&group, 1).remote();
+    let (ready, _) = mobula::wait(std::slice::from_ref(&third)).timeout(SHORT).await?;
+    assert!(ready.is_empty(), "the bundle is in use");
+    one.stop();
+    assert_eq!(*mobula::get(third).await?, "2");
+    // A bundle is in one piece: what is left of one device and of another makes no whole one.
+    let whole = Shard::spawn().in_bundle(&group, 0).await?;
+    assert_eq!(whole.visible().await?, "1");
+    let cannot = visible::options().num_cpus(0.0).num_gpus(1.0).in_group(&group).remote();
+    let (ready, _) = mobula::wait(std::slice::from_ref(&cannot)).timeout(SHORT).await?;
+    assert!(ready.is_empty(), "no device of the group is free");
+    group.remove().await?;
+    assert!(mobula::get(cannot).await.is_err());
+    let free = visible::options().num_cpus(0.0).num_gpus(2.0).remote();
+    assert_eq!(*mobula::get(free).await?, "1,2", "what the group had is free");
+    session.stop().await;
+    nodes.stop().await;
+    Ok(())
 }

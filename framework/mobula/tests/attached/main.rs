@@ -108,8 +108,10 @@ fn main() -> ExitCode {
             }
         }
         nodes.stop().await;
-        for (name, test) in
-            ends::TESTS.iter().chain(large::END_TESTS).chain(drains::TESTS).filter(|(name, _)| is_wanted(name))
+        for (name, test) in [ends::TESTS, large::END_TESTS, drains::TESTS, groups::GPU_TESTS]
+            .concat()
+            .iter()
+            .filter(|(name, _)| is_wanted(name))
         {
             let began = Instant::now();
             tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");

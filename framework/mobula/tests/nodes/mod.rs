@@ -51,6 +51,11 @@ impl Drop for Folder {
 impl Nodes {
     /// Starts both, in a folder of their own, with so many CPUs.
     pub(crate) async fn start(head_cpus: u64, other_cpus: u64) -> Self {
+        Self::start_with_gpus(head_cpus, other_cpus, 0).await
+    }
+
+    /// The same; the one that is not the head says that it has so many GPUs, too.
+    pub(crate) async fn start_with_gpus(head_cpus: u64, other_cpus: u64, gpus: u64) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let folder = Folder(env::temp_dir().join(format!("mobula-nodes-{}-{number}", std::process::id())));
@@ -58,14 +63,14 @@ impl Nodes {
         let meminfo = folder.0.join("meminfo");
         write_memory(&meminfo, 600);
         let head = start_head(&folder.0, head_cpus, &meminfo).await;
-        let other = start_member(folder.0.join("other"), &head, other_cpus, &meminfo).await;
+        let other = start_member(folder.0.join("other"), &head, (other_cpus, gpus), &meminfo).await;
         Self { head, other, meminfo, folder }
     }
 
     /// Another node takes the place of the one in zone `b`, which is told to leave, and is given back.
     #[allow(dead_code, reason = "not each program with these nodes has them leave")]
     pub(crate) async fn replace(&mut self, cpus: u64) -> Node {
-        let new = start_member(self.folder.0.join("new"), &self.head, cpus, &self.meminfo).await;
+        let new = start_member(self.folder.0.join("new"), &self.head, (cpus, 0), &self.meminfo).await;
         self.head.drain(self.other.id()).await.expect("the head knows it");
         std::mem::replace(&mut self.other, new)
     }
@@ -152,10 +157,11 @@ fn write_memory(meminfo: &Path, available: u32) {
     fs::rename(new, meminfo).expect("there is a disk");
 }
 
-async fn start_member(folder: PathBuf, head: &Node, cpus: u64, meminfo: &Path) -> Node {
+async fn start_member(folder: PathBuf, head: &Node, (cpus, gpus): (u64, u64), meminfo: &Path) -> Node {
     let mut config = NodeConfig::member(folder, head.addr(), None);
     config.bind.set_port(0);
     config.resources.cpus = Amount::whole(cpus);
+    config.resources.gpus = Amount::whole(gpus);
     config.labels.insert("zone".into(), "b".into());
     config.memory_files = MemoryFiles::only(meminfo.to_owned());
     config.store_bytes = STORE_BYTES;
