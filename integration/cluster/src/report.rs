@@ -10,8 +10,15 @@ pub const READY: &str = "ready ";
 pub const FINISH: &str = "finish";
 /// The line with the [`Report`] as JSON: its beginning.
 pub const REPORT: &str = "report ";
+/// The line with the placement group that a driver has made: its beginning.
+pub const GROUP: &str = "group ";
 /// The file in the folder of records with the names that were acknowledged, one a line.
 pub const NAMES: &str = "names";
+
+/// The line that says in which process an actor lives: its beginning.
+pub fn life(bundle: u32, number: u32) -> String {
+    format!("bundle {bundle}, life {number}, process ")
+}
 
 /// What became of all that a driver has submitted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -8,6 +8,7 @@
 
 mod calls;
 mod deaths;
+mod groups;
 mod lack;
 mod names;
 mod record;
@@ -39,6 +40,8 @@ enum Work {
     Death(deaths::Args),
     /// Tasks and an actor that wait.
     Lack,
+    /// Actors in the bundles of a placement group.
+    Groups,
     /// Streams that take a while, of a task and of an actor.
     Streams,
 }
@@ -79,6 +82,7 @@ async fn main() -> Result<()> {
         Work::Load(load) => report(load, session).await,
         Work::Tree(args) => tree::stand(args).await,
         Work::Death(args) => deaths::show(args).await,
+        Work::Groups => groups::stand().await,
         Work::Lack => lack::stand().await,
         Work::Streams => streams::read().await,
     }

@@ -7,6 +7,7 @@ mod cuts;
 mod deaths;
 mod drains;
 mod far;
+mod groups;
 mod heads;
 mod kills;
 mod left_behind;
