@@ -9,6 +9,7 @@
 //! | `count_files` | many files, so many tasks at once |
 //! | `monte_carlo` | tasks that tell an actor how far they are |
 //! | `parameter_server` | shared weights, data that stays where it is |
+//! | `placement_group` | actors that get their CPUs together, or not at all |
 //! | `crawler` | a tree of actors in which a page kills one |
 //! | `stages` | a pipeline whose slowest stage sets the pace |
 //! | `zero_copy` | a large array that no stage copies |

@@ -92,6 +92,7 @@ fn every_example_runs_unchanged_on_two_nodes() -> Result<()> {
         "count_files",
         "monte_carlo",
         "parameter_server",
+        "placement_group",
         "crawler",
         "stages",
     ];
