@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// What is seen less often than this in a whole campaign says nothing: no floor is lower.
+pub const SEEN_MIN: u64 = 100;
+
 /// Counts by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
@@ -22,7 +25,7 @@ impl Coverage {
         }
     }
 
-    /// What was seen less often than its floor, and what was seen without having one.
+    /// What was seen less often than its floor, what was seen without having one, and floors below [`SEEN_MIN`].
     ///
     /// # Errors
     /// A line for each.
@@ -30,6 +33,9 @@ impl Coverage {
         let mut lines = String::new();
         for &(what, floor) in floors {
             let count = self.counts.get(what).copied().unwrap_or(0);
+            if floor < SEEN_MIN {
+                lines += &format!("`{what}` has a floor of {floor}, expected at least {SEEN_MIN}\n");
+            }
             if count < floor {
                 lines += &format!("`{what}` was seen {count} times, expected at least {floor}\n");
             }

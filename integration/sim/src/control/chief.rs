@@ -3,16 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mobula_logic::directory::NameRefusal;
 use mobula_logic::head::{Head, Input, Output};
 use mobula_logic::record::{Change, Record, RecordKey, TokenId};
 use mobula_logic::{Calendar, Mutant, Violation, directory, head, membership};
-use mobula_types::{DeathCause, Epoch, Fencing, HeadId, NodeId, Role, StateMachine, Time};
+use mobula_types::{DeathCause, Epoch, Fencing, HeadId, MemberId, NodeId, Registration, Role, StateMachine, Time};
 
-use super::{Event, FromHead, Index, Letter, NAMES, Said, TOKENS, ToHead, World, key};
+use super::{Course, Event, FromHead, Index, Letter, NAMES, Said, TOKENS, ToHead, World, key};
 use crate::failure::ensure;
 
 /// A batch that could not be written is tried again after so long.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
+
+/// How long a write takes at most: on a disk, and on a slow one.
+const WRITE_MAX: Duration = Duration::from_millis(40);
+const SLOW_WRITE_MAX: Duration = Duration::from_secs(6);
+
+/// A node may be called silent so long after all was well with it: silence, and the time until the next look.
+const CALLED_SILENT: Duration = Duration::from_secs(6);
 
 pub(super) struct Chief {
     mutant: Option<Mutant>,
@@ -228,7 +236,12 @@ impl World {
             match output {
                 Output::Commit { batch, changes } => {
                     self.chief.writing = Some((batch, changes));
-                    let delay = Duration::from_millis(1 + self.rng.below(40));
+                    let is_slow = self.course == Course::SlowDisk && !self.is_quiet && self.rng.chance(60);
+                    if is_slow {
+                        self.coverage.saw("a write takes seconds");
+                    }
+                    let max = if is_slow { SLOW_WRITE_MAX } else { WRITE_MAX };
+                    let delay = Duration::from_millis(1 + self.rng.below(max.as_millis() as u64));
                     self.agenda.after(delay, Event::Synced(self.chief.epoch, batch));
                 }
                 Output::Admit { ask, node, term, view, .. } => {
@@ -246,7 +259,8 @@ impl World {
                     self.coverage.saw(match why {
                         membership::Refusal::Fenced { .. } => "refused: fenced",
                         membership::Refusal::Replaced { .. } => "refused: replaced",
-                        _ => "refused: asked again",
+                        membership::Refusal::AskedAgain => "refused: asked again",
+                        membership::Refusal::Full { .. } => "refused: full",
                     });
                     if let Some((index, start)) = self.asks.get(&ask).copied() {
                         self.say(index, start, Said::Refused { ask, why });
@@ -284,11 +298,7 @@ impl World {
             Said_::Claimed { ask, key, result } => {
                 self.coverage.saw(match &result {
                     Ok(_) => "a claim is answered",
-                    Err(directory::NameRefusal::NoLease { .. }) => "claim refused: no lease",
-                    Err(directory::NameRefusal::Superseded { .. }) => "claim refused: superseded",
-                    Err(directory::NameRefusal::StillHeld { .. }) => "claim refused: still held",
-                    Err(directory::NameRefusal::HomeEnded) => "claim refused: its home has ended",
-                    Err(_) => "claim refused: otherwise",
+                    Err(why) => refusal(why),
                 });
                 let grant = result.ok().map(|grant| (grant.owner, grant.node, grant.fencing, grant.term));
                 if let Some((_, _, fencing, _)) = grant {
@@ -327,7 +337,9 @@ impl World {
             let killed = *cause != DeathCause::NodeKilled;
             ensure(killed, "MEM-3", || format!("{id} is called killed and runs on host {}", node.index))?;
             let well = now.since(node.trouble);
-            let was_well = well > Duration::from_secs(6) && matches!(cause, DeathCause::NodeSilent { .. });
+            // A death is told when it is kept, so after the write that is under way and its own.
+            let slow = if self.course == Course::SlowDisk { 2 * SLOW_WRITE_MAX } else { Duration::ZERO };
+            let was_well = well > CALLED_SILENT + slow && matches!(cause, DeathCause::NodeSilent { .. });
             ensure(!was_well, "MEM-3", || format!("{id} is called silent; nothing was wrong with it for {well:?}"))?;
         }
         Ok(())
@@ -349,6 +361,27 @@ impl World {
         self.agenda.at(at, Event::Down(index));
     }
 
+    /// A process that has ended for the head comes again, though another runs with its certificate.
+    pub(super) fn register_as_twin(&mut self, index: Index) {
+        let node = &self.nodes[index];
+        let (true, Some((ended, start))) = (node.is_up(), self.witness.ended_on(index)) else { return };
+        if start == node.start || node.last_id().is_none_or(|id| self.witness.dead().contains(&id)) {
+            return;
+        }
+        self.coverage.saw("an earlier process comes again");
+        self.next_ask += 1;
+        let member = MemberId([index as u8; 16]);
+        let registration = Registration { member, start, node: Some(ended), ..Registration::default() };
+        self.agenda.after(Duration::from_millis(1), Event::Twin(self.next_ask, registration));
+    }
+
+    pub(super) fn twin_registers(&mut self, ask: u64, registration: Registration) -> Result<(), Violation> {
+        if !self.chief.runs_at(self.agenda.now()) {
+            return Ok(());
+        }
+        self.chief_handles(membership::Input::Register { ask, registration })
+    }
+
     /// Somebody has started a copy of the head: it answers the beat that the node sent last.
     pub(super) fn speak_as_copy(&mut self, index: Index) {
         let Some(known) = self.nodes[index].lease.head().filter(|_| self.nodes[index].is_up()) else { return };
@@ -364,5 +397,18 @@ impl World {
             _ => Said::Beat(answer),
         };
         self.agenda.after(Duration::from_millis(1), Event::Copy(index, FromHead { head, said }));
+    }
+}
+
+/// Which of the refusals of a claim it is.
+fn refusal(why: &NameRefusal) -> &'static str {
+    match why {
+        NameRefusal::NoLease { .. } => "claim refused: no lease",
+        NameRefusal::Superseded { .. } => "claim refused: superseded",
+        NameRefusal::StillHeld { .. } => "claim refused: still held",
+        NameRefusal::HomeEnded => "claim refused: its home has ended",
+        NameRefusal::Ended => "claim refused: ended meanwhile",
+        NameRefusal::JobEnded { .. } => "claim refused: its job has ended",
+        NameRefusal::TooLarge { .. } | NameRefusal::Full { .. } | NameRefusal::Busy { .. } => "claim refused: a bound",
     }
 }

@@ -5,6 +5,8 @@
 //! [`Lease`](mobula_logic::Lease) and its [`View`](mobula_logic::membership::View). Clocks of nodes run at rates of their
 //! own. Actors with names move from node to node and claim their names again. A *copy* of an earlier head speaks now and
 //! then. After a while the faults stop; then every node must belong to the cluster and no claim may wait.
+//!
+//! Some misfortunes need a run of their own, so some seeds have a [`Course`].
 
 mod chief;
 mod node;
@@ -46,10 +48,47 @@ const QUIET_LASTS: Duration = Duration::from_secs(25);
 /// Between two looks of a host at its own time.
 const TICK: Duration = Duration::from_millis(100);
 
+/// An actor that does not stop when it is told to goes on for so long: longer than a claim waits for it.
+const STUBBORN_FROM: Duration = Duration::from_secs(16);
+
 const NAMES: u64 = 3;
 const TOKENS: u64 = 4;
 
 type Index = usize;
+
+/// What is likelier in a seed than in others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// Nothing.
+    Plain,
+    /// The head is away for longer than nodes wait for one.
+    NoHead,
+    /// Nodes are heard and do not hear, for longer than their leases run, and want names meanwhile.
+    Deaf,
+    /// Actors do not stop when they are told to. Other faults begin late: a dead node's names would be free too early.
+    Stubborn,
+    /// The head's disk takes seconds for a write, so what is asked is asked again.
+    SlowDisk,
+    /// Nodes leave.
+    Leaving,
+}
+
+impl Course {
+    const ALL: &[Self] = &[
+        Self::Plain,
+        Self::Plain,
+        Self::NoHead,
+        Self::Deaf,
+        Self::Stubborn,
+        Self::SlowDisk,
+        Self::SlowDisk,
+        Self::Leaving,
+    ];
+
+    fn faults_begin(self) -> Duration {
+        Duration::from_secs(if self == Self::Stubborn { 25 } else { 2 })
+    }
+}
 
 struct World {
     rng: Rng,
@@ -57,6 +96,7 @@ struct World {
     coverage: Coverage,
     steps: Steps,
     fury: u64,
+    course: Course,
     is_quiet: bool,
     chief: Chief,
     nodes: Vec<Node>,
@@ -120,8 +160,12 @@ enum Event {
     Down(Index),
     /// A copy of an earlier head answers a node.
     Copy(Index, FromHead),
+    /// A process registers that has been followed by another.
+    Twin(u64, Registration),
     Synced(u64, u64),
     Fault,
+    /// The head crashes, and nobody starts it for longer than nodes wait for one.
+    HeadGoes,
     Restart(Index),
     HeadRestart,
     Quiet,
@@ -133,7 +177,8 @@ impl world::World for World {
 
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let fury = *rng.pick(&[20, 60, 100]);
+        let course = *rng.pick(Course::ALL);
+        let fury = if course == Course::NoHead { 20 } else { *rng.pick(&[20, 60, 100]) };
         let count = 3 + rng.below(2) as usize;
         // The margins of a lease are 2 s in 10: clocks may differ by a tenth and more.
         let nodes = (0..count).map(|index| Node::new(index, 950 + rng.below(101), mutant)).collect();
@@ -143,6 +188,7 @@ impl world::World for World {
             coverage: Coverage::default(),
             steps: Steps::new(records),
             fury,
+            course,
             is_quiet: false,
             chief: Chief::new(mutant),
             nodes,
@@ -167,7 +213,10 @@ impl world::World for World {
             self.agenda.after(delay, Event::Tick(index));
         }
         self.agenda.after(TICK, Event::HeadTick);
-        self.agenda.after(Duration::from_secs(2), Event::Fault);
+        self.agenda.after(self.course.faults_begin(), Event::Fault);
+        if self.course == Course::NoHead {
+            self.agenda.after(Duration::from_secs(3), Event::HeadGoes);
+        }
         self.agenda.after(FAULTS_LAST, Event::Quiet);
         self.agenda.after(FAULTS_LAST + QUIET_LASTS, Event::End);
         while let Some(event) = self.agenda.step() {
@@ -204,8 +253,10 @@ impl World {
                     self.hear_head(index, letter)?;
                 }
             }
+            Event::Twin(ask, registration) => self.twin_registers(ask, registration)?,
             Event::Synced(epoch, batch) => self.synced(epoch, batch)?,
             Event::Fault => self.fault(),
+            Event::HeadGoes => self.head_goes(),
             Event::Restart(index) => self.restart(index),
             Event::HeadRestart => self.restart_head()?,
             Event::Quiet => self.quiet()?,
@@ -242,8 +293,7 @@ impl World {
         let index = self.rng.below(self.nodes.len() as u64) as usize;
         let span = Duration::from_millis(self.rng.below(14_000));
         match self.rng.below(12) {
-            // What is told while the disk is full may be lost with the head: a death is not held back for a disk.
-            0 | 1 if self.chief.is_up() && !self.chief.is_full() && self.chief.has_kept(self.witness.dead()) => {
+            0 | 1 if self.may_crash_head() => {
                 self.coverage.saw("head crashes");
                 self.crash_head();
                 let delay = self.rng.span(3_000);
@@ -263,6 +313,7 @@ impl World {
                 self.coverage.saw("node stops");
                 self.nodes[index].pause(now, now + span);
             }
+            7..10 if self.course == Course::Deaf => self.deafen(index),
             7 | 8 => {
                 self.coverage.saw("node is cut off");
                 self.nodes[index].cut(now, now + span, true, true);
@@ -276,7 +327,35 @@ impl World {
                 self.coverage.saw("disk is full");
                 self.chief.full_until = Some(now + Duration::from_millis(self.rng.below(5_000)));
             }
+            _ if self.rng.chance(50) => self.register_as_twin(index),
             _ => self.speak_as_copy(index),
+        }
+    }
+
+    /// What is told while the disk is full may be lost with the head: a death is not held back for a disk.
+    fn may_crash_head(&self) -> bool {
+        self.chief.is_up() && !self.chief.is_full() && self.chief.has_kept(self.witness.dead())
+    }
+
+    fn head_goes(&mut self) {
+        if !self.may_crash_head() {
+            self.agenda.after(Duration::from_millis(100), Event::HeadGoes);
+            return;
+        }
+        self.coverage.saw("head is away for long");
+        self.crash_head();
+        let delay = Duration::from_secs(31) + self.rng.span(2_000);
+        self.agenda.after(delay, Event::HeadRestart);
+    }
+
+    /// A node is heard and does not hear, until its lease is over; what it wants is granted to it.
+    fn deafen(&mut self, index: Index) {
+        self.coverage.saw("node is cut off one way");
+        let now = self.agenda.now();
+        let until = now + Duration::from_secs(9) + self.rng.span(5_000);
+        self.nodes[index].cut(now, until, false, true);
+        if let Some(id) = self.nodes[index].id.filter(|_| self.nodes[index].runs_at(now)) {
+            (0..NAMES).for_each(|name| self.want(index, id, name));
         }
     }
 

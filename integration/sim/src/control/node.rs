@@ -12,7 +12,7 @@ use mobula_types::{
     ActorId, Beat, Fencing, Held, Incarnation, MemberId, NameKey, NodeId, ProcessId, Registration, StateMachine, Time,
 };
 
-use super::{Event, FromHead, Index, Letter, NAMES, Said, TICK, TOKENS, ToHead, World, key};
+use super::{Course, Event, FromHead, Index, Letter, NAMES, STUBBORN_FROM, Said, TICK, TOKENS, ToHead, World, key};
 
 /// A registration that is not answered is sent again.
 const REGISTER_AGAIN: Duration = Duration::from_millis(500);
@@ -43,6 +43,8 @@ pub(super) struct Node {
     pub(super) beat: u64,
     ticks: u64,
     pub(super) holds: BTreeMap<NameKey, Held>,
+    /// Actors that were told to stop and do not, and until when.
+    stubborn: BTreeMap<NameKey, (Fencing, Time)>,
     /// Registrations that may be answered: when each was sent, by its own clock, and under which id.
     registers: BTreeMap<u64, (Time, Option<NodeId>)>,
     registered_at: Time,
@@ -71,6 +73,7 @@ impl Node {
             beat: 0,
             ticks: 0,
             holds: BTreeMap::new(),
+            stubborn: BTreeMap::new(),
             registers: BTreeMap::new(),
             registered_at: Time::ZERO,
             claims: BTreeMap::new(),
@@ -241,8 +244,9 @@ impl World {
                 self.tell_head(index, ToHead::Stopped(id, key.clone(), held.fencing));
                 self.tell_head(index, ToHead::Release(id, key, held.actor));
             }
-            (4..10, None) if !self.nodes[index].claims.values().any(|(_, claim)| claim.key == key) => {
-                self.claim(index, id, name);
+            (4..10, None) => {
+                self.want(index, id, name);
+                self.end_before_named(index, id, &key);
             }
             (10, _) if self.tokens_made > 0 => {
                 self.next_ask += 1;
@@ -250,7 +254,7 @@ impl World {
                 self.asks.insert(self.next_ask, (index, self.nodes[index].start));
                 self.tell_head(index, ToHead::TokenUse(self.next_ask, token, [index as u8; 32]));
             }
-            (11, _) if !self.is_quiet && self.rng.chance(3) => {
+            (11, _) if !self.is_quiet && self.rng.chance(if self.course == Course::Leaving { 30 } else { 3 }) => {
                 self.coverage.saw("node leaves");
                 self.tell_head(index, ToHead::Drained(id));
                 self.nodes[index].holds.clear();
@@ -258,6 +262,29 @@ impl World {
                 self.agenda.after(Duration::from_secs(2), Event::Restart(index));
             }
             _ => {}
+        }
+    }
+
+    /// A name is claimed, unless it is held here or claimed already.
+    pub(super) fn want(&mut self, index: Index, id: NodeId, name: u64) {
+        let (node, key) = (&self.nodes[index], key(name));
+        if !node.holds.contains_key(&key) && !node.claims.values().any(|(_, claim)| claim.key == key) {
+            self.claim(index, id, name);
+        }
+    }
+
+    /// An actor ends while its claim waits for a slow disk.
+    fn end_before_named(&mut self, index: Index, id: NodeId, key: &NameKey) {
+        if self.course != Course::SlowDisk || !self.rng.chance(25) {
+            return;
+        }
+        let claims = &mut self.nodes[index].claims;
+        let claim =
+            claims.iter().find(|(_, (_, claim))| claim.key == *key).map(|(ask, (_, claim))| (*ask, claim.actor));
+        if let Some((ask, actor)) = claim {
+            // A grant that is on its way is for nobody.
+            claims.remove(&ask);
+            self.tell_head(index, ToHead::Release(id, key.clone(), actor));
         }
     }
 
@@ -358,7 +385,9 @@ impl World {
                 node.holds.retain(|_, held| held.actor.process.node() != death.process.node());
             }
             Said::Drain => {}
+            Said::Revoke(key, fencing) if self.is_stubborn(index, &key, fencing) => {}
             Said::Revoke(key, fencing) => {
+                let node = &mut self.nodes[index];
                 if node.holds.get(&key).is_some_and(|held| held.fencing == fencing) {
                     node.holds.remove(&key);
                 }
@@ -370,6 +399,24 @@ impl World {
         }
         self.obey_lease(index);
         Ok(())
+    }
+
+    /// Whether an actor goes on though it was told to stop. Its name stays its own, for as long as the lease is renewed.
+    fn is_stubborn(&mut self, index: Index, key: &NameKey, fencing: Fencing) -> bool {
+        let now = self.agenda.now();
+        let node = &mut self.nodes[index];
+        let is_held = node.holds.get(key).is_some_and(|held| held.fencing == fencing);
+        if self.course != Course::Stubborn || self.is_quiet || !is_held {
+            return false;
+        }
+        let told = node.stubborn.get(key).filter(|(of, _)| *of == fencing);
+        if let Some((_, until)) = told {
+            return now < *until;
+        }
+        self.coverage.saw("an actor does not stop when told");
+        let until = now + STUBBORN_FROM + self.rng.span(4_000);
+        node.stubborn.insert(key.clone(), (fencing, until));
+        true
     }
 
     fn claimed(

@@ -37,6 +37,12 @@ impl Witness {
         &self.dead
     }
 
+    /// The last id of a host whose death was told, with the start of the process that had it.
+    pub(super) fn ended_on(&self, index: Index) -> Option<(NodeId, u64)> {
+        let of_host = |node: &&NodeId| self.given.get(node).is_some_and(|(of, _)| *of == index);
+        self.dead.iter().rev().find(of_host).map(|node| (*node, self.given[node].1))
+    }
+
     /// Who has this id.
     pub(super) fn host(&self, node: NodeId) -> Option<(Index, u64)> {
         self.given.get(&node).copied()

@@ -51,6 +51,10 @@ struct World {
     witness: Witness,
     /// How often a letter is lost or doubled, in percent.
     fury: u64,
+    /// Memory is short: copies are given up often, and much of what was made is made again.
+    is_short: bool,
+    /// A node that dies has just sent away what it held.
+    parts: bool,
     is_quiet: bool,
     coverage: Coverage,
     steps: Steps,
@@ -114,6 +118,7 @@ impl world::World for World {
         let ids = nodes.keys().flat_map(|node| [1, 2].map(|number| ProcessId::new(*node, number)));
         let processes = ids.map(|id| (id, process())).collect();
         let fury = *rng.pick(&[0, 5, 20, 40]);
+        let (is_short, parts) = (rng.chance(60), rng.chance(85));
         Self {
             rng,
             agenda: Agenda::default(),
@@ -121,6 +126,8 @@ impl world::World for World {
             processes,
             witness: Witness::default(),
             fury,
+            is_short,
+            parts,
             is_quiet: false,
             coverage: Coverage::default(),
             steps: Steps::new(records),
@@ -165,6 +172,10 @@ impl World {
             Event::Take { from, number, by, objects } => {
                 for object in objects {
                     self.hold(by, object)?;
+                    // What was sent by the dead is read at once: it may be freed before its holder is known.
+                    if !self.nodes[&from].is_alive {
+                        self.want_this(by, object)?;
+                    }
                 }
                 self.drive(by.node(), Input::Taken { from, number })
             }
@@ -206,6 +217,7 @@ impl World {
         let delay = self.rng.span(60);
         self.agenda.after(delay, Event::Act(process));
         match self.rng.below(20) {
+            0..6 if self.is_short && self.rng.chance(50) => self.give_up(process.node()),
             0..3 => self.make(process, true),
             3..6 => self.make(process, false),
             6..10 => self.send(process),
@@ -232,7 +244,8 @@ impl World {
     fn make(&mut self, process: ProcessId, is_put: bool) -> Result<(), Violation> {
         let parts = self.some(process, 2);
         let inner = if self.rng.chance(40) { parts.clone() } else { Vec::new() };
-        let (is_inline, is_fickle) = (self.rng.chance(20), !is_put && self.rng.chance(25));
+        let (is_inline, is_fickle) =
+            (self.rng.chance(20), !is_put && self.rng.chance(if self.is_short { 50 } else { 25 }));
         let runs_max = 1 + self.rng.below(3) as u32;
         let maker = self.processes.get_mut(&process).expect("it acts");
         maker.made += 1;
@@ -321,6 +334,10 @@ impl World {
 
     fn send(&mut self, process: ProcessId) -> Result<(), Violation> {
         let objects = self.some(process, 3);
+        self.send_these(process, objects)
+    }
+
+    fn send_these(&mut self, process: ProcessId, objects: Vec<ObjectId>) -> Result<(), Violation> {
         let others: Vec<ProcessId> = self.processes.keys().copied().filter(|other| *other != process).collect();
         let to = *self.rng.pick(&others);
         let from = process.node();
@@ -369,6 +386,13 @@ impl World {
 
     fn want(&mut self, process: ProcessId) -> Result<(), Violation> {
         let Some(object) = self.some(process, 1).first().copied() else { return Ok(()) };
+        self.want_this(process, object)
+    }
+
+    fn want_this(&mut self, process: ProcessId, object: ObjectId) -> Result<(), Violation> {
+        if !self.processes[&process].is_alive {
+            return Ok(());
+        }
         if self.witness.see_wanted(process, object) {
             self.drive(process.node(), Input::Wanted { process, object })?;
         }
@@ -386,7 +410,13 @@ impl World {
         }
         self.coverage.saw("copy is given up");
         self.witness.see_freed(node, object)?;
-        self.drive(node, Input::Moved { object, to: None })
+        self.drive(node, Input::Moved { object, to: None })?;
+        // Somebody wants what was just given up: it comes from elsewhere, or is made again.
+        let holder = self.processes.iter().find(|(_, process)| process.is_alive && process.holds.contains(&object));
+        match holder.map(|(id, _)| *id).filter(|_| self.is_short) {
+            Some(holder) => self.want_this(holder, object),
+            None => Ok(()),
+        }
     }
 
     fn say(&mut self, process: ProcessId, word: HolderWord) -> Result<(), Violation> {
@@ -418,6 +448,9 @@ impl World {
             return Ok(());
         }
         self.coverage.saw("node dies");
+        if self.parts {
+            self.part(node)?;
+        }
         let machine = &self.nodes[&node].machine;
         self.witness.see_death(node, |object| machine.is_held(object));
         for (id, process) in &mut self.processes {
@@ -433,6 +466,20 @@ impl World {
             // Its last letters may come before.
             let delay = Duration::from_millis(DELAY_MAX_MS) + self.rng.span(DELAY_MAX_MS);
             self.agenda.after(delay, Event::HearOfDeath { by, process: node.into() });
+        }
+        Ok(())
+    }
+
+    /// The last words of a node: what it holds of others goes to others.
+    fn part(&mut self, node: NodeId) -> Result<(), Violation> {
+        let of_node = self.processes.iter().filter(|(id, process)| id.node() == node && process.is_alive);
+        let held: Vec<(ProcessId, Vec<ObjectId>)> = of_node
+            .map(|(id, process)| (*id, process.holds.iter().copied().filter(|it| it.owner.node() != node).collect()))
+            .collect();
+        for (process, objects) in held {
+            for objects in objects.chunks(3) {
+                self.send_these(process, objects.to_vec())?;
+            }
         }
         Ok(())
     }
