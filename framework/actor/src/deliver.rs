@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::{
-    ActorId, ActorName, CallError, ExitReason, Incarnation, Interface, MessageId, NameOwner, NotStarted, ObjectId,
+    ActorId, ActorName, CallError, Digest, ExitReason, Incarnation, Interface, MessageId, NameOwner, NodeId, NotStarted,
+    ObjectId,
 };
 use mobula_wire::CallFrame;
 use tokio::sync::mpsc;
@@ -239,8 +240,23 @@ pub fn refuse(reply: Option<EncodedReply>, cause: NotStarted) -> NotStarted {
 pub enum Payload {
     /// One value, with the references it names.
     Value(Bytes, Pins),
+    /// The value stays where it was made.
+    Stored(Stored),
     /// A stream of values; dropping the receiver ends the stream at its source.
     Stream(mpsc::Receiver<EncodedItem>),
+}
+
+/// A value that stays on the node where it was made.
+#[derive(Clone)]
+pub struct Stored {
+    /// Which node.
+    pub at: NodeId,
+    /// How many bytes it has.
+    pub bytes: u64,
+    /// Which.
+    pub digest: Digest,
+    /// The references that they name.
+    pub pins: Pins,
 }
 
 /// An encoded item of a stream, the failure that ended it, or its end.

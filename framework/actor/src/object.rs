@@ -87,11 +87,13 @@ struct ByBytes<T> {
     decode: fn(&Bytes) -> Result<T, GetError>,
     fetching: Mutex<Fetching>,
     is_foreign: bool,
+    /// One of ours that has its value, on another node.
+    is_stored: AtomicBool,
 }
 
 impl<T: DeserializeOwned + 'static> ByBytes<T> {
     fn of(is_foreign: bool) -> Self {
-        Self { decode: decode::<T>, fetching: Mutex::default(), is_foreign }
+        Self { decode: decode::<T>, fetching: Mutex::default(), is_foreign, is_stored: AtomicBool::new(false) }
     }
 }
 
@@ -111,6 +113,11 @@ enum Fetching {
 impl<T> ObjectCell<T> {
     fn is_foreign(&self) -> bool {
         self.encoded.as_ref().is_some_and(|encoded| encoded.is_foreign)
+    }
+
+    /// Whether it has its value, and that is on another node.
+    fn is_stored(&self) -> bool {
+        self.encoded.as_ref().is_some_and(|encoded| encoded.is_stored.load(Ordering::Acquire))
     }
 }
 
@@ -184,6 +191,33 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         }
     }
 
+    /// It has its value, on another node: it is fetched when somebody wants it. False when it has one here, or a reason why it
+    /// has none.
+    pub fn fill_stored(&self) -> bool
+    where
+        T: Serialize,
+    {
+        let Some(encoded) = self.cell.encoded.as_ref().filter(|_| !self.is_ready()) else { return false };
+        self.cell.count();
+        let wanted = {
+            let mut fetching = encoded.fetching.lock();
+            encoded.is_stored.store(true, Ordering::Release);
+            match std::mem::take(&mut *fetching) {
+                Fetching::Asked { decoded } => Some(decoded),
+                other => {
+                    *fetching = other;
+                    None
+                }
+            }
+        };
+        if let Some(decoded) = wanted {
+            self.fetch(decoded);
+        }
+        let waiting: Vec<Waker> = self.cell.waiters.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
+        waiting.into_iter().for_each(Waker::wake);
+        true
+    }
+
     /// Gives it its value, or the reason why it has none; the first wins.
     pub fn fill(&self, value: Result<T, GetError>) {
         if self.cell.value.set(value.map(Arc::new)).is_err() {
@@ -200,7 +234,8 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
 
     /// Whether there is a value, be it as its bytes, or a reason why there is none.
     pub fn is_ready(&self) -> bool {
-        self.cell.value.get().is_some() || self.cell.shared.get().is_some() || self.bytes_here().is_some()
+        let cell = &self.cell;
+        cell.value.get().is_some() || cell.shared.get().is_some() || cell.is_stored() || self.bytes_here().is_some()
     }
 
     /// Waits for the value. The future holds a reference of its own.
@@ -317,7 +352,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             match &mut *fetching {
                 Fetching::NotAsked => {
                     *fetching = Fetching::Asked { decoded };
-                    if !encoded.is_foreign {
+                    if !encoded.is_foreign && !encoded.is_stored.load(Ordering::Acquire) {
                         // What makes it here gives it.
                         return;
                     }
@@ -553,7 +588,7 @@ impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
             return Ok(true);
         }
         self.settled().await;
-        if self.cell.shared.get().is_some() {
+        if self.cell.shared.get().is_some() || self.cell.is_stored() {
             return Ok(true);
         }
         let value = self.get().await?;

@@ -67,7 +67,7 @@ impl HandlerEntry {
             open: |mailbox, frame, reply| open::<A, M>(mailbox, frame, reply, value_reply::<M::Reply>),
             decode_reply: |payload| match payload {
                 Payload::Value(bytes, _pins) => decode_boxed::<M::Reply>(&bytes),
-                Payload::Stream(_) => Err(unexpected_reply()),
+                Payload::Stream(_) | Payload::Stored(_) => Err(unexpected_reply()),
             },
             recipient: recipient::<A, M>,
         }
@@ -89,7 +89,7 @@ impl HandlerEntry {
             open: |mailbox, frame, reply| open::<A, M>(mailbox, frame, reply, stream_reply::<T>),
             decode_reply: |payload| match payload {
                 Payload::Stream(items) => Ok(Box::new(decoded_stream::<T>(items))),
-                Payload::Value(..) => Err(unexpected_reply()),
+                Payload::Value(..) | Payload::Stored(_) => Err(unexpected_reply()),
             },
             recipient: recipient::<A, M>,
         }

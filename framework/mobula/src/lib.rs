@@ -72,7 +72,7 @@ pub use mobula_types::{
     ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, TaskId,
     Unknown,
 };
-pub use nodes::{NodeInfo, nodes};
+pub use nodes::{NodeInfo, nodes, this_node};
 pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait, writer};
 pub use placement_group::{BundleSpec, CreateGroup, PlacementGroup, PlacementGroupBuilder, placement_group};
 pub use pool::{ActorPool, Mapped, MappedUnordered};

@@ -57,3 +57,18 @@ pub async fn nodes() -> Result<Vec<NodeInfo>, ValueError> {
         })
         .collect())
 }
+
+/// The node on which the caller runs; none outside a session.
+///
+/// ```
+/// # #[mobula::main]
+/// # async fn main() -> mobula::Result<()> {
+/// # let _session = mobula::init().await?;
+/// let here = mobula::nodes().await?[0].id;
+/// assert_eq!(mobula::this_node(), Some(here));
+/// # Ok(())
+/// # }
+/// ```
+pub fn this_node() -> Option<NodeId> {
+    mobula_actor::current::system().map(|system| system.process().node())
+}

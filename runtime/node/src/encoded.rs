@@ -12,10 +12,11 @@ use mobula_actor::object::{Cancellable, GetError, Pins, pinning};
 use mobula_actor::{
     Arg, Arguments, CallState, Count, Departing, ObjectRef, Party, System, arbiters, arrive, clock, registry, stream,
 };
-use mobula_types::{Attempt, CallError, Deadline, NotCancellable, NotStarted, Outcome, TaskId, Unknown};
+use mobula_types::{Attempt, CallError, Deadline, NotCancellable, NotStarted, ObjectId, Outcome, TaskId, Unknown};
 use mobula_wire::{INLINE_BYTES_MAX, name_hash, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::admission::{Room, WhenFull};
 use crate::function::{Body, FunctionEntry, RemoteFn, RemoteStream};
@@ -56,6 +57,8 @@ pub(crate) struct TaskReply {
     pub(crate) call: Arc<Linked>,
     /// The bytes that the answer may have.
     pub(crate) value_bytes_max: usize,
+    /// The object that its value is to be.
+    pub(crate) object: Option<ObjectId>,
 }
 
 impl TaskReply {
@@ -99,6 +102,7 @@ pub(crate) fn submit<F: RemoteFn>(
     let owing = Arc::new(Owing { object: Mutex::new(None), call: call.clone(), system: system.clone(), is_alone });
     let object = ObjectRef::pending_bytes(system, Some(owing.clone() as Arc<dyn Cancellable>));
     *owing.object.lock() = Some(object.clone());
+    let id = object.id();
     let owed = OwedValue(owing);
     let room = match room {
         Ok(room) => room,
@@ -129,14 +133,15 @@ pub(crate) fn submit<F: RemoteFn>(
                 Ok(Payload::Value(bytes, pins)) if is_long_array::<F::Reply>(&bytes) => {
                     return owed.0.settle_bytes(Fetched { bytes, pins });
                 }
+                Ok(Payload::Stored(_)) => return owed.0.settle_stored(),
                 answer => answer.map_err(|failed| failed.error),
             };
             owed.0.settle(answer.and_then(|payload| match payload {
                 Payload::Value(bytes, _pins) => within(&owed.0.system, || plain::decode(&bytes)).map_err(unreadable),
-                Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
+                Payload::Stream(_) | Payload::Stored(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
             }));
         };
-        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max }))
+        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max, object: Some(id) }))
     });
     object
 }
@@ -182,10 +187,10 @@ pub(crate) fn submit_stream<F: RemoteStream>(
                 let items = within(&home, || registry::decoded_stream::<F::Item>(items));
                 arbiters::runtime().spawn(owed.forward(items, cancelled));
             }
-            Ok(Payload::Value(..)) => owed.fail(CallError::MayHaveRun(Unknown::NoReply)),
+            Ok(Payload::Value(..) | Payload::Stored(_)) => owed.fail(CallError::MayHaveRun(Unknown::NoReply)),
             Err(failed) => owed.fail(CallError::NotStarted(NotStarted::Argument { cause: Box::new(failed.error) })),
         };
-        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max }))
+        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max, object: None }))
     });
 }
 
@@ -344,6 +349,16 @@ impl<T: Send + Sync + 'static> Owing<T> {
         if let Some(object) = self.object.lock().take() {
             self.system.counters().add_outcome(Outcome::Ok);
             object.fill_bytes(bytes);
+        }
+    }
+
+    fn settle_stored(&self)
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        if let Some(object) = self.object.lock().take() {
+            self.system.counters().add_outcome(Outcome::Ok);
+            object.fill_stored();
         }
     }
 }

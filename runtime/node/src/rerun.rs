@@ -86,7 +86,7 @@ impl Reruns {
             priority: frame.options.priority,
             seed: id.seq,
         };
-        let TaskReply { answer, call, value_bytes_max } = reply;
+        let TaskReply { answer, call, value_bytes_max, .. } = reply;
         let (machine, room) = (Task::new(spec), frame.room.take());
         let state = State { machine, answer: Some(answer), last: None, waits: false, room };
         let (all, state) = (self.clone(), Mutex::new(state));
@@ -193,7 +193,7 @@ impl Rerun {
         };
         let task = self.clone();
         let answer = Box::new(move |answer| task.answered(attempt, answer));
-        let reply = TaskReply { answer, call: self.call.clone(), value_bytes_max: self.value_bytes_max };
+        let reply = TaskReply { answer, call: self.call.clone(), value_bytes_max: self.value_bytes_max, object: None };
         (self.all.road)(frame, reply);
     }
 

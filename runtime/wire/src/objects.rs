@@ -1,7 +1,7 @@
 //! What is said of objects: by a process to its node, which owns what it makes, and by one node to another.
 
 use bytes::Bytes;
-use mobula_types::{CallError, Digest, ErrorChain, Loss, NodeId, ObjectId, ProcessId};
+use mobula_types::{CallError, Digest, ErrorChain, Loss, NodeId, ObjectId, ProcessId, TaskId};
 use serde::{Deserialize, Serialize};
 
 use crate::segments::Extent;
@@ -20,6 +20,67 @@ pub enum ObjectWord {
         object: ObjectId,
         /// Its bytes.
         kept: Kept,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
+    },
+    /// A task of the sender's has made an object on another node, in its first run.
+    MadeAt {
+        /// Which.
+        object: ObjectId,
+        /// Where it is.
+        at: NodeId,
+        /// How many bytes it has.
+        bytes: u64,
+        /// Which.
+        digest: Digest,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
+        /// How it can be made again, if it can.
+        recipe: Option<Recipe>,
+    },
+    /// It is made again, on another node.
+    MadeAgainAt {
+        /// Which.
+        object: ObjectId,
+        /// In which run.
+        run: u32,
+        /// Where it is.
+        at: NodeId,
+        /// How many bytes it has.
+        bytes: u64,
+        /// Which.
+        digest: Digest,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
+    },
+    /// It is made again, here.
+    MadeAgain {
+        /// Which.
+        object: ObjectId,
+        /// In which run.
+        run: u32,
+        /// Its bytes.
+        kept: Kept,
+        /// Which.
+        digest: Digest,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
+    },
+    /// That run has come to nothing.
+    NotMade {
+        /// Which object.
+        object: ObjectId,
+        /// In which run.
+        run: u32,
+    },
+    /// The sender has made an object for a process of another node, which is told so.
+    Stored {
+        /// Which.
+        object: ObjectId,
+        /// Its bytes.
+        kept: Kept,
+        /// Which.
+        digest: Digest,
         /// The objects that they name.
         inner: Vec<ObjectId>,
     },
@@ -76,6 +137,19 @@ pub enum ObjectWord {
         /// Which object.
         object: ObjectId,
     },
+}
+
+/// How an object is made again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipe {
+    /// The task that made it.
+    pub task: TaskId,
+    /// What the task was given.
+    pub arguments: Vec<ObjectId>,
+    /// What it takes to remember all of this.
+    pub bytes: u64,
+    /// So often it may run in all.
+    pub runs_max: u32,
 }
 
 /// Where the bytes of an object are kept.
@@ -146,6 +220,18 @@ pub enum ObjectAnswer {
         object: ObjectId,
         /// From where: a node, which says who has it.
         source: ProcessId,
+    },
+    /// The task that made an object is to run again.
+    Run {
+        /// Which object: one of the receiver's.
+        object: ObjectId,
+        /// Which run it is.
+        run: u32,
+    },
+    /// How an object of the receiver's was made need not be remembered.
+    Forgotten {
+        /// Which.
+        object: ObjectId,
     },
     /// The node does not count any more on bytes that the receiver keeps.
     Freed {

@@ -93,6 +93,8 @@ pub enum Talk {
         left: Option<Duration>,
         /// The deadline as it was given.
         given: Option<Duration>,
+        /// The object that its value is to be; none where it streams.
+        object: Option<ObjectId>,
         /// The arguments come one by one, and some of them as references.
         is_apart: bool,
         /// The references in the payload.
@@ -268,7 +270,7 @@ impl Talk {
             Self::Call { refs, .. } | Self::Task { refs, .. } | Self::Spawn { refs, .. } | Self::Item { refs, .. } => {
                 refs
             }
-            Self::Reply { result: Ok(ReplyHead::Value { refs }), .. } => refs,
+            Self::Reply { result: Ok(ReplyHead::Value { refs } | ReplyHead::Stored { refs, .. }), .. } => refs,
             Self::Large { talk, .. } | Self::Counted { talk, .. } => talk.refs(),
             _ => &[],
         }
@@ -281,6 +283,15 @@ pub enum ReplyHead {
     /// The payload, with the references in it.
     Value {
         /// Those references.
+        refs: Vec<ObjectId>,
+    },
+    /// The value of a task, which stays with the node where it was made.
+    Stored {
+        /// How many bytes it has.
+        bytes: u64,
+        /// Which.
+        digest: Digest,
+        /// The references in them.
         refs: Vec<ObjectId>,
     },
     /// Items that follow.

@@ -38,31 +38,38 @@ impl<T: Serialize + Send + Sync + 'static> ObjectCell<T> {
     /// The reference leaves this process: from now on the object is held outside, and has its bytes there as soon as there
     /// are any.
     pub(super) fn leave(self: &Arc<Self>) {
-        if self.is_counted.load(Ordering::Acquire) {
+        if !self.count() {
             return;
         }
         let Some(deliver) = self.system.deliver() else { return };
-        let is_sealed = {
-            let mut objects = self.system.exports.objects.lock();
-            // Whoever comes second goes on only when the first has said it.
-            if self.is_counted.swap(true, Ordering::AcqRel) {
-                return;
-            }
-            let object: Arc<dyn Exported> = self.clone();
-            objects.insert(self.id, Arc::downgrade(&object));
-            deliver.export(self.id)
-        };
-        if !is_sealed {
-            return;
-        }
         if let Some(fetched) = self.encoded_now() {
             return deliver.seal(self.id, fetched);
         }
         let (object, deliver) = (self.clone(), deliver.clone());
         arbiters::runtime().spawn(async move {
             let id = object.id;
-            deliver.seal(id, object.encoded().await);
+            ObjectRef { cell: object.clone() }.settled().await;
+            // What its task has left on another node is there already.
+            if !object.is_stored() {
+                deliver.seal(id, object.encoded().await);
+            }
         });
+    }
+
+    /// From now on it counts as held by this process, outside. Says whether it did not, and is to be sealed.
+    pub(super) fn count(self: &Arc<Self>) -> bool {
+        if self.is_counted.load(Ordering::Acquire) {
+            return false;
+        }
+        let Some(deliver) = self.system.deliver() else { return false };
+        let mut objects = self.system.exports.objects.lock();
+        // Whoever comes second goes on only when the first has said it.
+        if self.is_counted.swap(true, Ordering::AcqRel) {
+            return false;
+        }
+        let object: Arc<dyn Exported> = self.clone();
+        objects.insert(self.id, Arc::downgrade(&object));
+        deliver.export(self.id)
     }
 
     /// Its bytes, if they are there or take no time.

@@ -10,6 +10,7 @@ mod calls;
 mod deaths;
 mod groups;
 mod lack;
+mod lineage;
 mod names;
 mod record;
 mod streams;
@@ -42,6 +43,8 @@ enum Work {
     Lack,
     /// Actors in the bundles of a placement group.
     Groups,
+    /// Values on another node, wanted when it is gone.
+    Lineage(lineage::Args),
     /// Streams that take a while, of a task and of an actor.
     Streams,
 }
@@ -84,6 +87,7 @@ async fn main() -> Result<()> {
         Work::Death(args) => deaths::show(args).await,
         Work::Groups => groups::stand().await,
         Work::Lack => lack::stand().await,
+        Work::Lineage(args) => lineage::show(args).await,
         Work::Streams => streams::read().await,
     }
 }

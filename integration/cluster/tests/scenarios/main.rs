@@ -11,6 +11,7 @@ mod groups;
 mod heads;
 mod kills;
 mod left_behind;
+mod lineage;
 mod membership;
 mod promises;
 mod reasons;

@@ -533,6 +533,7 @@ impl World {
                 self.coverage.saw("copy is freed");
                 self.witness.see_freed(node, object)?;
             }
+            Output::Forgotten { .. } => {}
             Output::LineageEvicted { object } => {
                 self.coverage.saw("recipe is forgotten");
                 self.witness.see_evicted(object);

@@ -192,7 +192,9 @@ impl Ownership {
 
     fn hear_claim(&mut self, from: NodeId, object: ObjectId, holds: bool, copy: Option<Digest>) {
         let holder = ProcessId::from(from);
-        let Some(entry) = self.entries.get_mut(&object) else {
+        // What a process of this node is to make may be there before that process says so.
+        let known = if holds || copy.is_some() { self.known(object) } else { self.entries.get_mut(&object) };
+        let Some(entry) = known else {
             if holds || copy.is_some() {
                 self.note(from, Subject::Gone(object), true);
             }

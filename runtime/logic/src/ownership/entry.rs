@@ -142,11 +142,12 @@ impl Entry {
         }
     }
 
-    /// OWN-1: whether somebody may still read it. What another node owns is held for recipes too: it cannot be made again
+    /// OWN-1: whether somebody may still read it: the process too that has not said yet that it made it. What another node owns is held for recipes too: it cannot be made again
     /// here.
     pub(super) fn is_held(&self) -> bool {
         let for_recipes = matches!(self.role, Role::Foreign(_)) && self.recipes > 0;
-        !self.holders.is_empty() || self.pins > 0 || self.containers > 0 || !self.users.is_empty() || for_recipes
+        let is_to_come = self.owned().is_some_and(|owned| owned.unborn_until.is_some());
+        is_to_come || !self.holders.is_empty() || self.pins > 0 || self.containers > 0 || !self.users.is_empty() || for_recipes
     }
 
     pub(super) fn owned(&self) -> Option<&Owned> {

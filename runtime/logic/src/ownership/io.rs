@@ -3,6 +3,8 @@
 use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId, TaskId};
 use mobula_wire::objects::Letter;
 
+pub use mobula_wire::objects::Recipe;
+
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -26,6 +28,13 @@ pub enum Input {
         process: ProcessId,
         /// What.
         object: ObjectId,
+    },
+    /// An object whose first run is under way can be made again so.
+    Recipe {
+        /// Which.
+        object: ObjectId,
+        /// How.
+        recipe: Recipe,
     },
     /// The run of a task of this node's has made its object. An error that a task returns is a value too.
     Made {
@@ -143,19 +152,6 @@ pub enum Birth {
     Task(Recipe),
 }
 
-/// How an object is made again.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recipe {
-    /// The task that made it.
-    pub task: TaskId,
-    /// What the task was given.
-    pub arguments: Vec<ObjectId>,
-    /// What it takes to remember all of this.
-    pub bytes: u64,
-    /// So often it may run in all.
-    pub runs_max: u32,
-}
-
 /// The bytes of an object, which never change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seal {
@@ -229,6 +225,11 @@ pub enum Output {
     /// Drop the copy that is here, or the small bytes that came with the object: nobody may read them any more.
     Free {
         /// Of what.
+        object: ObjectId,
+    },
+    /// Nobody asks any more how this object is made.
+    Forgotten {
+        /// Which object.
         object: ObjectId,
     },
     /// How this object is made is forgotten, because the room for that is used up.

@@ -39,6 +39,15 @@ impl Ownership {
         }
     }
 
+    pub(super) fn handle_recipe(&mut self, object: ObjectId, recipe: Recipe) {
+        let is_its_makers = self.entries.get(&object).and_then(Entry::owned).is_some_and(Owned::is_its_makers);
+        if is_its_makers {
+            self.keep_recipe(object, recipe);
+        } else {
+            self.outputs.push_back(Output::Forgotten { object });
+        }
+    }
+
     /// Remembers how an object is made, if there is room or room can be made (OWN-6).
     fn keep_recipe(&mut self, object: ObjectId, mut recipe: Recipe) {
         let is_too_much = |bytes: u64, max: u64| bytes + recipe.bytes > max;
@@ -81,6 +90,7 @@ impl Ownership {
     pub(super) fn forget_recipe(&mut self, object: ObjectId) {
         let Some(owned) = self.entries.get_mut(&object).and_then(Entry::owned_mut) else { return };
         let Some(KeptRecipe { recipe, order }) = owned.recipe.take() else { return };
+        self.outputs.push_back(Output::Forgotten { object });
         self.lineage.bytes -= recipe.bytes;
         self.lineage.idle.remove(&(order, object));
         for argument in recipe.arguments {

@@ -163,6 +163,7 @@ impl StateMachine for Ownership {
             Input::Attached { process } => self.handle_attached(process),
             Input::Holds { process, number, word } => self.handle_holds(process, number, word),
             Input::Wanted { process, object } => self.handle_wanted(process, object),
+            Input::Recipe { object, recipe } => self.handle_recipe(object, recipe),
             Input::Made { object, run, seal } => self.handle_made(object, run, seal),
             Input::NotMade { object, run } => self.handle_not_made(object, run),
             Input::Copied { object, digest, is_primary } => self.handle_copied(object, digest, is_primary),
@@ -464,7 +465,8 @@ impl Ownership {
             } else if entry.fetch.again_at == Some(time) {
                 entry.fetch.again_at = None;
                 self.serve(object);
-            } else if entry.owned().is_some_and(|owned| owned.unborn_until == Some(time)) {
+            } else if let Some(owned) = entry.owned_mut().filter(|owned| owned.unborn_until == Some(time)) {
+                owned.unborn_until = None;
                 self.lose(object, Loss::NotHeld);
             }
         }

@@ -37,6 +37,7 @@ mod far;
 mod groups;
 mod homes;
 mod large;
+mod lineage;
 mod link;
 mod listing;
 mod objects;

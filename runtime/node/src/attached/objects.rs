@@ -26,6 +26,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep};
 
 use super::exchanges::Waiting;
+use super::lineage::Made;
 use super::process::Process;
 
 /// Words in one frame take at most about so much: one of them may hold a value of [`INLINE_BYTES_MAX`].
@@ -38,18 +39,20 @@ const AGAIN_AFTER: Duration = Duration::from_millis(1);
 /// The objects of this process, and others' that it holds.
 #[derive(Default)]
 pub(crate) struct Objects {
-    books: Mutex<Books>,
+    pub(super) books: Mutex<Books>,
     words: Mutex<Words>,
 }
 
 #[derive(Default)]
-struct Books {
+pub(super) struct Books {
     /// References, by object.
     holds: HashMap<ObjectId, usize>,
     /// Who waits for the bytes of an object.
     wanted: HashMap<ObjectId, Vec<oneshot::Sender<Result<Fetched, GetError>>>>,
     /// Bytes on which the node counts, and what they name.
     kept: HashMap<ObjectId, (Bytes, Vec<ObjectId>)>,
+    /// How objects were made that are on other nodes.
+    pub(super) lineage: HashMap<ObjectId, Made>,
     /// Messages that named objects.
     messages: u64,
 }
@@ -81,7 +84,7 @@ impl Process {
     }
 
     /// Keeps bytes for the node; small ones it keeps itself.
-    fn keep_object(&self, object: ObjectId, bytes: Bytes, inner: Vec<ObjectId>) -> Kept {
+    pub(super) fn keep_object(&self, object: ObjectId, bytes: Bytes, inner: Vec<ObjectId>) -> Kept {
         if bytes.len() <= INLINE_BYTES_MAX {
             return Kept::Inline(bytes);
         }
@@ -216,6 +219,11 @@ impl Process {
                 let process = self.clone();
                 arbiters::runtime().spawn(async move { process.pull_object(object, source).await });
             }
+            ObjectAnswer::Run { object, run } => self.run_again(object, run),
+            ObjectAnswer::Forgotten { object } => {
+                let forgotten = self.objects.books.lock().lineage.remove(&object);
+                drop(forgotten);
+            }
             ObjectAnswer::Freed { object } => {
                 let kept = self.objects.books.lock().kept.remove(&object);
                 drop(kept);
@@ -319,7 +327,7 @@ impl Process {
     }
 
     /// Says something to the node, with what else is to be said.
-    fn note_of_object(self: &Arc<Self>, word: ObjectWord) {
+    pub(super) fn note_of_object(self: &Arc<Self>, word: ObjectWord) {
         let is_first = {
             let mut words = self.objects.words.lock();
             words.waiting.push(word);
@@ -334,7 +342,7 @@ impl Process {
         }
     }
 
-    fn say_of_objects(self: &Arc<Self>) {
+    pub(super) fn say_of_objects(self: &Arc<Self>) {
         let mut words = self.objects.words.lock();
         let mut waiting = std::mem::take(&mut words.waiting).into_iter().peekable();
         while waiting.peek().is_some() {
@@ -371,6 +379,12 @@ fn size(word: &ObjectWord) -> usize {
             Kept::Failed(error) => (error.to_string().len(), inner.len()),
             Kept::Lent { .. } | Kept::Apart { .. } => (0, inner.len()),
         },
+        ObjectWord::MadeAgain { inner, .. } | ObjectWord::Stored { inner, .. } | ObjectWord::MadeAgainAt { inner, .. } => {
+            (0, inner.len())
+        }
+        ObjectWord::MadeAt { inner, recipe, .. } => {
+            (0, inner.len() + recipe.as_ref().map_or(0, |recipe| recipe.arguments.len()))
+        }
         ObjectWord::Sends { objects, .. } => (0, objects.len()),
         _ => (0, 0),
     };

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Left, Payload};
+use mobula_actor::deliver::{EncodedItem, EncodedReply, Fetched, Left, Payload, Stored};
 use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, System, clock};
 use mobula_logic::credit::{Owed, Window};
 use mobula_logic::outbox::{Reception, Taking};
-use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, MessageId, NotStarted, ProcessId, Unknown};
+use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, MessageId, NotStarted, ObjectId, ProcessId, Unknown};
 use mobula_wire::call::CallHeader;
 use mobula_wire::local::ToNode;
 use mobula_wire::parcel::{MailboxWire, NotBegun, ReplyHead, SpawnWire};
@@ -108,7 +108,7 @@ impl Process {
                 }
             }
             Talk::Credit { actor, calls, bytes } => self.credited(actor, from, calls, bytes),
-            Talk::Task { exchange, task, attempt, function, schema, options, left, given, is_apart, refs, .. } => {
+            Talk::Task { exchange, task, attempt, function, schema, options, left, given, object, is_apart, refs, .. } => {
                 let frame = TaskFrame {
                     run: Some((task, attempt)),
                     function,
@@ -122,7 +122,7 @@ impl Process {
                     pins: self.received_pins(&refs),
                     room: None,
                 };
-                self.serve_task(from, exchange, frame);
+                self.serve_task(from, exchange, object, frame);
             }
             Talk::Spawn { actor, incarnation, type_name, schema, options, refs, .. } => {
                 let frame = SpawnFrame {
@@ -314,13 +314,22 @@ impl Process {
         call
     }
 
-    fn serve_task(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId, frame: TaskFrame) {
+    fn serve_task(
+        self: &Arc<Self>,
+        from: ProcessId,
+        exchange: ExchangeId,
+        object: Option<ObjectId>,
+        frame: TaskFrame,
+    ) {
         let call = self.serve(from, exchange);
         let process = self.clone();
-        let answer = Box::new(move |answer: Result<Payload, Failed>| process.answer_failed(from, exchange, answer));
+        let answer = Box::new(move |answer: Result<Payload, Failed>| {
+            let answer = answer.map(|value| process.stored(from, object, value));
+            process.answer_failed(from, exchange, answer);
+        });
         let system = self.system();
         let value_bytes_max = system.as_ref().map_or(0, |system| system.value_bytes_max());
-        let reply = TaskReply { answer, call, value_bytes_max };
+        let reply = TaskReply { answer, call, value_bytes_max, object };
         if self.serving.is_draining.load(Ordering::Acquire) {
             return reply.refuse(NotStarted::Drained);
         }
@@ -424,6 +433,9 @@ impl Process {
         }
         let (result, payload, pins) = match answer {
             Ok(Payload::Value(bytes, pins)) => (Ok(ReplyHead::Value { refs: pins.ids() }), bytes, pins),
+            Ok(Payload::Stored(Stored { bytes, digest, pins, .. })) => {
+                (Ok(ReplyHead::Stored { bytes, digest, refs: pins.ids() }), Bytes::new(), pins)
+            }
             Ok(Payload::Stream(items)) => {
                 let room = Arc::new(Room::new());
                 if let Some(served) = self.serving.open.lock().get_mut(&(to, exchange)) {
@@ -494,7 +506,7 @@ impl Process {
     ) {
         let Some(waiting) = self.exchanges.close(exchange, from) else {
             // Given up meanwhile; what it names is released.
-            if let Ok(ReplyHead::Value { refs }) = result {
+            if let Ok(ReplyHead::Value { refs } | ReplyHead::Stored { refs, .. }) = result {
                 drop(self.received_pins(&refs));
             }
             return;
@@ -506,6 +518,9 @@ impl Process {
         }
         let answer = match result {
             Ok(ReplyHead::Value { refs }) => Ok(Payload::Value(payload, self.received_pins(&refs))),
+            Ok(ReplyHead::Stored { bytes, digest, refs }) => {
+                Ok(Payload::Stored(Stored { at: from.node(), bytes, digest, pins: self.received_pins(&refs) }))
+            }
             Ok(ReplyHead::Stream) => Ok(Payload::Stream(self.read_items(from, exchange))),
             Err(error) => Err(Failed { error, own: Some(Box::new(payload)) }),
         };
@@ -525,7 +540,7 @@ impl Process {
             Waiting::Fetch { sender, .. } => {
                 let fetched = answer.and_then(|payload| match payload {
                     Payload::Value(bytes, pins) => Ok(Fetched { bytes, pins }),
-                    Payload::Stream(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
+                    Payload::Stream(_) | Payload::Stored(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
                 });
                 sender.send(fetched).ok();
             }

@@ -86,7 +86,8 @@ impl Entry {
 }
 
 impl Process {
-    /// Takes a task whose arguments are encoded. It runs `near` if there is room and it does not say where.
+    /// Takes a task whose arguments are encoded. If it does not say where, it runs where most of their bytes are, else `near`,
+    /// if there is room.
     pub(crate) fn submit_task(self: &Arc<Self>, frame: TaskFrame, reply: TaskReply, near: Option<NodeId>) {
         let Some(system) = self.system().filter(|_| !self.link.is_cut()) else {
             return reply.refuse(NotStarted::NoSession);
@@ -95,6 +96,7 @@ impl Process {
             Ok(place) => place,
             Err(cause) => return reply.refuse(cause),
         };
+        let near = self.most_bytes(&frame.pins).or(near);
         if let (Some(node), PlacementStrategy::Hybrid) = (near, place.strategy) {
             place.strategy = PlacementStrategy::Prefer { node };
         }
@@ -157,7 +159,7 @@ impl Process {
         for (entry, outcome) in resolved {
             match &over {
                 Some(death) => entry.give_up(death),
-                None => resolve(entry, outcome),
+                None => self.resolve_task(entry, outcome),
             }
         }
         own.into_iter().for_each(|parcel| self.received(parcel));
@@ -247,6 +249,7 @@ impl Process {
             options,
             left: frame.deadline.left(clock::now()),
             given: frame.given,
+            object: entry.reply.object,
             is_apart: frame.is_apart,
             refs,
         };
@@ -258,6 +261,26 @@ impl Process {
             self.exchanges.close(exchange, process);
             retry::note(&mut entry.last, Err(CallError::NotStarted(cause).into()));
             table.dispatch.handle(clock::now(), Input::TurnedAway { key, attempt });
+        }
+    }
+
+    /// Tells whoever waits for a task how it ended.
+    fn resolve_task(self: &Arc<Self>, entry: Entry, outcome: Outcome) {
+        let Entry { id, mut frame, reply, last, .. } = entry;
+        // Whoever hears of it may submit the next at once.
+        drop(frame.room.take());
+        let answer = retry::answer(outcome, last, frame.given);
+        let answer = answer.unwrap_or_else(|| {
+            let missing = "no place for it came".to_owned();
+            Err(CallError::NotStarted(NotStarted::Unschedulable { missing }).into())
+        });
+        let stored = match &answer {
+            Ok(Payload::Stored(stored)) => reply.object.map(|object| (object, stored.clone())),
+            _ => None,
+        };
+        (reply.answer)(answer);
+        if let Some((object, stored)) = stored {
+            self.made_elsewhere(object, stored, id, frame);
         }
     }
 
@@ -437,18 +460,6 @@ impl Entry {
         };
         (self.reply.answer)(answer);
     }
-}
-
-/// Tells whoever waits for a task how it ended.
-fn resolve(entry: Entry, outcome: Outcome) {
-    let Entry { frame: TaskFrame { room, given, .. }, reply, last, .. } = entry;
-    // Whoever hears of it may submit the next at once.
-    drop(room);
-    let answer = retry::answer(outcome, last, given);
-    (reply.answer)(answer.unwrap_or_else(|| {
-        let missing = "no place for it came".to_owned();
-        Err(CallError::NotStarted(NotStarted::Unschedulable { missing }).into())
-    }));
 }
 
 /// Gives a task up when its submitter does.

@@ -140,7 +140,7 @@ impl State {
                 HolderWord::Release { object }
             }
             ObjectWord::Sealed { object, kept, inner } if object.owner == process => {
-                return self.sealed(process, object, kept, inner);
+                return self.made(process, object, 1, kept, Digest::default(), inner);
             }
             ObjectWord::Wanted { object } => {
                 self.objects.wanting.entry(object).or_default().insert(process);
@@ -154,6 +154,26 @@ impl State {
             {
                 return self.copied(process, object, kept, digest, inner);
             }
+            ObjectWord::MadeAt { object, at, bytes, digest, inner, recipe } if object.owner == process => {
+                if let Some(recipe) = recipe {
+                    self.hear_of_object(Input::Recipe { object, recipe });
+                }
+                let seal = Seal { at, place: Place::Arena, bytes, digest, inner };
+                return self.hear_of_object(Input::Made { object, run: 1, seal });
+            }
+            ObjectWord::MadeAgainAt { object, run, at, bytes, digest, inner } if object.owner == process => {
+                let seal = Seal { at, place: Place::Arena, bytes, digest, inner };
+                return self.hear_of_object(Input::Made { object, run, seal });
+            }
+            ObjectWord::MadeAgain { object, run, kept, digest, inner } if object.owner == process => {
+                return self.made(process, object, run, kept, digest, inner);
+            }
+            ObjectWord::NotMade { object, run } if object.owner == process => {
+                return self.hear_of_object(Input::NotMade { object, run });
+            }
+            ObjectWord::Stored { object, kept, digest, inner } if object.owner.node() != self.node => {
+                return self.stored(process, object, kept, digest, inner);
+            }
             ObjectWord::NotPulled { object } if self.objects.pulling.get(&object) == Some(&process) => {
                 self.objects.pulling.remove(&object);
                 return self.hear_of_object(Input::NotPulled { object });
@@ -166,13 +186,36 @@ impl State {
         self.hear_of_object(Input::Holds { process, number, word });
     }
 
-    fn sealed(&mut self, process: ProcessId, object: ObjectId, kept: Kept, inner: Vec<ObjectId>) {
+    fn made(
+        &mut self,
+        process: ProcessId,
+        object: ObjectId,
+        run: u32,
+        kept: Kept,
+        digest: Digest,
+        inner: Vec<ObjectId>,
+    ) {
         let place = if kept.is_inline() { Place::Inline } else { Place::Arena };
-        let (bytes, digest) = (kept.bytes(), Digest::default());
-        let seal = Seal { at: self.node, place, bytes, digest, inner: inner.clone() };
-        let copy = Copy { kept, keeper: process, digest, inner, readers: BTreeSet::new() };
-        self.objects.copies.entry(object).or_insert(copy);
-        self.hear_of_object(Input::Made { object, run: 1, seal });
+        let seal = Seal { at: self.node, place, bytes: kept.bytes(), digest, inner: inner.clone() };
+        self.keep(process, object, kept, digest, inner);
+        self.hear_of_object(Input::Made { object, run, seal });
+    }
+
+    /// A process has made an object for one of another node.
+    fn stored(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) {
+        if self.keep(process, object, kept, digest, inner) {
+            self.hear_of_object(Input::Copied { object, digest, is_primary: true });
+        }
+    }
+
+    /// A process keeps bytes for this node; false when there were some, and it need not.
+    fn keep(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) -> bool {
+        if self.objects.copies.contains_key(&object) {
+            self.routes.tell(process, &FromNode::Object(ObjectAnswer::Freed { object }));
+            return false;
+        }
+        self.objects.copies.insert(object, Copy { kept, keeper: process, digest, inner, readers: BTreeSet::new() });
+        true
     }
 
     fn copied(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) {
@@ -180,12 +223,9 @@ impl State {
         if kept.is_inline() {
             return self.hear_of_object(Input::NotPulled { object });
         }
-        if self.objects.copies.contains_key(&object) {
-            self.routes.tell(process, &FromNode::Object(ObjectAnswer::Freed { object }));
-            return;
+        if self.keep(process, object, kept, digest, inner) {
+            self.hear_of_object(Input::Copied { object, digest, is_primary: false });
         }
-        self.objects.copies.insert(object, Copy { kept, keeper: process, digest, inner, readers: BTreeSet::new() });
-        self.hear_of_object(Input::Copied { object, digest, is_primary: false });
     }
 
     fn objects_leave(&mut self, process: ProcessId, number: u64, to: ProcessId, objects: Vec<ObjectId>) {
@@ -293,13 +333,34 @@ impl State {
                     self.routes.tell(process, &FromNode::Object(ObjectAnswer::Lost { object, loss }));
                 }
                 Output::Pull { object, sources, .. } => self.have_pulled(object, &sources),
-                Output::Run { object, run, .. } => self.hear_of_object(Input::NotMade { object, run }),
+                Output::Run { object, run, .. } => self.have_run(object, run),
+                Output::Forgotten { object } => {
+                    self.tell_maker(object, ObjectAnswer::Forgotten { object });
+                }
                 Output::Free { object } => self.part_with(object),
-                Output::LineageEvicted { object } => tracing::debug!(%object, "how it is made is forgotten"),
+                Output::LineageEvicted { object } => {
+                    tracing::debug!(%object, "how it is made is forgotten for others");
+                    self.tell_maker(object, ObjectAnswer::Forgotten { object });
+                }
                 Output::Refused { process, object } => tracing::debug!(%process, %object, "it cannot be held"),
                 Output::NotCounted { from, number } => tracing::debug!(%from, number, "a message is not counted"),
             }
         }
+    }
+
+    /// Has the process run a task again whose object is lost. Only it knows the task: with it, that is forgotten.
+    fn have_run(&mut self, object: ObjectId, run: u32) {
+        if !self.tell_maker(object, ObjectAnswer::Run { object, run }) {
+            self.hear_of_object(Input::NotMade { object, run });
+        }
+    }
+
+    fn tell_maker(&self, object: ObjectId, said: ObjectAnswer) -> bool {
+        let is_here = self.roster.get(object.owner).is_some_and(|resident| resident.is_attached);
+        if is_here {
+            self.routes.tell(object.owner, &FromNode::Object(said));
+        }
+        is_here
     }
 
     fn say_of_objects(&self, to: NodeId, mut letter: Letter) {

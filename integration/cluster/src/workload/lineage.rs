@@ -1,0 +1,89 @@
+//! Values that tasks have left on another node, and that are wanted when it is gone.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use mobula::prelude::*;
+use mobula_cluster::report::{FINISH, READY};
+
+use crate::record::{lines, note};
+
+/// Long enough to stay where they are made.
+const WORDS: u64 = 1 << 17;
+
+/// Where runs are noted.
+const FILE: &str = "runs";
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where runs are noted.
+    #[arg(long)]
+    record: PathBuf,
+    /// Where the first of them is made.
+    #[arg(long)]
+    on: u64,
+}
+
+/// Each run leaves its name and its node.
+fn ran(record: &str, name: &str) -> Result<()> {
+    let node = mobula::this_node().map_or_else(String::new, |node| node.to_string());
+    Ok(note(Path::new(record), FILE, &format!("{name} {node}"))?)
+}
+
+#[remote]
+fn first(record: String) -> Result<Vec<u64>> {
+    ran(&record, "first")?;
+    Ok((0..WORDS).collect())
+}
+
+#[remote]
+fn next(record: String, name: String, before: Vec<u64>) -> Result<Vec<u64>> {
+    ran(&record, &name)?;
+    Ok(before.into_iter().map(|word| word + 1).collect())
+}
+
+/// Gives something else each time.
+#[remote]
+fn fickle(record: String) -> Result<Vec<u64>> {
+    ran(&record, "fickle")?;
+    let run = lines(Path::new(&record), FILE).iter().filter(|line| line.starts_with("fickle")).count() as u64;
+    Ok(vec![run; WORDS as usize])
+}
+
+#[remote(at_most_once)]
+fn once(record: String) -> Result<Vec<u64>> {
+    ran(&record, "once")?;
+    Ok((0..WORDS).collect())
+}
+
+pub(crate) async fn show(Args { record, on }: Args) -> Result<()> {
+    std::fs::create_dir_all(&record)?;
+    let folder = record.display().to_string();
+    let node = mobula::NodeId(on);
+    let a = first::options().on_node_soft(node).remote(folder.clone());
+    let b = next::remote(folder.clone(), "second".to_owned(), &a);
+    let c = next::remote(folder.clone(), "third".to_owned(), &b);
+    let fickle = fickle::options().on_node_soft(node).remote(folder.clone());
+    let once = once::options().on_node_soft(node).remote(folder.clone());
+    for object in [&a, &b, &c, &fickle, &once] {
+        mobula::wait(std::slice::from_ref(object)).timeout(Duration::from_secs(20)).await?;
+    }
+    println!("{READY}{}", std::process::id());
+    let told =
+        tokio::task::spawn_blocking(|| std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH));
+    told.await?;
+    let made = mobula::get(&c).await?;
+    let is_right = made.iter().zip(2..).all(|(word, right)| *word == right) && made.len() as u64 == WORDS;
+    println!("the third is {}", if is_right { "right" } else { "wrong" });
+    for (name, object) in [("fickle", fickle), ("once", once)] {
+        match mobula::get(object).await {
+            Ok(_) => println!("{name} was read"),
+            Err(error) => println!("{name}: {error}"),
+        }
+    }
+    for line in lines(&record, FILE) {
+        println!("run {line}");
+    }
+    println!("that is all");
+    Ok(())
+}
