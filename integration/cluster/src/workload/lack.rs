@@ -1,4 +1,4 @@
-//! Tasks and an actor that wait, each for something else, until whoever started this says to finish.
+//! Tasks and actors that wait, each for something else and two for each other, until whoever started this says to finish.
 
 use std::time::Duration;
 
@@ -27,6 +27,22 @@ impl Needy {
     }
 }
 
+struct Stuck;
+
+#[actor]
+impl Stuck {
+    fn new() -> Self {
+        Stuck
+    }
+
+    /// Has the last of `others` ask the rest.
+    async fn ask(&mut self, mut others: Vec<ActorRef<Stuck>>) {
+        if let Some(other) = others.pop() {
+            other.ask(others).no_timeout().await.ok();
+        }
+    }
+}
+
 /// As many as two CPUs and what is sent ahead to them do not take.
 const KEEPERS: usize = 200;
 
@@ -34,11 +50,13 @@ pub(crate) async fn stand() -> Result<()> {
     let keepers: Vec<_> = (0..KEEPERS).map(|_| keep::remote()).collect();
     let many = needs_many::remote();
     let needy = Needy::spawn().num_cpus(77.0).now()?;
+    let (one, two) = (Stuck::spawn().await?, Stuck::spawn().await?);
+    let stuck = one.ask(vec![one.clone(), two]).submit();
     println!("{READY}{}", std::process::id());
     // Blocks in the read, on a thread of its own.
     let told =
         tokio::task::spawn_blocking(|| std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH));
     told.await.ok();
-    drop((keepers, many, needy));
+    drop((keepers, many, needy, stuck));
     Ok(())
 }

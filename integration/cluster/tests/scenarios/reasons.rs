@@ -43,6 +43,14 @@ fn what_waits_says_what_for() -> Result<()> {
     let said = why(&cluster, &needy.id)?;
     ensure!(said.contains("num_cpus = 77") && !said.contains("99"), "{said}");
 
+    let is_ring = |item: &Listed| item.why.as_ref().is_some_and(|why| why.contains(" → "));
+    let stuck = find(&cluster, "actors", |item| named("Stuck")(item) && is_ring(item))?;
+    let all = cluster.list(0, "actors")?;
+    let other = all.iter().find(|item| named("Stuck")(item) && item.id != stuck.id).context("there are two")?;
+    let said = why(&cluster, &stuck.id)?;
+    let ring = format!("it waits for itself: {} → {} → {}", stuck.id, other.id, stuck.id);
+    ensure!(said.contains(&ring), "{said}");
+
     // Of those that keep the CPUs some run, some were sent ahead, and some wait behind others.
     find(&cluster, "tasks", |item| named("keep")(item) && item.state == "running")?;
     let sent = find(&cluster, "tasks", |item| named("keep")(item) && item.state == "sent")?;
