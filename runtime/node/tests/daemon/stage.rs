@@ -200,6 +200,7 @@ pub(crate) fn task_parcel(
         function,
         schema: 0,
         options: TaskSpecWire::default(),
+        object: None,
         left: None,
         given: None,
         is_apart: false,
