@@ -105,6 +105,46 @@ async fn what_finds_the_queue_full(config: Config) {
     session.stop().await;
 }
 
+#[remote]
+fn length(bytes: Vec<u8>) -> usize {
+    bytes.len()
+}
+
+/// Given when the bytes are to come.
+static COMES: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(0);
+
+#[remote]
+async fn bytes_later(count: usize) -> Vec<u8> {
+    COMES.acquire().await.unwrap().forget();
+    vec![0; count]
+}
+
+/// One runs, and what waits has no room for as many bytes again. Those are known when they are encoded.
+async fn what_finds_too_many_bytes(config: Config) {
+    const BYTES: usize = 1 << 12;
+    let config = config.compute_threads(1).queue_bytes_max(BYTES as u64 * 3 / 2);
+    let session = mobula::init_with(config).await.unwrap();
+    let counted = |count| session.counters().of(count);
+    BEGUN.forget_permits(usize::MAX);
+    let held = hold::remote(1);
+    BEGUN.acquire().await.unwrap().forget();
+    let first = length::remote(vec![0; BYTES]);
+    let too_many = length::options().when_full(WhenFull::Refuse).remote(vec![0; BYTES]).await.unwrap_err();
+    assert!(matches!(too_many, CallError::NotStarted(NotStarted::QueueFull { .. })), "{too_many}");
+    let never = length::remote(vec![0; 2 * BYTES]).await.unwrap_err();
+    assert!(matches!(never, CallError::NotStarted(NotStarted::QueueFull { .. })), "nobody waits for what cannot be");
+    // Its argument comes when the submission is long over: it is held back, and no thread with it.
+    let late = length::remote(bytes_later::remote(BYTES));
+    COMES.add_permits(1);
+    while counted(Count::Waited) < 1 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!((counted(Count::Refused), late.is_ready()), (2, false));
+    HELD.add_permits(1);
+    assert_eq!((*held.await.unwrap(), *first.await.unwrap(), *late.await.unwrap()), (1, BYTES, BYTES));
+    session.stop().await;
+}
+
 /// One test, because a process has one session of its own.
 #[test]
 fn sessions_from_begin_to_end() {
@@ -114,6 +154,7 @@ fn sessions_from_begin_to_end() {
             session_from_begin_to_end(Config::default().encode_all(encode_all)).await;
             what_finds_the_queue_full(Config::default().encode_all(encode_all)).await;
         }
+        what_finds_too_many_bytes(Config::default().encode_all(true)).await;
     });
 }
 
