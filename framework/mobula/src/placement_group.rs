@@ -177,7 +177,8 @@ impl PlacementGroup {
         &self.nodes
     }
 
-    /// Gives back what is reserved, and ends what runs in it. One that is removed already is no error.
+    /// Gives back what is reserved, and ends what runs in it: on other nodes that is heard a moment after this returns. One
+    /// that is removed already is no error.
     ///
     /// # Errors
     ///

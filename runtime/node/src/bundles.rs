@@ -21,12 +21,13 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use mobula_actor::{Control, Place, Places, System, arbiters, clock};
 use mobula_logic::groups::{self, Groups, Slot};
-use mobula_logic::scheduler::{self, Order, RequestKey, Scheduler, Wanted};
+use mobula_logic::scheduler::{self, RequestKey, Scheduler, Wanted};
 use mobula_types::resources::{Amount, Request, Resources};
 use mobula_types::{
     ActorId, Death, DeathCause, ExitReason, GroupId, JobId, LeaseId, NodeId, NotStarted, PlacementSpec, ProcessId,
     StateMachine, Time, Unknown, Within,
 };
+use mobula_wire::groups::GroupOrder;
 use parking_lot::Mutex;
 
 use crate::compute::{Job, Permit, Pool, in_share};
@@ -176,36 +177,30 @@ impl Bundles {
     }
 
     fn hear_groups(self: &Arc<Self>, state: &mut State, now: Time, output: groups::Output) {
-        let order = match output {
-            groups::Output::Prepare { group, round, job, spec, bundles, .. } => {
+        let (_, order) = output.into_order();
+        match &order {
+            GroupOrder::Prepare { group, spec, bundles, .. } => {
                 let mut sum = Request::default();
                 for bundle in bundles.iter().filter_map(|at| spec.bundles.get(*at as usize)) {
                     bundle.request.amounts().for_each(|(name, amount)| sum.add(name, amount));
                 }
-                let order = Order::Prepare { group, round, job, spec, bundles };
                 let reserving = Arc::new(Reserving {
                     bundles: Arc::downgrade(self),
-                    group,
-                    order: Mutex::new(Some(order)),
+                    group: *group,
+                    order: Mutex::new(Some(order.clone())),
                     is_over: AtomicBool::new(state.is_over),
                 });
-                state.reserving.insert(group, reserving.clone());
+                state.reserving.insert(*group, reserving.clone());
                 return state.todo.push(Todo::Reserve(reserving, sum));
             }
-            groups::Output::Commit { group, round, .. } => Order::Commit { group, round },
-            groups::Output::Abort { group, round, .. } => {
-                state.give_up(group);
-                Order::Abort { group, round }
+            GroupOrder::Abort { group, .. } => state.give_up(*group),
+            GroupOrder::Ready { group, nodes } => return state.todo.push(Todo::Say(*group, Ok(nodes.clone()))),
+            GroupOrder::Ended { group, why } => {
+                state.give_up(*group);
+                state.todo.push(Todo::Say(*group, Err(why.clone())));
             }
-            groups::Output::Return { group, .. } => Order::End { group },
-            groups::Output::ReturnSome { group, bundles, .. } => Order::Return { group, bundles },
-            groups::Output::Ready { group, nodes } => return state.todo.push(Todo::Say(group, Ok(nodes))),
-            groups::Output::Ended { group, why } => {
-                state.give_up(group);
-                state.todo.push(Todo::Say(group, Err(why)));
-                Order::End { group }
-            }
-        };
+            _ => {}
+        }
         state.has_changed = true;
         state.scheduler.handle(now, scheduler::Input::Bundles(order));
     }
@@ -385,7 +380,7 @@ struct Reserving {
     bundles: Weak<Bundles>,
     group: GroupId,
     /// What the scheduler is told when it is taken.
-    order: Mutex<Option<Order>>,
+    order: Mutex<Option<GroupOrder>>,
     is_over: AtomicBool,
 }
 

@@ -59,7 +59,7 @@ pub enum GroupAsk {
 }
 
 /// From the head to a node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum GroupOrder {
     /// Keep the amounts of some bundles apart; [`GroupAsk::Prepared`] or [`GroupAsk::NotPrepared`] answers.

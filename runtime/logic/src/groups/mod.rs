@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use mobula_types::resources::Resources;
 use mobula_types::{BundleStrategy, GroupId, GroupSpec, JobId, NodeId, NodeLoad, StateMachine, Time};
+use mobula_wire::groups::GroupOrder;
 
 use place::{Wish, place, take};
 
@@ -201,6 +202,23 @@ pub enum Output {
         /// Why.
         why: Ended,
     },
+}
+
+impl Output {
+    /// The same as it travels, and to which node; to all of them, if to none.
+    pub fn into_order(self) -> (Option<NodeId>, GroupOrder) {
+        match self {
+            Self::Prepare { node, group, round, job, spec, bundles } => {
+                (Some(node), GroupOrder::Prepare { group, round, job, spec: spec.as_ref().clone(), bundles })
+            }
+            Self::Commit { node, group, round } => (Some(node), GroupOrder::Commit { group, round }),
+            Self::Abort { node, group, round } => (Some(node), GroupOrder::Abort { group, round }),
+            Self::Return { node, group } => (Some(node), GroupOrder::End { group }),
+            Self::ReturnSome { node, group, bundles } => (Some(node), GroupOrder::Return { group, bundles }),
+            Self::Ready { group, nodes } => (Some(group.process.node()), GroupOrder::Ready { group, nodes }),
+            Self::Ended { group, why } => (None, GroupOrder::Ended { group, why }),
+        }
+    }
 }
 
 /// Where a bundle is.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use mobula_types::resources::{Amount, CPUS, Request, Resources};
 use mobula_types::{BundleLoad, GroupId, GroupSpec, JobId, LeaseId, NodeId, Time, Within};
+use mobula_wire::groups::GroupOrder;
 
 use super::devices::{Devices, Share};
 use super::place::{Lack, add_to, amount_in, take_from};
@@ -31,50 +32,6 @@ pub const BUNDLES_OF_NODE_MAX: usize = 256;
 
 /// Groups that are over whose names are kept: a request in one of them may still be on its way.
 const ENDED_MAX: usize = 4096;
-
-/// What the head tells a node to do with bundles.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
-    /// Take the amounts of some bundles; [`Output::Prepared`] or [`Output::NotPrepared`] answers.
-    Prepare {
-        /// Of which group.
-        group: GroupId,
-        /// In which round.
-        round: u64,
-        /// The group's job.
-        job: JobId,
-        /// What the group asks for.
-        spec: Arc<GroupSpec>,
-        /// Which of its bundles.
-        bundles: Vec<u32>,
-    },
-    /// Keep what was prepared; [`Output::NotPrepared`] answers when it is not there any more.
-    Commit {
-        /// Of which group.
-        group: GroupId,
-        /// In which round it was prepared.
-        round: u64,
-    },
-    /// Give back what was prepared in a round, and is not kept.
-    Abort {
-        /// Of which group.
-        group: GroupId,
-        /// In which round.
-        round: u64,
-    },
-    /// Give some back, and end what runs in them: they are elsewhere.
-    Return {
-        /// Of which group.
-        group: GroupId,
-        /// Which.
-        bundles: Vec<u32>,
-    },
-    /// The group is no more: give all back, end what runs in it, refuse what asks for a place in it.
-    End {
-        /// Which group.
-        group: GroupId,
-    },
-}
 
 /// Names a bundle.
 pub(super) type Key = (GroupId, u32);
@@ -175,12 +132,12 @@ impl Scheduler {
         kept.map(|((group, bundle), kept)| BundleLoad { group, bundle, free: kept.ledger.free() }).collect()
     }
 
-    pub(super) fn handle_bundles(&mut self, now: Time, order: Order) {
+    pub(super) fn handle_bundles(&mut self, now: Time, order: GroupOrder) {
         match order {
-            Order::Prepare { group, round, job, spec, bundles } => {
-                self.prepare(now, (group, round, job), &spec, &bundles);
+            GroupOrder::Prepare { group, round, job, spec, bundles } => {
+                self.prepare(now, (group, round, job), &Arc::new(spec), &bundles);
             }
-            Order::Commit { group, round } => {
+            GroupOrder::Commit { group, round } => {
                 let mut is_there = false;
                 for bundle in self.bundles.all.range_mut((group, 0)..=(group, u32::MAX)).map(|(_, bundle)| bundle) {
                     if bundle.round == round {
@@ -191,15 +148,17 @@ impl Scheduler {
                     self.outputs.push_back(Output::NotPrepared { group, round });
                 }
             }
-            Order::Abort { group, round } => {
+            GroupOrder::Abort { group, round } => {
                 let is_over = |bundle: &Bundle| bundle.round == round && bundle.until.is_some();
                 let over = self.bundles.of(group).filter(|(_, bundle)| is_over(bundle));
                 for key in over.map(|(key, _)| key).collect::<Vec<_>>() {
                     self.give_back(key);
                 }
             }
-            Order::Return { group, bundles } => bundles.into_iter().for_each(|at| self.return_bundle((group, at))),
-            Order::End { group } => self.end_group(group),
+            GroupOrder::Return { group, bundles } => bundles.into_iter().for_each(|at| self.return_bundle((group, at))),
+            GroupOrder::End { group } | GroupOrder::Ended { group, .. } => self.end_group(group),
+            // Of interest to its maker.
+            _ => return,
         }
         self.serve_all(now);
     }

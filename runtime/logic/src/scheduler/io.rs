@@ -3,6 +3,7 @@
 use mobula_types::program::Target;
 use mobula_types::resources::Resources;
 use mobula_types::{GroupId, JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId};
+use mobula_wire::groups::GroupOrder;
 
 /// Names a request for a place, in the whole cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,8 +120,8 @@ pub enum Input {
         /// For what.
         target: Option<Target>,
     },
-    /// The head says what becomes of bundles.
-    Bundles(super::Order),
+    /// The head says what becomes of bundles; [`Output::Prepared`] or [`Output::NotPrepared`] answers where it asks.
+    Bundles(GroupOrder),
     /// A job is over.
     JobEnded {
         /// Which.

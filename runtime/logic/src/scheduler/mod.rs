@@ -58,7 +58,7 @@ use devices::{Devices, Share};
 use place::{Choice, Lack};
 use share::{Holding, Turns};
 
-pub use bundles::{BUNDLES_OF_NODE_MAX, Held, Order};
+pub use bundles::{BUNDLES_OF_NODE_MAX, Held};
 pub use invariants::check;
 pub use io::{Input, Output, Refusal, RequestKey, StartId, Wanted};
 pub use share::TURN;

@@ -2,9 +2,8 @@
 //! tells a head that may not know.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use mobula_logic::scheduler::{self, Held, Order};
+use mobula_logic::scheduler::{self, Held};
 use mobula_types::{DeathCause, GroupEnd, GroupId, GroupSpec, JobId, ProcessId, StateMachine};
 use mobula_wire::cluster::ToHead;
 use mobula_wire::groups::{GroupAsk, GroupOrder};
@@ -70,30 +69,22 @@ impl State {
     }
 
     pub(crate) fn group_ordered(&mut self, order: GroupOrder) {
-        let order = match order {
-            GroupOrder::Prepare { group, round, job, spec, bundles } => {
-                Order::Prepare { group, round, job, spec: Arc::new(spec), bundles }
-            }
-            GroupOrder::Commit { group, round } => Order::Commit { group, round },
-            GroupOrder::Abort { group, round } => Order::Abort { group, round },
-            GroupOrder::Return { group, bundles } => Order::Return { group, bundles },
-            GroupOrder::End { group } => Order::End { group },
+        match &order {
             GroupOrder::Ready { group, nodes } => {
-                if self.grouped.making.remove(&group).is_some() {
-                    self.routes.tell(group.process, &FromNode::GroupReady { group, nodes });
+                let is_waited_for = self.grouped.making.remove(group).is_some();
+                if is_waited_for {
+                    self.routes.tell(group.process, &FromNode::GroupReady { group: *group, nodes: nodes.clone() });
                 }
-                return;
             }
             GroupOrder::Ended { group, why } => {
-                let mut waiting = self.grouped.removing.remove(&group).unwrap_or_default();
-                waiting.extend(self.grouped.making.remove(&group).map(|_| group.process));
+                let mut waiting = self.grouped.removing.remove(group).unwrap_or_default();
+                waiting.extend(self.grouped.making.remove(group).map(|_| group.process));
                 for process in waiting {
-                    self.routes.tell(process, &FromNode::GroupEnded { group, why: why.clone() });
+                    self.routes.tell(process, &FromNode::GroupEnded { group: *group, why: why.clone() });
                 }
-                Order::End { group }
             }
-            _ => return tracing::debug!("the head says of a placement group what this node does not know"),
-        };
+            _ => {}
+        }
         self.scheduler.handle(self.clock.now(), scheduler::Input::Bundles(order));
     }
 

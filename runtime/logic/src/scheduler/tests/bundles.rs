@@ -1,30 +1,28 @@
 //! Bundles: what is kept apart, granted out of it, and given back.
 
-use std::sync::Arc;
-
 use mobula_types::resources::{Amount, Request};
 use mobula_types::{Bundle, BundleLoad, BundleStrategy, GroupId, GroupSpec, Within};
+use mobula_wire::groups::GroupOrder;
 
-use super::super::bundles::Order;
 use super::*;
 
 const GROUP: GroupId = GroupId { process: ProcessId::HEAD, number: 1 };
 
-fn group(bundles: &[u64]) -> Arc<GroupSpec> {
+fn group(bundles: &[u64]) -> GroupSpec {
     let bundle = |count: &u64| {
         let request = Request { cpus: Amount::whole(*count), ..Request::default() };
         Bundle { request, ..Bundle::default() }
     };
-    Arc::new(GroupSpec { bundles: bundles.iter().map(bundle).collect(), strategy: BundleStrategy::Pack })
+    GroupSpec { bundles: bundles.iter().map(bundle).collect(), strategy: BundleStrategy::Pack }
 }
 
 fn prepare(round: u64, bundles: &[u64]) -> Input {
     let indices = (0..bundles.len() as u32).collect();
-    Input::Bundles(Order::Prepare { group: GROUP, round, job: JOB, spec: group(bundles), bundles: indices })
+    Input::Bundles(GroupOrder::Prepare { group: GROUP, round, job: JOB, spec: group(bundles), bundles: indices })
 }
 
 fn commit(round: u64) -> Input {
-    Input::Bundles(Order::Commit { group: GROUP, round })
+    Input::Bundles(GroupOrder::Commit { group: GROUP, round })
 }
 
 fn within(spec: PlacementSpec, bundle: Option<u32>) -> PlacementSpec {
@@ -73,7 +71,7 @@ fn what_is_prepared_is_taken_all_or_nothing_and_given_back_when_nobody_commits_i
     scheduler.handle(due, commit(2));
     assert_eq!(said(&mut scheduler), [Output::NotPrepared { group: GROUP, round: 2 }]);
     scheduler.handle(due, prepare(3, &[1]));
-    scheduler.handle(due, Input::Bundles(Order::Abort { group: GROUP, round: 3 }));
+    scheduler.handle(due, Input::Bundles(GroupOrder::Abort { group: GROUP, round: 3 }));
     assert_eq!(scheduler.load().free.cpus, Amount::whole(3));
 }
 
@@ -105,7 +103,7 @@ fn a_group_that_ends_ends_what_is_in_it_and_refuses_the_rest() {
     let worker = start_all(&mut scheduler)[0];
     scheduler.handle(at(2), asked(2, within(cpus(1), None)));
     said(&mut scheduler);
-    scheduler.handle(at(3), Input::Bundles(Order::End { group: GROUP }));
+    scheduler.handle(at(3), Input::Bundles(GroupOrder::End { group: GROUP }));
     let refused = |number| Output::Refuse { request: key(number), why: Refusal::GroupEnded { group: GROUP } };
     assert_eq!(said(&mut scheduler), [Output::EndInGroup { process: worker, group: GROUP, is_over: true }, refused(2)]);
     assert_eq!(scheduler.load().free.cpus, Amount::whole(2));

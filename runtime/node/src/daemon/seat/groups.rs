@@ -40,18 +40,12 @@ impl Seat {
     }
 
     pub(super) async fn group_says(&mut self, output: Output) -> bool {
-        let (node, order) = match output {
-            Output::Prepare { node, group, round, job, spec, bundles } => {
-                (node, GroupOrder::Prepare { group, round, job, spec: spec.as_ref().clone(), bundles })
-            }
-            Output::Commit { node, group, round } => (node, GroupOrder::Commit { group, round }),
-            Output::Abort { node, group, round } => (node, GroupOrder::Abort { group, round }),
-            Output::Return { node, group } => (node, GroupOrder::End { group }),
-            Output::ReturnSome { node, group, bundles } => (node, GroupOrder::Return { group, bundles }),
-            Output::Ready { group, nodes } => (group.process.node(), GroupOrder::Ready { group, nodes }),
-            Output::Ended { group, why } => return self.all(FromHead::Group(GroupOrder::Ended { group, why })).await,
-        };
-        self.say(node, FromHead::Group(order)).await
+        let (node, order) = output.into_order();
+        let said = FromHead::Group(order);
+        match node {
+            Some(node) => self.say(node, said).await,
+            None => self.all(said).await,
+        }
     }
 
     /// Every group, as a list shows it.
