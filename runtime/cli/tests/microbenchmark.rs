@@ -43,6 +43,14 @@ fn rows_of_a_cluster_are_figures() {
 }
 
 #[test]
+fn placement_groups_are_measured_with_and_without_a_cluster() {
+    let names = rows("placement groups");
+    for name in ["placement group create/removal per second", "placement group create/removal, cluster"] {
+        assert!(names.iter().any(|row| row == name), "{names:?}");
+    }
+}
+
+#[test]
 fn a_part_that_does_not_exist_is_answered_with_those_that_do() {
     let output = microbenchmark(&["--only", "nothing"]);
     let said = String::from_utf8_lossy(&output.stderr);

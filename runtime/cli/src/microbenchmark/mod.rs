@@ -8,6 +8,7 @@ mod alone;
 mod calls;
 mod cluster;
 mod crowds;
+mod groups;
 mod neighbours;
 mod objects;
 mod process;
@@ -73,6 +74,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("processes", processes::rows),
     ("sharing", sharing::rows),
     ("crowds", crowds::rows),
+    ("placement groups", groups::rows),
 ];
 
 /// Prints each section's rows as soon as they are measured.
