@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::{
-    ActorId, ActorName, CallError, Digest, ExitReason, Incarnation, Interface, MessageId, NameOwner, NodeId, NotStarted,
-    ObjectId,
+    ActorId, ActorName, CallError, Digest, ExitReason, Incarnation, Interface, MessageId, NameOwner, NodeId,
+    NotStarted, ObjectId,
 };
 use mobula_wire::CallFrame;
 use tokio::sync::mpsc;

@@ -110,6 +110,15 @@ enum Fetching {
     Over,
 }
 
+/// What somebody waits for.
+#[derive(Clone, Copy)]
+enum Wish {
+    Value,
+    Bytes,
+    /// Whether there is a value, or none.
+    Readiness,
+}
+
 impl<T> ObjectCell<T> {
     fn is_foreign(&self) -> bool {
         self.encoded.as_ref().is_some_and(|encoded| encoded.is_foreign)
@@ -299,7 +308,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     }
 
     fn poll_value(&self, cx: &mut Context<'_>, key: &mut Option<usize>) -> Poll<Result<Value<T>, GetError>> {
-        self.poll_for(cx, key, true, Self::value)
+        self.poll_for(cx, key, Wish::Value, Self::value)
     }
 
     /// Whom those wait for that wait for it.
@@ -315,13 +324,19 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         &self,
         cx: &mut Context<'_>,
         key: &mut Option<usize>,
-        decoded: bool,
+        wish: Wish,
         look: impl Fn(&Self) -> Option<R>,
     ) -> Poll<R> {
         if let Some(found) = look(self) {
             return Poll::Ready(found);
         }
-        self.fetch(decoded);
+        match wish {
+            Wish::Value => self.fetch(true),
+            Wish::Bytes => self.fetch(false),
+            // Of one of ours it is known without reading it.
+            Wish::Readiness if self.cell.is_foreign() => self.fetch(false),
+            Wish::Readiness => {}
+        }
         let mut waiters = self.cell.waiters.lock();
         // Filled while the lock was taken: whoever filled it may have woken the others already.
         if let Some(found) = look(self) {
@@ -523,7 +538,7 @@ impl<T: Send + Sync + 'static> Future for Settled<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Self { object, key } = &mut *self;
-        object.poll_for(cx, key, false, |object| object.is_ready().then_some(()))
+        object.poll_for(cx, key, Wish::Readiness, |object| object.is_ready().then_some(()))
     }
 }
 
@@ -568,7 +583,7 @@ impl<T: Viewable> Future for GetView<T> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { object, key } = &mut *self;
-        object.poll_for(cx, key, false, ObjectRef::view)
+        object.poll_for(cx, key, Wish::Bytes, ObjectRef::view)
     }
 }
 

@@ -147,7 +147,12 @@ impl Entry {
     pub(super) fn is_held(&self) -> bool {
         let for_recipes = matches!(self.role, Role::Foreign(_)) && self.recipes > 0;
         let is_to_come = self.owned().is_some_and(|owned| owned.unborn_until.is_some());
-        is_to_come || !self.holders.is_empty() || self.pins > 0 || self.containers > 0 || !self.users.is_empty() || for_recipes
+        is_to_come
+            || !self.holders.is_empty()
+            || self.pins > 0
+            || self.containers > 0
+            || !self.users.is_empty()
+            || for_recipes
     }
 
     pub(super) fn owned(&self) -> Option<&Owned> {

@@ -71,8 +71,15 @@ impl Process {
         Some(Bytes::from_owner(room.seal()))
     }
 
-    /// A task of this process's has left its value on another node.
-    pub(super) fn made_elsewhere(self: &Arc<Self>, object: ObjectId, stored: Stored, task: TaskId, frame: TaskFrame) {
+    /// A task of this process's has left its value on another node: what the node is to be told of it, and what holds until
+    /// then what that names.
+    pub(super) fn made_elsewhere(
+        &self,
+        object: ObjectId,
+        stored: Stored,
+        task: TaskId,
+        frame: TaskFrame,
+    ) -> (ObjectWord, [Pins; 2]) {
         let Stored { at, bytes, digest, pins } = stored;
         let TaskFrame { function, schema, options, is_sync, args, is_apart, pins: given, .. } = frame;
         let arguments = given.ids();
@@ -86,22 +93,25 @@ impl Process {
             let again = Again { function, schema, options, is_sync, args, is_apart, arguments };
             self.objects.books.lock().lineage.insert(object, Made { at, bytes, again });
         }
-        self.note_of_object(ObjectWord::MadeAt { object, at, bytes, digest, inner: pins.ids(), recipe });
-        // From here on the node holds what the bytes and the recipe name.
-        drop((pins, given));
+        (ObjectWord::MadeAt { object, at, bytes, digest, inner: pins.ids(), recipe }, [pins, given])
     }
 
-    /// The node on which most bytes of these arguments are, of those that are known to be on others.
+    /// The node on which most bytes of these arguments are, of those of which that is known.
     pub(super) fn most_bytes(&self, arguments: &Pins) -> Option<NodeId> {
         if arguments.is_empty() {
             return None;
         }
         let mut nodes: Vec<(u64, NodeId)> = Vec::new();
         let books = self.objects.books.lock();
-        for Made { at, bytes, .. } in arguments.ids().iter().filter_map(|object| books.lineage.get(object)) {
-            match nodes.iter_mut().find(|(_, node)| node == at) {
+        let place = |object: &ObjectId| match (books.kept.get(object), books.lineage.get(object)) {
+            (Some((bytes, _)), _) => Some((self.me.node(), bytes.len() as u64)),
+            (None, Some(Made { at, bytes, .. })) => Some((*at, *bytes)),
+            (None, None) => None,
+        };
+        for (at, bytes) in arguments.ids().iter().filter_map(place) {
+            match nodes.iter_mut().find(|(_, node)| *node == at) {
                 Some((sum, _)) => *sum += bytes,
-                None => nodes.push((*bytes, *at)),
+                None => nodes.push((bytes, at)),
             }
         }
         nodes.into_iter().max().map(|(_, node)| node)

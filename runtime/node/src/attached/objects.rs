@@ -50,7 +50,7 @@ pub(super) struct Books {
     /// Who waits for the bytes of an object.
     wanted: HashMap<ObjectId, Vec<oneshot::Sender<Result<Fetched, GetError>>>>,
     /// Bytes on which the node counts, and what they name.
-    kept: HashMap<ObjectId, (Bytes, Vec<ObjectId>)>,
+    pub(super) kept: HashMap<ObjectId, (Bytes, Vec<ObjectId>)>,
     /// How objects were made that are on other nodes.
     pub(super) lineage: HashMap<ObjectId, Made>,
     /// Messages that named objects.
@@ -379,9 +379,9 @@ fn size(word: &ObjectWord) -> usize {
             Kept::Failed(error) => (error.to_string().len(), inner.len()),
             Kept::Lent { .. } | Kept::Apart { .. } => (0, inner.len()),
         },
-        ObjectWord::MadeAgain { inner, .. } | ObjectWord::Stored { inner, .. } | ObjectWord::MadeAgainAt { inner, .. } => {
-            (0, inner.len())
-        }
+        ObjectWord::MadeAgain { inner, .. }
+        | ObjectWord::Stored { inner, .. }
+        | ObjectWord::MadeAgainAt { inner, .. } => (0, inner.len()),
         ObjectWord::MadeAt { inner, recipe, .. } => {
             (0, inner.len() + recipe.as_ref().map_or(0, |recipe| recipe.arguments.len()))
         }

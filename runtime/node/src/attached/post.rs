@@ -12,7 +12,9 @@ use mobula_actor::object::{GetError, Pins};
 use mobula_actor::{CallState, Control, MailboxBounds, Placement, SpawnError, SpawnFrame, SpawnOptions, System, clock};
 use mobula_logic::credit::{Owed, Window};
 use mobula_logic::outbox::{Reception, Taking};
-use mobula_types::{ActorId, CallError, Deadline, ExitReason, Interface, MessageId, NotStarted, ObjectId, ProcessId, Unknown};
+use mobula_types::{
+    ActorId, CallError, Deadline, ExitReason, Interface, MessageId, NotStarted, ObjectId, ProcessId, Unknown,
+};
 use mobula_wire::call::CallHeader;
 use mobula_wire::local::ToNode;
 use mobula_wire::parcel::{MailboxWire, NotBegun, ReplyHead, SpawnWire};
@@ -108,7 +110,20 @@ impl Process {
                 }
             }
             Talk::Credit { actor, calls, bytes } => self.credited(actor, from, calls, bytes),
-            Talk::Task { exchange, task, attempt, function, schema, options, left, given, object, is_apart, refs, .. } => {
+            Talk::Task {
+                exchange,
+                task,
+                attempt,
+                function,
+                schema,
+                options,
+                left,
+                given,
+                object,
+                is_apart,
+                refs,
+                ..
+            } => {
                 let frame = TaskFrame {
                     run: Some((task, attempt)),
                     function,
@@ -314,13 +329,7 @@ impl Process {
         call
     }
 
-    fn serve_task(
-        self: &Arc<Self>,
-        from: ProcessId,
-        exchange: ExchangeId,
-        object: Option<ObjectId>,
-        frame: TaskFrame,
-    ) {
+    fn serve_task(self: &Arc<Self>, from: ProcessId, exchange: ExchangeId, object: Option<ObjectId>, frame: TaskFrame) {
         let call = self.serve(from, exchange);
         let process = self.clone();
         let answer = Box::new(move |answer: Result<Payload, Failed>| {

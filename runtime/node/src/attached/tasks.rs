@@ -274,13 +274,16 @@ impl Process {
             let missing = "no place for it came".to_owned();
             Err(CallError::NotStarted(NotStarted::Unschedulable { missing }).into())
         });
-        let stored = match &answer {
-            Ok(Payload::Stored(stored)) => reply.object.map(|object| (object, stored.clone())),
+        let stored = match (&answer, reply.object) {
+            (Ok(Payload::Stored(stored)), Some(object)) => Some(self.made_elsewhere(object, stored.clone(), id, frame)),
             _ => None,
         };
         (reply.answer)(answer);
-        if let Some((object, stored)) = stored {
-            self.made_elsewhere(object, stored, id, frame);
+        // Its node has heard of the object now.
+        if let Some((word, pins)) = stored {
+            self.note_of_object(word);
+            // From here on the node holds what the bytes and the recipe name.
+            drop(pins);
         }
     }
 
