@@ -144,6 +144,20 @@ pub enum Mutant {
     ForgetResumption,
     /// A lost end is waited for without a bound (ATT-3).
     WaitForEver,
+    /// Bundles are to be kept before every node of their round has prepared (GRP-3).
+    CommitEarly,
+    /// What a dead node had of a group is still reserved there (GRP-4).
+    KeepPlacesOfDead,
+    /// A group that wants a node for each bundle is laid like any other (GRP-5).
+    SpreadLoosely,
+    /// A node keeps more apart than it has (GRP-7).
+    KeepBeyond,
+    /// A node keeps the bundles of a group that is over (GRP-8).
+    KeepOver,
+    /// A group that waits is not looked at again (GRP-9).
+    LookOnce,
+    /// A head that was started again counts its rounds from the beginning (GRP-10).
+    CountRoundsAnew,
 }
 
 impl Mutant {
@@ -230,6 +244,17 @@ impl Mutant {
         Self::ForgetTaken,
         Self::ForgetResumption,
         Self::WaitForEver,
+    ];
+
+    /// Those of placement groups: the head's, and those of the nodes that keep their bundles.
+    pub const OF_GROUPS: &[Self] = &[
+        Self::CommitEarly,
+        Self::KeepPlacesOfDead,
+        Self::SpreadLoosely,
+        Self::KeepBeyond,
+        Self::KeepOver,
+        Self::LookOnce,
+        Self::CountRoundsAnew,
     ];
 }
 

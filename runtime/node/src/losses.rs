@@ -39,6 +39,8 @@ losses! {
     ProcessFull = "process_full";
     /// It was for a node that has ended, or is not known.
     NodeGone = "node_gone";
+    /// It came from a node that has been declared dead.
+    NodeDead = "node_dead";
     /// It was for a node that does not read: too much waits for it.
     NodeFull = "node_full";
     /// It was for this node itself, which has more to do than it takes.

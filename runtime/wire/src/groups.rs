@@ -56,6 +56,16 @@ pub enum GroupAsk {
         /// Which of its bundles.
         bundles: Vec<u32>,
     },
+    /// A process of the sender's has made a group that was ready: said after each registration, for a head that was
+    /// restarted and whose nodes with its bundles may all be gone.
+    Made {
+        /// Which.
+        group: GroupId,
+        /// Its job.
+        job: JobId,
+        /// What it asks for.
+        spec: GroupSpec,
+    },
 }
 
 /// From the head to a node.

@@ -8,6 +8,16 @@
 //! | GRP-4 | a bundle is with a node that lives, as far as is known |
 //! | GRP-5 | strict strategies keep their word: one node for all, or one for each |
 //! | GRP-6 | what a node says that it keeps, and nothing more, is reserved there: a rule for its word, not for a table |
+//!
+//! And what holds of the head with all nodes, which only a simulation sees:
+//!
+//! | number | invariant |
+//! |---|---|
+//! | GRP-7 | a node keeps no more apart than it has |
+//! | GRP-8 | of a group that is over nothing is kept anywhere, and nothing stays prepared |
+//! | GRP-9 | a group that is wanted is placed, or waits with a reason and there is no room |
+//! | GRP-10 | a bundle is kept on one node |
+//! | GRP-11 | who made a group is told that it is ready, and who removed it that it is over |
 
 use std::collections::BTreeSet;
 

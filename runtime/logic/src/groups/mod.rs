@@ -27,9 +27,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mobula_types::resources::Resources;
-use mobula_types::{BundleStrategy, GroupId, GroupSpec, JobId, NodeId, NodeLoad, StateMachine, Time};
+use mobula_types::{BundleStrategy, Epoch, GroupId, GroupSpec, JobId, NodeId, NodeLoad, StateMachine, Time};
 use mobula_wire::groups::GroupOrder;
 
+use crate::mutant::{Mutant, Planted};
 use place::{Wish, place, take};
 
 pub use invariants::check;
@@ -53,6 +54,10 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Groups looked at when something came free; the others have their turn with the next beat.
 const LOOKS_MAX: usize = 64;
 
+/// A head counts its rounds in so many bits; its epoch is above them. What a node has prepared for an earlier head, for as
+/// long as [`PREPARED_MAX`], is never of a round of this one.
+const ROUND_BITS: u32 = 32;
+
 /// Removed groups whose names are kept: a node that could not be told may still report them.
 const REMOVED_MAX: usize = 4096;
 
@@ -61,6 +66,16 @@ const REMOVED_MAX: usize = 4096;
 pub enum Input {
     /// A group is wanted; a second time is nothing.
     Create {
+        /// Which.
+        group: GroupId,
+        /// With which it ends.
+        job: JobId,
+        /// What it asks for.
+        spec: GroupSpec,
+    },
+    /// A group that was ready once, as the node of whoever made it says when it registers: all that had its bundles may be
+    /// gone.
+    Made {
         /// Which.
         group: GroupId,
         /// With which it ends.
@@ -253,10 +268,10 @@ impl Slot {
 /// ```
 /// use mobula_logic::groups::{Groups, Input, Output};
 /// use mobula_types::resources::{Amount, Request, Resources};
-/// use mobula_types::{Bundle, GroupId, GroupSpec, JobId, NodeId, NodeLoad, ProcessId, StateMachine, Time};
+/// use mobula_types::{Bundle, Epoch, GroupId, GroupSpec, JobId, NodeId, NodeLoad, ProcessId, StateMachine, Time};
 /// let two = Resources { cpus: Amount::whole(2), ..Resources::default() };
 /// let load = NodeLoad { total: two.clone(), free: two, ..NodeLoad::default() };
-/// let mut groups = Groups::new(Time::ZERO);
+/// let mut groups = Groups::new(Time::ZERO, Epoch(1));
 /// groups.handle(Time::ZERO, Input::Seen { node: NodeId(1), load });
 /// let bundle = Bundle { request: Request::ONE_CPU, ..Bundle::default() };
 /// let spec = GroupSpec { bundles: vec![bundle; 2], ..GroupSpec::default() };
@@ -281,6 +296,7 @@ pub struct Groups {
     made: u64,
     rounds: u64,
     outputs: VecDeque<Output>,
+    planted: Planted,
 }
 
 #[derive(Debug)]
@@ -293,6 +309,8 @@ struct Group {
     /// In which round each bundle was asked for: a node may refuse to keep what a round before this one has prepared.
     rounds: Vec<u64>,
     round: u64,
+    /// It was whole for a head before this one: nodes that have not registered yet may have its bundles.
+    was_whole: bool,
     /// Since when it waits, or is whole.
     since: Time,
     /// When this round is given up; while none is under way, when the next may begin.
@@ -307,8 +325,8 @@ struct Node {
 }
 
 impl Groups {
-    /// Of a head that begins at `now`.
-    pub fn new(now: Time) -> Self {
+    /// Of the head of `epoch`, which begins at `now`.
+    pub fn new(now: Time, epoch: Epoch) -> Self {
         Self {
             recovers_until: now + RECOVER_MAX,
             groups: BTreeMap::new(),
@@ -317,9 +335,21 @@ impl Groups {
             nodes: BTreeMap::new(),
             removed: VecDeque::new(),
             made: 0,
-            rounds: 0,
+            rounds: epoch.0 << ROUND_BITS,
             outputs: VecDeque::new(),
+            planted: Planted::default(),
         }
+    }
+
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
+        self.planted = Planted::new(mutant);
+        if mutant == Mutant::CountRoundsAnew {
+            self.rounds = 0;
+        }
+        self
     }
 
     /// What a group asks for, and since when it waits or is whole; `None` when it is not there.
@@ -344,7 +374,8 @@ impl Groups {
             return Some(format!("{asked} has been asked to reserve its bundles"));
         }
         unplaced().next()?;
-        if now < self.recovers_until && group.slots.iter().any(|slot| *slot != Slot::Unplaced) {
+        let is_some_held = group.slots.iter().any(|slot| *slot != Slot::Unplaced);
+        if now < self.recovers_until && (is_some_held || group.was_whole) {
             return Some("the head was restarted, and waits for the nodes that have its other bundles".to_owned());
         }
         for (at, bundle) in group.spec.bundles.iter().enumerate().filter(|(at, _)| group.slots[*at] == Slot::Unplaced) {
@@ -404,9 +435,32 @@ impl Groups {
         let slots = vec![Slot::Unplaced; spec.bundles.len()];
         self.waiting.insert((self.made, id));
         let rounds = vec![0; slots.len()];
-        let group =
-            Group { job, spec: Arc::new(spec), number: self.made, slots, rounds, round: 0, since: now, until: now };
+        let (number, spec) = (self.made, Arc::new(spec));
+        let group = Group { job, spec, number, slots, rounds, round: 0, was_whole: false, since: now, until: now };
         self.groups.insert(id, group);
+    }
+
+    /// GRP-9: it is placed anew when nobody has named its bundles in the time of a restarted head.
+    fn handle_made(&mut self, now: Time, id: GroupId, job: JobId, spec: GroupSpec) {
+        if self.groups.contains_key(&id) {
+            return;
+        }
+        let refused = match spec.check() {
+            Err(message) => Some(Ended::Invalid { message }),
+            Ok(()) if self.groups.len() >= GROUPS_MAX => Some(Ended::TooMany { max: GROUPS_MAX }),
+            // It has ended, and the word for that was lost.
+            Ok(()) if self.removed.contains(&id) || now >= self.recovers_until => Some(Ended::Removed { waited: None }),
+            Ok(()) => None,
+        };
+        match refused {
+            Some(why) => self.outputs.push_back(Output::Ended { group: id, why }),
+            None => self.admit_whole(now, id, job, spec),
+        }
+    }
+
+    fn admit_whole(&mut self, now: Time, id: GroupId, job: JobId, spec: GroupSpec) {
+        self.admit(now, id, job, spec);
+        self.groups.entry(id).and_modify(|group| group.was_whole = true);
     }
 
     fn end(&mut self, id: GroupId, why: Ended) {
@@ -437,7 +491,7 @@ impl Groups {
         let is_some_held = group.slots.iter().any(|slot| *slot != Slot::Unplaced);
         if group.slots.iter().any(|slot| slot.is_asking())
             || group.until > now
-            || is_some_held && now < self.recovers_until
+            || (is_some_held || group.was_whole) && now < self.recovers_until
         {
             return;
         }
@@ -448,6 +502,10 @@ impl Groups {
         let bundles = group.spec.bundles.iter().enumerate().filter(|(at, _)| group.slots[*at] == Slot::Unplaced);
         let wish = Wish { strategy: group.spec.strategy, bundles: bundles.collect(), placed };
         let nodes = self.nodes.iter().map(|(id, node)| (*id, (&node.load, node.free.clone()))).collect();
+        let mut wish = wish;
+        if self.planted.is(Mutant::SpreadLoosely) && wish.strategy == BundleStrategy::StrictSpread {
+            wish.strategy = BundleStrategy::Pack;
+        }
         let Some(places) = place(&wish, &nodes).filter(|places| !places.is_empty()) else { return };
         self.rounds += 1;
         let round = self.rounds;
@@ -470,6 +528,9 @@ impl Groups {
 
     /// The eldest first; who does not fit lets others pass.
     fn try_all(&mut self, now: Time) {
+        if self.planted.is(Mutant::LookOnce) {
+            return;
+        }
         let oldest = self.waiting.iter().take(LOOKS_MAX / 2);
         let first = GroupId { process: mobula_types::ProcessId::default(), number: 0 };
         let further = self.waiting.range((self.looked_until, first)..).take(LOOKS_MAX / 2);
@@ -524,7 +585,8 @@ impl Groups {
             }
         }
         let is_asking = group.slots.iter().any(|slot| slot.is_asking());
-        if !is_asking || group.slots.iter().any(|slot| matches!(slot, Slot::Asked(_))) {
+        let is_early = group.slots.iter().any(|slot| matches!(slot, Slot::Asked(_)));
+        if !is_asking || is_early && !self.planted.is(Mutant::CommitEarly) {
             return;
         }
         let mut nodes = BTreeSet::new();
@@ -597,7 +659,9 @@ impl Groups {
         self.nodes.remove(&node);
         let with: Vec<GroupId> = self.groups.iter().filter(|(_, group)| has(group, node)).map(|(id, _)| *id).collect();
         // GRP-4: what other nodes have stays where it is.
-        with.into_iter().for_each(|id| self.lose(id, node, None, now));
+        if !self.planted.is(Mutant::KeepPlacesOfDead) {
+            with.into_iter().for_each(|id| self.lose(id, node, None, now));
+        }
         self.try_all(now);
     }
 
@@ -610,15 +674,16 @@ impl Groups {
             return self.outputs.push_back(Output::Return { node, group: id });
         }
         if is_unknown {
-            self.admit(now, id, job, spec);
+            self.admit_whole(now, id, job, spec);
         }
         self.lose_unnamed(now, id, node, bundles);
+        let crossed = self.give_up_crossed(now, id, node, bundles);
         let Some(group) = self.groups.get_mut(&id) else { return };
-        let mut elsewhere = Vec::new();
-        for at in bundles {
+        let mut elsewhere = crossed.clone();
+        for at in bundles.iter().filter(|at| !crossed.contains(at)) {
             match group.slots.get_mut(*at as usize) {
                 Some(slot @ Slot::Unplaced) => *slot = Slot::Reserved(node),
-                Some(slot) if slot.node() == Some(node) => *slot = Slot::Reserved(node),
+                Some(Slot::Reserved(of)) if *of == node => {}
                 // GRP-5: a bundle is on one node.
                 _ => elsewhere.push(*at),
             }
@@ -631,6 +696,21 @@ impl Groups {
             self.outputs.push_back(Output::ReturnSome { node, group: id, bundles: elsewhere });
         }
         self.tell_if_ready(id);
+    }
+
+    /// GRP-6: a node names what it is just asked for. It had it once and was told to give it back, which may have crossed
+    /// this word: so its bundles are given back whatever it has of them, and the round begins anew.
+    fn give_up_crossed(&mut self, now: Time, id: GroupId, node: NodeId, named: &[u32]) -> Vec<u32> {
+        let Some(group) = self.groups.get(&id) else { return Vec::new() };
+        let is_asked = |at: &&u32| {
+            let slot = group.slots.get(**at as usize);
+            slot.is_some_and(|slot| slot.is_asking() && slot.node() == Some(node))
+        };
+        let crossed: Vec<u32> = named.iter().filter(is_asked).copied().collect();
+        if !crossed.is_empty() {
+            self.abort(id, now);
+        }
+        crossed
     }
 
     /// GRP-6: what a node does not name it does not have, whatever it was told to keep.
@@ -672,7 +752,7 @@ impl Groups {
     }
 
     fn debug_check(&self) {
-        if cfg!(debug_assertions) && self.groups.len() < CHECKED_MAX {
+        if cfg!(debug_assertions) && self.groups.len() < CHECKED_MAX && !self.planted.is_any() {
             check(self).expect("placement groups keep their invariants");
         }
     }
@@ -693,8 +773,13 @@ impl StateMachine for Groups {
         self.handle_time(now);
         match input {
             Input::Create { group, job, spec } => self.handle_create(now, group, job, spec),
+            Input::Made { group, job, spec } => self.handle_made(now, group, job, spec),
             Input::Remove { group } if !self.groups.contains_key(&group) => {
                 // Said twice, or to a head that never heard of it: whoever said it waits for the answer.
+                // GRP-8: a node that has not registered with a restarted head yet may keep something of it.
+                if now < self.recovers_until {
+                    self.note_removed(group);
+                }
                 self.outputs.push_back(Output::Ended { group, why: Ended::Removed { waited: None } });
             }
             Input::Remove { group } => {

@@ -1,5 +1,5 @@
 use mobula_types::resources::{Amount, Request};
-use mobula_types::{Bundle, LabelRule, ProcessId};
+use mobula_types::{Bundle, Epoch, LabelRule, ProcessId};
 
 use super::*;
 
@@ -41,9 +41,13 @@ fn said(groups: &mut Groups) -> Vec<Output> {
     std::iter::from_fn(|| groups.poll_output()).collect()
 }
 
-/// Nodes 1, 2, … with so many free CPUs.
+/// Nodes 1, 2, … with so many free CPUs, and a head whose rounds are 1, 2, …
 fn with(free: &[u64]) -> Groups {
-    let mut groups = Groups::new(Time::ZERO);
+    with_head(Epoch(0), free)
+}
+
+fn with_head(epoch: Epoch, free: &[u64]) -> Groups {
+    let mut groups = Groups::new(Time::ZERO, epoch);
     for (node, free) in (1..).zip(free) {
         groups.handle(at(0), seen(node, *free, *free));
     }
@@ -418,4 +422,57 @@ impl World {
             assert_eq!(is_whole, why.is_none(), "seed {}: {id} is {slots:?} and says {why:?}", self.seed);
         }
     }
+}
+
+#[test]
+fn a_group_whose_nodes_are_gone_with_the_head_is_placed_by_the_next_one() {
+    let made = || Input::Made { group: id(1), job: JOB, spec: spec(BundleStrategy::Pack, &[1, 1]) };
+    let mut groups = with(&[2]);
+    groups.handle(at(0), made());
+    groups.handle(at(4_900), Input::Tick);
+    assert_eq!(said(&mut groups), [], "its nodes have time to register");
+    assert!(groups.why(at(4_900), id(1)).unwrap().contains("restarted"));
+    groups.handle(at(5_000), Input::Tick);
+    assert_eq!(settle(&mut groups, at(5_000)), Some(vec![NodeId(1); 2]), "GRP-9");
+
+    let mut groups = with(&[2]);
+    groups.handle(at(0), made());
+    let held = Input::Held {
+        node: NodeId(2),
+        group: id(1),
+        job: JOB,
+        spec: spec(BundleStrategy::Pack, &[1, 1]),
+        bundles: vec![0, 1],
+    };
+    groups.handle(at(1), held);
+    assert_eq!(said(&mut groups), [Output::Ready { group: id(1), nodes: vec![NodeId(2); 2] }], "it is where it was");
+
+    let mut groups = with(&[2]);
+    groups.handle(at(5_000), made());
+    let ended = Output::Ended { group: id(1), why: Ended::Removed { waited: None } };
+    assert_eq!(said(&mut groups), [ended], "a head that has recovered would know it");
+}
+
+#[test]
+fn a_group_that_is_removed_while_a_head_recovers_does_not_come_back() {
+    let mut groups = with(&[2]);
+    groups.handle(at(0), Input::Remove { group: id(1) });
+    let ended = Output::Ended { group: id(1), why: Ended::Removed { waited: None } };
+    assert_eq!(said(&mut groups), [ended]);
+    let spec = spec(BundleStrategy::Pack, &[1]);
+    groups.handle(at(1), Input::Held { node: NodeId(2), group: id(1), job: JOB, spec, bundles: vec![0] });
+    assert_eq!(said(&mut groups), [Output::Return { node: NodeId(2), group: id(1) }], "GRP-8");
+}
+
+#[test]
+fn no_round_of_a_head_is_one_of_the_head_before() {
+    let asked = |epoch| {
+        let mut groups = with_head(Epoch(epoch), &[2]);
+        groups.handle(at(0), create(1, spec(BundleStrategy::Pack, &[1])));
+        match said(&mut groups)[..] {
+            [Output::Prepare { round, .. }] => round,
+            ref other => panic!("{other:?}"),
+        }
+    };
+    assert!(asked(1) + u64::from(u32::MAX) <= asked(2), "GRP-10");
 }

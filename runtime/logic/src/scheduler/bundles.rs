@@ -25,6 +25,7 @@ use super::place::{Lack, add_to, amount_in, take_from};
 use super::{At, Output, Peer, Refusal, RequestKey, Scheduler, Shape, StartId};
 use crate::groups::PREPARED_MAX;
 use crate::ledger::Ledger;
+use crate::mutant::Mutant;
 
 /// Bundles that one node keeps: what it tells of them with every change fits into a few frames' bytes. More are not
 /// prepared, and the head asks another node.
@@ -197,11 +198,12 @@ impl Scheduler {
         let request = wanted.request.clone();
         // CPUs that are lent are in use again soon: what is kept apart must be there.
         let has_lent = self.ledger.total().cpus < self.held_cpus.plus(self.reserved(CPUS)).plus(request.cpus);
+        // GRP-7: and there must be enough of it.
+        let lacks = self.ledger.lacking(&request).is_some() || request.cpus > Amount::ZERO && has_lent;
         if self.bundles.all.contains_key(&key)
             || self.bundles.all.len() >= BUNDLES_OF_NODE_MAX
             || wanted.labels.broken_by(&self.labels).is_some()
-            || self.ledger.lacking(&request).is_some()
-            || request.cpus > Amount::ZERO && has_lent
+            || lacks && !self.planted.is(Mutant::KeepBeyond)
         {
             return false;
         }
@@ -270,7 +272,9 @@ impl Scheduler {
             self.bundles.ended.pop_first();
         }
         self.bundles.ended.insert(group);
-        for key in self.bundles.of(group).map(|(key, _)| key).collect::<Vec<_>>() {
+        // GRP-8: nothing of it stays.
+        let of_group = self.bundles.of(group).filter(|_| !self.planted.is(Mutant::KeepOver));
+        for key in of_group.map(|(key, _)| key).collect::<Vec<_>>() {
             self.return_bundle(key);
         }
         let is_in_it = |shape: &Shape| shape.spec.within.is_some_and(|within| within.group == group);

@@ -183,6 +183,12 @@ impl State {
         self.tell_head(ToHead::Beat(Beat { number, view, load: is_news.then_some(load), rss_bytes, store }));
     }
 
+    /// The head has been told what is free here by another word than a beat, and believes that. It may be as it was at the
+    /// last beat when the next is due, which is news all the same.
+    pub(crate) fn load_was_told(&mut self) {
+        (self.cluster.told, self.cluster.telling) = (None, None);
+    }
+
     /// The head has answered a beat.
     pub(crate) fn beat_answered(&mut self, head: HeadId, answer: BeatAnswer) {
         let BeatAnswer { number, term, change } = answer;

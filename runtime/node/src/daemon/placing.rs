@@ -31,6 +31,7 @@ impl State {
                 Output::NotPrepared { group, round } => {
                     let load = self.scheduler.load();
                     self.tell_head(ToHead::Group(GroupAsk::NotPrepared { group, round, load }));
+                    self.load_was_told();
                 }
                 Output::Capacity { process, resources } => {
                     self.routes.tell(process, &FromNode::Capacity(resources));

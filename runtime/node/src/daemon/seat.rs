@@ -156,7 +156,7 @@ impl Seat {
         let wake = written.clone();
         let head = Head::open(folder, config, move || wake.notify_one())?;
         let (own, asks, asked) = (NodeId(0), BTreeMap::new(), 0);
-        let groups = Groups::new(now);
+        let groups = Groups::new(now, head.id().epoch);
         Ok(Self { clock, head, groups, member, own, authority, routes, inputs, written, asks, asked })
     }
 

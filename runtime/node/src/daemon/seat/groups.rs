@@ -8,6 +8,7 @@ use mobula_wire::cluster::FromHead;
 use mobula_wire::groups::{GroupAsk, GroupOrder};
 
 use super::Seat;
+use crate::losses::Loss;
 
 impl Seat {
     /// A node has said that it lives; with its load if that has changed.
@@ -21,14 +22,23 @@ impl Seat {
     }
 
     pub(super) fn group_asked(&mut self, node: NodeId, ask: GroupAsk) {
+        // What it says that it keeps would stay reserved on a node that is no more: its death has been heard.
+        if !self.head.machine().membership().lives(node) {
+            return self.routes.lose(Loss::NodeDead);
+        }
+        // The end of a job may have crossed what is said of its groups.
+        if let GroupAsk::Create { group, job, .. }
+        | GroupAsk::Made { group, job, .. }
+        | GroupAsk::Held { group, job, .. } = &ask
+            && !job.hosts_detached()
+            && !self.head.machine().directory().runs(*job)
+        {
+            let (group, why) = (*group, GroupEnd::JobEnded { job: *job });
+            return self.say_later(node, FromHead::Group(GroupOrder::Ended { group, why }));
+        }
         let input = match ask {
-            GroupAsk::Create { group, job, spec } => {
-                if !job.hosts_detached() && !self.head.machine().directory().runs(job) {
-                    let why = GroupEnd::JobEnded { job };
-                    return self.say_later(node, FromHead::Group(GroupOrder::Ended { group, why }));
-                }
-                Input::Create { group, job, spec }
-            }
+            GroupAsk::Create { group, job, spec } => Input::Create { group, job, spec },
+            GroupAsk::Made { group, job, spec } => Input::Made { group, job, spec },
             GroupAsk::Remove { group } => Input::Remove { group },
             GroupAsk::Prepared { group, round } => Input::Prepared { node, group, round },
             GroupAsk::NotPrepared { group, round, load } => Input::Refused { node, group, round, load },
