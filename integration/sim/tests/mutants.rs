@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{cluster, mail, names, objects, tasks, tree};
+use mobula_sim::{cluster, groups, mail, names, objects, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -76,6 +76,13 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::ForgetTaken, mail::run, "INTAKE-7"),
     (Mutant::ForgetResumption, mail::run, "ATT-2"),
     (Mutant::WaitForEver, mail::run, "ATT-3"),
+    (Mutant::CommitEarly, groups::run, "GRP-3"),
+    (Mutant::KeepPlacesOfDead, groups::run, "GRP-4"),
+    (Mutant::SpreadLoosely, groups::run, "GRP-5"),
+    (Mutant::KeepBeyond, groups::run, "GRP-7"),
+    (Mutant::KeepOver, groups::run, "GRP-8"),
+    (Mutant::LookOnce, groups::run, "GRP-9"),
+    (Mutant::CountRoundsAnew, groups::run, "GRP-10"),
 ];
 
 /// A fault that more seeds than this do not show is not looked for.
@@ -105,7 +112,8 @@ fn every_mutant_is_found() {
 #[test]
 fn every_mutant_is_planted() {
     let planted: Vec<Mutant> = PLANTED.iter().map(|(mutant, ..)| *mutant).collect();
-    assert_eq!(planted, [Mutant::ALL, Mutant::OF_OBJECTS, Mutant::OF_HEAD, Mutant::OF_MAIL].concat());
+    let all = [Mutant::ALL, Mutant::OF_OBJECTS, Mutant::OF_HEAD, Mutant::OF_MAIL, Mutant::OF_GROUPS];
+    assert_eq!(planted, all.concat());
 }
 
 #[test]

@@ -24,8 +24,8 @@ use mobula_logic::groups::{self, Groups, Slot};
 use mobula_logic::scheduler::{self, RequestKey, Scheduler, Wanted};
 use mobula_types::resources::{Amount, Request, Resources};
 use mobula_types::{
-    ActorId, Death, DeathCause, ExitReason, GroupId, JobId, LeaseId, NodeId, NotStarted, PlacementSpec, ProcessId,
-    StateMachine, Time, Unknown, Within,
+    ActorId, Death, DeathCause, Epoch, ExitReason, GroupId, JobId, LeaseId, NodeId, NotStarted, PlacementSpec,
+    ProcessId, StateMachine, Time, Unknown, Within,
 };
 use mobula_wire::groups::GroupOrder;
 use parking_lot::Mutex;
@@ -95,7 +95,7 @@ impl Bundles {
     pub(crate) fn new(process: ProcessId, pool: Arc<Pool>, resources: &Resources) -> Arc<Self> {
         let (now, node) = (clock::now(), process.node());
         let scheduler = Scheduler::new(node, resources, BTreeMap::new());
-        let mut groups = Groups::new(now);
+        let mut groups = Groups::new(now, Epoch(1));
         groups.handle(now, groups::Input::Seen { node, load: scheduler.load() });
         let state = State {
             groups,
