@@ -10,6 +10,7 @@
 //! | [`calendar`] | what o'clock a moment is, for records and people |
 //! | [`credit`] | how much mail may be on its way to an actor elsewhere (G14) |
 //! | [`dispatch`] | which place runs which task of a process (G2) |
+//! | [`haul`] | which range of a payload is moved next between the memories of two hosts |
 //! | [`home`] | where an actor lives, and where it is started again when its process has died (G5) |
 //! | [`directory`] | who has a name, when it may be granted again (G7); jobs, their values, join tokens |
 //! | [`groups`] | where the bundles of a placement group are reserved, all or none (design.md §7) |
@@ -35,6 +36,7 @@ pub mod credit;
 pub mod directory;
 pub mod dispatch;
 pub mod groups;
+pub mod haul;
 pub mod head;
 pub mod home;
 pub mod intake;
@@ -57,6 +59,7 @@ pub use calendar::Calendar;
 pub use directory::Directory;
 pub use dispatch::Dispatch;
 pub use groups::Groups;
+pub use haul::Hauls;
 pub use head::Head;
 pub use home::Home;
 pub use intake::Intake;

@@ -1,0 +1,329 @@
+//! Large payloads that two nodes move between the memories of their hosts, for processes of theirs: which range is asked
+//! for next, and when the room is the process's again.
+//!
+//! ```text
+//!            its turn            all ranges came
+//!  (begun) ──────────► moving ───────────────────────────────────────► whole
+//!                        │                                               nothing is in flight
+//!                        └── refused, failed too often, not wanted ──► ending ─────────────────► not whole
+//! ```
+//!
+//! The machine is the reader's node's. A range has no answer but its bytes, and fails as a whole: asking for it again does
+//! no harm, since it is written to the same place. What fails too often is left to the process, which has a road of its own
+//! ([`intake`](crate::intake)).
+//!
+//! Knows nothing of connections: a range that was asked for comes, or fails.
+
+mod invariants;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use mobula_types::{ProcessId, StateMachine, Time};
+use mobula_wire::TransferId;
+
+pub use invariants::check;
+
+/// A range: long beside the round trip that asking for it takes, short beside what a broken connection may cost.
+pub const RANGE_BYTES: u32 = 4 << 20;
+
+/// Ranges of one payload in flight: while one is written to its place the next are on their way.
+pub const HAUL_RANGES_MAX: usize = 3;
+
+/// Ranges in flight to one node: what a connection lets go unread, 64 MiB.
+pub const RANGES_MAX: usize = 16;
+
+/// Payloads that are moved to one node at once. A process admits two of the largest, or many small ones; what comes beyond
+/// takes the road in parts.
+pub const HAULS_MAX: usize = 1_024;
+
+/// Ranges of one payload that may fail before it is given up: a connection that is cut fails all that are in flight.
+pub const FAILURES_MAX: usize = 3 * HAUL_RANGES_MAX;
+
+/// How much may be under way; [`Default`] says what holds unless it is told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// The length of a range.
+    pub range_bytes: u32,
+    /// Ranges of one payload in flight.
+    pub haul_ranges_max: usize,
+    /// Ranges of all payloads in flight.
+    pub ranges_max: usize,
+    /// Payloads at once.
+    pub hauls_max: usize,
+    /// Ranges of one payload that may fail.
+    pub failures_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            range_bytes: RANGE_BYTES,
+            haul_ranges_max: HAUL_RANGES_MAX,
+            ranges_max: RANGES_MAX,
+            hauls_max: HAULS_MAX,
+            failures_max: FAILURES_MAX,
+        }
+    }
+}
+
+/// Names a payload that is moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HaulId {
+    /// The process in whose room it is written.
+    pub to: ProcessId,
+    /// The process that lends it.
+    pub from: ProcessId,
+    /// Its name there.
+    pub transfer: TransferId,
+}
+
+/// What happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A process of this node has room for a payload.
+    Begin {
+        /// Which.
+        haul: HaulId,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// A range is in its place.
+    Came {
+        /// Of which payload.
+        haul: HaulId,
+        /// Where it begins.
+        offset: u64,
+    },
+    /// A range has not come, and nothing of it is written any more.
+    Failed {
+        /// Of which payload.
+        haul: HaulId,
+        /// Where it begins.
+        offset: u64,
+        /// It will not come if it is asked for again.
+        is_final: bool,
+    },
+    /// The process does not want it any more.
+    Stop {
+        /// Which.
+        haul: HaulId,
+    },
+    /// A process has ended, or with the number 0 a whole node.
+    Gone {
+        /// Which.
+        process: ProcessId,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Ask for a range, and say what becomes of it.
+    Ask {
+        /// Of which payload.
+        haul: HaulId,
+        /// Where it begins.
+        offset: u64,
+        /// How long it is.
+        bytes: u32,
+    },
+    /// Give up the ranges of a payload that are in flight, and say so of each.
+    GiveUp {
+        /// Of which payload.
+        haul: HaulId,
+    },
+    /// Forget a payload: nothing of it is in flight, so nobody writes in the room any more.
+    End {
+        /// Which.
+        haul: HaulId,
+        /// Whether all of it came.
+        is_whole: bool,
+        /// Whether its process is there to be told.
+        is_told: bool,
+    },
+}
+
+/// What is being moved to the processes of a node.
+#[derive(Debug, Default)]
+pub struct Hauls {
+    bounds: Bounds,
+    open: BTreeMap<HaulId, Haul>,
+    /// The first is the next to ask; those that end are not among them.
+    turns: VecDeque<HaulId>,
+    in_flight: usize,
+    outputs: VecDeque<Output>,
+}
+
+#[derive(Debug)]
+struct Haul {
+    bytes: u64,
+    /// How far it was asked for.
+    asked: u64,
+    /// How much of it is in its place.
+    came: u64,
+    /// Lengths of ranges that were asked for, by where they begin.
+    in_flight: BTreeMap<u64, u32>,
+    /// Ranges that have failed and are to be asked for again.
+    again: Vec<(u64, u32)>,
+    failures: usize,
+    is_ending: bool,
+    is_told: bool,
+}
+
+impl Haul {
+    fn next(&mut self, bounds: &Bounds) -> Option<(u64, u32)> {
+        if self.in_flight.len() >= bounds.haul_ranges_max {
+            return None;
+        }
+        let (offset, bytes) = self.again.pop().or_else(|| {
+            let left = u32::try_from(self.bytes - self.asked).unwrap_or(u32::MAX);
+            let range = (self.asked, left.min(bounds.range_bytes));
+            self.asked += u64::from(range.1);
+            (left > 0).then_some(range)
+        })?;
+        self.in_flight.insert(offset, bytes);
+        Some((offset, bytes))
+    }
+}
+
+impl Hauls {
+    /// Those of a node that has less room than others, or more.
+    pub fn bounded(bounds: Bounds) -> Self {
+        Self { bounds, ..Self::default() }
+    }
+
+    /// Payloads that are being moved.
+    pub fn count(&self) -> usize {
+        self.open.len()
+    }
+
+    fn begin(&mut self, haul: HaulId, bytes: u64) {
+        if self.open.contains_key(&haul) {
+            // It is told of the one that it began before.
+            return;
+        }
+        if bytes == 0 || self.open.len() >= self.bounds.hauls_max {
+            return self.outputs.push_back(Output::End { haul, is_whole: false, is_told: true });
+        }
+        let (in_flight, again) = (BTreeMap::new(), Vec::new());
+        let (failures, is_ending, is_told) = (0, false, true);
+        let begun = Haul { bytes, asked: 0, came: 0, in_flight, again, failures, is_ending, is_told };
+        self.open.insert(haul, begun);
+        self.turns.push_back(haul);
+        self.ask();
+    }
+
+    /// Asks for ranges, of each payload in turn.
+    fn ask(&mut self) {
+        let mut idle = 0;
+        while idle < self.turns.len() && self.in_flight < self.bounds.ranges_max {
+            let Some(haul) = self.turns.pop_front() else { return };
+            self.turns.push_back(haul);
+            // HAUL-2: what is in flight is bounded, of each and of all.
+            match self.open.get_mut(&haul).and_then(|open| open.next(&self.bounds)) {
+                Some((offset, bytes)) => {
+                    self.in_flight += 1;
+                    self.outputs.push_back(Output::Ask { haul, offset, bytes });
+                    idle = 0;
+                }
+                None => idle += 1,
+            }
+        }
+    }
+
+    /// A range is not in flight any more; how long it is, if it was.
+    fn land(&mut self, haul: HaulId, offset: u64) -> Option<u32> {
+        let bytes = self.open.get_mut(&haul)?.in_flight.remove(&offset)?;
+        self.in_flight -= 1;
+        Some(bytes)
+    }
+
+    fn came(&mut self, haul: HaulId, offset: u64) {
+        let Some(bytes) = self.land(haul, offset) else { return };
+        if let Some(open) = self.open.get_mut(&haul) {
+            open.came += u64::from(bytes);
+        }
+        self.close(haul);
+        self.ask();
+    }
+
+    fn failed(&mut self, haul: HaulId, offset: u64, is_final: bool) {
+        let Some(bytes) = self.land(haul, offset) else { return };
+        let Some(open) = self.open.get_mut(&haul) else { return };
+        open.failures += 1;
+        open.again.push((offset, bytes));
+        if is_final || open.failures > self.bounds.failures_max {
+            self.end(haul);
+        } else {
+            self.close(haul);
+        }
+        self.ask();
+    }
+
+    /// Nothing more is asked of it.
+    fn end(&mut self, haul: HaulId) {
+        let Some(open) = self.open.get_mut(&haul) else { return };
+        if !std::mem::replace(&mut open.is_ending, true) {
+            self.turns.retain(|it| *it != haul);
+            if !open.in_flight.is_empty() {
+                self.outputs.push_back(Output::GiveUp { haul });
+            }
+        }
+        self.close(haul);
+    }
+
+    /// HAUL-1: a payload is over when all of it is there, or it is ending and nothing of it is in flight.
+    fn close(&mut self, haul: HaulId) {
+        let Some(open) = self.open.get(&haul) else { return };
+        let is_whole = open.came == open.bytes;
+        if !open.in_flight.is_empty() || !(is_whole || open.is_ending) {
+            return;
+        }
+        self.outputs.push_back(Output::End { haul, is_whole, is_told: open.is_told });
+        self.open.remove(&haul);
+        self.turns.retain(|it| *it != haul);
+    }
+
+    fn gone(&mut self, process: ProcessId) {
+        let is_gone = |it: ProcessId| it == process || process.number() == 0 && it.node() == process.node();
+        let concerned: Vec<HaulId> =
+            self.open.keys().copied().filter(|haul| is_gone(haul.to) || is_gone(haul.from)).collect();
+        for haul in concerned {
+            if let Some(open) = self.open.get_mut(&haul).filter(|_| is_gone(haul.to)) {
+                open.is_told = false;
+            }
+            self.end(haul);
+        }
+        self.ask();
+    }
+}
+
+impl StateMachine for Hauls {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, _: Time, input: Input) {
+        match input {
+            Input::Begin { haul, bytes } => self.begin(haul, bytes),
+            Input::Came { haul, offset } => self.came(haul, offset),
+            Input::Failed { haul, offset, is_final } => self.failed(haul, offset, is_final),
+            Input::Stop { haul } => {
+                self.end(haul);
+                self.ask();
+            }
+            Input::Gone { process } => self.gone(process),
+        }
+        debug_assert_eq!(check(self), Ok(()));
+    }
+
+    fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    fn next_timeout(&self) -> Option<Time> {
+        // Whoever asks for a range has a deadline for it.
+        None
+    }
+}
