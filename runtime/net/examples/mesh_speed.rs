@@ -1,4 +1,4 @@
-//! How fast two meshes on loopback are: round trips of small frames, and frames and bytes a second.
+//! How fast two meshes on loopback are: round trips of small frames, frames and bytes a second, and ranges of memory.
 //!
 //! ```text
 //! cargo run --release -p mobula-net --example mesh_speed [threads of each side]
@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt};
 use mobula_net::identity::{Credentials, Identity};
-use mobula_net::mesh::SendError;
+use mobula_net::mesh::{Ranges, SendError};
 use mobula_net::{Admitted, Authority, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents, PeerIdentity, Refusal};
 use mobula_types::{ClusterId, MemberId, NodeId, ProcessId, Role};
 use mobula_wire::FrameKind;
@@ -20,7 +20,11 @@ use mobula_wire::FrameKind;
 const ROUND_TRIPS: usize = 20_000;
 const FRAMES: u64 = 1_000_000;
 const BULK_FRAMES: u64 = 512;
-const BULK_BYTES: usize = 4 << 20;
+const BULK_BYTES: usize = 1 << 20;
+const RANGES: usize = 512;
+/// In flight at once.
+const RANGES_AHEAD: usize = 3;
+const RANGE_BYTES: usize = 4 << 20;
 
 /// Lets everybody in as node 1: there is one other.
 struct Open;
@@ -28,6 +32,15 @@ struct Open;
 impl Gate for Open {
     fn admit(&self, _: &PeerIdentity, _: Bytes) -> BoxFuture<'_, Result<Admitted, Refusal>> {
         async { Ok(Admitted { peer: ProcessId::from(NodeId(1)), welcome: Bytes::new() }) }.boxed()
+    }
+}
+
+/// A range that lies in memory.
+struct Memory(Bytes);
+
+impl Ranges for Memory {
+    fn range(&self, _: ProcessId, _: &[u8]) -> Option<Bytes> {
+        Some(self.0.clone())
     }
 }
 
@@ -46,6 +59,7 @@ fn serve(authority: Arc<Authority>, threads: usize) -> SocketAddr {
     std::thread::spawn(move || {
         run_on(threads, async move {
             let (mesh, mut events) = mesh(&authority, 2).await;
+            mesh.serve_ranges(Arc::new(Memory(vec![7; RANGE_BYTES].into())));
             said.send(mesh.local_addr().expect("an address")).expect("somebody listens");
             let mut counted = 0;
             while let Some(event) = events.next().await {
@@ -96,9 +110,10 @@ async fn measure(threads: usize) {
 
     for (lane, frames, bytes) in [(Lane::Calls, FRAMES, 64), (Lane::Bulk, BULK_FRAMES, BULK_BYTES)] {
         let body = Bytes::from(vec![7; bytes]);
+        let kind = if lane == Lane::Bulk { FrameKind::Part } else { FrameKind::Parcel };
         let begun = Instant::now();
         for _ in 0..frames {
-            while let Err(error) = mesh.send(other, lane, FrameKind::Parcel, body.clone()) {
+            while let Err(error) = mesh.send(other, lane, kind, body.clone()) {
                 assert!(matches!(error, SendError::Full { .. }), "{error}");
                 tokio::time::sleep(Duration::from_micros(200)).await;
             }
@@ -111,7 +126,27 @@ async fn measure(threads: usize) {
         let rate = frames as f64 / seconds;
         println!("{lane:?}: {rate:.0} frames/s of {bytes} bytes, {:.0} MiB/s", rate * bytes as f64 / (1 << 20) as f64);
     }
+    ranges(&mesh, other).await;
     mesh.close().await;
+}
+
+async fn ranges(mesh: &Mesh, other: ProcessId) {
+    let begun = Instant::now();
+    let fetch = async |_| {
+        let mut room = vec![0; RANGE_BYTES];
+        let keep = |at: u64, chunks: &[Bytes]| {
+            let mut at = at as usize;
+            for chunk in chunks {
+                room[at..at + chunk.len()].copy_from_slice(chunk);
+                at += chunk.len();
+            }
+            Ok(())
+        };
+        mesh.fetch_range(other, Bytes::new(), RANGE_BYTES as u64, keep).await.expect("it comes");
+    };
+    futures_util::stream::iter(0..RANGES).for_each_concurrent(RANGES_AHEAD, fetch).await;
+    let mebibytes = (RANGES * RANGE_BYTES) as f64 / (1 << 20) as f64;
+    println!("ranges of {RANGE_BYTES} bytes: {:.0} MiB/s", mebibytes / begun.elapsed().as_secs_f64());
 }
 
 async fn frame(events: &mut MeshEvents) {

@@ -15,17 +15,19 @@
 //! | `peer` | one peer: its session, and what its session asks for |
 //! | `events` | the bounded queue to whoever acts on all this |
 //! | `probe` | asking another host whether a process is there |
+//! | `ranges` | memory that a peer reads to where it belongs |
 
 mod accept;
 mod dial;
 mod events;
 mod peer;
 mod probe;
+mod ranges;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -48,6 +50,7 @@ pub use events::MeshEvents;
 use events::Queue;
 pub use mobula_logic::session::{Counts, Lane};
 use peer::Peer;
+pub use ranges::{RANGE_WORDS_MAX, RangeError, Ranges};
 
 /// What a mesh must know to begin.
 pub struct MeshConfig {
@@ -209,6 +212,8 @@ struct Inner {
     /// Halves of sessions that were ended here: their owners are told so when they come back.
     ended: Mutex<VecDeque<u64>>,
     events: Arc<Queue>,
+    /// Whose ranges peers may ask for.
+    ranges: OnceLock<Arc<dyn Ranges>>,
     begun: tokio::time::Instant,
     /// Whether silent peers can be probed.
     probes: bool,
@@ -258,6 +263,7 @@ impl Mesh {
             peers: RwLock::default(),
             ended: Mutex::default(),
             events,
+            ranges: OnceLock::new(),
             begun: tokio::time::Instant::now(),
             probes,
             bounced,

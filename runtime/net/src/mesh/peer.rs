@@ -15,7 +15,7 @@ use quinn::VarInt;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, watch};
 
-use super::{Event, Inner, SendError, dial, half, probe};
+use super::{Event, Inner, SendError, dial, half, probe, ranges};
 use crate::connection::{Closed, Connection, Frame, Incoming};
 use crate::greeting::{self, Greeting};
 use crate::refusal::{Cause, Refusal};
@@ -207,6 +207,27 @@ impl Peer {
         self.until(Session::is_over).await;
     }
 
+    /// The connection for what is large, as soon as there is one; none when the session is over.
+    pub(super) async fn bulk(&self) -> Option<quinn::Connection> {
+        loop {
+            let mut room = std::pin::pin!(self.room.notified());
+            // Before the look: what changes in between would wake nobody.
+            room.as_mut().enable();
+            {
+                let state = self.state.lock();
+                // One that was cut is among them until its watcher has said so.
+                let carries =
+                    |wire: &&Wire| wire.lanes[Lane::Bulk as usize].is_some() && wire.quic.close_reason().is_none();
+                match state.wires.values().find(carries) {
+                    Some(wire) => return Some(wire.quic.clone()),
+                    None if state.session.is_over() => return None,
+                    None => {}
+                }
+            }
+            room.await;
+        }
+    }
+
     async fn until(&self, is_so: impl Fn(&Session<Frame>) -> bool) {
         loop {
             let mut room = std::pin::pin!(self.room.notified());
@@ -274,8 +295,13 @@ impl Peer {
         state.wires.insert(connection, Wire { quic: quic.clone(), lanes });
         state.session.handle(inner.now(), input(connection));
         self.perform(inner, state);
+        let is_bulk = readers.iter().any(|(lane, _)| *lane == Lane::Bulk);
         for (lane, incoming) in readers {
             tokio::spawn(read_lane(inner.clone(), self.clone(), connection, lane, incoming, quic.clone()));
+        }
+        if is_bulk {
+            self.room.notify_waiters();
+            tokio::spawn(ranges::serve(inner.clone(), self.id, quic.clone()));
         }
         tokio::spawn(watch(inner.clone(), self.clone(), connection, quic));
     }

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod joining;
+mod ranges;
 mod refusals;
 mod sessions;
 mod silence;
