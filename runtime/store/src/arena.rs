@@ -6,16 +6,21 @@
 //!
 //! A segment is a file of its own for one lease, so nobody ever sees what another job wrote: the next one begins with
 //! zeros, which the system makes. What lies where inside is known to the process that writes it.
+//!
+//! For a process the node also moves bytes to and from other hosts: it reads what the process lends ([`Arena::lent`]) and
+//! writes where it waits for what comes ([`Arena::room`]).
 
 use std::collections::{BTreeMap, HashMap};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, OnceLock};
 
 use mobula_types::{JobId, ProcessId};
 use mobula_wire::PROTOCOL;
-use mobula_wire::segments::{FromStore, NoSegment, SegmentId, ToStore};
+use mobula_wire::segments::{Extent, FromStore, NoSegment, SegmentId, ToStore};
 use parking_lot::Mutex;
 
-use crate::sys::segment;
+use crate::room::Room;
+use crate::sys::segment::{self, Lent, View};
 
 /// Segments of a node at once. Each takes a descriptor of the node, which has a thousand of them on a stock system.
 pub const SEGMENTS_MAX: usize = 512;
@@ -49,10 +54,13 @@ struct Member {
 
 #[derive(Debug)]
 struct Leased {
-    file: OwnedFd,
+    /// Also what the node writes for its process has it, until that is written.
+    file: Arc<OwnedFd>,
     bytes: u64,
     job: JobId,
     to: ProcessId,
+    /// The node's own mapping, made when it is first read for another host.
+    read: OnceLock<Arc<Lent>>,
 }
 
 /// How much of an arena is in use.
@@ -134,7 +142,8 @@ impl Arena {
         state.making -= 1;
         match made {
             Ok((theirs, file)) if state.members.contains_key(&process) => {
-                state.segments.insert(segment, Leased { file, bytes, job, to: process });
+                let (file, read) = (Arc::new(file), OnceLock::new());
+                state.segments.insert(segment, Leased { file, bytes, job, to: process, read });
                 Ok((segment, theirs))
             }
             // It has ended meanwhile.
@@ -206,6 +215,42 @@ impl Arena {
     /// The job that a segment is of.
     pub fn job_of(&self, segment: SegmentId) -> Option<JobId> {
         self.state.lock().segments.get(&segment).map(|leased| leased.job)
+    }
+
+    /// Bytes that a process of this node lends to another host: of a segment of its job, for as long as the process keeps
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSegment`].
+    pub fn lent(&self, process: ProcessId, Extent { segment, offset }: Extent, bytes: u64) -> Result<View, NoSegment> {
+        let none = NoSegment::NoSuch { segment };
+        let state = self.state.lock();
+        let job = state.members.get(&process).ok_or(NoSegment::Unknown)?.job;
+        let leased = state.segments.get(&segment).filter(|leased| leased.job == job).ok_or(none.clone())?;
+        let lent = match leased.read.get() {
+            Some(lent) => lent.clone(),
+            None => {
+                let mapped = Lent::open(&leased.file).map_err(|error| NoSegment::System { why: error.to_string() })?;
+                leased.read.get_or_init(|| mapped).clone()
+            }
+        };
+        drop(state);
+        let place = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
+        place.and_then(|(at, bytes)| lent.view(at, bytes)).ok_or(none)
+    }
+
+    /// Where a process of this node waits for what comes from another host: in a segment that it writes.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSegment`].
+    pub fn room(&self, process: ProcessId, Extent { segment, offset }: Extent, bytes: u64) -> Result<Room, NoSegment> {
+        let state = self.state.lock();
+        let leased = state.segments.get(&segment).filter(|leased| leased.to == process);
+        let is_inside = |leased: &&Leased| offset.checked_add(bytes).is_some_and(|end| end <= leased.bytes);
+        let leased = leased.filter(is_inside).ok_or(NoSegment::NoSuch { segment })?;
+        Ok(Room::new(leased.file.clone(), offset, bytes))
     }
 
     /// How much of it is in use.
@@ -291,6 +336,44 @@ mod tests {
         assert_eq!(arena.open(process(3), kept).unwrap_err(), NoSegment::NoSuch { segment: kept });
         arena.give_up(kept);
         assert_eq!(arena.usage().leased, 0);
+    }
+
+    #[test]
+    fn a_node_reads_and_writes_for_a_process_what_that_may() {
+        let arena = arena();
+        let (segment, file) = arena.lease(process(1), MIB).unwrap();
+        let at = |offset| Extent { segment, offset };
+        let room = arena.room(process(1), at(4_000), 200).unwrap();
+        room.write(0, &[&b"manta"[..], b" and "]).unwrap();
+        room.write(190, &[&b"mobula ray"[..]]).unwrap();
+        for (offset, bytes) in [(191, 10), (200, 1), (u64::MAX, 2)] {
+            assert!(room.write(offset, &[vec![1; bytes]]).is_err(), "{bytes} bytes at {offset} are not its");
+        }
+        let mut written = [0; 200];
+        rustix::io::pread(&file, &mut written, 4_000).unwrap();
+        assert_eq!((&written[..10], &written[190..]), (&b"manta and "[..], &b"mobula ray"[..]));
+
+        // Any process of the job may lend what it reads there.
+        for number in [1, 2] {
+            assert_eq!(arena.lent(process(number), at(4_000), 5).unwrap().as_ref(), b"manta");
+        }
+        let none = NoSegment::NoSuch { segment };
+        assert_eq!(arena.lent(process(3), at(0), 1).unwrap_err(), none, "it is of another job");
+        assert_eq!(arena.lent(process(9), at(0), 1).unwrap_err(), NoSegment::Unknown);
+        for number in [2, 3, 9] {
+            assert_eq!(arena.room(process(number), at(0), 1).unwrap_err(), none, "it is not leased to it");
+        }
+        for (offset, bytes) in [(MIB, 1), (0, MIB + 1), (u64::MAX, 2)] {
+            assert_eq!(arena.lent(process(1), at(offset), bytes).unwrap_err(), none);
+            assert_eq!(arena.room(process(1), at(offset), bytes).unwrap_err(), none);
+        }
+
+        // Who is being read or written when its lease ends keeps the memory, and nobody else gets it.
+        let view = arena.lent(process(1), at(4_000), 5).unwrap();
+        arena.gone(process(1), |_| false);
+        assert_eq!((view.as_ref(), arena.usage().leased), (&b"manta"[..], 0));
+        room.write(0, &[&b"x"[..]]).unwrap();
+        assert_eq!(arena.room(process(1), at(0), 1).unwrap_err(), none);
     }
 
     #[test]

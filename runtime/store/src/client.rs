@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! room ─► Writing ─► Sealed ─► its place, said to others      (segments are leased as they are needed)
+//! room ─► Filling, its place said to the node ─► Sealed        (the node writes what comes from other hosts)
 //! place, heard of others ─► View                              (segments are mapped when they are first named)
 //! ```
 //!
@@ -25,7 +26,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::OpenError;
 use crate::pass;
-use crate::sys::segment::{Lent, Segment, View, Writing};
+use crate::sys::segment::{Filling, Lent, Segment, View, Writing};
 
 /// The first segment of a process; each further one is twice as long, up to [`SEGMENT_BYTES_USUAL`]. Most processes share
 /// little.
@@ -146,6 +147,18 @@ impl Client {
             it.unused_since = None;
             Some(room)
         })
+    }
+
+    /// Lets this process's node write a room of its, and says where that is.
+    ///
+    /// # Errors
+    ///
+    /// The room, when it is not of this part of the arena.
+    pub fn hand_over(&self, room: Writing) -> Result<(Filling, Extent), Writing> {
+        match self.place_of(&room) {
+            Some(at) => Ok((room.hand_over(), at)),
+            None => Err(room),
+        }
     }
 
     /// Where these bytes lie, if that is in a segment: others of the job can read them there, as long as they are kept.

@@ -8,6 +8,7 @@
 //! | [`slots`] | what each thread of a worker runs now, for its node to read after the worker has died |
 //! | [`arena`] | a node's budget of segments: which process has which |
 //! | [`client`] | what one process has of it: segments it writes, segments of others it reads |
+//! | [`room`] | what a node writes for a process of its own |
 //! | [`pass`] | packets with descriptors |
 //! | `free` | which parts of a segment are free |
 //! | `sys` | mappings: the only unsafe code of this crate |
@@ -17,11 +18,13 @@ pub mod arena;
 pub mod client;
 mod free;
 pub mod pass;
+pub mod room;
 pub mod slots;
 mod sys;
 
 pub use arena::Arena;
 pub use client::{Client, StoreError};
+pub use room::Room;
 pub use slots::Slots;
 pub use sys::OpenError;
-pub use sys::segment::{Sealed, View, Writing};
+pub use sys::segment::{Filling, Sealed, View, Writing};

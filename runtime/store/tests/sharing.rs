@@ -160,3 +160,30 @@ fn who_cannot_prove_who_it_is_gets_nothing() {
     assert!(matches!(nobody.room(1), Err(StoreError::Io(_))));
     assert_eq!(arena.usage().leased, 0);
 }
+
+#[test]
+fn a_node_fills_the_room_of_a_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let arena = node(folder.path());
+    let (reader, other) = (client(folder.path(), 1), client(folder.path(), 2));
+    let (filling, at) = reader.hand_over(reader.room(1 << 20).unwrap()).unwrap();
+    let room = arena.room(process(1), at, 1 << 20).unwrap();
+    assert!(arena.room(process(2), at, 1 << 20).is_err(), "another's");
+    room.write(0, &[vec![7; 1 << 19], vec![8; 1 << 19]]).unwrap();
+    let sealed = filling.seal();
+    assert_eq!((sealed.as_ref()[0], sealed.as_ref()[(1 << 20) - 1]), (7, 8));
+    assert_eq!(other.view(at, 1 << 20).unwrap().as_ref(), sealed.as_ref(), "others of the job read it there");
+
+    let (filling, _) = reader.hand_over(reader.room(1 << 20).unwrap()).unwrap();
+    let mut taken_back = filling.take_back();
+    taken_back.fill(9);
+    assert_eq!(taken_back.seal().as_ref()[5], 9, "the process writes it itself");
+    let foreign = other.room(1).unwrap();
+    assert!(reader.hand_over(foreign).is_err(), "another's room");
+    assert!(reader.usage().0 > 0);
+    drop(sealed);
+    assert_eq!(reader.usage().0, 0, "all of it is free");
+    let room = reader.room(1 << 20).unwrap();
+    reader.hand_over(room).map(|_| "forgotten").unwrap();
+    assert!(reader.usage().0 >= 1 << 20, "the node may write it still");
+}

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! Segment::take ─► Writing ──seal──► Sealed          in the process that the segment is leased to
-//!                     │                │
-//!                     └── dropped ─────┴─► free again
+//!                  │  ▲  │             ▲ │
+//!      handed over ▼  │  └── dropped ──┼─┴─► free again
+//!                  Filling ────────────┘             the process's node writes
 //!                                      ▲ named by segment, offset and length
 //!                   Lent::view ─► View ┘             in any other of the job
 //! ```
@@ -12,6 +13,7 @@
 //! that is killed leaves bytes and nothing that anybody would follow.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -146,6 +148,13 @@ impl Writing {
     }
 }
 
+impl Writing {
+    /// The process's node writes them from now on, until it says that it does not any more. Nobody here looks meanwhile.
+    pub(crate) fn hand_over(self) -> Filling {
+        Filling(ManuallyDrop::new(self.0))
+    }
+}
+
 impl Deref for Writing {
     type Target = [u8];
 
@@ -161,8 +170,27 @@ impl DerefMut for Writing {
         // never shorter (`SEALS`). Every bit pattern is a `u8`. `Free` gives no byte to two extents at once, and this one
         // is borrowed mutably, so this process has no other reference to them. The segment is leased to this process
         // alone: others have it read-only, and are told of these bytes after `seal` only; what they were told of an earlier
-        // extent in this place was given back by all of them before it was freed (`Sealed` lives until then).
+        // extent in this place was given back by all of them before it was freed (`Sealed` lives until then). Its node
+        // writes nothing but what it was told of by `hand_over`, and `Filling` keeps that from everybody here until the
+        // node has said that it is done (`Filling::take_back`).
         unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), self.0.bytes) }
+    }
+}
+
+/// Bytes that the process's node is writing: nobody here can look at them. Dropped before the node has said that it is done,
+/// they are never given to anybody: the node may write them still.
+#[derive(Debug)]
+pub struct Filling(ManuallyDrop<Extent>);
+
+impl Filling {
+    /// The node has said that all of them are written.
+    pub fn seal(self) -> Sealed {
+        Sealed(ManuallyDrop::into_inner(self.0))
+    }
+
+    /// The node has said that it writes them no more; what they hold is of no meaning.
+    pub fn take_back(self) -> Writing {
+        Writing(ManuallyDrop::into_inner(self.0))
     }
 }
 
@@ -172,7 +200,8 @@ pub struct Sealed(Extent);
 
 impl AsRef<[u8]> for Sealed {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: as `Writing::deref_mut`, and nobody can write them: `seal` has taken the `Writing`.
+        // SAFETY: as `Writing::deref_mut`, and nobody can write them: `seal` has taken the `Writing`, or the `Filling` that
+        // the node has done with.
         unsafe { std::slice::from_raw_parts(self.0.as_ptr(), self.0.bytes) }
     }
 }
