@@ -67,6 +67,8 @@ const FLOORS: &[(&str, u64)] = &[
     ("held mail of an earlier round", 30_000),
     ("last words are lost", 7_000),
     ("mail waits for credit", 300_000),
+    ("nodes do not move a payload", 10_000),
+    ("nodes move a payload", 30_000),
     ("room for what nobody wants", 100),
     ("there is no room for a message", 25_000),
     ("there is room for a payload", 100_000),

@@ -92,6 +92,11 @@ impl Arena {
         self.state.lock().members.get(&process).is_some_and(|member| member.secret == secret)
     }
 
+    /// Whether a process was admitted and has not ended.
+    pub fn has(&self, process: ProcessId) -> bool {
+        self.state.lock().members.contains_key(&process)
+    }
+
     /// A process has ended: what it wrote is not lent any more, but for segments that `is_kept`, which stay until they are
     /// [given up](Self::give_up). Who reads others at this moment goes on.
     pub fn gone(&self, process: ProcessId, is_kept: impl Fn(SegmentId) -> bool) {

@@ -9,6 +9,9 @@
 //!   │ ◄───────────────────────────── Taken   │  whole, or not wanted any more
 //! ```
 //!
+//! Where the payload and the room for it lie in memory that processes share, their nodes move it instead of parts, a range
+//! ([`RangeAsked`]) after the other.
+//!
 //! A part's bytes:
 //!
 //! ```text
@@ -18,6 +21,7 @@
 
 use bytes::Bytes;
 use mobula_types::ProcessId;
+use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
 
@@ -32,6 +36,21 @@ pub const PART_HEAD_BYTES: usize = 32;
 
 /// Names a payload that its sender keeps until the receiver has it: made by the sender, unique while it lives.
 pub type TransferId = u64;
+
+/// What a node asks another one for: bytes of a payload that a process there lends to one here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RangeAsked {
+    /// To whom it is lent.
+    pub to: ProcessId,
+    /// Who lends it.
+    pub from: ProcessId,
+    /// Which transfer, of the lender's.
+    pub transfer: TransferId,
+    /// Where the range begins in the payload.
+    pub offset: u64,
+    /// How long it is.
+    pub bytes: u32,
+}
 
 /// A part of a large payload.
 #[derive(Clone, Debug, PartialEq, Eq)]

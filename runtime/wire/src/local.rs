@@ -14,6 +14,7 @@ use mobula_types::{
 use serde::{Deserialize, Serialize};
 
 use crate::objects::{ObjectAnswer, ObjectWord};
+use crate::{Extent, TransferId};
 
 /// Names a request of a process to its node: unique while the process lives.
 pub type RequestId = u64;
@@ -171,6 +172,42 @@ pub enum ToNode {
         items: Vec<mobula_types::state::Listed>,
         /// Which of them wait for a place, by their number in `items`, and with which request of this process.
         requests: Vec<(u32, RequestId)>,
+    },
+    /// A payload of its lies in the memory of this host, and the node of its receiver, on another one, may read it there.
+    /// Said before the message that announces the transfer.
+    Lend {
+        /// Which transfer, of the sender's.
+        transfer: TransferId,
+        /// Who may have it.
+        to: ProcessId,
+        /// Where it lies.
+        at: Extent,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// Nobody may read it any more; [`FromNode::LendEnded`] answers when nobody does.
+    EndLend {
+        /// Which transfer, of the sender's.
+        transfer: TransferId,
+    },
+    /// Wants a payload that a process of another host lends moved into its room; [`FromNode::Hauled`] answers. The room is
+    /// the node's until then.
+    Haul {
+        /// Who lends it.
+        from: ProcessId,
+        /// Which transfer, of the lender's.
+        transfer: TransferId,
+        /// Where its room is, in a segment that is leased to the process.
+        room: Extent,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// Does not want it any more; [`FromNode::Hauled`] answers as soon as nothing of it is written.
+    StopHaul {
+        /// Who lends it.
+        from: ProcessId,
+        /// Which transfer, of the lender's.
+        transfer: TransferId,
     },
     /// A question of the command line, answered by [`FromNode::Answer`].
     Tool {
@@ -390,6 +427,20 @@ pub enum FromNode {
         is_stderr: bool,
         /// The lines.
         lines: Vec<String>,
+    },
+    /// Nobody reads what the process lent: the bytes may change.
+    LendEnded {
+        /// Which transfer, of the process'.
+        transfer: TransferId,
+    },
+    /// The node writes no more in the room of a payload.
+    Hauled {
+        /// Who lends it.
+        from: ProcessId,
+        /// Which transfer, of the lender's.
+        transfer: TransferId,
+        /// Whether all of it is there.
+        is_whole: bool,
     },
     /// The answer to a question of the command line.
     Answer {

@@ -241,8 +241,9 @@ pub enum Talk {
         transfer: TransferId,
         /// How long it is.
         bytes: u64,
-        /// Where it lies in the memory of the host of both: its receiver reads it there, and says [`Taken`](Self::Taken)
-        /// when it does not any more.
+        /// Where it lies in the memory of the sender's host. A receiver there reads it where it lies, and says
+        /// [`Taken`](Self::Taken) when it does not any more; for one on another host the nodes may move it
+        /// ([`ToNode::Haul`](crate::local::ToNode::Haul)).
         at: Option<Extent>,
         /// The message.
         talk: Box<Talk>,

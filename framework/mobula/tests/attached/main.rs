@@ -8,6 +8,7 @@ mod deaths;
 mod drains;
 mod ends;
 mod groups;
+mod hauls;
 mod large;
 mod names;
 mod nesting;
@@ -108,7 +109,7 @@ fn main() -> ExitCode {
             }
         }
         nodes.stop().await;
-        for (name, test) in [ends::TESTS, large::END_TESTS, drains::TESTS, groups::GPU_TESTS]
+        for (name, test) in [ends::TESTS, large::END_TESTS, hauls::TESTS, drains::TESTS, groups::GPU_TESTS]
             .concat()
             .iter()
             .filter(|(name, _)| is_wanted(name))

@@ -10,7 +10,7 @@ use std::{env, fs};
 
 use mobula_node::attached::run_if_worker;
 use mobula_node::daemon::workers::{MemoryFiles, warden};
-use mobula_node::daemon::{Node, NodeConfig};
+use mobula_node::daemon::{HaulCounts, Node, NodeConfig};
 use mobula_types::resources::Amount;
 use mobula_types::state::Listed;
 use mobula_types::{NodeId, Role};
@@ -106,6 +106,12 @@ impl Nodes {
             );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+    }
+
+    /// What became of payloads that processes of the head's host and of the other's wanted to have moved.
+    #[allow(dead_code, reason = "not each program with these nodes moves large values")]
+    pub(crate) fn haul_counts(&self) -> [HaulCounts; 2] {
+        [self.head.haul_counts(), self.other.haul_counts()]
     }
 
     /// The head's id, and the other's.

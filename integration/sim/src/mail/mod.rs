@@ -140,6 +140,12 @@ enum Event {
         from: ProcessId,
         transfer: u64,
     },
+    /// The nodes are done with a payload.
+    Hauled {
+        at: At,
+        from: ProcessId,
+        transfer: u64,
+    },
     Place(ActorIndex),
     Hears {
         at: At,
@@ -262,6 +268,7 @@ impl World {
             Event::Again { at, pair } => self.tell_outbox(at, pair, mobula_logic::outbox::Input::Up),
             Event::GiveUp { at, exchange } => self.give_up(at, exchange),
             Event::Room { at, from, transfer } => self.room(at, from, transfer),
+            Event::Hauled { at, from, transfer } => self.hauled(at, from, transfer),
             Event::Place(actor) => self.place(actor),
             Event::Hears { at, dead } => self.hears(at, dead),
             Event::Fault => self.strike(),

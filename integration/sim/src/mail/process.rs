@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_logic::credit::{OnTheWay, Owed, Window};
-use mobula_logic::intake::{self, Announced, Exchange, Intake, Line};
+use mobula_logic::intake::{self, Announced, Exchange, Intake, Line, Road};
 use mobula_logic::outbox::{self, DeadCause, Outbox, Reception, Taking, check_reception};
 use mobula_logic::{Mutant, Violation};
 use mobula_types::{ActorId, ProcessId, StateMachine, Time};
@@ -32,6 +32,8 @@ const INTAKE: intake::Bounds = intake::Bounds {
 
 /// Room for a payload is made within so many milliseconds.
 const ROOM_MS: u64 = 5;
+/// Nodes take so long at most to move a payload.
+const HAUL_MS: u64 = 20;
 
 /// As in the runtime.
 const AGE_MAX: Duration = outbox::AGE_MAX;
@@ -384,7 +386,7 @@ impl World {
         let (transfer, bytes) = (process.last_transfer, payload.len() as u64);
         process.shelf.insert(transfer, (to, payload));
         self.coverage.saw("a payload is kept");
-        Announced { transfer, bytes }
+        Announced { transfer, bytes, is_lent: true }
     }
 
     /// A call is given up at its deadline, or because nobody wants it.
@@ -498,6 +500,10 @@ impl World {
                     let delay = self.rng.span(ROOM_MS);
                     self.agenda.after(delay, Event::Room { at, from, transfer });
                 }
+                intake::Output::Haul { from, transfer } => {
+                    let delay = self.rng.span(HAUL_MS);
+                    self.agenda.after(delay, Event::Hauled { at, from, transfer });
+                }
                 intake::Output::Keep { from, transfer, offset, bytes } => {
                     let room = self.processes[at].rooms.entry((from, transfer)).or_default();
                     let is_behind = room.len() as u64 == offset;
@@ -536,7 +542,24 @@ impl World {
         }
         let is_wanted = self.processes[at].rooms.contains_key(&(from, transfer));
         self.coverage.saw(if is_wanted { "there is room for a payload" } else { "room for what nobody wants" });
-        self.drive_intake(at, intake::Input::Ready { from, transfer })
+        let road = if self.rng.chance(50) { Road::Nodes } else { Road::Parts };
+        self.drive_intake(at, intake::Input::Ready { from, transfer, road })
+    }
+
+    /// The nodes have moved a payload, or could not.
+    pub(super) fn hauled(&mut self, at: At, from: ProcessId, transfer: u64) -> Result<(), Violation> {
+        if !self.processes[at].is_alive {
+            return Ok(());
+        }
+        let lender = &self.processes[self.at(from)];
+        let lent = lender.shelf.get(&transfer).filter(|(to, _)| lender.is_alive && *to == at);
+        let lent = lent.map(|(_, payload)| payload.to_vec()).filter(|_| self.rng.chance(75));
+        let is_whole = lent.is_some();
+        if let Some((room, lent)) = self.processes[at].rooms.get_mut(&(from, transfer)).zip(lent) {
+            *room = lent;
+        }
+        self.coverage.saw(if is_whole { "nodes move a payload" } else { "nodes do not move a payload" });
+        self.drive_intake(at, intake::Input::Hauled { from, transfer, is_whole })
     }
 
     fn dropped(&mut self, at: At, from: At, word: Word) -> Result<(), Violation> {

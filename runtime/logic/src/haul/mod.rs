@@ -140,6 +140,8 @@ pub enum Output {
         haul: HaulId,
         /// Whether all of it came.
         is_whole: bool,
+        /// How long it is.
+        bytes: u64,
         /// Whether its process is there to be told.
         is_told: bool,
     },
@@ -205,7 +207,7 @@ impl Hauls {
             return;
         }
         if bytes == 0 || self.open.len() >= self.bounds.hauls_max {
-            return self.outputs.push_back(Output::End { haul, is_whole: false, is_told: true });
+            return self.outputs.push_back(Output::End { haul, is_whole: false, bytes, is_told: true });
         }
         let (in_flight, again) = (BTreeMap::new(), Vec::new());
         let (failures, is_ending, is_told) = (0, false, true);
@@ -281,7 +283,8 @@ impl Hauls {
         if !open.in_flight.is_empty() || !(is_whole || open.is_ending) {
             return;
         }
-        self.outputs.push_back(Output::End { haul, is_whole, is_told: open.is_told });
+        let Haul { bytes, is_told, .. } = *open;
+        self.outputs.push_back(Output::End { haul, is_whole, bytes, is_told });
         self.open.remove(&haul);
         self.turns.retain(|it| *it != haul);
     }

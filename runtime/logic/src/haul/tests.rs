@@ -25,8 +25,8 @@ fn ask(haul: HaulId, offset: u64, bytes: u32) -> Output {
     Output::Ask { haul, offset, bytes }
 }
 
-fn end(haul: HaulId, is_whole: bool) -> Output {
-    Output::End { haul, is_whole, is_told: true }
+fn end(haul: HaulId, is_whole: bool, bytes: u64) -> Output {
+    Output::End { haul, is_whole, bytes, is_told: true }
 }
 
 #[test]
@@ -36,7 +36,7 @@ fn a_payload_comes_range_by_range() {
     assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 10 }), [ask(a, 20, 5)]);
     assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 10 }), [], "it has come before");
     assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 0 }), []);
-    assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 20 }), [end(a, true)]);
+    assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 20 }), [end(a, true, 25)]);
     assert_eq!(machine.count(), 0);
 }
 
@@ -55,7 +55,7 @@ fn several_take_turns_within_their_bound() {
     let beyond = haul(4, 7);
     assert_eq!(
         after(&mut machine, Input::Begin { haul: beyond, bytes: 1 }),
-        [end(beyond, false)],
+        [end(beyond, false, 1)],
         "it takes another road"
     );
     assert_eq!(after(&mut machine, Input::Begin { haul: a, bytes: 1 }), [], "it is begun");
@@ -69,7 +69,7 @@ fn a_range_that_failed_is_asked_for_again_but_not_for_ever() {
     assert_eq!(after(&mut machine, failed(0, false)), [ask(a, 0, 10)]);
     assert_eq!(after(&mut machine, failed(10, false)), [ask(a, 10, 10)]);
     assert_eq!(after(&mut machine, failed(0, false)), [Output::GiveUp { haul: a }], "the third");
-    assert_eq!(after(&mut machine, failed(10, false)), [end(a, false)], "when nothing is in flight");
+    assert_eq!(after(&mut machine, failed(10, false)), [end(a, false, 20)], "when nothing is in flight");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn what_is_refused_or_not_wanted_ends_when_nothing_is_in_flight() {
         assert_eq!(ends, [Output::GiveUp { haul: a }]);
         assert_eq!(after(&mut machine, Input::Stop { haul: a }), [], "it ends");
         after(&mut machine, Input::Failed { haul: a, offset: 0, is_final: false });
-        assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 10 }), [end(a, false)]);
+        assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 10 }), [end(a, false, 30)]);
         assert_eq!(after(&mut machine, Input::Begin { haul: b, bytes: 5 }), [ask(b, 0, 5)]);
     }
 }
@@ -100,7 +100,7 @@ fn nobody_is_told_where_the_reader_has_ended() {
     assert_eq!(ends, [Output::GiveUp { haul: a }]);
     after(&mut machine, Input::Failed { haul: a, offset: 0, is_final: true });
     let ended = after(&mut machine, Input::Failed { haul: a, offset: 10, is_final: true });
-    assert_eq!(ended, [Output::End { haul: a, is_whole: false, is_told: false }]);
+    assert_eq!(ended, [Output::End { haul: a, is_whole: false, bytes: 30, is_told: false }]);
     assert_eq!(machine.count(), 1, "the other's goes on");
 }
 

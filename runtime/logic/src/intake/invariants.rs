@@ -5,7 +5,7 @@
 //! | INTAKE-3 | bytes that are asked for and have not come are bounded |
 //! | INTAKE-4 | only what was asked for is taken, and in its turn |
 //! | INTAKE-5 | of a payload no more comes than it has room for, and nothing before there is room |
-//! | INTAKE-6 | what waits is asked for, or stands behind something that is: nothing is forgotten |
+//! | INTAKE-6 | what waits is asked for or moved by the nodes, or stands behind something that is: nothing is forgotten |
 //! | INTAKE-7 | a living sender is told of each of its payloads once that it need not keep it any more |
 
 use super::{Bounds, Intake, Payload};
@@ -18,7 +18,7 @@ use crate::invariant::{Violation, ensure};
 /// The first that does not.
 pub fn check<M>(intake: &Intake<M>) -> Result<(), Violation> {
     let Bounds { peer_bytes_max, open_bytes_max, asked_bytes_max, .. } = intake.bounds;
-    let (mut open, mut asked, mut transfers, mut opened, mut opening) = (0, 0, 0, 0, 0);
+    let (mut open, mut asked, mut transfers, mut opened, mut opening, mut hauled) = (0, 0, 0, 0, 0, 0);
     for (from, peer) in &intake.peers {
         for (line, numbers) in &peer.lines {
             let is_in_order = numbers.iter().zip(numbers.iter().skip(1)).all(|(before, after)| before < after);
@@ -37,19 +37,21 @@ pub fn check<M>(intake: &Intake<M>) -> Result<(), Violation> {
         open += peer_open;
         opened += pulled().count();
         transfers += payloads().filter(|payload| !payload.is_whole()).count();
-        for Payload { announced, asked, came, is_open, has_room } in payloads() {
+        for Payload { announced, asked, came, is_open, has_room, is_hauled } in payloads() {
             let is_within =
                 came <= asked && *asked <= announced.bytes && (*has_room || *asked == 0) && is_open >= has_room;
+            let is_within = is_within && has_room >= is_hauled && (!is_hauled || *asked == 0);
             ensure(is_within, "INTAKE-5", || format!("{came} of {asked} bytes asked of {announced:?} have come"))?;
         }
+        hauled += payloads().filter(|payload| payload.is_hauled).count();
         opening += payloads().filter(|payload| payload.is_open && !payload.has_room).count();
         ensure(!peer.letters.is_empty(), "INTAKE-6", || format!("{from} is known for nothing"))?;
     }
     let is_bounded = open == intake.open_bytes && (open <= open_bytes_max || opened == 1);
     ensure(is_bounded, "INTAKE-2", || format!("{open} bytes are pulled"))?;
     ensure(asked == intake.asked_bytes && asked <= asked_bytes_max, "INTAKE-3", || format!("{asked} bytes are asked"))?;
-    let known = intake.waiting.len() + opening + intake.pulled.len();
+    let known = intake.waiting.len() + opening + hauled + intake.pulled.len();
     ensure(known == transfers, "INTAKE-6", || format!("{transfers} payloads have not come, {known} are thought of"))?;
-    let is_idle = asked == 0 && opening == 0 && transfers > 0;
+    let is_idle = asked == 0 && opening == 0 && hauled == 0 && transfers > 0;
     ensure(!is_idle, "INTAKE-6", || format!("{transfers} payloads wait and none is asked for"))
 }

@@ -15,7 +15,8 @@
 //! other lines pass by.
 //!
 //! Its driver makes room for a payload when it is admitted, and so for no more than may be pulled at once; the bytes pass by
-//! here on their way there.
+//! here on their way there. Where the nodes of both sides reach the payload and the room, they move it instead
+//! ([`haul`](crate::haul)), and it is pulled only if they do not.
 
 mod invariants;
 #[cfg(test)]
@@ -122,6 +123,17 @@ pub struct Announced {
     pub transfer: TransferId,
     /// How long it is.
     pub bytes: u64,
+    /// It lies where its sender's node reads it.
+    pub is_lent: bool,
+}
+
+/// How a payload comes into its room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Road {
+    /// This process asks for parts and keeps them.
+    Parts,
+    /// The nodes move it.
+    Nodes,
 }
 
 /// What happens.
@@ -148,6 +160,17 @@ pub enum Input<M> {
         from: ProcessId,
         /// Which payload.
         transfer: TransferId,
+        /// How it may come there.
+        road: Road,
+    },
+    /// The nodes are done with a payload, as [`Output::Haul`] asked for.
+    Hauled {
+        /// Who sends it.
+        from: ProcessId,
+        /// Which payload.
+        transfer: TransferId,
+        /// Whether all of it is in its room.
+        is_whole: bool,
     },
     /// A part of a payload has come.
     Part {
@@ -185,6 +208,15 @@ pub enum Output<M> {
         transfer: TransferId,
         /// How long it is.
         bytes: u64,
+        /// It lies where its sender's node reads it.
+        is_lent: bool,
+    },
+    /// Have the nodes move a payload into its room, and say when they have done ([`Input::Hauled`]).
+    Haul {
+        /// Who sends it.
+        from: ProcessId,
+        /// Which payload.
+        transfer: TransferId,
     },
     /// Keep a part of a payload in its room.
     Keep {
@@ -225,7 +257,7 @@ pub enum Output<M> {
         from: ProcessId,
         /// The message.
         message: M,
-        /// Its payload, for which no room is needed any more.
+        /// Its payload, for which no room is needed any more; if the nodes are moving it, they are to stop.
         payload: Option<TransferId>,
     },
     /// Say that no more is asked of a payload.
@@ -281,6 +313,8 @@ struct Payload {
     /// It is admitted: there is room for it, or that is being made.
     is_open: bool,
     has_room: bool,
+    /// The nodes are moving it: nothing of it is asked for here.
+    is_hauled: bool,
     /// How far it was asked for.
     asked: u64,
     /// How much of it has come.
@@ -289,7 +323,7 @@ struct Payload {
 
 impl Payload {
     fn of(announced: Announced) -> Self {
-        Self { announced, is_open: false, has_room: false, asked: 0, came: 0 }
+        Self { announced, is_open: false, has_room: false, is_hauled: false, asked: 0, came: 0 }
     }
 
     fn outstanding(&self) -> u64 {
@@ -406,7 +440,7 @@ impl<M> Intake<M> {
             }
             let Some(peer) = self.peers.get_mut(&from) else { break };
             let Some(payload) = payload_of(peer, transfer) else { break };
-            let bytes = payload.announced.bytes;
+            let Announced { bytes, is_lent, .. } = payload.announced;
             // INTAKE-2: what is pulled at once is bounded; one payload alone always goes.
             if self.open_bytes > 0 && self.open_bytes + bytes > self.bounds.open_bytes_max {
                 // Nobody passes it by, or a large one would wait for ever.
@@ -423,17 +457,39 @@ impl<M> Intake<M> {
                 payload.is_open = true;
             }
             self.waiting.remove(at);
-            self.outputs.push_back(Output::Open { from, transfer, bytes });
+            self.outputs.push_back(Output::Open { from, transfer, bytes, is_lent });
         }
     }
 
-    fn ready(&mut self, from: ProcessId, transfer: TransferId) {
+    fn ready(&mut self, from: ProcessId, transfer: TransferId, road: Road) {
         let payload = self.peers.get_mut(&from).and_then(|peer| payload_of(peer, transfer));
-        if let Some(payload) = payload.filter(|payload| payload.is_open && !payload.has_room) {
-            payload.has_room = true;
-            self.pulled.push_back((from, transfer));
-            self.ask();
+        let Some(payload) = payload.filter(|payload| payload.is_open && !payload.has_room) else { return };
+        payload.has_room = true;
+        match road {
+            Road::Parts => {
+                self.pulled.push_back((from, transfer));
+                self.ask();
+            }
+            Road::Nodes => {
+                payload.is_hauled = true;
+                self.outputs.push_back(Output::Haul { from, transfer });
+            }
         }
+    }
+
+    fn hauled(&mut self, now: Time, from: ProcessId, transfer: TransferId, is_whole: bool) {
+        let payload = self.peers.get_mut(&from).and_then(|peer| payload_of(peer, transfer));
+        // It may have been given up meanwhile.
+        let Some(payload) = payload.filter(|payload| payload.is_hauled) else { return };
+        payload.is_hauled = false;
+        if is_whole {
+            let bytes = payload.announced.bytes;
+            (payload.asked, payload.came) = (bytes, bytes);
+            self.completed(now, from, transfer);
+        } else {
+            self.pulled.push_back((from, transfer));
+        }
+        self.ask();
     }
 
     /// Asks for parts, of each payload in turn.
@@ -469,7 +525,6 @@ impl<M> Intake<M> {
 
     fn part(&mut self, now: Time, from: ProcessId, transfer: TransferId, offset: u64, bytes: Bytes) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let number = peer.transfers.get(&transfer).copied();
         let Some(payload) = payload_of(peer, transfer) else { return };
         let count = bytes.len() as u64;
         // INTAKE-4: only what was asked for is taken, and in its turn.
@@ -484,19 +539,27 @@ impl<M> Intake<M> {
         self.asked_bytes -= count;
         self.outputs.push_back(Output::Keep { from, transfer, offset, bytes });
         if is_whole {
-            let line = number.and_then(|number| peer.letters.get(&number)).and_then(|letter| letter.line);
-            self.close(from, transfer);
-            match (line, number) {
-                (Some(line), _) => self.hand_on(now, from, line),
-                (None, Some(number)) => self.deliver(now, from, number),
-                (None, None) => {}
-            }
-            self.tidy(from);
-            if !self.planted.is(Mutant::ForgetWaiting) {
-                self.open();
-            }
+            self.completed(now, from, transfer);
         }
         self.ask();
+    }
+
+    /// All of a payload is in its room.
+    fn completed(&mut self, now: Time, from: ProcessId, transfer: TransferId) {
+        let peer = self.peers.get(&from);
+        let number = peer.and_then(|peer| peer.transfers.get(&transfer)).copied();
+        let letter = peer.zip(number).and_then(|(peer, number)| peer.letters.get(&number));
+        let line = letter.and_then(|letter| letter.line);
+        self.close(from, transfer);
+        match (line, number) {
+            (Some(line), _) => self.hand_on(now, from, line),
+            (None, Some(number)) => self.deliver(now, from, number),
+            (None, None) => {}
+        }
+        self.tidy(from);
+        if !self.planted.is(Mutant::ForgetWaiting) {
+            self.open();
+        }
     }
 
     /// A payload is not pulled any more; its sender may forget it.
@@ -622,7 +685,8 @@ impl<M> StateMachine for Intake<M> {
                 self.came(now, from, Letter { message, line, exchange, came: now, payload }, always_fits);
             }
             Input::Part { from, transfer, offset, bytes } => self.part(now, from, transfer, offset, bytes),
-            Input::Ready { from, transfer } => self.ready(from, transfer),
+            Input::Ready { from, transfer, road } => self.ready(from, transfer, road),
+            Input::Hauled { from, transfer, is_whole } => self.hauled(now, from, transfer, is_whole),
             Input::Unwanted { from, exchange } => self.unwanted(now, from, exchange),
             Input::Gone { process } => self.gone(process),
         }

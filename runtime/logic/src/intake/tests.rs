@@ -19,7 +19,7 @@ fn came(
     message: &'static str,
     large: Option<(TransferId, u64)>,
 ) -> Input<&'static str> {
-    let large = large.map(|(transfer, bytes)| Announced { transfer, bytes });
+    let large = large.map(|(transfer, bytes)| Announced { transfer, bytes, is_lent: false });
     Input::Came { from, line, exchange: None, message, large, always_fits: false }
 }
 
@@ -32,7 +32,9 @@ fn with_room(machine: &mut Machine) -> Vec<Output<&'static str>> {
     let mut said = Vec::new();
     while let Some(output) = machine.poll_output() {
         match output {
-            Output::Open { from, transfer, .. } => machine.handle(Time::ZERO, Input::Ready { from, transfer }),
+            Output::Open { from, transfer, .. } => {
+                machine.handle(Time::ZERO, Input::Ready { from, transfer, road: Road::Parts })
+            }
             output => said.push(output),
         }
     }
@@ -61,13 +63,16 @@ fn handed_on(machine: &mut Machine) -> Vec<(&'static str, Option<usize>)> {
                 Output::Deliver { from, message, payload, .. } => {
                     handed.push((message, payload.and_then(|transfer| kept.remove(&(from, transfer)))));
                 }
-                Output::Open { from, transfer, .. } => machine.handle(Time::ZERO, Input::Ready { from, transfer }),
+                Output::Open { from, transfer, .. } => {
+                    machine.handle(Time::ZERO, Input::Ready { from, transfer, road: Road::Parts })
+                }
                 Output::Keep { from, transfer, offset, bytes } => {
                     let kept = kept.entry((from, transfer)).or_default();
                     assert_eq!(*kept, usize::try_from(offset).unwrap(), "each part behind the one before");
                     *kept += bytes.len();
                 }
                 Output::Dropped { message, .. } => panic!("{message} was dropped"),
+                Output::Haul { transfer, .. } => panic!("{transfer} is not lent"),
                 Output::Taken { .. } => {}
             }
         }
@@ -177,7 +182,7 @@ fn payloads_of_one_peer_beyond_its_room_wait_for_one_another() {
 fn what_is_given_up_leaves_and_what_waited_behind_goes_on() {
     let mut machine = Machine::new(ME);
     let exchange = Some(Exchange::Theirs(5));
-    let large = Some(Announced { transfer: 1, bytes: 10 });
+    let large = Some(Announced { transfer: 1, bytes: 10, is_lent: false });
     machine.handle(
         Time::ZERO,
         Input::Came { from: FAR, line: actor(1), exchange, message: "given up", large, always_fits: false },
@@ -202,6 +207,68 @@ fn what_is_given_up_leaves_and_what_waited_behind_goes_on() {
     assert_eq!(outputs(&mut machine), []);
 }
 
+/// A payload that the nodes move, in a line, with another behind it.
+fn moved_by_nodes() -> Machine {
+    let mut machine = Machine::new(ME);
+    let large = Some(Announced { transfer: 1, bytes: 10, is_lent: true });
+    let (line, exchange) = (actor(1), Some(Exchange::Theirs(5)));
+    machine.handle(Time::ZERO, Input::Came { from: FAR, line, exchange, message: "lent", large, always_fits: false });
+    machine.handle(Time::ZERO, came(FAR, actor(1), "behind", None));
+    assert_eq!(outputs(&mut machine), [Output::Open { from: FAR, transfer: 1, bytes: 10, is_lent: true }]);
+    machine.handle(Time::ZERO, Input::Hauled { from: FAR, transfer: 1, is_whole: true });
+    assert_eq!(outputs(&mut machine), [], "nobody has asked them to");
+    machine.handle(Time::ZERO, Input::Ready { from: FAR, transfer: 1, road: Road::Nodes });
+    assert_eq!(outputs(&mut machine), [Output::Haul { from: FAR, transfer: 1 }]);
+    let part = Input::Part { from: FAR, transfer: 1, offset: 0, bytes: Bytes::from_static(b"part") };
+    machine.handle(Time::ZERO, part);
+    assert_eq!((outputs(&mut machine), machine.held_bytes()), (vec![], 0), "no part was asked for");
+    machine
+}
+
+fn delivered(message: &'static str, payload: Option<TransferId>) -> Output<&'static str> {
+    Output::Deliver { from: FAR, message, payload, waited: Duration::ZERO }
+}
+
+#[test]
+fn what_the_nodes_have_moved_is_whole() {
+    let mut machine = moved_by_nodes();
+    machine.handle(Time::ZERO, Input::Hauled { from: FAR, transfer: 1, is_whole: true });
+    let taken = Output::Taken { from: FAR, transfer: 1 };
+    assert_eq!(outputs(&mut machine), [taken, delivered("lent", Some(1)), delivered("behind", None)]);
+    assert!(machine.is_empty());
+    assert_eq!((machine.open_bytes, machine.asked_bytes), (0, 0));
+}
+
+#[test]
+fn what_the_nodes_do_not_move_is_pulled() {
+    let mut machine = moved_by_nodes();
+    let asked = pulls(&mut machine, Input::Hauled { from: FAR, transfer: 1, is_whole: false });
+    assert_eq!(asked, [(FAR, 1, 0, 10)]);
+    machine.handle(Time::ZERO, Input::Hauled { from: FAR, transfer: 1, is_whole: true });
+    assert_eq!(outputs(&mut machine), [], "they said before that they do not");
+    let bytes = Bytes::from_static(b"0123456789");
+    machine.handle(Time::ZERO, Input::Part { from: FAR, transfer: 1, offset: 0, bytes });
+    let said = outputs(&mut machine);
+    assert_eq!(said[2..], [delivered("lent", Some(1)), delivered("behind", None)], "{said:?}");
+}
+
+#[test]
+fn what_the_nodes_are_moving_may_be_given_up() {
+    for (input, is_alive) in
+        [(Input::Unwanted { from: FAR, exchange: Exchange::Theirs(5) }, true), (Input::Gone { process: FAR }, false)]
+    {
+        let mut machine = moved_by_nodes();
+        machine.handle(Time::ZERO, input);
+        let said = outputs(&mut machine);
+        let dropped = Output::Dropped { from: FAR, message: "lent", payload: Some(1) };
+        assert!(said.contains(&dropped), "{said:?}");
+        assert_eq!(said.contains(&delivered("behind", None)), is_alive, "{said:?}");
+        assert!(machine.is_empty());
+        machine.handle(Time::ZERO, Input::Hauled { from: FAR, transfer: 1, is_whole: false });
+        assert_eq!(outputs(&mut machine), [], "what comes of it is of nobody");
+    }
+}
+
 #[test]
 fn the_dead_leave_nothing_and_make_room() {
     let mut machine = Machine::new(ME);
@@ -212,7 +279,7 @@ fn the_dead_leave_nothing_and_make_room() {
     let dropped = |message, payload| Output::Dropped { from: FAR, message, payload };
     assert_eq!(outputs(&mut machine), [dropped("large", Some(1)), dropped("behind", None)]);
     assert!(machine.is_empty());
-    machine.handle(Time::ZERO, Input::Ready { from: FAR, transfer: 1 });
+    machine.handle(Time::ZERO, Input::Ready { from: FAR, transfer: 1, road: Road::Parts });
     assert_eq!(outputs(&mut machine), [], "room that was being made then is of no use");
 }
 
@@ -249,7 +316,7 @@ fn what_is_beyond_all_bounds_is_dropped() {
         assert_eq!(outputs(&mut machine), [Output::Dropped { from: FAR, message: "wrong", payload: None }]);
     }
     assert!(machine.is_empty());
-    let large = Some(Announced { transfer: 9, bytes: PAYLOAD_BYTES_MAX as u64 + 1 });
+    let large = Some(Announced { transfer: 9, bytes: PAYLOAD_BYTES_MAX as u64 + 1, is_lent: false });
     let answer = |exchange| Input::Came {
         from: NEAR,
         line: None,

@@ -26,8 +26,8 @@ mod ranges;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -212,8 +212,8 @@ struct Inner {
     /// Halves of sessions that were ended here: their owners are told so when they come back.
     ended: Mutex<VecDeque<u64>>,
     events: Arc<Queue>,
-    /// Whose ranges peers may ask for.
-    ranges: OnceLock<Arc<dyn Ranges>>,
+    /// Whose ranges peers may ask for; nobody's before that is said and once the mesh is closed.
+    ranges: RwLock<Option<Arc<dyn Ranges>>>,
     begun: tokio::time::Instant,
     /// Whether silent peers can be probed.
     probes: bool,
@@ -263,7 +263,7 @@ impl Mesh {
             peers: RwLock::default(),
             ended: Mutex::default(),
             events,
-            ranges: OnceLock::new(),
+            ranges: RwLock::default(),
             begun: tokio::time::Instant::now(),
             probes,
             bounced,
@@ -460,6 +460,7 @@ impl Mesh {
         tokio::time::timeout(CLOSE_MAX, self.inner.port.wait_idle()).await.ok();
         self.inner.peers.write().drain().for_each(|(_, peer)| peer.stop());
         self.inner.doors.write().take();
+        self.inner.ranges.write().take();
         self.inner.events.close();
         self.inner.bounced.close().await;
         self.inner.port.free(FREE_MAX).await;

@@ -83,7 +83,7 @@ pub enum RangeError {
 impl Mesh {
     /// From now on peers are given what they ask for of `ranges`; before, all of them are refused.
     pub fn serve_ranges(&self, ranges: Arc<dyn Ranges>) {
-        self.inner.ranges.set(ranges).ok();
+        *self.inner.ranges.write() = Some(ranges);
     }
 
     /// Asks a peer for a range of `bytes` bytes and hands it to `keep` as it comes, with the place of each piece.
@@ -144,7 +144,8 @@ pub(super) async fn serve(inner: Arc<Inner>, by: ProcessId, link: quinn::Connect
         let inner = inner.clone();
         tokio::spawn(async move {
             let words = timeout(WORDS_MAX, recv.read_to_end(RANGE_WORDS_MAX)).await;
-            let range = words.ok().and_then(Result::ok).zip(inner.ranges.get());
+            let ranges = inner.ranges.read().clone();
+            let range = words.ok().and_then(Result::ok).zip(ranges);
             match range.and_then(|(words, ranges)| ranges.range(by, &words)) {
                 // An error says that it is not wanted any more, or cannot be sent.
                 Some(range) => match timeout(SENT_MAX, hand_out(&mut send, range)).await {

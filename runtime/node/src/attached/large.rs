@@ -6,8 +6,10 @@
 //! ```
 //!
 //! What is sent is kept on the *shelf* until its receiver says that it has it, or has ended. To a process of this host it is
-//! lent: it lies in memory that both have (`sharing`), nothing of it is pulled, and it is taken when it has been read. What comes is decided by
-//! [`mobula_logic::intake`]; here its words are carried out. As long as nothing large is on its way, messages pass by it.
+//! lent: it lies in memory that both have (`sharing`), nothing of it is pulled, and it is taken when it has been read. To one
+//! of another host it is lent too if it lies there: the nodes move it (`rooms`), and what the node may still be reading of it
+//! is kept until it says that it does not. What comes is decided by [`mobula_logic::intake`]; here its words are carried out.
+//! As long as nothing large is on its way, messages pass by it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,10 +18,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_actor::clock;
-use mobula_logic::intake::{Announced, Exchange, Input, Intake, Line, Output};
+use mobula_logic::intake::{Announced, Exchange, Input, Intake, Line, Output, Road};
 use mobula_net::Pace;
 use mobula_types::{CallError, ErrorChain, ExitReason, NotStarted, ProcessId, StateMachine, Unknown};
 use mobula_wire::bulk::PART_BYTES_MAX;
+use mobula_wire::local::ToNode;
 use mobula_wire::parcel::NotBegun;
 use mobula_wire::{ExchangeId, INLINE_BYTES_MAX, Parcel, Part, Talk, TransferId};
 use parking_lot::Mutex;
@@ -53,6 +56,8 @@ pub(crate) struct Large {
 struct Shelf {
     last: TransferId,
     kept: HashMap<TransferId, Kept>,
+    /// What nobody asks for any more and the node may still be reading.
+    ending: HashMap<TransferId, Bytes>,
     bytes: u64,
     /// What is asked for by whom; a task serves each of them as long as there is something.
     pulls: HashMap<ProcessId, VecDeque<Pull>>,
@@ -63,6 +68,19 @@ struct Kept {
     payload: Bytes,
     /// What of it is counted here.
     bytes: u64,
+    /// The node reads it for another one.
+    is_lent: bool,
+}
+
+/// Where a payload lies that is kept.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lies {
+    /// In this process only.
+    Here,
+    /// In memory that is counted where it lies.
+    Shared,
+    /// There too, and the node reads it for another one.
+    Lent,
 }
 
 struct Pull {
@@ -96,54 +114,53 @@ impl Large {
         }
     }
 
-    fn keep(&self, to: ProcessId, payload: Bytes, is_shared: bool) -> Result<TransferId, NotStarted> {
+    fn keep(&self, to: ProcessId, payload: Bytes, lies: Lies) -> Result<TransferId, NotStarted> {
         let mut shelf = self.shelf.lock();
-        // What is shared is counted where it lies.
-        let bytes = if is_shared { 0 } else { payload.len() as u64 };
+        let bytes = if lies == Lies::Here { payload.len() as u64 } else { 0 };
         if shelf.bytes + bytes > SHELF_BYTES_MAX {
             return Err(NotStarted::MailboxFull { waiting: shelf.kept.len() });
         }
         shelf.bytes += bytes;
         shelf.last += 1;
         let transfer = shelf.last;
-        shelf.kept.insert(transfer, Kept { to, payload, bytes });
+        shelf.kept.insert(transfer, Kept { to, payload, bytes, is_lent: lies == Lies::Lent });
         Ok(transfer)
     }
 
-    /// What is not asked for any more leaves the shelf.
-    fn forget(&self, is_over: impl Fn(TransferId, ProcessId) -> bool) {
-        let gone: Vec<Kept> = {
+    /// The node does not read what was lent any more.
+    pub(crate) fn lend_ended(&self, transfer: TransferId) {
+        let ended = self.shelf.lock().ending.remove(&transfer);
+        drop(ended);
+    }
+
+    /// What is not asked for any more leaves the shelf. What of it the node may still be reading, and is to be told of.
+    #[must_use]
+    fn forget(&self, is_over: impl Fn(ProcessId) -> bool) -> Vec<TransferId> {
+        let gone: Vec<(TransferId, Kept)> = {
             let mut shelf = self.shelf.lock();
-            let gone = shelf.kept.iter().filter(|(transfer, kept)| is_over(**transfer, kept.to));
-            let gone: Vec<TransferId> = gone.map(|(transfer, _)| *transfer).collect();
-            let gone: Vec<Kept> = gone.iter().filter_map(|transfer| shelf.kept.remove(transfer)).collect();
-            shelf.bytes -= gone.iter().map(|kept| kept.bytes).sum::<u64>();
-            gone
+            let gone = shelf.kept.iter().filter(|(_, kept)| is_over(kept.to)).map(|(transfer, _)| *transfer);
+            let gone: Vec<TransferId> = gone.collect();
+            gone.iter().filter_map(|transfer| Some((*transfer, shelf.take(*transfer)?))).collect()
         };
         if !gone.is_empty() {
             self.emptied.notify_waiters();
         }
+        gone.iter().filter(|(_, kept)| kept.is_lent).map(|(transfer, _)| *transfer).collect()
     }
 
-    fn taken(&self, transfer: TransferId, by: ProcessId) {
-        let kept = {
+    /// A payload that is for `by` leaves the shelf. Whether the node may still be reading it, and is to be told so.
+    #[must_use]
+    fn taken(&self, transfer: TransferId, by: ProcessId) -> bool {
+        let taken = {
             let mut shelf = self.shelf.lock();
-            match shelf.kept.remove(&transfer) {
-                Some(kept) if kept.to == by => {
-                    shelf.bytes -= kept.bytes;
-                    Some(kept)
-                }
-                // Another's is not its to forget.
-                Some(kept) => {
-                    shelf.kept.insert(transfer, kept);
-                    None
-                }
-                None => None,
-            }
+            // Another's is not its to forget.
+            let is_its = shelf.kept.get(&transfer).is_some_and(|kept| kept.to == by);
+            is_its.then(|| shelf.take(transfer)).flatten()
         };
-        if kept.is_some() {
+        if taken.is_some() {
             self.emptied.notify_waiters();
         }
+        taken.is_some_and(|kept| kept.is_lent)
     }
 
     /// Waits until all that was promised to others has been fetched, but not for long.
@@ -160,6 +177,17 @@ impl Large {
             }
         };
         tokio::time::timeout(within, empty).await.ok();
+    }
+}
+
+impl Shelf {
+    fn take(&mut self, transfer: TransferId) -> Option<Kept> {
+        let kept = self.kept.remove(&transfer)?;
+        self.bytes -= kept.bytes;
+        if kept.is_lent {
+            self.ending.insert(transfer, kept.payload.clone());
+        }
+        Some(kept)
     }
 }
 
@@ -186,13 +214,29 @@ impl Process {
         let Parcel { to, from, talk, payload } = parcel;
         let bytes = payload.len() as u64;
         let (payload, at) = self.share(to, payload);
-        let transfer = self.large.keep(to, payload, at.is_some())?;
+        let lies = match at {
+            None => Lies::Here,
+            Some(_) if to.node() == self.me.node() => Lies::Shared,
+            Some(_) => Lies::Lent,
+        };
+        let transfer = self.large.keep(to, payload, lies)?;
+        if let Some(at) = at.filter(|_| lies == Lies::Lent) {
+            // Before the message, on the same way.
+            self.link.tell(&ToNode::Lend { transfer, to, at, bytes });
+        }
         let talk = Talk::Large { transfer, bytes, at, talk: Box::new(talk) };
         let sent = self.roads.send(&Parcel { to, from, talk, payload: Bytes::new() }, Pace::Burst);
         if sent.is_err() {
-            self.large.taken(transfer, to);
+            self.taken(transfer, to);
         }
         sent
+    }
+
+    /// A payload need not be kept any more, as `by` says, if it is for it.
+    fn taken(&self, transfer: TransferId, by: ProcessId) {
+        if self.large.taken(transfer, by) {
+            self.link.tell(&ToNode::EndLend { transfer });
+        }
     }
 
     /// A parcel has come: it is acted on at once, or in its turn.
@@ -202,7 +246,9 @@ impl Process {
             return tracing::warn!(%to, %from, "a parcel for another process came here");
         }
         let (mut large, at, talk) = match talk {
-            Talk::Large { transfer, bytes, at, talk } => (Some(Announced { transfer, bytes }), at, *talk),
+            Talk::Large { transfer, bytes, at, talk } => {
+                (Some(Announced { transfer, bytes, is_lent: at.is_some() }), at, *talk)
+            }
             talk => (None, None, talk),
         };
         let (number, talk) = match talk {
@@ -210,7 +256,7 @@ impl Process {
             talk => (None, talk),
         };
         self.refs_came(from, number, talk.refs());
-        if let Some((Announced { transfer, bytes }, at)) = large.zip(at)
+        if let Some((Announced { transfer, bytes, .. }, at)) = large.zip(at)
             && let Some(lent) = self.borrow(from, transfer, at, bytes)
         {
             (large, payload) = (None, lent);
@@ -227,7 +273,7 @@ impl Process {
             (&Talk::Pull { transfer, offset, bytes }, None) => {
                 self.serve_pull(from, Pull { transfer, offset, bytes });
             }
-            (&Talk::Taken { transfer }, None) => self.large.taken(transfer, from),
+            (&Talk::Taken { transfer }, None) => self.taken(transfer, from),
             (&Talk::Cancel { exchange }, None) => {
                 if self.large.is_busy.load(Ordering::Acquire) {
                     self.drive_intake(Input::Unwanted { from, exchange: Exchange::Theirs(exchange) });
@@ -281,14 +327,21 @@ impl Process {
 
     /// A process or a node has ended.
     pub(crate) fn large_died(self: &Arc<Self>, dead: ProcessId, is_gone: impl Fn(ProcessId) -> bool) {
-        self.large.forget(|_, to| is_gone(to));
+        for transfer in self.large.forget(&is_gone) {
+            self.link.tell(&ToNode::EndLend { transfer });
+        }
         self.large.shelf.lock().pulls.retain(|by, _| !is_gone(*by));
         self.drive_intake(Input::Gone { process: dead });
     }
 
     /// There is room for a payload.
-    pub(super) fn room_is_there(self: &Arc<Self>, from: ProcessId, transfer: TransferId) {
-        self.drive_intake(Input::Ready { from, transfer });
+    pub(super) fn room_is_there(self: &Arc<Self>, from: ProcessId, transfer: TransferId, road: Road) {
+        self.drive_intake(Input::Ready { from, transfer, road });
+    }
+
+    /// The nodes have filled a payload's room, or write in it no more.
+    pub(super) fn room_is_left(self: &Arc<Self>, from: ProcessId, transfer: TransferId, is_whole: bool) {
+        self.drive_intake(Input::Hauled { from, transfer, is_whole });
     }
 
     fn drive_intake(self: &Arc<Self>, input: Input<Held>) {
@@ -323,7 +376,8 @@ impl Process {
                 self.say(from, Talk::Pull { transfer, offset, bytes });
             }
             Output::Taken { from, transfer } => self.say(from, Talk::Taken { transfer }),
-            Output::Open { from, transfer, bytes } => self.open_room(from, transfer, bytes),
+            Output::Open { from, transfer, bytes, is_lent } => self.open_room(from, transfer, bytes, is_lent),
+            Output::Haul { from, transfer } => self.haul(from, transfer),
             Output::Keep { from, transfer, offset, bytes } => self.large.rooms.keep(from, transfer, offset, &bytes),
             Output::Deliver { from, message: Held { mut parcel, .. }, payload, waited } => {
                 // Its time ran while it waited.
@@ -339,7 +393,7 @@ impl Process {
             }
             Output::Dropped { from, message, payload } => {
                 if let Some(transfer) = payload {
-                    self.large.rooms.forget(from, transfer);
+                    self.forget_room(from, transfer);
                 }
                 self.dropped(message);
             }

@@ -388,6 +388,8 @@ impl Process {
                     (hooks.output)(process, is_stderr, lines);
                 }
             }
+            FromNode::LendEnded { transfer } => self.large.lend_ended(transfer),
+            FromNode::Hauled { from, transfer, is_whole } => self.hauled(from, transfer, is_whole),
             FromNode::NameLost { namespace, name, actor } => {
                 let process = self.clone();
                 arbiters::runtime()

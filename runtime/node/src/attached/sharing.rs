@@ -13,6 +13,10 @@ use mobula_wire::{Extent, Talk, TransferId};
 
 use super::process::Process;
 
+/// What is for another host and lies elsewhere is copied to where the nodes move it from if it is so long: a part of a
+/// shorter one is written to the node in the time of that copy.
+const MOVED_BYTES_MIN: usize = 1 << 20;
+
 impl Process {
     /// Room in the memory of this host.
     ///
@@ -34,13 +38,15 @@ impl Process {
     }
 
     /// A large payload as its receiver can read it where it lies, if both are on this host and there is room: it is moved
-    /// there unless it is there already.
+    /// there unless it is there already. So is what is for another host, if it is long: the nodes read it there.
     pub(crate) fn share(&self, to: ProcessId, payload: Bytes) -> (Bytes, Option<Extent>) {
-        let Some(store) = self.store.as_ref().filter(|_| to.node() == self.me.node() && to.number() != 0) else {
+        let Some(store) = self.store.as_ref().filter(|_| to.number() != 0) else {
             return (payload, None);
         };
-        if let Some(at) = store.place_of(&payload) {
-            return (payload, Some(at));
+        let at = store.place_of(&payload);
+        let is_worth_it = to.node() == self.me.node() || payload.len() >= MOVED_BYTES_MIN;
+        if at.is_some() || !is_worth_it {
+            return (payload, at);
         }
         match store.room(payload.len()) {
             Ok(mut room) => {
@@ -103,7 +109,7 @@ impl Process {
 }
 
 /// Room in a segment of this process.
-struct Shared(Writing);
+pub(super) struct Shared(pub(super) Writing);
 
 impl Room for Shared {
     fn bytes(&mut self) -> &mut [u8] {

@@ -49,6 +49,7 @@ impl State {
         }
         self.routes.bury(&death);
         self.objects_process_died(&death);
+        self.hauls.gone(process);
         self.past_counters.add(&resident.counters);
         self.gathers_without(process);
         self.group_maker_died(process);

@@ -16,6 +16,7 @@ use mobula_wire::local::{FromNode, Hello, ToNode, Welcome};
 use mobula_wire::{FrameKind, PROTOCOL};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::hauls::Hauls;
 use super::input::{Answer, DriverCame, Input};
 use super::routes::{Forwarded, Routes};
 use super::workers::{Programs, descent, guard};
@@ -42,6 +43,7 @@ pub(crate) struct Door {
     pub(crate) inputs: mpsc::Sender<Input>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) programs: Programs,
+    pub(crate) hauls: Arc<Hauls>,
 }
 
 impl Door {
@@ -187,6 +189,7 @@ impl Door {
                 },
                 FrameKind::Local => match mobula_wire::decode_limited::<ToNode, CONTROL_BYTES_MAX>(&body) {
                     Ok(said) => {
+                        let Some(said) = self.hauls.said(process, said) else { continue };
                         if self.inputs.send(Input::Said { process, said }).await.is_err() {
                             return;
                         }

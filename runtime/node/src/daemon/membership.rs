@@ -245,6 +245,7 @@ impl State {
         }
         tracing::info!(%node, cause = %death.cause, "a node has died");
         self.routes.bury(&death);
+        self.hauls.gone(node.into());
         if let Some(mesh) = self.routes.mesh() {
             mesh.end(node.into());
         }

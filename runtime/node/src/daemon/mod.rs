@@ -15,6 +15,7 @@
 //! | `state` and what it names | the one task that owns the node's state |
 //! | `roster` | who is attached, and the jobs |
 //! | `segments` | shared memory for the processes of this host |
+//! | `hauls` | large payloads from that memory to another host's, and from there |
 //! | `seat` | the head's part, on one node |
 //! | [`workers`] | processes: starts, deaths, output, programs |
 
@@ -30,6 +31,7 @@ mod gate;
 mod gather;
 mod grouped;
 pub mod hardware;
+mod hauls;
 mod identity;
 mod input;
 mod leaving;
@@ -52,6 +54,7 @@ mod tool;
 pub mod workers;
 
 pub use config::{NodeConfig, Part, StartError};
+pub use hauls::Counts as HaulCounts;
 pub use mobula_head::store::FILE as HEAD_FILE;
 pub use node::{Node, SOCKET};
 pub(crate) use state::until;

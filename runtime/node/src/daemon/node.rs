@@ -25,6 +25,7 @@ use super::address::advertised;
 use super::config::{NodeConfig, Part, StartError};
 use super::door::Door;
 use super::gate::{self, MeshGate, Relay, Tokens};
+use super::hauls::{Counts as HaulCounts, Hauls};
 use super::identity;
 use super::input::{INPUTS_MAX, Input};
 use super::membership::{self, Membership, Registered};
@@ -48,6 +49,7 @@ pub struct Node {
     pin: Pin,
     routes: Arc<Routes>,
     arena: Arc<Arena>,
+    hauls: Arc<Hauls>,
     state: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
     /// The head's part, when it is this node's.
@@ -97,15 +99,19 @@ impl Node {
             head_of.clone(),
             inputs.clone(),
         );
-        let arena = state.arena.clone();
+        let (arena, hauls) = (state.arena.clone(), state.hauls.clone());
+        if let Some(mesh) = routes.mesh() {
+            mesh.serve_ranges(hauls.clone());
+        }
         let segments = tokio::spawn(segments::open(segments, arena.clone()));
         state.begin(admission, sent);
         state.set_hello();
         let reader = tokio::spawn(gate::read(mesh_events, routes.clone(), inputs.clone(), head_of));
         let state = tokio::spawn(state.run(heard, events));
-        let door = Door { inputs: inputs.clone(), routes: routes.clone(), programs };
+        let door = Door { inputs: inputs.clone(), routes: routes.clone(), programs, hauls: hauls.clone() };
         let door = tokio::spawn(door.open(listener));
-        Ok(Self { inputs, socket, id, addr, pin, routes, arena, state, tasks: vec![door, reader, segments], seat })
+        let tasks = vec![door, reader, segments];
+        Ok(Self { inputs, socket, id, addr, pin, routes, arena, hauls, state, tasks, seat })
     }
 
     /// Its id.
@@ -131,6 +137,11 @@ impl Node {
     /// How much of the memory that its processes may share they have.
     pub fn store_usage(&self) -> Usage {
         self.arena.usage()
+    }
+
+    /// What became of large payloads that its processes wanted to have from other hosts.
+    pub fn haul_counts(&self) -> HaulCounts {
+        self.hauls.counts()
     }
 
     /// How often it has refused somebody from another host, by cause.

@@ -36,6 +36,7 @@ use super::far::{Far, Fars};
 use super::fetch::Fetches;
 use super::gather::Gathers;
 use super::grouped::Grouped;
+use super::hauls::Hauls;
 use super::input::{DriverCame, Input, Redeem};
 use super::luggage::Coming;
 use super::membership::Membership;
@@ -99,6 +100,7 @@ pub(crate) struct State {
     /// The memory that processes of this host share.
     pub(crate) arena: Arc<Arena>,
     pub(crate) objects: Objects,
+    pub(crate) hauls: Arc<Hauls>,
     pub(crate) fetches: Fetches,
     pub(crate) renewal: Renewal,
     /// Which jobs which nodes were told of.
@@ -174,6 +176,7 @@ impl State {
         let node = routes.node();
         let scheduler = scheduler_of(node, &config);
         let arena = Arc::new(Arena::new(config.store_bytes));
+        let hauls = Hauls::new(routes.clone(), arena.clone());
         Self {
             clock,
             config,
@@ -188,6 +191,7 @@ impl State {
             programs,
             arena,
             objects: Objects::new(node),
+            hauls,
             fetches: Fetches::default(),
             renewal,
             told_jobs: BTreeSet::new(),

@@ -1,0 +1,238 @@
+//! Arrays between the memories of two hosts: their nodes move them, and whatever ends half-way leaves nothing behind.
+//!
+//! Each test has a cluster of its own, whose nodes it can ask what they have moved.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use mobula::prelude::*;
+use mobula::{NodeId, RestartPolicy, View};
+use serde::{Deserialize, Serialize};
+
+use super::nodes::Nodes;
+use super::{Test, settled};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("hauls: arrays go from memory to memory, both ways", || Box::pin(both_ways())),
+    ("hauls: a lender is killed half-way", || Box::pin(a_lender_is_killed())),
+    ("hauls: a reader is killed half-way", || Box::pin(a_reader_is_killed())),
+    ("hauls: what is given up half-way", || Box::pin(given_up())),
+    ("hauls: where there is no room in the store it comes in parts", || Box::pin(no_room())),
+];
+
+/// Numbers of an array: some ranges, and a piece that fills none.
+const COUNT: usize = (32 << 20) / 8 + 1_234;
+
+/// How often something is ended at least, each time a little later, from when its value is asked for to when it is there.
+const ENDS: u32 = 5;
+
+/// Until one was ended while nodes moved something for it, which is a matter of time; a hang shows as this.
+const HANGS: Duration = Duration::from_secs(40);
+
+fn numbers(seed: u64) -> Vec<u64> {
+    (0..COUNT as u64).map(|number| (seed + number).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect()
+}
+
+fn is_right(view: &[u64], seed: u64) -> bool {
+    view.len() == COUNT && view == numbers(seed)
+}
+
+#[remote]
+fn read(view: View<Vec<u64>>, seed: u64) -> bool {
+    is_right(&view, seed)
+}
+
+/// A reference that stands for itself.
+#[derive(Serialize, Deserialize)]
+struct Lent {
+    numbers: ObjectRef<Vec<u64>>,
+}
+
+/// Whether a value is right; none where it cannot be had.
+#[remote]
+async fn read_lent(lent: Lent, seed: u64) -> Option<bool> {
+    mobula::get_view(&lent.numbers).await.ok().map(|view| is_right(&view, seed))
+}
+
+struct Place {
+    held: Vec<mobula::Writer<u64>>,
+}
+
+#[actor]
+impl Place {
+    fn new() -> Self {
+        Place { held: Vec::new() }
+    }
+
+    /// Takes room for arrays until there is none.
+    async fn fill(&mut self) -> usize {
+        while let Ok(writer) = mobula::writer(COUNT).await {
+            self.held.push(writer);
+        }
+        self.held.len()
+    }
+
+    fn make(&self, seed: u64) -> Vec<u64> {
+        numbers(seed)
+    }
+
+    fn lend(&self, seed: u64) -> Result<Lent> {
+        Ok(Lent { numbers: mobula::put(numbers(seed))? })
+    }
+
+    fn read(&self, view: View<Vec<u64>>, seed: u64) -> bool {
+        is_right(&view, seed)
+    }
+
+    /// A pair is no array, and so it travels in its message.
+    fn take(&self, pair: (Bytes, bool)) -> (u8, usize) {
+        (pair.0[0], pair.0.len())
+    }
+
+    /// Ends the process a little later.
+    fn end_after(&self, delay: Duration) {
+        std::thread::spawn(move || {
+            std::thread::sleep(delay);
+            std::process::abort();
+        });
+    }
+}
+
+async fn place(node: NodeId) -> Result<ActorRef<Place>> {
+    Ok(Place::spawn().isolated().on_node(node).num_cpus(0.1).restart(RestartPolicy::temporary()).await?)
+}
+
+struct Cluster {
+    nodes: Nodes,
+    session: mobula::Session,
+    here: NodeId,
+    there: NodeId,
+}
+
+async fn cluster() -> Result<Cluster> {
+    let nodes = Nodes::start(2, 2).await;
+    let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    let (here, there) = nodes.ids();
+    Ok(Cluster { nodes, session, here, there })
+}
+
+impl Cluster {
+    async fn end(self, test: &str) {
+        settled(&self.session, test).await;
+        self.session.stop().await;
+        self.nodes.store_is_empty(test).await;
+        self.nodes.stop().await;
+    }
+
+    /// Payloads that came whole to either node, and those that did not.
+    fn moved(&self) -> (u64, u64) {
+        let counts = self.nodes.haul_counts();
+        (counts.iter().map(|counts| counts.whole).sum(), counts.iter().map(|counts| counts.failed).sum())
+    }
+}
+
+async fn both_ways() -> Result<()> {
+    let cluster = cluster().await?;
+    let put = mobula::put(numbers(1))?;
+    let read_there = || read::options().on_node(cluster.there);
+    assert!(*mobula::get(read_there().remote(&put, 1)).await?, "what the driver has put");
+    let bytes = cluster.nodes.haul_counts()[1].bytes;
+    assert!(bytes >= (COUNT * 8) as u64, "{bytes} bytes were moved there by the nodes");
+    let made = place(cluster.there).await?.make(2).submit();
+    assert!(is_right(&mobula::get_view(&made).await?, 2), "what an actor there has made");
+    let bytes = cluster.nodes.haul_counts()[0].bytes;
+    assert!(bytes >= (COUNT * 8) as u64, "{bytes} bytes were moved here by the nodes");
+    // Several at once, each way.
+    let puts = (10..14).map(|seed| mobula::put(numbers(seed))).collect::<Result<Vec<_>, _>>()?;
+    let reads: Vec<_> = puts.iter().zip(10..).map(|(put, seed)| read_there().remote(put, seed)).collect();
+    for read in reads {
+        assert!(*mobula::get(read).await?);
+    }
+    assert_eq!(cluster.moved().1, 0, "nothing took the road in parts");
+    drop((put, puts, made));
+    cluster.end("both ways").await;
+    Ok(())
+}
+
+async fn a_lender_is_killed() -> Result<()> {
+    let cluster = cluster().await?;
+    let read = || read_lent::options().on_node(cluster.there).max_retries(0);
+    let lender = place(cluster.here).await?;
+    let began = Instant::now();
+    assert_eq!(*mobula::get(read().remote(lender.lend(0).await?, 0)).await?, Some(true));
+    let (takes, mut seed) = (began.elapsed(), 0);
+    lender.stop();
+    while seed < ENDS || cluster.moved().1 == 0 {
+        assert!(began.elapsed() < HANGS, "none of {seed} was killed half-way");
+        let lender = place(cluster.here).await?;
+        let lent = lender.lend(u64::from(seed)).await?;
+        lender.end_after(takes * (seed % ENDS) / ENDS).tell()?;
+        let read = mobula::get(read().remote(lent, u64::from(seed))).await;
+        assert!(read.is_ok_and(|read| *read != Some(false)), "lender {seed}: the array is another");
+        seed += 1;
+    }
+    println!("{:?} were moved and not", cluster.moved());
+    let last = mobula::put(numbers(0))?;
+    assert_eq!(*mobula::get(read().remote(Lent { numbers: last }, 0)).await?, Some(true), "the next is moved");
+    cluster.end("a lender is killed").await;
+    Ok(())
+}
+
+async fn a_reader_is_killed() -> Result<()> {
+    let cluster = cluster().await?;
+    let put = mobula::put(numbers(7))?;
+    let reader = place(cluster.there).await?;
+    let began = Instant::now();
+    assert!(reader.read(&put, 7).await?);
+    let (takes, mut number) = (began.elapsed(), 0);
+    reader.stop();
+    while number < ENDS || cluster.moved().1 == 0 {
+        assert!(began.elapsed() < HANGS, "none of {number} was killed half-way");
+        let reader = place(cluster.there).await?;
+        reader.end_after(takes * (number % ENDS) / ENDS).tell()?;
+        let read = mobula::get(reader.read(&put, 7).submit()).await;
+        assert!(read.is_err() || read.is_ok_and(|read| *read), "reader {number}: the array is another");
+        number += 1;
+    }
+    println!("{:?} were moved and not", cluster.moved());
+    let reader = place(cluster.there).await?;
+    assert!(reader.read(&put, 7).await?, "the next reads it");
+    drop((put, reader));
+    cluster.end("a reader is killed").await;
+    Ok(())
+}
+
+async fn given_up() -> Result<()> {
+    let cluster = cluster().await?;
+    let reader = place(cluster.there).await?;
+    let began = Instant::now();
+    // The longest that travels as a message, which may be given up: what a reference names comes all the same.
+    let bytes = |seed: u8| Bytes::from(vec![seed; COUNT * 8]);
+    assert_eq!(reader.take((bytes(1), false)).await?, (1, COUNT * 8));
+    let (takes, mut number) = (began.elapsed(), 0);
+    while number < ENDS || cluster.moved().1 == 0 {
+        assert!(began.elapsed() < HANGS, "none of {number} was given up half-way");
+        let taken = reader.take((bytes(2), true)).submit();
+        tokio::time::sleep(takes * (number % ENDS) / ENDS).await;
+        taken.cancel();
+        drop(mobula::get(taken).await);
+        number += 1;
+    }
+    println!("{:?} were moved and not", cluster.moved());
+    assert_eq!(reader.take((bytes(3), false)).await?, (3, COUNT * 8), "the next comes");
+    drop(reader);
+    cluster.end("given up").await;
+    Ok(())
+}
+
+async fn no_room() -> Result<()> {
+    let cluster = cluster().await?;
+    let holder = place(cluster.there).await?;
+    assert!(holder.fill().await? > 1, "it has all of the store");
+    let put = mobula::put(numbers(3))?;
+    assert!(*mobula::get(read::options().on_node(cluster.there).remote(&put, 3)).await?, "it came all the same");
+    assert_eq!(cluster.moved(), (0, 0), "there was no room in which nodes move anything");
+    drop((put, holder));
+    cluster.end("no room").await;
+    Ok(())
+}
