@@ -2,11 +2,13 @@
 //!
 //! Each test has a cluster of its own, whose nodes it can ask what they have moved.
 
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use bytes::Bytes;
 use mobula::prelude::*;
 use mobula::{NodeId, RestartPolicy, View};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::nodes::Nodes;
@@ -23,11 +25,11 @@ pub(crate) const TESTS: &[Test] = &[
 /// Numbers of an array: some ranges, and a piece that fills none.
 const COUNT: usize = (32 << 20) / 8 + 1_234;
 
-/// How often something is ended at least, each time a little later, from when its value is asked for to when it is there.
-const ENDS: u32 = 5;
+/// How often something is ended while nodes move a value for it. Of so many one at least is ended before the value is there.
+const ENDS: u64 = 5;
 
-/// Until one was ended while nodes moved something for it, which is a matter of time; a hang shows as this.
-const HANGS: Duration = Duration::from_secs(40);
+/// Between two looks whether they do.
+const LOOK: Duration = Duration::from_micros(500);
 
 fn numbers(seed: u64) -> Vec<u64> {
     (0..COUNT as u64).map(|number| (seed + number).wrapping_mul(0x9e37_79b9_7f4a_7c15)).collect()
@@ -89,17 +91,19 @@ impl Place {
         (pair.0[0], pair.0.len())
     }
 
-    /// Ends the process a little later.
-    fn end_after(&self, delay: Duration) {
-        std::thread::spawn(move || {
-            std::thread::sleep(delay);
-            std::process::abort();
-        });
+    fn process(&self) -> u32 {
+        std::process::id()
     }
 }
 
 async fn place(node: NodeId) -> Result<ActorRef<Place>> {
     Ok(Place::spawn().isolated().on_node(node).num_cpus(0.1).restart(RestartPolicy::temporary()).await?)
+}
+
+/// Ends the process of a place, whatever it does: what is sent to it would wait behind its arguments.
+fn kill(process: u32) {
+    let killed = Command::new("kill").args(["-9", &process.to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()), "process {process} is not there");
 }
 
 struct Cluster {
@@ -129,6 +133,13 @@ impl Cluster {
         let counts = self.nodes.haul_counts();
         (counts.iter().map(|counts| counts.whole).sum(), counts.iter().map(|counts| counts.failed).sum())
     }
+
+    /// Waits until nodes move something, but not beyond the end of what it is moved for.
+    async fn until_moving<T: Serialize + DeserializeOwned + Send + Sync + 'static>(&self, end: &ObjectRef<T>) {
+        while !end.is_ready() && self.nodes.haul_counts().iter().all(|counts| counts.moving == 0) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
 }
 
 async fn both_ways() -> Result<()> {
@@ -157,21 +168,17 @@ async fn both_ways() -> Result<()> {
 async fn a_lender_is_killed() -> Result<()> {
     let cluster = cluster().await?;
     let read = || read_lent::options().on_node(cluster.there).max_retries(0);
-    let lender = place(cluster.here).await?;
-    let began = Instant::now();
-    assert_eq!(*mobula::get(read().remote(lender.lend(0).await?, 0)).await?, Some(true));
-    let (takes, mut seed) = (began.elapsed(), 0);
-    lender.stop();
-    while seed < ENDS || cluster.moved().1 == 0 {
-        assert!(began.elapsed() < HANGS, "none of {seed} was killed half-way");
+    for seed in 0..ENDS {
         let lender = place(cluster.here).await?;
-        let lent = lender.lend(u64::from(seed)).await?;
-        lender.end_after(takes * (seed % ENDS) / ENDS).tell()?;
-        let read = mobula::get(read().remote(lent, u64::from(seed))).await;
+        let process = lender.process().await?;
+        let read = read().remote(lender.lend(seed).await?, seed);
+        cluster.until_moving(&read).await;
+        kill(process);
+        let read = mobula::get(read).await;
         assert!(read.is_ok_and(|read| *read != Some(false)), "lender {seed}: the array is another");
-        seed += 1;
     }
-    println!("{:?} were moved and not", cluster.moved());
+    let (_, failed) = cluster.moved();
+    assert!(failed > 0, "none was killed half-way");
     let last = mobula::put(numbers(0))?;
     assert_eq!(*mobula::get(read().remote(Lent { numbers: last }, 0)).await?, Some(true), "the next is moved");
     cluster.end("a lender is killed").await;
@@ -181,20 +188,17 @@ async fn a_lender_is_killed() -> Result<()> {
 async fn a_reader_is_killed() -> Result<()> {
     let cluster = cluster().await?;
     let put = mobula::put(numbers(7))?;
-    let reader = place(cluster.there).await?;
-    let began = Instant::now();
-    assert!(reader.read(&put, 7).await?);
-    let (takes, mut number) = (began.elapsed(), 0);
-    reader.stop();
-    while number < ENDS || cluster.moved().1 == 0 {
-        assert!(began.elapsed() < HANGS, "none of {number} was killed half-way");
+    for number in 0..ENDS {
         let reader = place(cluster.there).await?;
-        reader.end_after(takes * (number % ENDS) / ENDS).tell()?;
-        let read = mobula::get(reader.read(&put, 7).submit()).await;
+        let process = reader.process().await?;
+        let read = reader.read(&put, 7).submit();
+        cluster.until_moving(&read).await;
+        kill(process);
+        let read = mobula::get(read).await;
         assert!(read.is_err() || read.is_ok_and(|read| *read), "reader {number}: the array is another");
-        number += 1;
     }
-    println!("{:?} were moved and not", cluster.moved());
+    let (_, failed) = cluster.moved();
+    assert!(failed > 0, "none was killed half-way");
     let reader = place(cluster.there).await?;
     assert!(reader.read(&put, 7).await?, "the next reads it");
     drop((put, reader));
@@ -205,20 +209,16 @@ async fn a_reader_is_killed() -> Result<()> {
 async fn given_up() -> Result<()> {
     let cluster = cluster().await?;
     let reader = place(cluster.there).await?;
-    let began = Instant::now();
-    // The longest that travels as a message, which may be given up: what a reference names comes all the same.
+    // What travels in its message may be given up; what a reference names comes all the same.
     let bytes = |seed: u8| Bytes::from(vec![seed; COUNT * 8]);
-    assert_eq!(reader.take((bytes(1), false)).await?, (1, COUNT * 8));
-    let (takes, mut number) = (began.elapsed(), 0);
-    while number < ENDS || cluster.moved().1 == 0 {
-        assert!(began.elapsed() < HANGS, "none of {number} was given up half-way");
+    for _ in 0..ENDS {
         let taken = reader.take((bytes(2), true)).submit();
-        tokio::time::sleep(takes * (number % ENDS) / ENDS).await;
+        cluster.until_moving(&taken).await;
         taken.cancel();
         drop(mobula::get(taken).await);
-        number += 1;
     }
-    println!("{:?} were moved and not", cluster.moved());
+    let (_, failed) = cluster.moved();
+    assert!(failed > 0, "none was given up half-way");
     assert_eq!(reader.take((bytes(3), false)).await?, (3, COUNT * 8), "the next comes");
     drop(reader);
     cluster.end("given up").await;

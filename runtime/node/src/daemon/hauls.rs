@@ -64,6 +64,8 @@ pub struct Counts {
     pub bytes: u64,
     /// They did not come: they were not wanted any more, or take the road in parts.
     pub failed: u64,
+    /// They are on their way.
+    pub moving: usize,
 }
 
 /// A payload that a process lends, until nothing of it is being sent.
@@ -106,7 +108,8 @@ impl Hauls {
     }
 
     pub(crate) fn counts(&self) -> Counts {
-        self.moving.lock().counts
+        let moving = self.moving.lock();
+        Counts { moving: moving.machine.count(), ..moving.counts }
     }
 
     /// What a process of this host says; given back if it is for others. Said here in its order with what it sends: whoever
