@@ -358,7 +358,7 @@ mod tests {
         assert_eq!(range(THERE.into(), &asked(there(1), here(3), 0, 5)), None);
         // One that has ended lends nothing any more, whenever its words are read; who reads goes on.
         let reading = range(THERE.into(), &right).unwrap();
-        hauls.arena.gone(here(1));
+        hauls.arena.gone(here(1), |_| false);
         hauls.gone(here(1));
         lend(here(1));
         assert_eq!((range(THERE.into(), &right), &reading[..]), (None, &b"anta"[..]));
