@@ -95,7 +95,7 @@ impl OutcomeCounters {
 pub struct Listed {
     /// Its id.
     pub id: String,
-    /// `node`, `job`, `worker`, `actor` or `task`.
+    /// `node`, `job`, `worker`, `actor`, `task` or `object`.
     pub kind: String,
     /// Its name, its function's or its type's.
     pub name: String,
@@ -117,6 +117,15 @@ pub struct Listed {
     pub why: Option<String>,
     /// The ids of what its code awaits: actors, tasks and objects.
     pub awaits: Vec<String>,
+    /// How many bytes an object has.
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// The nodes that have the bytes of an object.
+    #[serde(default)]
+    pub copies: Vec<String>,
+    /// Who holds an object: processes, and other nodes for theirs.
+    #[serde(default)]
+    pub held_by: Vec<String>,
 }
 
 /// One line of `mobula token list --json`.

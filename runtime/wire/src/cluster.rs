@@ -276,6 +276,8 @@ pub enum ClusterTalk {
         ask: AskId,
         /// Only what has this id.
         only: Option<String>,
+        /// The receiver's objects, and nothing else.
+        objects: bool,
     },
     /// What the sender's processes hold.
     Listing {

@@ -247,7 +247,7 @@ pub enum ToolQuestion {
     Status,
     /// Everything of one kind.
     List {
-        /// `nodes`, `jobs`, `workers`, `actors`, `tasks` or `placement-groups`.
+        /// `nodes`, `jobs`, `workers`, `actors`, `tasks`, `objects` or `placement-groups`.
         kind: String,
     },
     /// Why something waits.

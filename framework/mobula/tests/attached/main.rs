@@ -97,6 +97,16 @@ fn main() -> ExitCode {
                 println!("test {name} ... ok");
                 passed += 1;
             }
+            let name = format!("{how}::refs: what is held is listed");
+            if is_wanted(&name) {
+                let session = mobula::init_with(plain.clone()).await.expect("a driver attaches");
+                let test = refs::what_is_held_is_listed(&nodes);
+                tokio::time::timeout(HANGS, test).await.expect("a test does not hang").expect("a test passes");
+                settled(&session, &name).await;
+                session.stop().await;
+                println!("test {name} ... ok");
+                passed += 1;
+            }
             let name = format!("{how}::what waits for itself is named");
             if is_wanted(&name) {
                 let session = mobula::init_with(plain).await.expect("a driver attaches");

@@ -8,6 +8,7 @@ use mobula::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::Test;
+use super::nodes::Nodes;
 
 pub(crate) const TESTS: &[Test] = &[
     ("refs: a receiver that sleeps finds what its sender let go", || Box::pin(a_sleeping_receiver())),
@@ -201,5 +202,29 @@ async fn what_the_dead_owned() -> Result<()> {
     );
     let lost = mobula::get(&unmade).await.err();
     assert!(matches!(lost, Some(CallError::ObjectLost { .. })), "asked after the death: {lost:?}");
+    Ok(())
+}
+
+/// Tells of each object where it is and who holds it.
+pub(crate) async fn what_is_held_is_listed(nodes: &Nodes) -> Result<()> {
+    let [a, b, c] = holders().await?;
+    let (small, large) = (a.make("small".to_owned()).await?.inside, a.make("x".repeat(1 << 20)).await?.inside);
+    b.keep(Boxed { inside: large.clone() }).await?;
+    c.keep(Boxed { inside: large.clone() }).await?;
+    let of = |object: &ObjectRef<String>| {
+        let id = object.id().to_string();
+        async move { nodes.list("objects").await.into_iter().find(|item| item.id == id) }
+    };
+    let other = nodes.ids().1.to_string();
+    eventually("the large one is held on both nodes", async || {
+        let item = of(&large).await;
+        Ok(item.is_some_and(|item| item.state == "sealed" && item.held_by.len() > 1 && item.held_by.contains(&other)))
+    })
+    .await?;
+    let (is, are) = (of(&small).await.expect("it is listed"), of(&large).await.expect("it is listed"));
+    assert_eq!((is.name.as_str(), is.bytes), ("with its node", Some(5 + 8)));
+    assert_eq!(are.name, "in the store");
+    assert!(are.bytes.is_some_and(|bytes| bytes > 1 << 20), "{are:?}");
+    assert_eq!(are.copies, [nodes.ids().0.to_string()]);
     Ok(())
 }

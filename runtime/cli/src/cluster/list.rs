@@ -10,7 +10,7 @@ use super::ask::{self, Which};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Of which kind
-    #[arg(value_parser = ["nodes", "jobs", "workers", "actors", "tasks", "placement-groups"])]
+    #[arg(value_parser = ["nodes", "jobs", "workers", "actors", "tasks", "objects", "placement-groups"])]
     kind: String,
 
     #[command(flatten)]

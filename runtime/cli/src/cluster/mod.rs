@@ -8,6 +8,7 @@ pub(crate) mod drain;
 pub(crate) mod http;
 pub(crate) mod list;
 pub(crate) mod logs;
+pub(crate) mod memory;
 pub(crate) mod resources;
 pub(crate) mod start;
 pub(crate) mod status;

@@ -43,6 +43,7 @@ mod io;
 mod lane;
 mod making;
 mod messages;
+mod record;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +58,7 @@ use lane::{Lane, Subject};
 use messages::{Arrival, Sent};
 
 pub use invariants::check;
+pub use record::Record;
 pub use io::{Birth, HolderWord, Input, Output, Place, Recipe, Seal};
 
 /// Objects that a node knows of, its own and others'. A process that holds one more is refused it.

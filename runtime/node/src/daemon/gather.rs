@@ -25,6 +25,9 @@ const GATHER_MAX: Duration = Duration::from_millis(400);
 /// The same for the processes of a node that another one has asked: its answer must come before whoever asked gives up.
 const OWN_MAX: Duration = Duration::from_millis(250);
 
+/// What `mobula memory` lists.
+pub(crate) const OBJECT: &str = "object";
+
 /// The state of a process or node that did not answer.
 const SILENT: &str = "silent";
 
@@ -49,7 +52,7 @@ pub(crate) enum Want {
     /// Why one thing waits.
     Why { line: Line, request: RequestId, id: String },
     /// All of this node, or the one thing with that id, for another one.
-    Node { node: NodeId, ask: AskId, only: Option<String> },
+    Node { node: NodeId, ask: AskId, only: Option<String>, objects: bool },
 }
 
 /// The questions that are out.
@@ -89,8 +92,13 @@ impl State {
             Want::Node { only, .. } => only.clone(),
             _ => None,
         };
-        // Counters are known without asking; for all else the processes say what they hold.
-        if !matches!(want, Want::Status { .. }) {
+        let objects = match &want {
+            Want::List { kind, .. } => kind == OBJECT,
+            Want::Node { objects, .. } => *objects,
+            _ => false,
+        };
+        // Counters and objects are known without asking; for all else the processes say what they hold.
+        if !matches!(want, Want::Status { .. }) && !objects {
             for (number, _) in self.roster.all().filter(|(_, resident)| resident.is_attached) {
                 let process = ProcessId::new(self.node, number);
                 self.routes.tell(process, &FromNode::List { request: id, only: only.clone() });
@@ -99,11 +107,12 @@ impl State {
         }
         if !matches!(want, Want::Node { .. }) {
             for node in self.others() {
-                self.tell_node(node, &ClusterTalk::ListAsk { ask: id, only: only.clone() });
+                self.tell_node(node, &ClusterTalk::ListAsk { ask: id, only: only.clone(), objects });
                 waits.insert(node.into());
             }
         }
-        let (items, counters) = (self.own_items(), self.own_counters());
+        let items = if objects { self.listed_objects() } else { self.own_items() };
+        let counters = self.own_counters();
         let within = if matches!(want, Want::Node { .. }) { OWN_MAX } else { GATHER_MAX };
         let until = self.clock.now() + within;
         self.gathers.open.insert(id, Gather { want, waits, items, counters, within, until });

@@ -11,7 +11,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Seal};
+use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Record, Seal};
+use mobula_types::state::Listed;
 use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::FromNode;
@@ -19,11 +20,16 @@ use mobula_wire::objects::{Kept, Letter, ObjectAnswer, ObjectWord, Word};
 use mobula_wire::segments::SegmentId;
 use mobula_wire::{ExchangeId, Parcel, Talk};
 
+use super::gather::OBJECT;
 use super::state::State;
+use super::tool::name;
 
 /// Messages of which the end was heard before the beginning: they come by different roads. Of one that is forgotten, what
 /// it names is held as long as its receiver lives.
 const EARLY_MAX: usize = 1 << 16;
+
+/// Objects of a node that are listed: the list of a cluster is bounded too.
+const LISTED_MAX: usize = 10_000;
 
 /// Small bytes of other nodes' objects that came before the word that they are there: as many as one letter has words, for
 /// each of two letters.
@@ -109,6 +115,37 @@ impl Objects {
 }
 
 impl State {
+    /// The objects of this node, for lists.
+    pub(crate) fn listed_objects(&self) -> Vec<Listed> {
+        let node = |node: &NodeId| node.to_string();
+        let holder = |holder: ProcessId| match holder.number() {
+            0 => holder.node().to_string(),
+            _ => name(holder),
+        };
+        let line = |Record { object, state, loss, bytes, copies, holders }: Record| {
+            let place = self.objects.copies.get(&object).map(|copy| match copy.kept {
+                Kept::Inline(_) => "with its node",
+                Kept::Failed(_) => "it is an error",
+                Kept::Lent { .. } => "in the store",
+                Kept::Apart { .. } => "in its process",
+            });
+            Listed {
+                id: object.to_string(),
+                kind: OBJECT.to_owned(),
+                name: place.unwrap_or_default().to_owned(),
+                job_id: self.roster.get(object.owner).map(|resident| resident.job.to_string()),
+                node_id: Some(self.node.to_string()),
+                state: state.to_owned(),
+                cause: loss.map(|loss| self.explained(loss).to_string()),
+                bytes,
+                copies: copies.iter().map(node).collect(),
+                held_by: holders.into_iter().map(holder).collect(),
+                ..Listed::default()
+            }
+        };
+        self.objects.machine.records().take(LISTED_MAX).map(line).collect()
+    }
+
     fn hear_of_object(&mut self, input: Input) {
         self.objects.machine.handle(self.clock.now(), input);
     }

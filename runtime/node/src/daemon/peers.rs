@@ -100,7 +100,7 @@ impl State {
                 self.start_detached(Start { key, actor, incarnation, job, frame, isolated });
             }
             ClusterTalk::LeaveDetached { actor, incarnation } => self.leave_detached(actor, incarnation),
-            ClusterTalk::ListAsk { ask, only } => self.gather(Want::Node { node, ask, only }),
+            ClusterTalk::ListAsk { ask, only, objects } => self.gather(Want::Node { node, ask, only, objects }),
             ClusterTalk::Listing { ask, items, has_more, counters } => {
                 self.node_listed(node, ask, items, counters, has_more);
             }

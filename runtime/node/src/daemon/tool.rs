@@ -39,13 +39,13 @@ impl State {
                 "nodes" => (Kind::Nodes, HeadQuestion::Status),
                 "placement-groups" => (Kind::Other, HeadQuestion::Groups),
                 "jobs" => (Kind::Other, HeadQuestion::Jobs),
-                "workers" | "actors" | "tasks" => {
+                "workers" | "actors" | "tasks" | "objects" => {
                     let kind = kind.trim_end_matches('s').to_owned();
                     return self.gather(Want::List { line, request, kind });
                 }
                 other => {
                     let why = format!(
-                        "`{other}` cannot be listed: expected nodes, jobs, workers, actors, tasks or \
+                        "`{other}` cannot be listed: expected nodes, jobs, workers, actors, tasks, objects or \
                          placement-groups"
                     );
                     return answer(&line, request, Err(why));
