@@ -67,10 +67,10 @@ pub use mobula_actor::{
 pub use mobula_macros::{Message, actor, handler, main, remote, test};
 pub use mobula_node::{GroupError, WhenFull, task_room};
 pub use mobula_types::{
-    ActorId, Attempt, Backoff, BundleStrategy, CallError, Culprit, Death, DeathCause, Error, ErrorChain, ExitReason,
-    GroupEnd, GroupId, Incarnation, Intensity, LabelRule, LabelSelector, NoError, NodeId, NotCancellable, NotStarted,
-    ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart, RestartPolicy, Strategy, TaskId,
-    Unknown,
+    ActorId, Attempt, Backoff, BundleStrategy, CallError, Culprit, Death, DeathCause, Digest, Error, ErrorChain,
+    ExitReason, GroupEnd, GroupId, Incarnation, Intensity, LabelRule, LabelSelector, Loss, NoError, NodeId,
+    NotCancellable, NotStarted, ObjectId, Outcome, Panic, PlacementSpec, PlacementStrategy, ProcessId, Restart,
+    RestartPolicy, Strategy, TaskId, Unknown,
 };
 pub use nodes::{NodeInfo, nodes, this_node};
 pub use objects::{Gettable, Wait, WaitError, get, get_view, millis, put, secs, wait, writer};

@@ -6,7 +6,7 @@
 //! own. Actors with names move from node to node and claim their names again. A *copy* of an earlier head speaks now and
 //! then. After a while the faults stop; then every node must belong to the cluster and no claim may wait.
 //!
-//! Some misfortunes need a run of their own, so some seeds have a [`Course`].
+//! Some misfortunes need a run of their own, so some seeds have a `Course`.
 
 mod chief;
 mod node;

@@ -58,8 +58,8 @@ use lane::{Lane, Subject};
 use messages::{Arrival, Sent};
 
 pub use invariants::check;
-pub use record::Record;
 pub use io::{Birth, HolderWord, Input, Output, Place, Recipe, Seal};
+pub use record::Record;
 
 /// Objects that a node knows of, its own and others'. A process that holds one more is refused it.
 pub const OBJECTS_MAX: usize = 1 << 22;

@@ -5,6 +5,7 @@ use super::*;
 const OWNER: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(2);
 const MAKER: ProcessId = ProcessId::new(OWNER, 1);
+const NEIGHBOUR: ProcessId = ProcessId::new(OWNER, 2);
 const READER: ProcessId = ProcessId::new(OTHER, 1);
 
 fn ms(ms: u64) -> Time {
@@ -125,7 +126,8 @@ fn a_lost_object_is_made_again_after_what_it_is_made_of() {
     let loss = Loss::NonDeterministicReplay { first: Digest(8), again: Digest(9) };
     let lost = Output::Lost { process: MAKER, object: object(2), loss };
     let made = Input::Made { object: object(2), run: 2, seal: seal(OWNER, 9) };
-    assert_eq!(said(&mut owner, 5, made), [Output::Free { object: object(2) }, lost.clone()]);
+    let forgotten = Output::Forgotten { object: object(2) };
+    assert_eq!(said(&mut owner, 5, made), [Output::Free { object: object(2) }, forgotten, lost.clone()]);
     assert_eq!(said(&mut owner, 6, wanted), [lost]);
 }
 
@@ -136,12 +138,14 @@ fn a_recipe_that_is_forgotten_is_named_and_so_are_spent_runs() {
         said(&mut owner, 0, word(seq, task(seq, &[], 1)));
         said(&mut owner, 0, Input::Made { object: object(seq), run: 1, seal: seal(OTHER, 7) });
     }
-    assert_eq!(said(&mut owner, 1, word(3, task(3, &[], 1))), [Output::LineageEvicted { object: object(1) }]);
+    let forgotten = |seq| Output::Forgotten { object: object(seq) };
+    let evicted = Output::LineageEvicted { object: object(1) };
+    assert_eq!(said(&mut owner, 1, word(3, task(3, &[], 1))), [forgotten(1), evicted]);
     said(&mut owner, 2, Input::Died { process: OTHER.into() });
-    for (seq, loss) in [(1, Loss::LineageEvicted), (2, Loss::RunsSpent { runs: 1 })] {
-        let wanted = Input::Wanted { process: MAKER, object: object(seq) };
-        assert_eq!(said(&mut owner, 3, wanted), [Output::Lost { process: MAKER, object: object(seq), loss }]);
-    }
+    let wanted = |seq| Input::Wanted { process: MAKER, object: object(seq) };
+    let lost = |seq, loss| Output::Lost { process: MAKER, object: object(seq), loss };
+    assert_eq!(said(&mut owner, 3, wanted(1)), [lost(1, Loss::LineageEvicted)]);
+    assert_eq!(said(&mut owner, 3, wanted(2)), [forgotten(2), lost(2, Loss::RunsSpent { runs: 1 })]);
 }
 
 #[test]
@@ -155,4 +159,41 @@ fn who_waits_for_bytes_that_do_not_come_is_told_so_in_time() {
     assert_eq!(said(&mut owner, 201, Input::Tick), [pull]);
     let lost = Output::Lost { process: MAKER, object: object(1), loss: Loss::Unreachable { seconds: 60 } };
     assert_eq!(said(&mut owner, 60_000, Input::Tick), [lost]);
+}
+
+#[test]
+fn who_hears_of_an_object_before_its_makers_word_waits_for_that_and_not_for_ever() {
+    let mut owner = machine(OWNER, MAKER);
+    said(&mut owner, 0, Input::Attached { process: NEIGHBOUR });
+    let held = |number, seq| Input::Holds {
+        process: NEIGHBOUR,
+        number,
+        word: HolderWord::Hold { object: object(seq) },
+    };
+    let wanted = |seq| Input::Wanted { process: NEIGHBOUR, object: object(seq) };
+    for seq in 1..=2 {
+        assert_eq!(said(&mut owner, 0, held(seq, seq)), []);
+        assert_eq!(said(&mut owner, 0, wanted(seq)), []);
+    }
+    let later = HolderWord::New { object: object(1), birth: Birth::Later };
+    assert_eq!(said(&mut owner, 1, Input::Holds { process: MAKER, number: 1, word: later }), []);
+    let made = Input::Made { object: object(1), run: 1, seal: seal(OWNER, 0) };
+    assert_eq!(said(&mut owner, 2, made), [Output::Ready { process: NEIGHBOUR, object: object(1) }]);
+    let late = u64::try_from(UNBORN_MAX.as_millis()).unwrap();
+    let lost = Output::Lost { process: NEIGHBOUR, object: object(2), loss: Loss::NotHeld };
+    assert_eq!(said(&mut owner, late, Input::Tick), [lost]);
+}
+
+#[test]
+fn what_a_process_was_still_to_make_is_lost_with_it() {
+    let mut owner = machine(OWNER, MAKER);
+    said(&mut owner, 0, Input::Attached { process: NEIGHBOUR });
+    let later = HolderWord::New { object: object(1), birth: Birth::Later };
+    said(&mut owner, 0, Input::Holds { process: MAKER, number: 1, word: later });
+    let hold = HolderWord::Hold { object: object(1) };
+    said(&mut owner, 0, Input::Holds { process: NEIGHBOUR, number: 1, word: hold });
+    said(&mut owner, 0, Input::Wanted { process: NEIGHBOUR, object: object(1) });
+    let death = Box::new(Death::of(MAKER, DeathCause::Disconnected));
+    let lost = Output::Lost { process: NEIGHBOUR, object: object(1), loss: Loss::MakerDied { death } };
+    assert_eq!(said(&mut owner, 1, Input::Died { process: MAKER }), [lost]);
 }

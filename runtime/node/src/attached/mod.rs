@@ -18,7 +18,8 @@
 //! | `exchanges` | what was asked of other processes and is not answered yet |
 //! | `calls` | calls of actors that live elsewhere, with credit |
 //! | `outboxes` | messages that are sent again until they are acknowledged |
-//! | `handoff` | references in messages, held until they have arrived |
+//! | `objects` | what is held here, said to the node that owns it |
+//! | `lineage` | values of tasks that stay on other nodes, and are made again |
 //! | `large` | payloads that do not fit into a message, both ways |
 //! | `rooms` | where payloads that come in parts are put together |
 //! | `sharing` | payloads in the memory of the host |

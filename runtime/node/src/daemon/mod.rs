@@ -14,6 +14,7 @@
 //! | `routes` | the way of a parcel, without the state |
 //! | `state` and what it names | the one task that owns the node's state |
 //! | `roster` | who is attached, and the jobs |
+//! | `objects` | what this node's processes make: who holds it, where its bytes are |
 //! | `segments` | shared memory for the processes of this host |
 //! | `hauls` | large payloads from that memory to another host's, and from there |
 //! | `seat` | the head's part, on one node |
