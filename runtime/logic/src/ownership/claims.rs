@@ -192,8 +192,9 @@ impl Ownership {
 
     fn hear_claim(&mut self, from: NodeId, object: ObjectId, holds: bool, copy: Option<Digest>) {
         let holder = ProcessId::from(from);
-        // What a process of this node is to make may be there before that process says so.
-        let known = if holds || copy.is_some() { self.known(object) } else { self.entries.get_mut(&object) };
+        // What a task has made for a process of this node may be there before that process says so. Who holds it has heard
+        // of it from here: what is held and not known has been freed.
+        let known = if copy.is_some() && !holds { self.known(object) } else { self.entries.get_mut(&object) };
         let Some(entry) = known else {
             if holds || copy.is_some() {
                 self.note(from, Subject::Gone(object), true);
