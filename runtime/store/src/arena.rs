@@ -217,6 +217,18 @@ impl Arena {
         drop(freed);
     }
 
+    /// The node begins anew: of what was there, nobody is lent anything any more. Who reads it at this moment goes on.
+    pub fn clear(&self) {
+        let freed = {
+            let mut state = self.state.lock();
+            state.members.clear();
+            let segments = std::mem::take(&mut state.segments);
+            state.bytes -= segments.values().map(|leased| leased.bytes).sum::<u64>();
+            segments
+        };
+        drop(freed);
+    }
+
     /// The job that a segment is of.
     pub fn job_of(&self, segment: SegmentId) -> Option<JobId> {
         self.state.lock().segments.get(&segment).map(|leased| leased.job)
@@ -379,6 +391,18 @@ mod tests {
         assert_eq!((view.as_ref(), arena.usage().leased), (&b"manta"[..], 0));
         room.write(0, &[&b"x"[..]]).unwrap();
         assert_eq!(arena.room(process(1), at(0), 1).unwrap_err(), none);
+    }
+
+    #[test]
+    fn nothing_is_left_when_a_node_begins_anew() {
+        let arena = arena();
+        let (segment, _) = arena.lease(process(1), MIB).unwrap();
+        arena.clear();
+        assert_eq!(arena.usage(), Usage { budget: 8 * MIB, ..Usage::default() });
+        assert_eq!(arena.open(process(2), segment).unwrap_err(), NoSegment::Unknown);
+        assert_eq!(arena.lease(process(1), MIB).unwrap_err(), NoSegment::Unknown, "it has to come again");
+        arena.admit(process(1), JobId(1), "one");
+        assert!(arena.lease(process(1), 8 * MIB).is_ok());
     }
 
     #[test]

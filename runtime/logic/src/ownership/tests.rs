@@ -165,11 +165,8 @@ fn who_waits_for_bytes_that_do_not_come_is_told_so_in_time() {
 fn who_hears_of_an_object_before_its_makers_word_waits_for_that_and_not_for_ever() {
     let mut owner = machine(OWNER, MAKER);
     said(&mut owner, 0, Input::Attached { process: NEIGHBOUR });
-    let held = |number, seq| Input::Holds {
-        process: NEIGHBOUR,
-        number,
-        word: HolderWord::Hold { object: object(seq) },
-    };
+    let held =
+        |number, seq| Input::Holds { process: NEIGHBOUR, number, word: HolderWord::Hold { object: object(seq) } };
     let wanted = |seq| Input::Wanted { process: NEIGHBOUR, object: object(seq) };
     for seq in 1..=2 {
         assert_eq!(said(&mut owner, 0, held(seq, seq)), []);

@@ -322,6 +322,7 @@ impl State {
         self.detached.clear();
         self.clear_fars();
         self.roster.clear();
+        self.arena.clear();
         self.routes.clear_local("this node was given up by its cluster");
         self.node = NodeId(0);
         self.head_lost();
