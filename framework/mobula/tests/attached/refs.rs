@@ -14,6 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("refs: a receiver that sleeps finds what its sender let go", || Box::pin(a_sleeping_receiver())),
     ("refs: what nobody holds is freed", || Box::pin(what_nobody_holds())),
     ("refs: what a dead process had made is there", || Box::pin(what_the_dead_owned())),
+    ("refs: many values that together fit nowhere are read at once", || Box::pin(many_values())),
 ];
 
 /// Ten times what is promised for the freeing of what nobody holds (G9).
@@ -68,6 +69,12 @@ impl Holder {
             texts.push(mobula::get(held).await?.into_owned());
         }
         Ok(texts)
+    }
+
+    /// Reads all at once.
+    async fn lengths(&self) -> Result<Vec<usize>> {
+        let texts = mobula::get(self.held.clone()).await?;
+        Ok(texts.iter().map(|text| text.len()).collect())
     }
 
     fn drop_all(&mut self) {
@@ -171,6 +178,23 @@ async fn what_nobody_holds() -> Result<()> {
     eventually("it is held", async || Ok(known().await?.iter().all(|objects| *objects == 1))).await?;
     signal("-KILL", c.pid().await?);
     eventually("the dead hold nothing", async || is_known(0, 2).await).await
+}
+
+/// More than may wait for one process to read it, in values that are small.
+const MANY: usize = 1_500;
+const SMALL: usize = 60_000;
+
+async fn many_values() -> Result<()> {
+    let [maker, near, far] = holders().await?;
+    for reader in [near, far] {
+        for number in 0..MANY {
+            let boxed = maker.make(format!("{number:0>SMALL$}")).await?;
+            reader.keep(boxed).tell()?;
+        }
+        assert_eq!(reader.lengths().await?, vec![SMALL; MANY]);
+        reader.drop_all().await?;
+    }
+    eventually("they are freed", async || is_known(0, 2).await).await
 }
 
 /// Ends long after this test.

@@ -9,7 +9,7 @@
 //! Moves no bytes but small ones: a process that wants an object of which another node has a copy is told to fetch it, and
 //! keeps it for this node then.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Record, Seal};
 use mobula_types::state::Listed;
@@ -31,6 +31,13 @@ const EARLY_MAX: usize = 1 << 16;
 /// Objects of a node that are listed: the list of a cluster is bounded too.
 const LISTED_MAX: usize = 10_000;
 
+/// Small bytes that are on their way to one process: a quarter of what may wait for it in all. The rest follows when it has
+/// taken some.
+const READY_BYTES_MAX: u64 = 16 << 20;
+
+/// What an answer takes beside the bytes in it.
+const ANSWER_BYTES: u64 = 256;
+
 /// Small bytes of other nodes' objects that came before the word that they are there: as many as one letter has words, for
 /// each of two letters.
 const STASHED_MAX: usize = 512;
@@ -50,6 +57,9 @@ pub(crate) struct Objects {
     /// Messages to processes of this node, by who sent them and the number there.
     messages: HashMap<(ProcessId, u64), Message>,
     early: HashSet<(ProcessId, u64)>,
+    /// Answers with small bytes that their processes have not taken, by their number as messages.
+    ready: HashMap<u64, (ProcessId, u64)>,
+    readers: HashMap<ProcessId, Reader>,
     /// Small bytes of other nodes' objects.
     stash: HashMap<ObjectId, (Kept, Vec<ObjectId>)>,
 }
@@ -60,6 +70,14 @@ struct Message {
     from: NodeId,
     number: u64,
     to: ProcessId,
+}
+
+/// A process to which small bytes are on their way.
+#[derive(Default)]
+struct Reader {
+    bytes: u64,
+    /// What it can read too, when it has taken some of them.
+    late: VecDeque<ObjectId>,
 }
 
 struct Copy {
@@ -95,6 +113,8 @@ impl Objects {
             pulling: BTreeMap::new(),
             messages: HashMap::new(),
             early: HashSet::new(),
+            ready: HashMap::new(),
+            readers: HashMap::new(),
             stash: HashMap::new(),
         }
     }
@@ -299,7 +319,8 @@ impl State {
 
     fn objects_taken(&mut self, by: ProcessId, number: u64) {
         if by.number() == 0 {
-            return self.hear_of_object(Input::Taken { from: self.node, number });
+            self.hear_of_object(Input::Taken { from: self.node, number });
+            return self.answer_taken(number);
         }
         match self.objects.messages.remove(&(by, number)) {
             Some(Message { from, number, .. }) => self.hear_of_object(Input::Taken { from, number }),
@@ -331,7 +352,7 @@ impl State {
             _ => {}
         }
         self.perform_objects();
-        self.objects.stash.clear();
+        self.objects.stash.retain(|object, _| object.owner.node() != from);
     }
 
     /// A process of another node wants an object of which this one has a copy.
@@ -449,11 +470,35 @@ impl State {
         {
             copy.readers.insert(process);
         }
+        let bytes = if kept.is_inline() { kept.bytes() + ANSWER_BYTES } else { 0 };
+        if bytes > 0 {
+            let reader = self.objects.readers.entry(process).or_default();
+            if reader.bytes > 0 && reader.bytes + bytes > READY_BYTES_MAX {
+                return reader.late.push_back(object);
+            }
+        }
         let names: Vec<ObjectId> = std::iter::once(object).chain(inner.iter().copied()).collect();
         let Some(number) = self.objects.machine.send(self.node, &names) else { return };
+        if bytes > 0 {
+            self.objects.readers.entry(process).or_default().bytes += bytes;
+            self.objects.ready.insert(number, (process, bytes));
+        }
         let from = self.node;
         self.hear_of_object(Input::Arrived { from, number, process, objects: names });
         self.routes.tell(process, &FromNode::Object(ObjectAnswer::Ready { object, number, kept, keeper, inner }));
+    }
+
+    /// A process has taken an answer: there is room for others.
+    fn answer_taken(&mut self, number: u64) {
+        let Some((process, bytes)) = self.objects.ready.remove(&number) else { return };
+        let Some(reader) = self.objects.readers.get_mut(&process) else { return };
+        reader.bytes -= bytes;
+        let late = if reader.bytes < READY_BYTES_MAX / 2 { std::mem::take(&mut reader.late) } else { VecDeque::new() };
+        if reader.bytes == 0 && late.is_empty() {
+            self.objects.readers.remove(&process);
+        }
+        // Those for which there is still no room stand in line again.
+        late.into_iter().for_each(|object| self.object_is_ready(process, object));
     }
 
     fn wants_no_more(&mut self, process: ProcessId, object: ObjectId) {
@@ -550,6 +595,8 @@ impl State {
             self.hear_of_object(Input::NotPulled { object });
         }
         self.objects.heard.remove(&process);
+        self.objects.readers.remove(&process);
+        self.objects.ready.retain(|_, (reader, _)| *reader != process);
         self.perform_objects();
         let objects = &self.objects;
         self.arena.gone(process, |segment| objects.copies_of(segment));
