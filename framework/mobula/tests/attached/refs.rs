@@ -14,7 +14,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("refs: a receiver that sleeps finds what its sender let go", || Box::pin(a_sleeping_receiver())),
     ("refs: what nobody holds is freed", || Box::pin(what_nobody_holds())),
     ("refs: what a dead process had made is there", || Box::pin(what_the_dead_owned())),
-    ("refs: many values that together fit nowhere are read at once", || Box::pin(many_values())),
+    ("refs: many values wait for a reader that sleeps", || Box::pin(many_values())),
 ];
 
 /// Ten times what is promised for the freeing of what nobody holds (G9).
@@ -73,8 +73,16 @@ impl Holder {
 
     /// Reads all at once.
     async fn lengths(&self) -> Result<Vec<usize>> {
-        let texts = mobula::get(self.held.clone()).await?;
-        Ok(texts.iter().map(|text| text.len()).collect())
+        let read = |text: &ObjectRef<String>| {
+            let text = text.clone();
+            tokio::spawn(async move { mobula::get(text).await.map(|text| text.len()) })
+        };
+        let reading: Vec<_> = self.held.iter().map(read).collect();
+        let mut lengths = Vec::new();
+        for length in reading {
+            lengths.push(length.await.expect("nobody panics")?);
+        }
+        Ok(lengths)
     }
 
     fn drop_all(&mut self) {
@@ -181,19 +189,26 @@ async fn what_nobody_holds() -> Result<()> {
 }
 
 /// More than may wait for one process to read it, in values that are small.
-const MANY: usize = 1_500;
+const MANY: usize = 2_500;
 const SMALL: usize = 60_000;
 
 async fn many_values() -> Result<()> {
-    let [maker, near, far] = holders().await?;
-    for reader in [near, far] {
-        for number in 0..MANY {
-            let boxed = maker.make(format!("{number:0>SMALL$}")).await?;
-            reader.keep(boxed).tell()?;
-        }
-        assert_eq!(reader.lengths().await?, vec![SMALL; MANY]);
-        reader.drop_all().await?;
+    let [maker, reader, _] = holders().await?;
+    for number in 0..MANY {
+        reader.keep(maker.make(format!("{number:0>SMALL$}")).await?).tell()?;
     }
+    let pid = reader.pid().await?;
+    let reading = tokio::spawn({
+        let reader = reader.clone();
+        async move { reader.lengths().no_timeout().await }
+    });
+    // It asks for all of them and sleeps while they come.
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    stop(pid).await?;
+    tokio::time::sleep(ASLEEP).await;
+    signal("-CONT", pid);
+    assert_eq!(reading.await.expect("nobody panics")?, vec![SMALL; MANY]);
+    reader.drop_all().await?;
     eventually("they are freed", async || is_known(0, 2).await).await
 }
 
