@@ -80,6 +80,13 @@ struct Reader {
     late: VecDeque<ObjectId>,
 }
 
+impl Reader {
+    /// What it is told of next, if there is room for any small value.
+    fn next(&mut self) -> Option<ObjectId> {
+        if self.bytes < READY_BYTES_MAX / 2 { self.late.pop_front() } else { None }
+    }
+}
+
 struct Copy {
     kept: Kept,
     keeper: ProcessId,
@@ -478,7 +485,11 @@ impl State {
             }
         }
         let names: Vec<ObjectId> = std::iter::once(object).chain(inner.iter().copied()).collect();
-        let Some(number) = self.objects.machine.send(self.node, &names) else { return };
+        let Some(number) = self.objects.machine.send(self.node, &names) else {
+            // As many are on their way as may be: nobody waits for ever.
+            let loss = Loss::Unreachable { seconds: 0 };
+            return self.routes.tell(process, &FromNode::Object(ObjectAnswer::Lost { object, loss }));
+        };
         if bytes > 0 {
             self.objects.readers.entry(process).or_default().bytes += bytes;
             self.objects.ready.insert(number, (process, bytes));
@@ -493,12 +504,12 @@ impl State {
         let Some((process, bytes)) = self.objects.ready.remove(&number) else { return };
         let Some(reader) = self.objects.readers.get_mut(&process) else { return };
         reader.bytes -= bytes;
-        let late = if reader.bytes < READY_BYTES_MAX / 2 { std::mem::take(&mut reader.late) } else { VecDeque::new() };
-        if reader.bytes == 0 && late.is_empty() {
+        if reader.bytes == 0 && reader.late.is_empty() {
             self.objects.readers.remove(&process);
         }
-        // Those for which there is still no room stand in line again.
-        late.into_iter().for_each(|object| self.object_is_ready(process, object));
+        while let Some(object) = self.objects.readers.get_mut(&process).and_then(Reader::next) {
+            self.object_is_ready(process, object);
+        }
     }
 
     fn wants_no_more(&mut self, process: ProcessId, object: ObjectId) {
