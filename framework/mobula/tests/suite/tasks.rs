@@ -181,7 +181,8 @@ fn take_turn_now(journal: Journal, name: String, gate: Gate) {
     take_turn(journal, name, gate);
 }
 
-/// On a cluster some may begin while the urgent one is on its way, so that the next is not exactly the next.
+/// On a cluster some may begin while the urgent one is on its way, and each place has an order of its own: they take turns,
+/// and the next is not exactly the next.
 #[mobula::test(plain, encoded, cluster)]
 async fn the_most_urgent_runs_next_and_the_least_urgent_last() -> Result<()> {
     const WAITING: usize = 100;
@@ -201,15 +202,16 @@ async fn the_most_urgent_runs_next_and_the_least_urgent_last() -> Result<()> {
         tasks.push(take_turn::remote(journal, name.clone(), gate(&name)));
     }
     tasks.push(take_turn_now::remote(journal, "urgent", gate("urgent")));
-    while began.len() < tasks.len() {
-        gates[began.last().unwrap()].open();
-        began.push(journal.next().await);
+    for turn in 0..tasks.len() {
+        gates[&began[turn]].open();
+        if began.len() < tasks.len() {
+            began.push(journal.next().await);
+        }
     }
-    gates[began.last().unwrap()].open();
     within(mobula::get(tasks)).await?;
     let turn = |name: &str| began.iter().position(|began| began == name).unwrap();
     assert!(turn("urgent") <= cpus + WAITING / 2, "{began:?}");
-    assert!(turn("low") >= WAITING, "{began:?}");
+    assert!(turn("low") >= WAITING - cpus, "{began:?}");
     Ok(())
 }
 

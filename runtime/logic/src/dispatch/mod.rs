@@ -723,11 +723,12 @@ impl Dispatch {
         self.pump(now, shape);
     }
 
-    /// Asks for those `count` of `keys` whose turn is last, without those that were asked for already.
+    /// Asks for those `count` of `keys` whose turn is last, without those that were asked for already. They come back in
+    /// the order in which they are asked for, and the first may begin at once: so it is the one whose turn comes first.
     fn ask_back(&mut self, mut keys: Vec<Key>, count: usize) {
         keys.retain(|key| !self.tasks[*key].is_asked_back);
-        keys.sort_unstable_by_key(|key| Reverse(self.tasks[*key].turn()));
-        for key in keys.into_iter().take(count) {
+        keys.sort_unstable_by_key(|key| self.tasks[*key].turn());
+        for key in keys.split_off(keys.len().saturating_sub(count)) {
             let entry = &mut self.tasks[key];
             let process = entry.at.and_then(|(at, _)| self.leases.get(at)).map(|lease| lease.process);
             let (Some(attempt), Some(process)) = (entry.machine.attempt(), process) else { continue };

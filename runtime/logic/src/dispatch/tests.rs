@@ -493,7 +493,7 @@ fn an_urgent_task_has_its_order_again_when_its_process_has_died() {
 }
 
 #[test]
-fn what_is_least_urgent_is_asked_back_first() {
+fn what_is_least_urgent_comes_back_last() {
     let mut dispatch = lopsided(6);
     for seq in 10..12 {
         submit(&mut dispatch, seq, 1);
@@ -504,5 +504,5 @@ fn what_is_least_urgent_is_asked_back_first() {
     let at_first = dispatch.tasks[low].at;
     dispatch.handle(at(2), Input::Recalled { lease: LeaseId(2) });
     let asked = asked_back(&mut dispatch);
-    assert_eq!((at_first.map(|(lease, _)| lease), asked.first()), (Some(1), Some(&low)));
+    assert_eq!((at_first.map(|(lease, _)| lease), asked.last()), (Some(1), Some(&low)));
 }
