@@ -252,6 +252,14 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         Get { object: self.clone(), key: None, noted: Noted::default() }
     }
 
+    /// Has the value come here, if it is elsewhere: whoever waits for several, one after the other, waits for the slowest
+    /// and not for the sum.
+    pub fn prefetch(&self) {
+        if self.cell.value.get().is_none() {
+            self.fetch(true);
+        }
+    }
+
     /// Waits for the value on a thread that may block: the `get` of functions that are not async.
     ///
     /// # Errors

@@ -127,6 +127,7 @@ impl<T: Send + Sync + 'static> Gettable for Vec<ObjectRef<T>> {
 
     fn into_get(self) -> Self::Get {
         Box::pin(async move {
+            self.iter().for_each(ObjectRef::prefetch);
             let mut values = Vec::with_capacity(self.len());
             for object in self {
                 values.push(object.await?);

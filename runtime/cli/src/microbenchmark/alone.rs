@@ -9,7 +9,7 @@ use mobula::Count;
 use mobula::remote::{Body, RemoteFn, TaskOptions, submit};
 
 use super::calls::Counter;
-use super::within::{a_session, per_second};
+use super::within::{a_session, per_second, resident_bytes};
 use super::{Better, Effort, Row};
 
 const ACTORS: usize = 100_000;
@@ -90,14 +90,6 @@ pub(crate) fn run(alone: Alone) -> Result<()> {
             Ok(())
         }
     })
-}
-
-/// Memory of this process that is in RAM.
-fn resident_bytes() -> Result<usize> {
-    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc/self/status")?;
-    let kib: usize = line.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;
-    Ok(kib * 1024)
 }
 
 struct Answer;

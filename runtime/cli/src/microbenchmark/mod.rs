@@ -9,6 +9,7 @@ mod calls;
 mod cluster;
 mod crowds;
 mod groups;
+mod many;
 mod neighbours;
 mod objects;
 mod process;
@@ -73,6 +74,7 @@ const SECTIONS: &[(&str, Section)] = &[
     ("objects", objects::rows),
     ("processes", processes::rows),
     ("sharing", sharing::rows),
+    ("many at once", many::rows),
     ("crowds", crowds::rows),
     ("placement groups", groups::rows),
 ];

@@ -33,3 +33,11 @@ pub(super) fn thread_cpu_ns() -> Result<f64> {
         nix::time::clock_gettime(nix::time::ClockId::CLOCK_THREAD_CPUTIME_ID).context("read the thread's clock")?;
     Ok(time.tv_sec() as f64 * 1e9 + time.tv_nsec() as f64)
 }
+
+/// Memory of this process that is in RAM.
+pub(super) fn resident_bytes() -> Result<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").context("read /proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS in /proc/self/status")?;
+    let kib: usize = line.trim().trim_end_matches(" kB").parse().context("read VmRSS")?;
+    Ok(kib * 1024)
+}

@@ -185,9 +185,9 @@ impl Process {
             if waiting.len() > 1 {
                 return value;
             }
+            // With those of others who want something at this moment.
             self.note_of_object(ObjectWord::Wanted { object });
         }
-        self.say_of_objects();
         value
     }
 
