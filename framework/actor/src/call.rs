@@ -201,6 +201,7 @@ where
     E: fmt::Display + 'static,
 {
     /// Sends, and gives a reference to the future reply at once. It has no deadline unless one was set.
+    #[track_caller]
     pub fn submit(self) -> ObjectRef<T> {
         let system = self.address.system().clone();
         let cancel = Arc::new(Cancel::of_call(self.address.id()));

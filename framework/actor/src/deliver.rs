@@ -4,6 +4,7 @@
 //! into a [`CallFrame`] and handed to a [`Deliver`]. At the other end the same registry decodes it and puts it into the
 //! mailbox; the answer comes back through the [`EncodedReply`].
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -103,11 +104,11 @@ pub trait Deliver: Send + Sync {
         Err(NoRoom::NoStore)
     }
 
-    /// The reference to an object of this process leaves it for the first time; it counts as held here until it is
+    /// The reference to an object of this process, which was made at `site`, leaves it for the first time; it counts as held here until it is
     /// [released](Self::release). Says whether its value is to be [sealed](Self::seal) now: others may want it when this
     /// process is gone.
-    fn export(&self, object: ObjectId) -> bool {
-        let _ = object;
+    fn export(&self, object: ObjectId, site: &'static Location<'static>) -> bool {
+        let _ = (object, site);
         false
     }
 

@@ -23,6 +23,7 @@ pub mod blocking;
 
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::panic::Location;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -62,6 +63,8 @@ pub struct ObjectRef<T> {
 
 struct ObjectCell<T> {
     id: ObjectId,
+    /// Where it was made: in the user's code, for one of ours.
+    site: &'static Location<'static>,
     system: Arc<System>,
     value: OnceLock<Result<Arc<T>, GetError>>,
     waiters: Mutex<Waiters>,
@@ -146,6 +149,7 @@ impl<T> Drop for ObjectCell<T> {
 
 impl<T: Send + Sync + 'static> ObjectRef<T> {
     /// A reference to `value`.
+    #[track_caller]
     pub fn ready(system: &Arc<System>, value: T) -> Self {
         let object = Self::empty(system, None, None);
         object.fill(Ok(value));
@@ -153,10 +157,12 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     }
 
     /// A reference whose value comes later, by [`fill`](Self::fill); `call` cancels what makes it.
+    #[track_caller]
     pub fn pending(system: &Arc<System>, call: Option<Arc<dyn Cancellable>>) -> Self {
         Self::empty(system, call, None)
     }
 
+    #[track_caller]
     fn empty(
         system: &Arc<System>,
         call: Option<Arc<dyn Cancellable>>,
@@ -169,11 +175,13 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         let (value, waiters, is_large) = (OnceLock::new(), Mutex::default(), OnceLock::new());
         let (system, shared) = (system.clone(), OnceLock::new());
         let is_counted = AtomicBool::new(encoded.as_ref().is_some_and(|encoded| encoded.is_foreign));
-        let cell = ObjectCell { id, system, value, waiters, call, is_large, encoded, shared, is_counted };
+        let site = Location::caller();
+        let cell = ObjectCell { id, site, system, value, waiters, call, is_large, encoded, shared, is_counted };
         Self { cell: Arc::new(cell) }
     }
 
     /// A reference to a value that was written as its bytes.
+    #[track_caller]
     pub(crate) fn written(system: &Arc<System>, bytes: Fetched) -> Self
     where
         T: DeserializeOwned,
@@ -184,6 +192,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     }
 
     /// Like [`pending`](Self::pending), of a value that may come as its bytes, by [`fill_bytes`](Self::fill_bytes).
+    #[track_caller]
     pub fn pending_bytes(system: &Arc<System>, call: Option<Arc<dyn Cancellable>>) -> Self
     where
         T: DeserializeOwned,

@@ -246,6 +246,7 @@ fn calls(function: &Function) -> TokenStream {
 
         impl #name {
             /// Runs the function in the cluster, with the options of its attribute.
+            #[track_caller]
             #vis fn remote(#(#names: impl __mobula::IntoArg<#types>),*) -> #gives {
                 Self::options().remote(#(#names),*)
             }
@@ -261,6 +262,7 @@ fn calls(function: &Function) -> TokenStream {
             #of_values
 
             /// Runs the function in the cluster with these options.
+            #[track_caller]
             #vis fn remote(self, #(#names: impl __mobula::IntoArg<#types>),*) -> #gives {
                 __mobula::#submit::<#name>(&self.0, (#(__mobula::IntoArg::into_arg(#names),)*).join())
             }

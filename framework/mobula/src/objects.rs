@@ -24,6 +24,7 @@ use mobula_types::{CallError, NotStarted};
 /// # Errors
 ///
 /// There is no session.
+#[track_caller]
 pub fn put<T: Send + Sync + 'static>(value: T) -> Result<ObjectRef<T>, CallError> {
     let system = current::system().ok_or(CallError::NotStarted(NotStarted::NoSession))?;
     Ok(ObjectRef::ready(&system, value))

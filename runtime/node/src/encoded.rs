@@ -88,6 +88,7 @@ pub(crate) fn beside(worker: &Arc<System>) -> Road {
 }
 
 /// Encodes a task and sends it on the host's road.
+#[track_caller]
 pub(crate) fn submit<F: RemoteFn>(
     system: &Arc<System>,
     host: &Arc<Host>,

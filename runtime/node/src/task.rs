@@ -39,6 +39,7 @@ use crate::running;
 /// Runs a remote function: gives a reference to its result at once.
 ///
 /// Whatever happens, the reference gets a value or the reason why there is none.
+#[track_caller]
 pub fn submit<F: RemoteFn>(options: &TaskOptions, args: Arg<F::Args>) -> ObjectRef<F::Reply> {
     let Some((system, host)) = Host::here() else {
         let object = ObjectRef::pending(System::absent(), None);

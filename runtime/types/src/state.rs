@@ -120,6 +120,9 @@ pub struct Listed {
     /// How many bytes an object has.
     #[serde(default)]
     pub bytes: Option<u64>,
+    /// Where an object was made: a place in the code of the process that made its reference.
+    #[serde(default)]
+    pub made_at: Option<String>,
     /// The nodes that have the bytes of an object.
     #[serde(default)]
     pub copies: Vec<String>,

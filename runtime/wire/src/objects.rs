@@ -6,13 +6,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::segments::Extent;
 
+/// Places where objects are made that a process tells its node of: code has not many.
+pub const SITES_MAX: usize = 1_024;
+
 /// From a process to its node. A process that holds an object says so once, however many references it has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ObjectWord {
+    /// A place in the sender's code where objects are made.
+    Site {
+        /// Its number there; they count from 1.
+        number: u32,
+        /// `src/main.rs:7:13`, as the compiler has it.
+        place: String,
+    },
     /// The reference to an object of the sender's leaves it; the sender holds it, and says what it is as soon as it knows.
     New {
         /// Which.
         object: ObjectId,
+        /// The number of the [`Site`](Self::Site) where it was made; 0 is not known.
+        site: u32,
     },
     /// An object of the sender's has its value, or has none.
     Sealed {

@@ -69,7 +69,7 @@ impl<T: Serialize + Send + Sync + 'static> ObjectCell<T> {
         }
         let object: Arc<dyn Exported> = self.clone();
         objects.insert(self.id, Arc::downgrade(&object));
-        deliver.export(self.id)
+        deliver.export(self.id, self.site)
     }
 
     /// Its bytes, if they are there or take no time.

@@ -39,6 +39,7 @@ impl<P: Plain + 'static> Writer<P> {
     }
 
     /// It is written: from now on it is read, by whoever has the reference.
+    #[track_caller]
     pub fn put(self) -> ObjectRef<Vec<P>> {
         let fetched = Fetched { bytes: self.room.seal(), pins: Pins::default() };
         ObjectRef::written(&self.system, fetched)

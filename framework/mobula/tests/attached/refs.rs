@@ -265,5 +265,7 @@ pub(crate) async fn what_is_held_is_listed(nodes: &Nodes) -> Result<()> {
     assert_eq!(are.name, "in the store");
     assert!(are.bytes.is_some_and(|bytes| bytes > 1 << 20), "{are:?}");
     assert_eq!(are.copies, [nodes.ids().0.to_string()]);
+    let made_at = are.made_at.as_deref().unwrap_or_default();
+    assert!(made_at.contains("refs.rs:") && are.made_at == is.made_at, "one line of code has made both: {made_at}");
     Ok(())
 }

@@ -71,6 +71,8 @@ pub(super) struct Owned {
     pub(super) is_evicted: bool,
     /// How often its task has run; 0 when it was put.
     pub(super) runs: u32,
+    /// Where in its process's code it was made, by that process's number; 0 is not known.
+    pub(super) site: u32,
     /// Its process has not said anything of it yet, and is to until then.
     pub(super) unborn_until: Option<Time>,
     /// Nodes that want to know where it is.
@@ -218,6 +220,7 @@ impl Owned {
             recipe: None,
             is_evicted: false,
             runs: 0,
+            site: 0,
             unborn_until: None,
             askers: BTreeSet::new(),
         }

@@ -147,7 +147,10 @@ pub enum Birth {
     /// They are there.
     Put(Seal),
     /// The process that made its reference will say, as the object's first run.
-    Later,
+    Later {
+        /// Where in its code that was, by the process's number; 0 is not known.
+        site: u32,
+    },
     /// A task makes them; its first run is on its way.
     Task(Recipe),
 }

@@ -25,9 +25,9 @@ impl Ownership {
         entry.holders.insert(process);
         match birth {
             Birth::Put(seal) => self.seal(object, seal),
-            Birth::Later => {
+            Birth::Later { site } => {
                 if let Some(owned) = entry.owned_mut() {
-                    owned.runs = 1;
+                    (owned.runs, owned.site) = (1, site);
                 }
             }
             Birth::Task(recipe) => {

@@ -18,6 +18,8 @@ pub struct Record {
     pub bytes: Option<u64>,
     /// Nodes that have them.
     pub copies: Vec<NodeId>,
+    /// Where it was made in the code of its process, by that process's number; 0 is not known.
+    pub site: u32,
     /// Processes of this node that hold it, and with the number 0 other nodes.
     pub holders: Vec<ProcessId>,
 }
@@ -26,6 +28,12 @@ impl Ownership {
     /// The objects of this node.
     pub fn records(&self) -> impl Iterator<Item = Record> {
         self.entries.iter().filter_map(|(object, entry)| Some(self.record(*object, entry, entry.owned()?)))
+    }
+
+    /// Whether this node knows objects of a process of its.
+    pub fn has_of(&self, process: ProcessId) -> bool {
+        let of = |seq| ObjectId { owner: process, seq };
+        self.entries.range(of(0)..=of(u64::MAX)).next().is_some()
     }
 
     fn record(&self, object: ObjectId, entry: &Entry, owned: &Owned) -> Record {
@@ -42,6 +50,7 @@ impl Ownership {
             loss,
             bytes: owned.sealed.map(|sealed| sealed.bytes),
             copies: is_here.then_some(self.me).into_iter().chain(owned.sources()).collect(),
+            site: owned.site,
             holders: entry.holders.iter().copied().collect(),
         }
     }

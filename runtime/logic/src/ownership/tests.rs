@@ -172,7 +172,7 @@ fn who_hears_of_an_object_before_its_makers_word_waits_for_that_and_not_for_ever
         assert_eq!(said(&mut owner, 0, held(seq, seq)), []);
         assert_eq!(said(&mut owner, 0, wanted(seq)), []);
     }
-    let later = HolderWord::New { object: object(1), birth: Birth::Later };
+    let later = HolderWord::New { object: object(1), birth: Birth::Later { site: 0 } };
     assert_eq!(said(&mut owner, 1, Input::Holds { process: MAKER, number: 1, word: later }), []);
     let made = Input::Made { object: object(1), run: 1, seal: seal(OWNER, 0) };
     assert_eq!(said(&mut owner, 2, made), [Output::Ready { process: NEIGHBOUR, object: object(1) }]);
@@ -185,7 +185,7 @@ fn who_hears_of_an_object_before_its_makers_word_waits_for_that_and_not_for_ever
 fn what_a_process_was_still_to_make_is_lost_with_it() {
     let mut owner = machine(OWNER, MAKER);
     said(&mut owner, 0, Input::Attached { process: NEIGHBOUR });
-    let later = HolderWord::New { object: object(1), birth: Birth::Later };
+    let later = HolderWord::New { object: object(1), birth: Birth::Later { site: 0 } };
     said(&mut owner, 0, Input::Holds { process: MAKER, number: 1, word: later });
     let hold = HolderWord::Hold { object: object(1) };
     said(&mut owner, 0, Input::Holds { process: NEIGHBOUR, number: 1, word: hold });

@@ -1,5 +1,6 @@
 //! [`Deliver`] of an attached process: each of its ways leads into one of the neighbours' files.
 
+use std::panic::Location;
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
@@ -96,8 +97,8 @@ impl Deliver for Attached {
         self.process.room(bytes)
     }
 
-    fn export(&self, object: ObjectId) -> bool {
-        self.process.export_object(object);
+    fn export(&self, object: ObjectId, site: &'static Location<'static>) -> bool {
+        self.process.export_object(object, site);
         true
     }
 

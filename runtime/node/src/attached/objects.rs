@@ -9,6 +9,7 @@
 //! The node hears each word once and in its order, as this process says them. Words that nobody waits for are said together.
 
 use std::collections::HashMap;
+use std::panic::Location;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use mobula_net::SendError;
 use mobula_types::{CallError, Death, DeathCause, Digest, Loss, ObjectId, ProcessId, Unknown};
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use mobula_wire::local::ToNode;
-use mobula_wire::objects::{Kept, ObjectAnswer, ObjectWord};
+use mobula_wire::objects::{Kept, ObjectAnswer, ObjectWord, SITES_MAX};
 use mobula_wire::{ExchangeId, INLINE_BYTES_MAX, Parcel, Talk};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -45,6 +46,8 @@ pub(crate) struct Objects {
 
 #[derive(Default)]
 pub(super) struct Books {
+    /// The numbers of places where objects were made.
+    sites: HashMap<&'static Location<'static>, u32>,
     /// References, by object.
     holds: HashMap<ObjectId, usize>,
     /// Who waits for the bytes of an object.
@@ -65,11 +68,21 @@ struct Words {
 }
 
 impl Process {
-    /// The reference to one of our objects leaves this process.
-    pub(crate) fn export_object(self: &Arc<Self>, object: ObjectId) {
+    /// The reference to one of our objects, made at `site`, leaves this process.
+    pub(crate) fn export_object(self: &Arc<Self>, object: ObjectId, site: &'static Location<'static>) {
         let mut books = self.objects.books.lock();
         *books.holds.entry(object).or_default() += 1;
-        self.note_of_object(ObjectWord::New { object });
+        let site = match books.sites.get(site) {
+            Some(number) => *number,
+            None if books.sites.len() < SITES_MAX => {
+                let number = books.sites.len() as u32 + 1;
+                books.sites.insert(site, number);
+                self.note_of_object(ObjectWord::Site { number, place: site.to_string() });
+                number
+            }
+            None => 0,
+        };
+        self.note_of_object(ObjectWord::New { object, site });
     }
 
     /// One of our objects has its value.
@@ -386,6 +399,7 @@ fn size(word: &ObjectWord) -> usize {
             (0, inner.len() + recipe.as_ref().map_or(0, |recipe| recipe.arguments.len()))
         }
         ObjectWord::Sends { objects, .. } => (0, objects.len()),
+        ObjectWord::Site { place, .. } => (place.len(), 0),
         _ => (0, 0),
     };
     64 + bytes + objects * ID

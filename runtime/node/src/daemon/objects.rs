@@ -16,7 +16,7 @@ use mobula_types::state::Listed;
 use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::FromNode;
-use mobula_wire::objects::{Kept, Letter, ObjectAnswer, ObjectWord, Word};
+use mobula_wire::objects::{Kept, Letter, ObjectAnswer, ObjectWord, SITES_MAX, Word};
 use mobula_wire::segments::SegmentId;
 use mobula_wire::{ExchangeId, Parcel, Talk};
 
@@ -27,6 +27,9 @@ use super::tool::name;
 /// Messages of which the end was heard before the beginning: they come by different roads. Of one that is forgotten, what
 /// it names is held as long as its receiver lives.
 const EARLY_MAX: usize = 1 << 16;
+
+/// What the name of a place in code may take.
+const SITE_BYTES_MAX: usize = 256;
 
 /// Objects of a node that are listed: the list of a cluster is bounded too.
 const LISTED_MAX: usize = 10_000;
@@ -47,6 +50,9 @@ pub(crate) struct Objects {
     machine: Ownership,
     /// How many words were heard of each process.
     heard: HashMap<ProcessId, u64>,
+    /// Where in its code each process makes objects, in the order of its numbers; of one that has ended, as long as there
+    /// are objects of its.
+    sites: HashMap<ProcessId, Vec<String>>,
     copies: HashMap<ObjectId, Copy>,
     /// Copies that are not counted on any more, and still read.
     parting: Vec<(ObjectId, Copy)>,
@@ -114,6 +120,7 @@ impl Objects {
         Self {
             machine: Ownership::new(node),
             heard: HashMap::new(),
+            sites: HashMap::new(),
             copies: HashMap::new(),
             parting: Vec::new(),
             wanting: BTreeMap::new(),
@@ -149,7 +156,11 @@ impl State {
             0 => holder.node().to_string(),
             _ => name(holder),
         };
-        let line = |Record { object, state, loss, bytes, copies, holders }: Record| {
+        let made_at = |object: ObjectId, site: u32| {
+            let number = usize::try_from(site).ok()?.checked_sub(1)?;
+            self.objects.sites.get(&object.owner)?.get(number).cloned()
+        };
+        let line = |Record { object, state, loss, bytes, copies, site, holders }: Record| {
             let place = self.objects.copies.get(&object).map(|copy| match copy.kept {
                 Kept::Inline(_) => "with its node",
                 Kept::Failed(_) => "it is an error",
@@ -165,6 +176,7 @@ impl State {
                 state: state.to_owned(),
                 cause: loss.map(|loss| self.explained(loss).to_string()),
                 bytes,
+                made_at: made_at(object, site),
                 copies: copies.iter().map(node).collect(),
                 held_by: holders.into_iter().map(holder).collect(),
                 ..Listed::default()
@@ -197,7 +209,15 @@ impl State {
 
     fn hear_word(&mut self, process: ProcessId, word: ObjectWord) {
         let word = match word {
-            ObjectWord::New { object } => HolderWord::New { object, birth: Birth::Later },
+            ObjectWord::Site { number, mut place } => {
+                let sites = self.objects.sites.entry(process).or_default();
+                if sites.len() < SITES_MAX && usize::try_from(number).is_ok_and(|number| number == sites.len() + 1) {
+                    place.truncate(place.floor_char_boundary(SITE_BYTES_MAX));
+                    sites.push(place);
+                }
+                return;
+            }
+            ObjectWord::New { object, site } => HolderWord::New { object, birth: Birth::Later { site } },
             ObjectWord::Hold { object } => HolderWord::Hold { object },
             ObjectWord::Release { object } => {
                 self.read_no_more(process, object);
@@ -606,6 +626,8 @@ impl State {
             self.hear_of_object(Input::NotPulled { object });
         }
         self.objects.heard.remove(&process);
+        let Objects { machine, heard, sites, .. } = &mut self.objects;
+        sites.retain(|process, _| heard.contains_key(process) || machine.has_of(*process));
         self.objects.readers.remove(&process);
         self.objects.ready.retain(|_, (reader, _)| *reader != process);
         self.perform_objects();
