@@ -3,8 +3,10 @@
 //! Everything lives in one folder with a short name, because the name of a Unix socket has at most 107 bytes:
 //! `/tmp/mXXXXXX/n0` is node 0's folder, and the output of every process lies beside it.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -341,14 +343,26 @@ impl Driver {
 pub fn run(mut command: Command, within: Duration) -> Result<Output> {
     use std::process::Stdio;
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // Read meanwhile: what a command says may be more than a pipe holds.
+    let said = [child.stdout.take().map(read_on), child.stderr.take().map(read_on)];
     let ended = until("the end of a command", within, || Ok(child.try_wait()?));
     if ended.is_err() {
         child.kill().ok();
     }
-    // What a command says fits into a pipe: it does not wait for its reader.
-    let output = child.wait_with_output()?;
-    ended.with_context(|| format!("it said: {}", String::from_utf8_lossy(&output.stderr)))?;
-    Ok(output)
+    let status = child.wait()?;
+    let [stdout, stderr] = said.map(|reader| reader.and_then(|reader| reader.join().ok()).unwrap_or_default());
+    ended.with_context(|| format!("it said: {}", String::from_utf8_lossy(&stderr)))?;
+    Ok(Output { status, stdout, stderr })
+}
+
+/// All of what comes, read by a thread of its own.
+fn read_on(mut from: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut said = Vec::new();
+        // What came before an error is of use.
+        from.read_to_end(&mut said).ok();
+        said
+    })
 }
 
 /// A program that was built beside this test: in the folder above its own.

@@ -9,13 +9,13 @@ use mobula_cluster::hosts::Network;
 use mobula_cluster::oracle::Holdings;
 use mobula_cluster::report::Report;
 
-use crate::cluster;
 use crate::promises::{ASKED, HEALED, SILENT};
+use crate::waiting_cluster;
 
 const CUT: Duration = Duration::from_secs(30);
 
 fn cut(driver_on: usize, alive_meanwhile: usize, cut: impl Fn(&Network) -> Result<()>) -> Result<()> {
-    let Some((cluster, _turn)) = cluster(Plan::of(4).head_apart())? else { return Ok(()) };
+    let Some((cluster, _turn)) = waiting_cluster(Plan::of(4).head_apart())? else { return Ok(()) };
     let before = Holdings::of(&cluster);
     let record = cluster.folder().join("r").display().to_string();
     let words = ["load", "--record", &record, "--tasks", "32", "--task-ms", "5", "--actors", "6", "--names", "100"];

@@ -11,7 +11,7 @@ use mobula_cluster::report::REPORT;
 use serde_json::Value;
 
 use crate::membership::life_of;
-use crate::{cluster, times};
+use crate::{cluster, times, waiting_cluster};
 
 /// G19: what runs has so long to finish.
 const FINISH: Duration = Duration::from_secs(30);
@@ -45,7 +45,7 @@ fn streams_of_a_drained_node_come_to_their_end() -> Result<()> {
 /// the node itself.
 #[test]
 fn what_outlives_a_drain_is_told_that_it_was_drained() -> Result<()> {
-    let Some((mut cluster, _turn)) = cluster(Plan::of(2).head_apart())? else { return Ok(()) };
+    let Some((mut cluster, _turn)) = waiting_cluster(Plan::of(2).head_apart())? else { return Ok(()) };
     let mut drivers =
         [cluster.drive(0, "elsewhere", &["death", "wait"])?, cluster.drive(1, "there", &["death", "wait"])?];
     let (id, _) = life_of(&cluster, 1)?;

@@ -1,6 +1,7 @@
 //! What is done to clusters, and what must hold meanwhile and afterwards; one subject per file.
 //!
-//! The tests take turns: each has the machine for itself, or their bounds would say nothing. `MOBULA_CLUSTER_LONG=1`
+//! The tests take turns: each has the machine for itself, or their bounds would say nothing; but those that do little but
+//! wait for half a minute do so beside one another. `MOBULA_CLUSTER_LONG=1`
 //! makes the ones that go on for a time go on ten times longer; `MOBULA_CLUSTER_LOG=debug` has the nodes log.
 
 mod cuts;
@@ -19,16 +20,22 @@ mod refusals;
 mod stalls;
 mod starts;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use anyhow::Result;
 use mobula_cluster::cluster::{Cluster, Plan};
 
-static MACHINE: Mutex<()> = Mutex::new(());
+static MACHINE: RwLock<()> = RwLock::new(());
 
 /// Waits for the machine, and makes a cluster; `None` where there can be none.
-fn cluster(plan: Plan) -> Result<Option<(Cluster, MutexGuard<'static, ()>)>> {
-    let turn = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+fn cluster(plan: Plan) -> Result<Option<(Cluster, RwLockWriteGuard<'static, ()>)>> {
+    let turn = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+    Ok(Cluster::start(plan)?.map(|cluster| (cluster, turn)))
+}
+
+/// The same for a test that mostly waits: others that do may have the machine at the same time.
+fn waiting_cluster(plan: Plan) -> Result<Option<(Cluster, RwLockReadGuard<'static, ()>)>> {
+    let turn = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
     Ok(Cluster::start(plan)?.map(|cluster| (cluster, turn)))
 }
 

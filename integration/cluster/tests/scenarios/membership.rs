@@ -8,8 +8,8 @@ use anyhow::{Context, Result, ensure};
 use mobula_cluster::cluster::{Cluster, Plan};
 use rustix::process::Signal;
 
-use crate::cluster;
 use crate::promises::{ASKED, HEALED, KILLED, REGISTERED, SILENT};
+use crate::{cluster, waiting_cluster};
 
 /// A node on which nothing runs needs a moment to end; G19 gives it 30 s for what does.
 const ENDS: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ fn a_stopped_node_is_missed_after_five_seconds() -> Result<()> {
 
 #[test]
 fn who_is_cut_off_is_missed_and_comes_back() -> Result<()> {
-    let Some((cluster, _turn)) = cluster(Plan::of(4))? else { return Ok(()) };
+    let Some((cluster, _turn)) = waiting_cluster(Plan::of(4))? else { return Ok(()) };
     let network = cluster.network();
     network.cut(&[3])?;
     known(&cluster, 3, SILENT, "a node cut off")?;

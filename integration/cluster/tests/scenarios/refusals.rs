@@ -46,7 +46,7 @@ fn counted(cluster: &Cluster, expected: &[(&str, u64)]) -> Result<()> {
 }
 
 /// A cluster of a head alone, beside a host on which nobody has joined yet.
-fn head_and_stranger() -> Result<Option<(Cluster, std::sync::MutexGuard<'static, ()>)>> {
+fn head_and_stranger() -> Result<Option<(Cluster, std::sync::RwLockWriteGuard<'static, ()>)>> {
     let Some((mut cluster, turn)) = cluster(Plan::of(2))? else { return Ok(None) };
     cluster.kill_node(1)?;
     std::fs::remove_dir_all(cluster.node_folder(1))?;
