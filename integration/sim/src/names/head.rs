@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use mobula_logic::directory::{JobRefusal, NameRefusal, TokenRefusal, ValueRefusal};
 use mobula_logic::head::{self, Head, Input, Output};
-use mobula_logic::membership::Standing;
+use mobula_logic::membership::{Refusal, Standing};
 use mobula_logic::record::{Change, Record, RecordKey};
 use mobula_logic::{Calendar, Violation, directory, membership};
-use mobula_types::{Death, DeathCause, Epoch, HeadId, NodeId, StateMachine, Time};
+use mobula_types::{Death, DeathCause, Epoch, HeadId, MemberId, NodeId, Registration, StateMachine, Time};
 
-use super::node::STRAGGLER;
+use super::node::{SECRET, STRAGGLER};
 use super::{DOWN, Event, HeadLife, HostIndex, Up, World, earlier, real};
 use crate::failure::ensure;
 
@@ -26,7 +27,7 @@ impl World {
         let calendar = Calendar::new(now, 1_800_000_000_000 + now.as_nanos() / 1_000_000);
         let records = self.store.clone();
         self.witness.head_starts(&records)?;
-        let machine = Head::restore(id, calendar, now, records, self.mutant);
+        let machine = Head::bounded(id, calendar, now, records, self.mutant, self.bounds());
         if self.epoch > 1 {
             self.saw("head starts again");
         }
@@ -51,10 +52,32 @@ impl World {
 
     fn apply(&mut self, changes: Vec<Change>) {
         for change in changes {
-            match change.record {
-                Some(record) => drop(self.store.insert(change.key, record)),
-                None => drop(self.store.remove(&change.key)),
+            let Some(record) = change.record else {
+                self.forget(&change.key);
+                continue;
+            };
+            // What was forgotten and made anew in one batch is another one.
+            if let Record::Token(token) = &record
+                && token.hash != SECRET
+            {
+                self.witness.token_gone(token.id);
             }
+            self.store.insert(change.key, record);
+        }
+    }
+
+    fn forget(&mut self, key: &RecordKey) {
+        self.store.remove(key);
+        match key {
+            RecordKey::Node(_) => self.saw("a dead node is forgotten"),
+            RecordKey::Job(_) => self.saw("a job that has ended is forgotten"),
+            RecordKey::Name(_) => self.saw("a name is free"),
+            RecordKey::Value(..) => self.saw("a value is removed"),
+            RecordKey::Token(id) => {
+                self.saw("a token is forgotten");
+                self.witness.token_gone(*id);
+            }
+            _ => {}
         }
     }
 
@@ -103,6 +126,9 @@ impl World {
             }
             let Some(output) = life.machine.poll_output() else { break };
             self.steps.note(at, || format!("  the head says {output:?}"));
+            if let Some(refusal) = refusal(&output, life.machine.read_only().is_some()) {
+                self.coverage.saw(refusal);
+            }
             match output {
                 Output::Commit { batch, changes } => {
                     let silent: Vec<NodeId> = changes.iter().filter_map(silent_node).collect();
@@ -258,6 +284,19 @@ impl World {
         self.tell_head(membership::Input::Silent { node, silent, refused }.into())
     }
 
+    /// A node of no host of these comes, and is not heard of again.
+    pub(super) fn stranger_registers(&mut self) -> Result<(), Violation> {
+        if self.is_quiet {
+            return Ok(());
+        }
+        let delay = Duration::from_millis(500) + self.rng.span(2_500);
+        self.agenda.after(delay, Event::Stranger);
+        let (member, start) = (MemberId([0xff; 16]), self.rng.number());
+        let registration = Registration { member, start, ..Registration::default() };
+        self.next_ask += 1;
+        self.tell_head(membership::Input::Register { ask: self.next_ask, registration }.into())
+    }
+
     /// Sends a word of the head's to a node; now and then the connection breaks with it.
     fn say(&mut self, host: HostIndex, word: Output) {
         let Some(head) = self.head.as_ref().map(|life| life.machine.id()) else { return };
@@ -287,4 +326,50 @@ fn silent_node(change: &Change) -> Option<NodeId> {
     let Some(Record::Node(node)) = &change.record else { return None };
     let is_silent = |death: &Death| matches!(death.cause, DeathCause::NodeSilent { .. });
     node.death.as_ref().is_some_and(is_silent).then_some(node.node)
+}
+
+/// Which refusal it is, if it is one.
+fn refusal(output: &Output, is_read_only: bool) -> Option<&'static str> {
+    use directory::Output as Said;
+    Some(match output {
+        Output::Refuse { why, .. } => match why {
+            Refusal::Fenced { .. } => "refused: fenced",
+            Refusal::AskedAgain => "refused: asked again",
+            Refusal::Full { .. } => "refused: full",
+            // No earlier process comes again here: `control` counts them.
+            Refusal::Replaced { .. } => return None,
+        },
+        Output::ReadOnly { .. } if is_read_only => "refused: nothing can be written",
+        Output::ReadOnly { .. } => "refused: much waits to be written",
+        Output::DrainAnswered { is_known: false, .. } => "refused: who is to leave is not there",
+        Output::Directory(Said::Claimed { result: Err(why), .. }) => match why {
+            NameRefusal::NoLease { .. } => "claim refused: no lease",
+            NameRefusal::TooLarge { .. } => "claim refused: too large",
+            NameRefusal::Full { .. } => "claim refused: full",
+            NameRefusal::Busy { .. } => "claim refused: busy",
+            NameRefusal::Superseded { .. } => "claim refused: superseded",
+            NameRefusal::JobEnded { .. } => "claim refused: its job has ended",
+            // They are too rare here to say much: `control` has seeds for them.
+            NameRefusal::StillHeld { .. } | NameRefusal::HomeEnded | NameRefusal::Ended => return None,
+        },
+        Output::Directory(Said::JobStarted { result: Err(why), .. }) => match why {
+            JobRefusal::Full { .. } => "job refused: full",
+            JobRefusal::TooLarge { .. } => "job refused: too large",
+        },
+        Output::Directory(Said::Value { result: Err(why), .. }) => match why {
+            ValueRefusal::TooLarge { .. } => "value refused: too large",
+            ValueRefusal::Full => "value refused: full",
+            ValueRefusal::JobEnded { .. } => "value refused: its job has ended",
+        },
+        Output::Directory(Said::Token { result: Err(why), .. }) => match why {
+            TokenRefusal::Unknown => "token refused: unknown",
+            TokenRefusal::Expired => "token refused: expired",
+            TokenRefusal::Wrong => "token refused: wrong",
+            TokenRefusal::Burnt => "token refused: burnt",
+            TokenRefusal::Used => "token refused: used",
+            TokenRefusal::Full { .. } => "token refused: full",
+            TokenRefusal::Taken => "token refused: taken",
+        },
+        _ => return None,
+    })
 }

@@ -5,6 +5,9 @@
 //! [`View`](mobula_logic::membership::View). Between them are connections that break with all that was on its way, are
 //! cut one way or both, and carry words of a head that is gone already; hosts stop for a while, and their clocks run at
 //! rates of their own. Nodes claim names, act under them, and move them; drivers store values and use tokens.
+//!
+//! In some seeds the head keeps little of everything, and strangers register who are not heard of again: there each bound
+//! is met.
 
 mod head;
 mod node;
@@ -13,9 +16,9 @@ mod witness;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use mobula_logic::head::{Head, Output};
+use mobula_logic::head::{Bounds, Head, Output};
 use mobula_logic::record::{Change, Record, RecordKey};
-use mobula_logic::{Mutant, Violation, directory};
+use mobula_logic::{Mutant, Violation, directory, membership};
 use mobula_types::{Beat, HeadId, NodeId, Registration, Time};
 
 use crate::agenda::Agenda;
@@ -84,6 +87,8 @@ enum Event {
     Wants {
         host: HostIndex,
     },
+    /// A node of another host registers, and is not heard of again.
+    Stranger,
     Fault,
     Quiet,
     Judge,
@@ -131,6 +136,8 @@ struct World {
     steps: Steps,
     fury: u64,
     is_quiet: bool,
+    /// The head keeps little of everything.
+    is_narrow: bool,
     events: u64,
     hosts: Vec<Host>,
     head: Option<HeadLife>,
@@ -177,6 +184,7 @@ impl world::World for World {
             steps: Steps::new(records),
             fury,
             is_quiet: false,
+            is_narrow: seed % 8 == 3,
             events: 0,
             hosts,
             head: None,
@@ -201,6 +209,9 @@ impl world::World for World {
             self.agenda.after(Duration::from_millis(300), Event::Silent { host });
         }
         self.agenda.after(Duration::from_secs(1), Event::Fault);
+        if self.is_narrow {
+            self.agenda.after(Duration::from_secs(2), Event::Stranger);
+        }
         self.agenda.after(FAULTS_LAST, Event::Quiet);
         self.agenda.after(FAULTS_LAST + QUIET, Event::Judge);
         while let Some(event) = self.agenda.step() {
@@ -250,6 +261,7 @@ impl World {
                 self.node_wants(host);
                 Ok(())
             }
+            Event::Stranger => self.stranger_registers(),
             Event::Fault => {
                 self.strike();
                 Ok(())
@@ -305,7 +317,9 @@ impl World {
 
     fn resumes(&self, event: &Event) -> Option<Time> {
         match event {
-            Event::Up { .. } | Event::HeadTick | Event::Synced { .. } | Event::Silent { .. } => self.head_paused_until,
+            Event::Up { .. } | Event::HeadTick | Event::Synced { .. } | Event::Silent { .. } | Event::Stranger => {
+                self.head_paused_until
+            }
             Event::Down { host, .. }
             | Event::NodeTick { host }
             | Event::NodeBeats { host }
@@ -313,6 +327,35 @@ impl World {
             | Event::Wants { host } => self.hosts[*host].paused_until,
             _ => None,
         }
+    }
+
+    /// What the head keeps, and one like it that keeps little: what the hosts need in the end, and less of what they only
+    /// want.
+    fn bounds(&self) -> Bounds {
+        if !self.is_narrow {
+            return Bounds::default();
+        }
+        let hosts = self.hosts.len();
+        let membership = membership::Bounds { nodes_max: hosts, dead_max: 2, asks_max: 1 };
+        let directory = directory::Bounds {
+            names_max: 2,
+            name_bytes_max: 16,
+            interface_bytes_max: 16,
+            frame_bytes_max: 8,
+            detached_bytes_max: 6,
+            claims_waiting_max: 1,
+            locates_waiting_max: 1,
+            jobs_max: hosts - 1,
+            jobs_ended_max: 2,
+            setup_bytes_max: 16,
+            tokens_max: 3,
+            key_bytes_max: 8,
+            value_bytes_max: 8,
+            // Two values, with what each takes beside its bytes.
+            values_of_job_bytes_max: 290,
+            values_bytes_max: 600,
+        };
+        Bounds { pending_max: 4, membership, directory }
     }
 
     /// One misfortune, and when the next comes.

@@ -33,6 +33,8 @@ pub(super) struct Witness {
     puts: BTreeMap<(JobId, String), BTreeSet<Vec<u8>>>,
     token_asks: BTreeMap<u64, [u8; 32]>,
     token_users: BTreeMap<TokenId, [u8; 32]>,
+    /// Tokens that the store has no more.
+    tokens_gone: BTreeSet<TokenId>,
 }
 
 impl Witness {
@@ -106,6 +108,11 @@ impl Witness {
         ensure(user == *by, "DIR-7", || format!("{id:?} is good for {} and for {}", user[0], by[0]))
     }
 
+    /// A token was taken back, or has made room for another.
+    pub(super) fn token_gone(&mut self, id: TokenId) {
+        self.tokens_gone.insert(id);
+    }
+
     /// What was acknowledged is there again.
     pub(super) fn head_starts(&self, records: &BTreeMap<RecordKey, Record>) -> Result<(), Violation> {
         for (key, (fencing, _)) in &self.acted {
@@ -124,7 +131,7 @@ impl Witness {
                 format!("{node} was admitted, {last:?} is kept")
             })?;
         }
-        for (id, by) in &self.token_users {
+        for (id, by) in self.token_users.iter().filter(|(id, _)| !self.tokens_gone.contains(id)) {
             let used = match records.get(&RecordKey::Token(*id)) {
                 Some(Record::Token(token)) => token.used_by,
                 _ => None,

@@ -157,7 +157,7 @@ impl Names {
             Some(restarting) if restarting.is_started && is_held => {
                 outputs.push_back(Output::Located { ask, key, at: Ok(at) });
             }
-            Some(restarting) if self.locating < LOCATES_WAITING_MAX => {
+            Some(restarting) if self.locating < self.bounds.locates_waiting_max => {
                 restarting.locating.push(ask);
                 self.locating += 1;
             }

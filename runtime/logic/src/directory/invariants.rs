@@ -14,8 +14,8 @@
 
 use std::collections::BTreeSet;
 
+use super::Directory;
 use super::names::Hold;
-use super::{CLAIMS_WAITING_MAX, Directory, JOBS_ENDED_MAX, JOBS_MAX, NAMES_MAX, TOKENS_MAX, VALUES_OF_JOB_BYTES_MAX};
 use crate::invariant::{Violation, ensure};
 use crate::lease::{GRANT_AFTER, LEASE};
 
@@ -25,7 +25,7 @@ use crate::lease::{GRANT_AFTER, LEASE};
 /// The first one that does not.
 pub fn check(directory: &Directory) -> Result<(), Violation> {
     check_names(directory)?;
-    let Directory { jobs, values, tokens, .. } = directory;
+    let Directory { jobs, values, tokens, bounds, .. } = directory;
     for (driver, job) in jobs.running() {
         let is_right = jobs.get(*job).is_some_and(|record| record.ended.is_none() && record.spec.driver == *driver);
         ensure(is_right, "DIR-6", || format!("{job} does not run for {driver}"))?;
@@ -33,21 +33,22 @@ pub fn check(directory: &Directory) -> Result<(), Violation> {
     let running = jobs.all().filter(|record| record.ended.is_none()).count();
     ensure(running == jobs.running().len(), "DIR-6", || format!("{running} jobs run, {:?}", jobs.running()))?;
     let ended = jobs.all().count() - running;
-    ensure(running <= JOBS_MAX && ended <= JOBS_ENDED_MAX, "DIR-8", || format!("{running} jobs run, {ended} ended"))?;
+    let is_bounded = running <= bounds.jobs_max && ended <= bounds.jobs_ended_max;
+    ensure(is_bounded, "DIR-8", || format!("{running} jobs run, {ended} ended"))?;
     for (job, bytes, counted) in values.jobs() {
         ensure(directory.runs(job), "DIR-6", || format!("{job} has values and has ended"))?;
-        let is_bounded = bytes == counted && bytes <= VALUES_OF_JOB_BYTES_MAX;
+        let is_bounded = bytes == counted && bytes <= bounds.values_of_job_bytes_max;
         ensure(is_bounded, "DIR-8", || format!("{job} has {counted} bytes of values, {bytes} are counted"))?;
     }
     for (id, token) in tokens.entries() {
         ensure(token.users <= 1, "DIR-7", || format!("{id:?} was good for {} keys", token.users))?;
     }
     let tokens = tokens.entries().len();
-    ensure(tokens <= TOKENS_MAX, "DIR-8", || format!("{tokens} tokens"))
+    ensure(tokens <= bounds.tokens_max, "DIR-8", || format!("{tokens} tokens"))
 }
 
 fn check_names(directory: &Directory) -> Result<(), Violation> {
-    let Directory { names, looked, .. } = directory;
+    let Directory { names, looked, bounds, .. } = directory;
     let mut fencings = BTreeSet::new();
     for (key, entry) in &names.entries {
         let Some(before) = entry.before else { continue };
@@ -79,8 +80,11 @@ fn check_names(directory: &Directory) -> Result<(), Violation> {
         ensure(may_be, "DIR-6", || format!("{key} is held for a job that has ended"))?;
     }
     let (counted, waiting) = names.waiting();
-    let is_bounded = names.entries.len() <= NAMES_MAX && counted <= CLAIMS_WAITING_MAX;
+    let is_bounded = names.entries.len() <= bounds.names_max && counted <= bounds.claims_waiting_max;
     ensure(is_bounded && counted == waiting, "DIR-8", || {
         format!("{} names, {waiting} claims wait, {counted} are counted", names.entries.len())
-    })
+    })?;
+    let bytes = names.detached_bytes();
+    ensure(bytes <= bounds.detached_bytes_max, "DIR-8", || format!("{bytes} bytes to start detached actors with"))?;
+    ensure(names.locating <= bounds.locates_waiting_max, "DIR-8", || format!("{} ask where one is", names.locating))
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mobula_types::{DeathCause, JobId, ProcessId};
 
-use super::Output;
+use super::{Bounds, Output};
 use crate::record::{Change, JobRecord, JobSpec, RecordKey};
 
 /// Jobs that run at once; beyond it [`JobRefusal::Full`]. A thousand is a busy cluster's.
@@ -43,6 +43,7 @@ pub(super) struct Jobs {
     /// The greatest id ever given, and the greatest that an earlier head gave.
     last: JobId,
     earlier: JobId,
+    pub(super) bounds: Bounds,
 }
 
 impl Jobs {
@@ -69,12 +70,13 @@ impl Jobs {
         if let Some(job) = self.running.get(&spec.driver) {
             return Ok(*job);
         }
-        if self.running.len() >= JOBS_MAX {
-            return Err(JobRefusal::Full { max: JOBS_MAX });
+        let Bounds { jobs_max, setup_bytes_max, .. } = self.bounds;
+        if self.running.len() >= jobs_max {
+            return Err(JobRefusal::Full { max: jobs_max });
         }
         let bytes = spec.name.len() + spec.setup.len();
-        if bytes > SETUP_BYTES_MAX {
-            return Err(JobRefusal::TooLarge { bytes, max: SETUP_BYTES_MAX });
+        if bytes > setup_bytes_max {
+            return Err(JobRefusal::TooLarge { bytes, max: setup_bytes_max });
         }
         self.last.0 += 1;
         let job = self.last;
@@ -97,7 +99,7 @@ impl Jobs {
         record.ended = Some((ended_unix_ms, cause));
         self.running.remove(&record.spec.driver);
         outputs.push_back(Output::Keep(Change::job(record.clone())));
-        if self.all.len() - self.running.len() > JOBS_ENDED_MAX {
+        if self.all.len() - self.running.len() > self.bounds.jobs_ended_max {
             let oldest = self.all.values().find(|record| record.ended.is_some()).map(|record| record.job);
             if let Some(oldest) = oldest {
                 self.all.remove(&oldest);

@@ -24,6 +24,7 @@
 //! Whether a node lives is [`membership`](crate::membership)'s; how names are stopped on a node is the node's, by its
 //! [`lease`](crate::lease).
 
+mod bounds;
 mod detached;
 mod invariants;
 mod jobs;
@@ -50,6 +51,7 @@ use names::Names;
 use tokens::Tokens;
 use values::Values;
 
+pub use bounds::Bounds;
 pub use detached::{LOCATES_WAITING_MAX, RESTART_AGAIN};
 pub use invariants::check;
 pub use jobs::{JOBS_ENDED_MAX, JOBS_MAX, JobRefusal, SETUP_BYTES_MAX};
@@ -421,6 +423,7 @@ pub struct Directory {
     tokens: Tokens,
     looked: Time,
     outputs: VecDeque<Output>,
+    bounds: Bounds,
     planted: Planted,
 }
 
@@ -512,11 +515,12 @@ impl Directory {
             tokens: Tokens::default(),
             looked: now,
             outputs: VecDeque::new(),
+            bounds: Bounds::default(),
             planted: Planted::default(),
         }
     }
 
-    /// What an earlier head has kept; every lease is taken for renewed at `now`, which is this head's start. A process
+    /// What an earlier head has kept, within the same bounds; every lease is taken for renewed at `now`, which is this head's start. A process
     /// whose node is not among those that `lives` knows has ended meanwhile.
     ///
     /// `mutant` is a fault to be planted from the start on; without the feature there is none.
@@ -527,8 +531,9 @@ impl Directory {
         records: impl IntoIterator<Item = (RecordKey, Record)>,
         lives: impl Fn(NodeId) -> bool,
         mutant: Option<Mutant>,
+        bounds: Bounds,
     ) -> Self {
-        let mut directory = Self::new(head, calendar, now);
+        let mut directory = Self::new(head, calendar, now).with_bounds(bounds);
         directory.plant(mutant);
         let mut frames = Vec::new();
         for (key, record) in records {
@@ -549,6 +554,15 @@ impl Directory {
         let is_gone = |process: ProcessId| !lives(process.node());
         directory.handle_ended(now, &DeathCause::Disconnected, is_gone);
         directory
+    }
+
+    fn with_bounds(mut self, bounds: Bounds) -> Self {
+        self.bounds = bounds;
+        self.names.bounds = bounds;
+        self.jobs.bounds = bounds;
+        self.values.bounds = bounds;
+        self.tokens.bounds = bounds;
+        self
     }
 
     fn plant(&mut self, mutant: Option<Mutant>) {

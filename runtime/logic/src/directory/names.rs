@@ -10,7 +10,7 @@ use mobula_types::{
 };
 
 use super::detached::Restarting;
-use super::{Claim, Grant, Output};
+use super::{Bounds, Claim, Grant, Output};
 use crate::lease::{GRANT_AFTER, LEASE};
 use crate::mutant::{Mutant, Planted};
 use crate::record::{Change, Detached, NameRecord, Record, RecordKey};
@@ -114,6 +114,7 @@ pub(super) struct Names {
     /// Grants of this head, and terms of leases.
     granted: u64,
     terms: u64,
+    pub(super) bounds: Bounds,
     pub(super) planted: Planted,
 }
 
@@ -197,6 +198,7 @@ impl Names {
             locating: 0,
             granted: 0,
             terms: 0,
+            bounds: Bounds::default(),
             planted: Planted::default(),
         }
     }
@@ -426,8 +428,9 @@ impl Names {
     }
 
     fn wait(&mut self, waiting: Waiting) -> Result<(), NameRefusal> {
-        if self.waiting >= CLAIMS_WAITING_MAX {
-            return Err(NameRefusal::Busy { max: CLAIMS_WAITING_MAX });
+        let max = self.bounds.claims_waiting_max;
+        if self.waiting >= max {
+            return Err(NameRefusal::Busy { max });
         }
         self.waiting += 1;
         let key = waiting.claim.key.clone();
@@ -442,15 +445,17 @@ impl Names {
         let Claim { key, actor, incarnation, job, detached, process, interface } = &claim;
         let name_bytes = key.name.len() + if let Namespace::Shared(space) = &key.space { space.len() } else { 0 };
         let frame_bytes = detached.as_ref().map_or(0, |detached| detached.frame.len());
-        let bounds =
-            [(name_bytes, NAME_BYTES_MAX), (frame_bytes, FRAME_BYTES_MAX), (interface.bytes(), INTERFACE_BYTES_MAX)];
-        for (bytes, max) in bounds {
+        let Bounds { names_max, detached_bytes_max, .. } = self.bounds;
+        let Bounds { name_bytes_max, frame_bytes_max, interface_bytes_max, .. } = self.bounds;
+        let sizes =
+            [(name_bytes, name_bytes_max), (frame_bytes, frame_bytes_max), (interface.bytes(), interface_bytes_max)];
+        for (bytes, max) in sizes {
             if bytes > max {
                 return Err(NameRefusal::TooLarge { bytes });
             }
         }
-        if self.entries.len() >= NAMES_MAX || self.detached_bytes + frame_bytes > DETACHED_BYTES_MAX {
-            return Err(NameRefusal::Full { max: NAMES_MAX });
+        if self.entries.len() >= names_max || self.detached_bytes + frame_bytes > detached_bytes_max {
+            return Err(NameRefusal::Full { max: names_max });
         }
         if let Some(detached) = detached {
             let at = RecordKey::Detached(key.clone());
@@ -699,6 +704,10 @@ impl Names {
             }
             entry.due = due;
         }
+    }
+
+    pub(super) fn detached_bytes(&self) -> usize {
+        self.detached_bytes
     }
 
     pub(super) fn waiting(&self) -> (usize, usize) {

@@ -72,7 +72,8 @@ impl World {
         let head = HeadId { epoch: Epoch(epoch), nonce: 0 };
         let records = self.records.clone();
         let lives = |node: NodeId| lives.contains(&node.0);
-        let directory = Directory::restore(head, Calendar::default(), at(ms), records.clone(), lives, None);
+        let directory =
+            Directory::restore(head, Calendar::default(), at(ms), records.clone(), lives, None, self.directory.bounds);
         Self { directory, records, epoch }
     }
 

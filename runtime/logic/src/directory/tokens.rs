@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mobula_types::{Role, Time};
 
-use super::Output;
+use super::{Bounds, Output};
 use crate::calendar::Calendar;
 use crate::mutant::{Mutant, Planted};
 use crate::record::{Change, RecordKey, TokenId, TokenRecord};
@@ -63,6 +63,7 @@ pub enum TokenRefusal {
 pub(super) struct Tokens {
     tokens: BTreeMap<TokenId, Entry>,
     looked: Time,
+    pub(super) bounds: Bounds,
     pub(super) planted: Planted,
 }
 
@@ -113,8 +114,9 @@ impl Tokens {
             Some(_) => return Err(TokenRefusal::Taken),
             None => {}
         }
-        if self.tokens.len() >= TOKENS_MAX && !self.forget_one(outputs) {
-            return Err(TokenRefusal::Full { max: TOKENS_MAX });
+        let max = self.bounds.tokens_max;
+        if self.tokens.len() >= max && !self.forget_one(outputs) {
+            return Err(TokenRefusal::Full { max });
         }
         let ends = now + ttl.unwrap_or(TOKEN_TTL).min(TOKEN_TTL_MAX);
         let expires_unix_ms = calendar.unix_ms(ends);

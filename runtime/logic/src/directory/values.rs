@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use mobula_types::JobId;
 
-use super::Output;
+use super::{Bounds, Output};
 use crate::record::{Change, Record, RecordKey};
 
 /// Bytes of a key: a string in a control message (promises.md).
@@ -52,6 +52,7 @@ pub enum ValueRefusal {
 pub(super) struct Values {
     jobs: BTreeMap<JobId, Shelf>,
     bytes: usize,
+    pub(super) bounds: Bounds,
 }
 
 #[derive(Debug, Default)]
@@ -84,15 +85,16 @@ impl Values {
         if !is_running {
             return Err(ValueRefusal::JobEnded { job });
         }
+        let Bounds { key_bytes_max, value_bytes_max, values_of_job_bytes_max, values_bytes_max, .. } = self.bounds;
         if let Some(value) = &value {
-            if key.len() > KEY_BYTES_MAX || value.len() > VALUE_BYTES_MAX {
+            if key.len() > key_bytes_max || value.len() > value_bytes_max {
                 return Err(ValueRefusal::TooLarge { key: key.len(), value: value.len() });
             }
             let shelf = self.jobs.get(&job);
             let before = shelf.and_then(|shelf| shelf.values.get(key)).map_or(0, |before| bytes_of(key, before));
             let of_job = shelf.map_or(0, |shelf| shelf.bytes);
             let more = bytes_of(key, value);
-            if of_job - before + more > VALUES_OF_JOB_BYTES_MAX || self.bytes - before + more > VALUES_BYTES_MAX {
+            if of_job - before + more > values_of_job_bytes_max || self.bytes - before + more > values_bytes_max {
                 return Err(ValueRefusal::Full);
             }
         }

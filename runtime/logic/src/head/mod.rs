@@ -42,6 +42,24 @@ pub use invariants::check;
 /// one batch of a busy cluster takes, and in bytes what the head's nodes can send in a second or two.
 pub const PENDING_MAX: usize = 65_536;
 
+/// How much the parts of a head keep; [`Default`] says what holds unless it is told otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Records that wait to be written.
+    pub pending_max: usize,
+    /// The nodes' part.
+    pub membership: membership::Bounds,
+    /// The names' part.
+    pub directory: directory::Bounds,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let (membership, directory) = (membership::Bounds::default(), directory::Bounds::default());
+        Self { pending_max: PENDING_MAX, membership, directory }
+    }
+}
+
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -185,6 +203,7 @@ pub struct Head {
     read_only: Option<String>,
     /// A record that something was said of before it was durable.
     said_early: Option<RecordKey>,
+    pending_max: usize,
     planted: Planted,
 }
 
@@ -242,6 +261,18 @@ impl Head {
         records: impl IntoIterator<Item = (RecordKey, Record)>,
         mutant: Option<Mutant>,
     ) -> Self {
+        Self::bounded(id, calendar, now, records, mutant, Bounds::default())
+    }
+
+    /// The same where other bounds hold, as they did for the heads before it.
+    pub fn bounded(
+        id: HeadId,
+        calendar: Calendar,
+        now: Time,
+        records: impl IntoIterator<Item = (RecordKey, Record)>,
+        mutant: Option<Mutant>,
+        bounds: Bounds,
+    ) -> Self {
         let (mut nodes, mut others, mut counters) = (Vec::new(), Vec::new(), Counters::default());
         for (key, record) in records {
             match record {
@@ -254,13 +285,14 @@ impl Head {
                 }
             }
         }
-        let membership = Membership::restore(id, calendar, now, counters.node, nodes);
+        let membership = Membership::restore(id, calendar, now, counters.node, nodes, bounds.membership);
         #[cfg(feature = "mutants")]
         let membership = match mutant {
             Some(mutant) => membership.with_mutant(mutant),
             None => membership,
         };
-        let directory = Directory::restore(id, calendar, now, others, |node| membership.lives(node), mutant);
+        let lives = |node| membership.lives(node);
+        let directory = Directory::restore(id, calendar, now, others, lives, mutant, bounds.directory);
         let mut head = Self {
             id,
             membership,
@@ -275,6 +307,7 @@ impl Head {
             ready: VecDeque::new(),
             read_only: None,
             said_early: None,
+            pending_max: bounds.pending_max,
             planted: Planted::default(),
         };
         #[cfg(feature = "mutants")]
@@ -337,7 +370,9 @@ impl Head {
     fn refuses(&mut self, ask: u64) -> bool {
         let cause = match &self.read_only {
             Some(cause) => cause.clone(),
-            None if self.pending.len() >= PENDING_MAX => format!("{PENDING_MAX} records wait to be written"),
+            None if self.pending.len() >= self.pending_max => {
+                format!("{} records wait to be written", self.pending_max)
+            }
             None => return false,
         };
         self.ready.push_back(Output::ReadOnly { ask, cause });

@@ -14,7 +14,7 @@ use std::collections::BTreeSet;
 
 use mobula_types::DeathCause;
 
-use super::{DEAD_MAX, GRACE, Membership, NODES_MAX, PROBE_AFTER, REFUSALS, SILENT_MAX, State};
+use super::{GRACE, Membership, PROBE_AFTER, REFUSALS, SILENT_MAX, State};
 use crate::invariant::{Violation, ensure};
 
 /// Whether everything in the table above holds of `membership`.
@@ -22,7 +22,7 @@ use crate::invariant::{Violation, ensure};
 /// # Errors
 /// The first one that does not.
 pub fn check(membership: &Membership) -> Result<(), Violation> {
-    let Membership { nodes, last, version, changed, looked, .. } = membership;
+    let Membership { nodes, last, version, changed, looked, bounds, .. } = membership;
     let mut living = BTreeSet::new();
     for (id, node) in nodes {
         ensure(id <= last, "MEM-1", || format!("{id} lives where {last} is the last given"))?;
@@ -53,6 +53,6 @@ pub fn check(membership: &Membership) -> Result<(), Violation> {
     ensure(told == changed.len(), "MEM-6", || format!("{told} nodes are told of by {} changes", changed.len()))?;
     let dead = nodes.values().filter(|node| matches!(node.state, State::Dead { .. })).count();
     // A dead one that is being written comes on top.
-    let is_bounded = living.len() <= NODES_MAX && dead <= DEAD_MAX;
+    let is_bounded = living.len() <= bounds.nodes_max && dead <= bounds.dead_max;
     ensure(is_bounded, "MEM-7", || format!("{} nodes live and {dead} are dead", living.len()))
 }

@@ -65,6 +65,26 @@ pub const DEAD_MAX: usize = 4_096;
 /// Nodes that live at once; beyond it [`Refusal::Full`]. Each beat may tell of all of them.
 pub const NODES_MAX: usize = 1_024;
 
+/// A registration that is sent again while the record is written is answered with the others; more than these are not.
+pub const ASKS_MAX: usize = 16;
+
+/// How much a membership keeps; [`Default`] says what holds unless it is told otherwise. Heads of one cluster have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Nodes that live at once.
+    pub nodes_max: usize,
+    /// Dead nodes that are remembered.
+    pub dead_max: usize,
+    /// Registrations of one start that are answered when its record is written.
+    pub asks_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { nodes_max: NODES_MAX, dead_max: DEAD_MAX, asks_max: ASKS_MAX }
+    }
+}
+
 /// What can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
@@ -230,6 +250,7 @@ pub struct Membership {
     /// When the machine last looked.
     looked: Time,
     outputs: VecDeque<Output>,
+    bounds: Bounds,
     planted: Planted,
 }
 
@@ -284,9 +305,6 @@ struct Evidence {
     /// Its member had started again, and was about to be admitted.
     is_replaced: bool,
 }
-
-/// A registration that is sent again while the record is written is answered with the others; more than these are not.
-const ASKS_MAX: usize = 16;
 
 impl State {
     fn lives(&self) -> bool {
@@ -344,19 +362,21 @@ impl Membership {
             floor: version,
             looked: Time::ZERO,
             outputs: VecDeque::new(),
+            bounds: Bounds::default(),
             planted: Planted::default(),
         }
     }
 
-    /// What an earlier head has kept: its nodes have [`GRACE`] to register again.
+    /// What an earlier head has kept, within the same bounds: its nodes have [`GRACE`] to register again.
     pub fn restore(
         head: HeadId,
         calendar: Calendar,
         now: Time,
         last: NodeId,
         records: impl IntoIterator<Item = NodeRecord>,
+        bounds: Bounds,
     ) -> Self {
-        let mut membership = Self { last, looked: now, ..Self::new(head, calendar) };
+        let mut membership = Self { last, looked: now, bounds, ..Self::new(head, calendar) };
         for record in records {
             let state = match record.death {
                 None => State::Returning { until: now + GRACE },
@@ -387,6 +407,7 @@ impl Membership {
                 membership.touch(record.node);
             }
         }
+        membership.forget_oldest();
         membership
     }
 
@@ -494,8 +515,9 @@ impl Membership {
     }
 
     fn admit(&mut self, now: Time, ask: u64, registration: Registration) {
-        if self.nodes.values().filter(|node| node.state.lives()).count() >= NODES_MAX {
-            return self.refuse(ask, Refusal::Full { max: NODES_MAX });
+        let max = self.bounds.nodes_max;
+        if self.nodes.values().filter(|node| node.state.lives()).count() >= max {
+            return self.refuse(ask, Refusal::Full { max });
         }
         let Registration { member, start, addr, load, pid, .. } = registration;
         let of_member = || self.nodes.iter().filter(|(_, node)| node.member == member);
@@ -553,7 +575,7 @@ impl Membership {
         match &mut node.state {
             State::Joining { asks, .. } => {
                 asks.push(ask);
-                if asks.len() > ASKS_MAX {
+                if asks.len() > self.bounds.asks_max {
                     let oldest = asks.remove(0);
                     self.refuse(oldest, Refusal::AskedAgain);
                 }
@@ -665,10 +687,18 @@ impl Membership {
         node.state = State::Dead { death: death.clone(), until: now + DEAD_KEPT };
         self.touch(id);
         self.outputs.push_back(Output::DeclareDead { death });
-        let dead = || self.nodes.iter().filter(|(_, node)| matches!(node.state, State::Dead { .. }));
-        if dead().count() > DEAD_MAX {
+        self.forget_oldest();
+    }
+
+    /// MEM-7: also of what an earlier head has kept, which may have crashed between a death and what it forgot for it.
+    fn forget_oldest(&mut self) {
+        loop {
+            let dead = || self.nodes.iter().filter(|(_, node)| matches!(node.state, State::Dead { .. }));
             let oldest = dead().min_by_key(|(_, node)| node.version).map(|(id, _)| *id);
-            oldest.into_iter().for_each(|id| self.forget(id));
+            match oldest.filter(|_| dead().count() > self.bounds.dead_max) {
+                Some(id) => self.forget(id),
+                None => break,
+            }
         }
     }
 

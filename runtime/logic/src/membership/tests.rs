@@ -34,7 +34,8 @@ impl World {
     fn restarted(&self, epoch: u64, ms: u64) -> Self {
         let records = self.records.values().cloned();
         let calendar = Calendar::new(Time::ZERO, 1_000);
-        let membership = Membership::restore(head(epoch), calendar, at(ms), self.membership.last_id(), records);
+        let (last, bounds) = (self.membership.last_id(), self.membership.bounds);
+        let membership = Membership::restore(head(epoch), calendar, at(ms), last, records, bounds);
         Self { membership, records: self.records.clone(), said: Vec::new() }
     }
 
@@ -354,4 +355,18 @@ fn the_dead_are_kept_for_an_hour_and_bounded() {
     }
     let dead = world.membership.nodes().filter(|node| matches!(node.standing, Standing::Dead(_))).count();
     assert_eq!(dead, DEAD_MAX, "MEM-7");
+}
+
+#[test]
+fn a_head_that_fell_before_it_had_forgotten_forgets_when_it_starts() {
+    let mut world = World::new();
+    for node in 1..=3 {
+        world.register(0, node as u8, 1, None);
+        world.run(1, Input::Drained { node: NodeId(node) });
+    }
+    world.membership.bounds = Bounds { dead_max: 2, ..Bounds::default() };
+    let mut world = world.restarted(2, 5);
+    assert_eq!(check(&world.membership), Ok(()), "MEM-7");
+    world.run(6, Input::Tick);
+    assert_eq!(world.records.keys().copied().collect::<Vec<_>>(), [NodeId(2), NodeId(3)]);
 }
