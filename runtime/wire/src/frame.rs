@@ -10,6 +10,9 @@
 use crate::DecodeError;
 
 /// The version of the language between processes. Both ends of a connection speak the same, or say so and part (G20).
+///
+/// It is raised with every change of a layout that a release has spoken: `tests/layout.rs` knows the layout of each number,
+/// and fails when one changes.
 pub const PROTOCOL: u32 = 1;
 
 /// Bytes of a frame before its body: length, version, kind.
