@@ -8,12 +8,15 @@ use std::collections::BTreeSet;
 use std::fmt::Debug;
 
 use bytes::Bytes;
-use mobula_types::{HeadId, Incarnation, JobId, NodeId, ViewChange};
+use mobula_types::{HeadId, Incarnation, JobId, NodeId, ObjectId, ViewChange};
 use mobula_wire::cluster::{Admission, ClusterTalk, DriverWelcome, Greeting};
 use mobula_wire::frame::{CONTROL_BYTES_MAX, FRAME_HEAD_BYTES};
 use mobula_wire::local::{FromNode, Hello, PeerHello, ToNode, Welcome};
+use mobula_wire::plain::{self, Plain};
 use mobula_wire::segments::{FromStore, ToStore};
-use mobula_wire::{CallFrame, CallHeader, DecodeError, FrameHead, Parcel, Part, Talk, decode_limited, encode};
+use mobula_wire::{
+    CallFrame, CallHeader, DecodeError, FrameHead, Parcel, Part, Talk, Viewable, decode_limited, encode,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -186,6 +189,39 @@ fn what_processes_say() {
         Some(CallFrame::decode(bytes).ok()?.encode().expect("it can be written"))
     });
     assert!(accepted > 0);
+}
+
+/// The bytes of an object: what is read where it lies, and what is decoded, are the same or neither.
+fn value<T: Serialize + DeserializeOwned + 'static>(name: &str, view: impl Fn(&[u8]) -> Option<Vec<u8>>) {
+    let accepted = feed(name, Vec::new(), |bytes| {
+        let read = plain::decode::<T>(&Bytes::copy_from_slice(bytes)).ok();
+        // An encoded value lies so that it can be viewed; a copy of it does too, for this purpose.
+        let mut lies = vec![0u128; bytes.len() / 16 + 2];
+        let at = 16 - plain::LENGTH_BYTES;
+        let place = &mut bytemuck::cast_slice_mut::<u128, u8>(&mut lies)[at..at + bytes.len()];
+        place.copy_from_slice(bytes);
+        let seen = view(place);
+        let again = read.as_ref().map(|value| plain::encode(value, usize::MAX).expect("what was read can be written"));
+        assert_eq!(seen, again, "{name}");
+        again
+    });
+    assert!(accepted > 0, "{name}");
+}
+
+fn array<P: Plain>(bytes: &[u8]) -> Option<Vec<u8>> {
+    plain::view::<P>(bytes).map(|seen| plain::encode(&seen.to_vec(), usize::MAX).expect("it is an array"))
+}
+
+#[test]
+fn what_objects_hold() {
+    value::<Vec<u8>>("Vec<u8>", array::<u8>);
+    value::<Vec<f32>>("Vec<f32>", array::<f32>);
+    value::<Vec<u128>>("Vec<u128>", array::<u128>);
+    value::<String>("String", |bytes| {
+        String::view(bytes).map(|text| plain::encode(&text.to_owned(), usize::MAX).expect("it is text"))
+    });
+    // What a value has of references: ids, read one by one.
+    message::<Vec<ObjectId>>("Vec<ObjectId>");
 }
 
 #[test]
