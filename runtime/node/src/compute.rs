@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use crossbeam::deque::{Injector, Steal};
 use crossbeam::sync::Unparker;
 use crossbeam::utils::CachePadded;
+use mobula_types::resources::CPUS;
 use mobula_types::{NotStarted, Unknown};
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -28,7 +29,7 @@ use crate::logic::{Amount, Line, Plain, Request, Resources};
 use waits::Waits;
 use worker::Worker;
 
-pub(crate) use waits::Tell;
+pub(crate) use waits::{Guard as ArgumentsAwaited, Tell};
 pub(crate) use worker::in_share;
 
 /// Threads of one pool: a wait beyond this many runs queued tasks itself (design.md §5).
@@ -100,7 +101,7 @@ impl Permit {
         let mut desk = pool.desk.lock();
         desk.line.give(&cpus);
         pool.dispatch(desk);
-        let waiting = pool.waits.begin(cpus.cpus);
+        let waiting = pool.waits.begin(cpus.cpus, false);
         Some(Lent::OfPool { _cpus: LentCpus { pool: pool.clone(), cpus, _waiting: waiting } })
     }
 }
@@ -212,8 +213,19 @@ impl Pool {
     }
 
     /// Tells `tell` from now on how many CPUs are held by functions that wait for objects.
-    pub(crate) fn tell_waits(&self, tell: Tell) {
-        self.waits.tell_to(tell);
+    pub(crate) fn tell_waits(self: &Arc<Self>, tell: Tell) {
+        let pool = Arc::downgrade(self);
+        let free = move || {
+            let pool = pool.upgrade();
+            pool.map_or(Amount::ZERO, |pool| pool.desk.lock().line.ledger().amount(CPUS).1)
+        };
+        self.waits.tell_to(tell, Box::new(free));
+    }
+
+    /// A function that is to run here and asks for `request` has not got its arguments until the guard is dropped: they may
+    /// be made by others that need the CPUs which were lent for it.
+    pub(crate) fn awaits_arguments(&self, request: &Request) -> Option<ArgumentsAwaited> {
+        self.waits.begin(request.cpus, true)
     }
 
     /// What of `request` can never be granted, in words.

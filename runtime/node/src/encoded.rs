@@ -59,6 +59,8 @@ pub(crate) struct TaskReply {
     pub(crate) value_bytes_max: usize,
     /// The object that its value is to be.
     pub(crate) object: Option<ObjectId>,
+    /// It was made before, and is made again: the node knows how, and whoever runs the task tells it where.
+    pub(crate) is_again: bool,
 }
 
 impl TaskReply {
@@ -142,7 +144,10 @@ pub(crate) fn submit<F: RemoteFn>(
                 Payload::Stream(_) | Payload::Stored(_) => Err(CallError::MayHaveRun(Unknown::NoReply)),
             }));
         };
-        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max, object: Some(id) }))
+        Some((
+            frame,
+            TaskReply { answer: Box::new(answer), call, value_bytes_max: max, object: Some(id), is_again: false },
+        ))
     });
     object
 }
@@ -191,7 +196,7 @@ pub(crate) fn submit_stream<F: RemoteStream>(
             Ok(Payload::Value(..) | Payload::Stored(_)) => owed.fail(CallError::MayHaveRun(Unknown::NoReply)),
             Err(failed) => owed.fail(CallError::NotStarted(NotStarted::Argument { cause: Box::new(failed.error) })),
         };
-        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max, object: None }))
+        Some((frame, TaskReply { answer: Box::new(answer), call, value_bytes_max: max, object: None, is_again: false }))
     });
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use mobula_actor::{System, current};
+use mobula_actor::{Arg, System, current};
 use mobula_types::{NotStarted, Unknown, Within};
 use parking_lot::Mutex;
 
@@ -14,6 +14,7 @@ use crate::compute::{Job, Permit, Pool};
 use crate::encoded::{TaskFrame, TaskReply};
 use crate::logic::Request;
 use crate::options::TaskOptions;
+use crate::task;
 
 /// What a task takes while it runs, and of what.
 pub(crate) struct Plan {
@@ -122,6 +123,13 @@ impl Host {
             Some(missing) => Err(NotStarted::Unschedulable { missing }),
             None => Ok(plan),
         }
+    }
+
+    /// Waits for the arguments of what is to run here: they may be made by what needs the CPUs that were lent for it.
+    pub(crate) async fn resolved<T: Send + 'static>(&self, plan: &Plan, args: Arg<T>) -> Result<T, NotStarted> {
+        let is_here = matches!(args, Arg::Value(_));
+        let _awaited = if is_here { None } else { self.pool.awaits_arguments(&plan.request) };
+        task::resolved(args).await
     }
 
     /// Runs `job` as soon as there is what it takes.

@@ -193,7 +193,13 @@ impl Rerun {
         };
         let task = self.clone();
         let answer = Box::new(move |answer| task.answered(attempt, answer));
-        let reply = TaskReply { answer, call: self.call.clone(), value_bytes_max: self.value_bytes_max, object: None };
+        let reply = TaskReply {
+            answer,
+            call: self.call.clone(),
+            value_bytes_max: self.value_bytes_max,
+            object: None,
+            is_again: false,
+        };
         (self.all.road)(frame, reply);
     }
 

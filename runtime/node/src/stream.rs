@@ -23,7 +23,7 @@ use crate::function::RemoteStream;
 use crate::host::{Host, Plan};
 use crate::linked::Linked;
 use crate::options::TaskOptions;
-use crate::task::{Inherited, drop_quietly, resolved};
+use crate::task::{Inherited, drop_quietly};
 
 /// Runs a remote function that streams: gives the reading end at once.
 ///
@@ -85,7 +85,7 @@ async fn run<F: RemoteStream>(
 ) {
     let (ended, end) = watch::channel(None);
     let begin = async {
-        let args = resolved(args).await?;
+        let args = host.resolved(&plan, args).await?;
         Ok((args, host.permit(plan, false, move |why| drop(ended.send(Some(why)))).await?))
     };
     let begun = tokio::select! {

@@ -197,7 +197,7 @@ impl<F: RemoteFn> Task<F> {
                 // Not on the submitter's thread: taking a value out of its reference may copy a gigabyte.
                 arbiters::runtime().spawn(async move {
                     let args = tokio::select! {
-                        args = resolved(later) => args,
+                        args = host.resolved(&plan, later) => args,
                         () = task.given_up() => return,
                     };
                     match args {

@@ -141,8 +141,13 @@ impl Process {
         let process = self.clone();
         let answer = move |answer: Result<Payload, Failed>| process.ran_again(object, run, answer);
         let max = self.system().map_or(0, |system| system.value_bytes_max());
-        let reply =
-            TaskReply { answer: Box::new(answer), call: Linked::to(None), value_bytes_max: max, object: Some(object) };
+        let reply = TaskReply {
+            answer: Box::new(answer),
+            call: Linked::to(None),
+            value_bytes_max: max,
+            object: Some(object),
+            is_again: true,
+        };
         self.submit_task(frame, reply, None);
     }
 

@@ -338,7 +338,7 @@ impl Process {
         });
         let system = self.system();
         let value_bytes_max = system.as_ref().map_or(0, |system| system.value_bytes_max());
-        let reply = TaskReply { answer, call, value_bytes_max, object };
+        let reply = TaskReply { answer, call, value_bytes_max, object, is_again: false };
         if self.serving.is_draining.load(Ordering::Acquire) {
             return reply.refuse(NotStarted::Drained);
         }

@@ -275,7 +275,9 @@ impl Process {
             Err(CallError::NotStarted(NotStarted::Unschedulable { missing }).into())
         });
         let stored = match (&answer, reply.object) {
-            (Ok(Payload::Stored(stored)), Some(object)) => Some(self.made_elsewhere(object, stored.clone(), id, frame)),
+            (Ok(Payload::Stored(stored)), Some(object)) if !reply.is_again => {
+                Some(self.made_elsewhere(object, stored.clone(), id, frame))
+            }
             _ => None,
         };
         (reply.answer)(answer);

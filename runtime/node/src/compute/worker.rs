@@ -228,7 +228,7 @@ impl Blocking for Hook {
             pool.dispatch(desk);
             is_last
         };
-        let waiting = pool.waits.begin(cpus.cpus);
+        let waiting = pool.waits.begin(cpus.cpus, false);
         let lent = SHARE.with_borrow(|share| share.as_ref().and_then(Share::lend));
         let result = if is_last {
             self.help(wait)

@@ -10,7 +10,7 @@ use mobula_actor::current::{self, Frame};
 use mobula_actor::{Arg, CallState};
 use mobula_types::{CallError, Unknown};
 
-use super::{Task, drop_quietly, resolved};
+use super::{Task, drop_quietly};
 use crate::admission::Room;
 use crate::compute::Job;
 use crate::function::{RemoteFn, Returned};
@@ -39,7 +39,7 @@ pub(super) async fn run<F: RemoteFn>(
 ) {
     let task = &owed.0;
     let begin = async {
-        let args = resolved(args).await?;
+        let args = host.resolved(&plan, args).await?;
         let in_bundle = Arc::downgrade(task);
         let end = move |why| {
             if let Some(task) = in_bundle.upgrade() {
