@@ -34,6 +34,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("message to a dead node", 2700),
     ("no source has it", SEEN_MIN),
     ("node dies", 200),
+    ("nobody asks any more how it is made", 15000),
     ("object is made", 17000),
     ("object is made again", SEEN_MIN),
     ("object is put", 17600),

@@ -533,7 +533,7 @@ impl World {
                 self.coverage.saw("copy is freed");
                 self.witness.see_freed(node, object)?;
             }
-            Output::Forgotten { .. } => {}
+            Output::Forgotten { .. } => self.coverage.saw("nobody asks any more how it is made"),
             Output::LineageEvicted { object } => {
                 self.coverage.saw("recipe is forgotten");
                 self.witness.see_evicted(object);

@@ -235,7 +235,8 @@ pub enum Output {
         /// Which object.
         object: ObjectId,
     },
-    /// How this object is made is forgotten, because the room for that is used up.
+    /// How this object is made is [forgotten](Self::Forgotten), because the room for that is used up: said beside it, for
+    /// those who look why.
     LineageEvicted {
         /// Which object.
         object: ObjectId,

@@ -55,6 +55,7 @@ impl Ownership {
             let oldest = self.lineage.idle.first().map(|(_, oldest)| *oldest);
             // What is being made now cannot do without its own.
             let Some(oldest) = oldest.filter(|_| recipe.bytes <= self.lineage.bytes_max) else {
+                self.outputs.push_back(Output::Forgotten { object });
                 return self.evicted(object);
             };
             self.forget_recipe(oldest);

@@ -62,8 +62,9 @@ pub(crate) struct Objects {
     pulling: BTreeMap<ObjectId, ProcessId>,
     /// Messages to processes of this node, by who sent them and the number there.
     messages: HashMap<(ProcessId, u64), Message>,
-    early: HashSet<(ProcessId, u64)>,
-    /// Answers with small bytes that their processes have not taken, by their number as messages.
+    /// Those that were taken, and by whom, before this node heard of them.
+    early: HashSet<(ProcessId, (ProcessId, u64))>,
+    /// Answers that their processes have not taken, by their number as messages, and the small bytes in them.
     ready: HashMap<u64, (ProcessId, u64)>,
     readers: HashMap<ProcessId, Reader>,
     /// Small bytes of other nodes' objects.
@@ -232,7 +233,7 @@ impl State {
             }
             ObjectWord::Sends { number, to, objects } => return self.objects_leave(process, number, to, objects),
             ObjectWord::Dropped { number } => return self.objects_dropped(process, number),
-            ObjectWord::Taken { from, number } => return self.objects_taken(from, number),
+            ObjectWord::Taken { from, number } => return self.objects_taken(process, from, number),
             ObjectWord::Copied { object, kept, digest, inner }
                 if self.objects.pulling.get(&object) == Some(&process) =>
             {
@@ -329,7 +330,7 @@ impl State {
     fn objects_come(&mut self, key: (ProcessId, u64), message: Message, objects: Vec<ObjectId>) {
         let Message { from, number, to } = message;
         self.hear_of_object(Input::Arrived { from, number, process: to, objects });
-        if self.objects.early.remove(&key) {
+        if self.objects.early.remove(&(to, key)) {
             self.hear_of_object(Input::Taken { from, number });
         } else if self.roster.get(to).is_some() {
             self.objects.messages.insert(key, message);
@@ -338,23 +339,37 @@ impl State {
 
     fn objects_dropped(&mut self, process: ProcessId, number: u64) {
         if self.objects.messages.contains_key(&(process, number)) {
-            return self.objects_taken(process, number);
+            return self.message_is_over((process, number));
         }
         // It was for a process of another node: that one says the rest.
         self.tell_nodes(&ClusterTalk::ObjectsDropped { by: process, number });
     }
 
-    fn objects_taken(&mut self, by: ProcessId, number: u64) {
-        if by.number() == 0 {
-            self.hear_of_object(Input::Taken { from: self.node, number });
-            return self.answer_taken(number);
+    /// A process has taken a message of `by`: what it names is held by the process itself now. Only for whom a message is
+    /// can say so, or another's would be freed on its way.
+    fn objects_taken(&mut self, process: ProcessId, by: ProcessId, number: u64) {
+        if by == ProcessId::from(self.node) {
+            let is_its_own = self.objects.ready.get(&number).is_some_and(|(reader, _)| *reader == process);
+            if is_its_own {
+                self.hear_of_object(Input::Taken { from: self.node, number });
+                self.answer_taken(number);
+            }
+            return;
         }
-        match self.objects.messages.remove(&(by, number)) {
-            Some(Message { from, number, .. }) => self.hear_of_object(Input::Taken { from, number }),
+        match self.objects.messages.get(&(by, number)) {
+            Some(message) if message.to == process => self.message_is_over((by, number)),
+            Some(message) => tracing::debug!(%process, to = %message.to, "another's message is not its to take"),
             None if self.routes.death(by).is_none() && self.objects.early.len() < EARLY_MAX => {
-                self.objects.early.insert((by, number));
+                self.objects.early.insert((process, (by, number)));
             }
             None => {}
+        }
+    }
+
+    /// A message has been taken, or never left: it holds nothing any more.
+    fn message_is_over(&mut self, key: (ProcessId, u64)) {
+        if let Some(Message { from, number, .. }) = self.objects.messages.remove(&key) {
+            self.hear_of_object(Input::Taken { from, number });
         }
     }
 
@@ -371,11 +386,7 @@ impl State {
             ClusterTalk::ObjectsSent { by, number, message, to, objects } if by.node() == from => {
                 self.objects_come((by, number), Message { from, number: message, to }, objects);
             }
-            ClusterTalk::ObjectsDropped { by, number }
-                if by.node() == from && self.objects.messages.contains_key(&(by, number)) =>
-            {
-                self.objects_taken(by, number);
-            }
+            ClusterTalk::ObjectsDropped { by, number } if by.node() == from => self.message_is_over((by, number)),
             _ => {}
         }
         self.perform_objects();
@@ -425,7 +436,6 @@ impl State {
                 Output::Free { object } => self.part_with(object),
                 Output::LineageEvicted { object } => {
                     tracing::debug!(%object, "how it is made is forgotten for others");
-                    self.tell_maker(object, ObjectAnswer::Forgotten { object });
                 }
                 Output::Refused { process, object } => tracing::debug!(%process, %object, "it cannot be held"),
                 Output::NotCounted { from, number } => tracing::debug!(%from, number, "a message is not counted"),
@@ -512,8 +522,8 @@ impl State {
         };
         if bytes > 0 {
             self.objects.readers.entry(process).or_default().bytes += bytes;
-            self.objects.ready.insert(number, (process, bytes));
         }
+        self.objects.ready.insert(number, (process, bytes));
         let from = self.node;
         self.hear_of_object(Input::Arrived { from, number, process, objects: names });
         self.routes.tell(process, &FromNode::Object(ObjectAnswer::Ready { object, number, kept, keeper, inner }));
@@ -593,7 +603,7 @@ impl State {
     /// A process has died, of this node or of another.
     pub(crate) fn objects_process_died(&mut self, death: &Death) {
         let process = death.process;
-        self.objects.early.retain(|(by, _)| *by != process);
+        self.objects.early.retain(|(reader, (by, _))| *reader != process && *by != process);
         if process.node() != self.node {
             return;
         }
@@ -638,7 +648,7 @@ impl State {
 
     /// Another node has died.
     pub(crate) fn objects_node_died(&mut self, node: NodeId) {
-        self.objects.early.retain(|(by, _)| by.node() != node);
+        self.objects.early.retain(|(_, (by, _))| by.node() != node);
         self.hear_of_object(Input::Died { process: node.into() });
         self.perform_objects();
     }
