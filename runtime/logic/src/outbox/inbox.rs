@@ -72,6 +72,9 @@ pub enum Taking {
     Later,
 }
 
+/// A check reads all that is open: beyond so much only those who ask for it check.
+const CHECKED_MAX: usize = 256;
+
 /// The messages of one actor, as long as it lives in one process: also over restarts there, because mail survives those.
 ///
 /// Each message says which of its sender's is before it, so that a hole is seen: what came behind one that was dropped
@@ -102,7 +105,7 @@ impl<S> Default for Reception<S> {
     }
 }
 
-impl<S: Copy + Ord> Reception<S> {
+impl<S: Copy + Ord + std::fmt::Debug> Reception<S> {
     /// The same with a fault in it, for the simulator to find.
     #[cfg(feature = "mutants")]
     #[must_use]
@@ -132,6 +135,7 @@ impl<S: Copy + Ord> Reception<S> {
             return Taking::Acknowledge;
         }
         self.open.insert((sender, seq), Vec::new());
+        self.check();
         Taking::Handle
     }
 
@@ -142,7 +146,14 @@ impl<S: Copy + Ord> Reception<S> {
         if !is_done {
             self.failed.insert(sender, seq);
         }
+        self.check();
         again
+    }
+
+    fn check(&self) {
+        if cfg!(debug_assertions) && !self.planted.is_any() && self.open.len() <= CHECKED_MAX {
+            check_reception(self).expect("the reception keeps its invariants");
+        }
     }
 }
 
