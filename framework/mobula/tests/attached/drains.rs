@@ -13,6 +13,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("an actor whose home is drained is waited for", || Box::pin(an_actor_whose_home_is_drained_is_waited_for())),
     ("an actor beside its home leaves a drained node alone", || Box::pin(an_actor_beside_its_home_moves())),
     ("an actor of a task that is drained is waited for", || Box::pin(an_actor_of_a_task_is_waited_for())),
+    ("an actor of a task is waited for no longer than its job", || Box::pin(an_actor_of_a_task_ends_with_its_job())),
 ];
 
 /// How long the call takes that is under way when the node is drained.
@@ -161,6 +162,21 @@ async fn an_actor_of_a_task_is_waited_for() -> Result<()> {
     known(other).await?;
     let child = spawn_here::options().on_node_soft(other).remote().await?.into_owned();
     is_waited_for(nodes, session, &child, other).await
+}
+
+/// Nobody can ask it anything any more when its job is over, and nothing else keeps the node.
+async fn an_actor_of_a_task_ends_with_its_job() -> Result<()> {
+    let mut nodes = Nodes::start(2, 2).await;
+    let (_, other) = nodes.ids();
+    let session = mobula::init_with(Config::default().address(nodes.address())).await?;
+    known(other).await?;
+    let child = spawn_here::options().on_node_soft(other).remote().await?.into_owned();
+    nodes.drain_other().await;
+    assert_eq!(child.node().await?, other.0, "the node waits for it");
+    session.stop().await;
+    tokio::time::timeout(HANGS / 4, nodes.other_ended()).await.expect("nothing keeps the node any more");
+    nodes.stop().await;
+    Ok(())
 }
 
 /// It lives on `at`, and its home is in a worker of the node that is drained: all that it is asked is answered until it

@@ -77,44 +77,23 @@ fn main() -> ExitCode {
             let tests = tests.chain(large::SMALL_TESTS.iter().map(|test| (test, &small)));
             let named = tests.map(|((name, test), config)| (format!("{how}::{name}"), test, config));
             for (name, test, config) in named.filter(|(name, ..)| is_wanted(name)) {
-                let began = Instant::now();
-                let session = mobula::init_with(config.clone()).await.expect("a driver attaches");
-                tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");
-                settled(&session, &name).await;
-                session.stop().await;
-                nodes.store_is_empty(&name).await;
-                println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
+                in_a_session(&nodes, &name, config.clone(), async |_| test().await).await;
                 passed += 1;
             }
             let name = format!("{how}::what finds the queue full waits or is refused");
             if is_wanted(&name) {
                 let tight = plain.clone().queue_tasks_max(scheduling::TIGHT);
-                let session = mobula::init_with(tight).await.expect("a driver attaches");
-                let test = scheduling::what_finds_the_queue_full(&session);
-                tokio::time::timeout(HANGS, test).await.expect("a test does not hang").expect("a test passes");
-                settled(&session, &name).await;
-                session.stop().await;
-                println!("test {name} ... ok");
+                in_a_session(&nodes, &name, tight, scheduling::what_finds_the_queue_full).await;
                 passed += 1;
             }
             let name = format!("{how}::refs: what is held is listed");
             if is_wanted(&name) {
-                let session = mobula::init_with(plain.clone()).await.expect("a driver attaches");
-                let test = refs::what_is_held_is_listed(&nodes);
-                tokio::time::timeout(HANGS, test).await.expect("a test does not hang").expect("a test passes");
-                settled(&session, &name).await;
-                session.stop().await;
-                println!("test {name} ... ok");
+                in_a_session(&nodes, &name, plain.clone(), async |_| refs::what_is_held_is_listed(&nodes).await).await;
                 passed += 1;
             }
             let name = format!("{how}::what waits for itself is named");
             if is_wanted(&name) {
-                let session = mobula::init_with(plain).await.expect("a driver attaches");
-                let test = rings::what_waits_for_itself(&nodes);
-                tokio::time::timeout(HANGS, test).await.expect("a test does not hang").expect("a test passes");
-                settled(&session, &name).await;
-                session.stop().await;
-                println!("test {name} ... ok");
+                in_a_session(&nodes, &name, plain, async |_| rings::what_waits_for_itself(&nodes).await).await;
                 passed += 1;
             }
         }
@@ -134,6 +113,22 @@ fn main() -> ExitCode {
     drop(own);
     println!("test result: ok. {passed} passed; 0 failed; 0 ignored");
     ExitCode::SUCCESS
+}
+
+/// Runs a test in a session of its own. After it all that it submitted has its outcome, and the nodes keep nothing of it.
+async fn in_a_session(
+    nodes: &Nodes,
+    name: &str,
+    config: Config,
+    test: impl AsyncFnOnce(&mobula::Session) -> mobula::Result<()>,
+) {
+    let began = Instant::now();
+    let session = mobula::init_with(config).await.expect("a driver attaches");
+    tokio::time::timeout(HANGS, test(&session)).await.expect("a test does not hang").expect("a test passes");
+    settled(&session, name).await;
+    session.stop().await;
+    nodes.store_is_empty(name).await;
+    println!("test {name} ... ok ({} ms)", began.elapsed().as_millis());
 }
 
 /// Waits until all that was submitted has its outcome: a stream's is counted when its last item has been handed over,
