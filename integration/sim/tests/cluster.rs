@@ -78,6 +78,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("refused: its node is dead", 6_000),
     ("refused: its worker fails", 6_000),
     ("refused: no room", 50_000),
+    ("refused: the queue is full", 50_000),
     ("request is taken back", 30_000),
     ("request is taken back from another node", 6_000),
     ("result after the end", 20_000),

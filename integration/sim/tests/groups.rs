@@ -24,6 +24,8 @@ const FLOORS: &[(&str, u64)] = &[
     ("a group is made", 15_000),
     ("a group is not wanted", 10_000),
     ("a group is ready", 10_000),
+    ("a group is refused: invalid", SEEN_MIN),
+    ("a group is refused: too many", 2_000),
     ("a group is removed", 7_500),
     ("a group is removed while it waits", 4_000),
     ("a group lies in the end", 1_500),

@@ -50,6 +50,8 @@ struct World {
     fury: u64,
     /// Tasks wait for others now and then, and their CPUs are lent meanwhile.
     lends: bool,
+    /// Few requests may wait on a node.
+    is_narrow: bool,
     phase: Phase,
     events: u64,
     hosts: Vec<Host>,
@@ -106,6 +108,7 @@ impl world::World for World {
             steps: Steps::new(records),
             fury,
             lends,
+            is_narrow: seed % 32 == 5,
             phase: Phase::Faults,
             events: 0,
             hosts,

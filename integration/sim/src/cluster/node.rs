@@ -68,6 +68,7 @@ impl World {
         let id = NodeId(self.head.last);
         let place = &self.hosts[host];
         let scheduler = Scheduler::new(id, &place.total, place.labels.clone());
+        let scheduler = if self.is_narrow { scheduler.with_queue_max(NARROW_QUEUE) } else { scheduler };
         let scheduler = self.plant(scheduler, Scheduler::with_mutant);
         let load = scheduler.load();
         let node = Node {
@@ -469,7 +470,7 @@ impl World {
                 self.agenda.after(delay, event);
                 Ok(())
             }
-            // No world has placement groups yet.
+            // Placement groups are the world of `groups`.
             Output::EndInGroup { .. } | Output::Prepared { .. } | Output::NotPrepared { .. } => Ok(()),
             Output::EndWorker { process } => {
                 self.saw("worker is ended");
@@ -519,7 +520,8 @@ impl World {
             Refusal::NodeIsDead { .. } => "refused: its node is dead",
             Refusal::WorkerFailed { .. } => "refused: its worker fails",
             Refusal::JobEnded { .. } => "refused: its job has ended",
-            _ => "refused: the queue is full",
+            Refusal::QueueFull { .. } => "refused: the queue is full",
+            _ => "refused: its group is no more",
         });
         if request.holder.node() == id {
             let no_place = Word::NoPlace { number: request.number, for_ever: why.is_for_ever() };
@@ -554,3 +556,6 @@ const BEAT: Duration = Duration::from_millis(200);
 
 /// G11: a node that is silent for so long is dead.
 const SILENT_MAX: Duration = Duration::from_millis(4_500);
+
+/// Requests that may wait on a node where few may.
+const NARROW_QUEUE: usize = 3;

@@ -15,6 +15,9 @@ const KILLED_AFTER: Duration = Duration::from_secs(1);
 /// The rounds with which a head begins.
 const EARLY_ROUNDS: u64 = 6;
 
+/// Groups that a head takes which takes few.
+const NARROW_GROUPS: usize = 2;
+
 pub(super) struct Chief {
     pub(super) machine: Groups,
     /// When each node was heard last; a new head begins with its start.
@@ -28,7 +31,9 @@ impl World {
         let now = self.agenda.now();
         self.epoch += 1;
         self.coverage.saw(if self.epoch == 1 { "head starts" } else { "head starts again" });
-        let machine = self.mutant.into_iter().fold(Groups::new(now, Epoch(self.epoch)), Groups::with_mutant);
+        let machine = Groups::new(now, Epoch(self.epoch));
+        let machine = if self.is_narrow { machine.with_groups_max(NARROW_GROUPS) } else { machine };
+        let machine = self.mutant.into_iter().fold(machine, Groups::with_mutant);
         let heard = self.lives.keys().map(|node| (*node, now)).collect();
         self.head = Some(Chief { machine, heard, registered: BTreeSet::new() });
         Ok(())
@@ -230,7 +235,10 @@ impl World {
                 self.coverage.saw(match why {
                     groups::Ended::JobEnded { .. } => "a group ends with its job",
                     groups::Ended::Removed { waited: Some(_) } => "a group is removed while it waits",
-                    _ => "a group is removed",
+                    groups::Ended::Removed { waited: None } => "a group is removed",
+                    groups::Ended::TooMany { .. } => "a group is refused: too many",
+                    groups::Ended::Invalid { .. } => "a group is refused: invalid",
+                    _ => "a group ends for another reason",
                 });
                 let all: Vec<NodeId> = self.lives.keys().copied().collect();
                 all.into_iter().for_each(|node| self.say(node, Down::Order(output.clone())));

@@ -118,6 +118,8 @@ struct World {
     fury: u64,
     /// Heads fall just when they have asked for bundles, and start again at once; connections break over what is to be kept.
     is_hasty: bool,
+    /// The head takes few groups.
+    is_narrow: bool,
     is_quiet: bool,
     events: u64,
     hosts: Vec<Host>,
@@ -158,6 +160,7 @@ impl world::World for World {
             steps: Steps::new(records),
             fury,
             is_hasty,
+            is_narrow: seed % 8 == 5,
             is_quiet: false,
             events: 0,
             hosts,

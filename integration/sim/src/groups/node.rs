@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mobula_logic::Violation;
-use mobula_logic::groups::{Input, Output};
+use mobula_logic::groups::{self, Input, Output};
 use mobula_logic::scheduler::{self, Held, RequestKey, Scheduler, StartId, Wanted};
 use mobula_types::resources::{Amount, Request, Resources};
 use mobula_types::{
@@ -169,6 +169,10 @@ impl World {
         let (first, second, third) = (bundle(), bundle(), bundle());
         let mut bundles = vec![first, second, third];
         bundles.truncate(1 + self.rng.below(3) as usize);
+        if self.is_narrow && self.rng.chance(5) {
+            // None is as wrong as too many.
+            bundles.clear();
+        }
         GroupSpec { bundles, strategy }
     }
 
@@ -400,8 +404,13 @@ impl World {
                     *is_ready = true;
                 }
             }
-            Output::Ended { group, .. } => {
-                node.made.remove(group);
+            Output::Ended { group, why } => {
+                let was_made = node.made.remove(group).is_some();
+                let is_refused = !matches!(why, groups::Ended::Removed { .. } | groups::Ended::JobEnded { .. });
+                // That it was refused may reach others only, who tell the next head that it has ended.
+                if was_made && (is_refused || self.is_narrow) {
+                    self.witness.removed(*group);
+                }
                 node.removing.remove(group);
             }
             _ => {}

@@ -20,6 +20,7 @@ use crate::invariant::{Violation, ensure};
 /// - DISP-8: a task that was to blame for the death of its process runs next in a place of its own.
 /// - DISP-9: while a place has less to do than it could and something waits at another, it is known when that is asked back.
 /// - DISP-10: a lease takes no more tasks than its process is good for, and is kept then only for what is in flight on it.
+/// - DISP-11: a shape that was refused for now asks again in time.
 ///
 /// # Errors
 ///
@@ -86,7 +87,11 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
         ensure(on_spent == queue.on_spent, "DISP-5", || {
             format!("shape {shape}: {on_spent} on spent leases, counted {queue:?}")
         })?;
-        let has_place = waits == 0 || !queue.asked.is_empty() || queue.leases > 0;
+        let asks_again = queue.asks_at.is_some_and(|at| dispatch.refused.contains(&(at, shape)));
+        ensure(asks_again == queue.asks_at.is_some(), "DISP-11", || {
+            format!("shape {shape} was refused, and asks at {:?}", queue.asks_at)
+        })?;
+        let has_place = waits == 0 || !queue.asked.is_empty() || queue.leases > 0 || asks_again;
         ensure(has_place, "DISP-1", || format!("shape {shape}: {waits} wait, and no place is asked for"))?;
     }
     Ok(())

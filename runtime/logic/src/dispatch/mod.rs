@@ -61,6 +61,10 @@ pub const IDLE_MAX: Duration = Duration::from_millis(500);
 /// to come there, far below what a person would wait for.
 pub const STEAL_AFTER: Duration = Duration::from_millis(10);
 
+/// A shape whose request was refused for now asks again after so long: the node's queue is full, and to ask at once would
+/// keep both busy with nothing else.
+pub const ASK_AGAIN: Duration = Duration::from_millis(100);
+
 /// Leases asked for at once, per shape: a node answers in order, and what it gives says how much more it has.
 const ASKED_MAX: usize = 4;
 
@@ -246,6 +250,8 @@ pub struct Dispatch {
     unwanted: BTreeSet<(Time, Shape)>,
     /// When shapes have had a place with too little to do beside one with too much for long enough.
     steals: BTreeSet<(Time, Shape)>,
+    /// When shapes that were refused ask again.
+    refused: BTreeSet<(Time, Shape)>,
     requests: BTreeMap<u64, Shape>,
     next_request: u64,
     /// When tasks want to be looked at again; what is over is found out then.
@@ -303,6 +309,8 @@ struct Queue {
     unwanted_since: Option<Time>,
     /// When a place of it takes from another.
     steals_at: Option<Time>,
+    /// When it asks again, if it was refused.
+    asks_at: Option<Time>,
 }
 
 impl Default for Queue {
@@ -321,6 +329,7 @@ impl Default for Queue {
             asked: BTreeSet::new(),
             unwanted_since: None,
             steals_at: None,
+            asks_at: None,
         }
     }
 }
@@ -639,7 +648,8 @@ impl Dispatch {
         let queue = &mut self.shapes[shape];
         // What runs where nothing else will is no reason for another place.
         let wanted = (queue.waiting.len() + queue.in_flight - queue.on_spent).min(LEASES_MAX);
-        while queue.asked.len() < ASKED_MAX && queue.leases + queue.asked.len() < wanted {
+        let asked_max = if queue.asks_at.is_some() { 0 } else { ASKED_MAX };
+        while queue.asked.len() < asked_max && queue.leases + queue.asked.len() < wanted {
             self.next_request += 1;
             queue.asked.insert(self.next_request);
             self.requests.insert(self.next_request, shape);
@@ -701,6 +711,11 @@ impl Dispatch {
                 };
                 self.settle(now, key, refused);
             }
+        } else if queue.asks_at.is_none() {
+            // DISP-11: what is refused for now waits before it is asked for again.
+            let at = now + ASK_AGAIN;
+            queue.asks_at = Some(at);
+            self.refused.insert((at, shape));
         }
         self.pump(now, shape);
     }
@@ -854,6 +869,11 @@ impl Dispatch {
             self.steal(shape);
             self.plan_to_steal(now, shape);
         }
+        while let Some((at, shape)) = self.refused.first().copied().filter(|(at, _)| *at <= now) {
+            self.refused.remove(&(at, shape));
+            self.shapes[shape].asks_at = None;
+            self.pump(now, shape);
+        }
         while let Some((since, at)) = self.idle.first().copied().filter(|(since, _)| *since + IDLE_MAX <= now) {
             self.idle.remove(&(since, at));
             let lease = self.drop_lease(at);
@@ -937,7 +957,8 @@ impl StateMachine for Dispatch {
         let idle = self.idle.first().map(|(since, _)| *since + IDLE_MAX);
         let unwanted = self.unwanted.first().map(|(since, _)| *since + IDLE_MAX);
         let steal = self.steals.first().map(|(at, _)| *at);
-        [alarm, steal, idle, unwanted].into_iter().flatten().min()
+        let refused = self.refused.first().map(|(at, _)| *at);
+        [alarm, steal, refused, idle, unwanted].into_iter().flatten().min()
     }
 }
 

@@ -136,8 +136,12 @@ fn no_place_for_ever_is_an_outcome_and_no_place_now_is_a_wait() {
     let key = dispatch.submit(at(0), id(1), 0, TaskSpec::default());
     outputs(&mut dispatch);
     dispatch.handle(at(1), Input::NoPlace { request: 1, for_ever: false });
+    assert_eq!(outputs(&mut dispatch), [], "DISP-11");
+    let again = at(1) + ASK_AGAIN;
+    assert_eq!(dispatch.next_timeout(), Some(again));
+    dispatch.handle(again, Input::Tick);
     assert_eq!(outputs(&mut dispatch), [Output::AskLease { request: 2, shape: 0 }]);
-    dispatch.handle(at(1), Input::NoPlace { request: 2, for_ever: true });
+    dispatch.handle(again, Input::NoPlace { request: 2, for_ever: true });
     assert_eq!(outputs(&mut dispatch), [Output::Resolve { key, outcome: Outcome::NotStarted, attempt: None }]);
 }
 
@@ -314,7 +318,7 @@ fn a_place_with_nothing_to_do_takes_half_of_what_waits_at_another() {
     assert_eq!(due, at(1) + STEAL_AFTER);
     dispatch.handle(due, Input::Tick);
     let asked = asked_back(&mut dispatch);
-    assert_eq!(asked, [7, 6, 5, 4], "the newest half of those that wait: one runs");
+    assert_eq!(asked, [4, 5, 6, 7], "the newest half of those that wait: one runs");
     for key in [7, 6] {
         dispatch.handle(due, Input::HandedBack { key, attempt: Attempt(1) });
     }
@@ -342,7 +346,7 @@ fn nothing_is_asked_back_twice_or_at_once() {
         dispatch.handle(at(20 + 10 * round), Input::Tick);
         asked.extend(asked_back(&mut dispatch));
     }
-    assert_eq!(asked, [3, 2, 1], "each once, some at a time");
+    assert_eq!(asked, [2, 3, 1], "each once, some at a time");
 }
 
 #[test]
@@ -351,7 +355,7 @@ fn what_has_not_begun_at_a_recalled_place_comes_back_to_the_front() {
     let waiting = dispatch.submit(at(1), id(9), 1, TaskSpec::default());
     outputs(&mut dispatch);
     dispatch.handle(at(1), Input::Recalled { lease: LeaseId(1) });
-    assert_eq!(asked_back(&mut dispatch), [2, 1, 0]);
+    assert_eq!(asked_back(&mut dispatch), [0, 1, 2]);
     for key in [2, 1] {
         dispatch.handle(at(2), Input::HandedBack { key, attempt: Attempt(1) });
     }

@@ -286,6 +286,8 @@ impl Slot {
 pub struct Groups {
     /// Until then a group that is not whole may be so because its nodes have not registered yet.
     recovers_until: Time,
+    /// [`GROUPS_MAX`], unless it was told otherwise.
+    groups_max: usize,
     groups: BTreeMap<GroupId, Group>,
     /// Groups that are not whole, the eldest first.
     waiting: BTreeSet<(u64, GroupId)>,
@@ -329,6 +331,7 @@ impl Groups {
     pub fn new(now: Time, epoch: Epoch) -> Self {
         Self {
             recovers_until: now + RECOVER_MAX,
+            groups_max: GROUPS_MAX,
             groups: BTreeMap::new(),
             waiting: BTreeSet::new(),
             looked_until: 0,
@@ -349,6 +352,13 @@ impl Groups {
         if mutant == Mutant::CountRoundsAnew {
             self.rounds = 0;
         }
+        self
+    }
+
+    /// The same where there may be no more than `groups_max`, as it was for the heads before.
+    #[must_use]
+    pub fn with_groups_max(mut self, groups_max: usize) -> Self {
+        self.groups_max = groups_max;
         self
     }
 
@@ -418,11 +428,15 @@ impl Groups {
         let refused = match spec.check() {
             Err(message) => Some(Ended::Invalid { message }),
             Ok(()) if self.removed.contains(&id) => Some(Ended::Removed { waited: None }),
-            Ok(()) if self.groups.len() >= GROUPS_MAX => Some(Ended::TooMany { max: GROUPS_MAX }),
+            Ok(()) if self.groups.len() >= self.groups_max => Some(Ended::TooMany { max: self.groups_max }),
             Ok(()) => None,
         };
         match refused {
-            Some(why) => self.outputs.push_back(Output::Ended { group: id, why }),
+            Some(why) => {
+                // GRP-8: said again on its way, it would find room, and be kept for nobody.
+                self.note_removed(id);
+                self.outputs.push_back(Output::Ended { group: id, why });
+            }
             None => {
                 self.admit(now, id, job, spec);
                 self.try_place(now, id);
@@ -447,7 +461,7 @@ impl Groups {
         }
         let refused = match spec.check() {
             Err(message) => Some(Ended::Invalid { message }),
-            Ok(()) if self.groups.len() >= GROUPS_MAX => Some(Ended::TooMany { max: GROUPS_MAX }),
+            Ok(()) if self.groups.len() >= self.groups_max => Some(Ended::TooMany { max: self.groups_max }),
             // It has ended, and the word for that was lost.
             Ok(()) if self.removed.contains(&id) || now >= self.recovers_until => Some(Ended::Removed { waited: None }),
             Ok(()) => None,
@@ -669,7 +683,7 @@ impl Groups {
     fn handle_held(&mut self, now: Time, node: NodeId, held: (GroupId, JobId, GroupSpec), bundles: &[u32]) {
         let (id, job, spec) = held;
         let is_unknown = !self.groups.contains_key(&id);
-        let may_be = now < self.recovers_until && !self.removed.contains(&id) && self.groups.len() < GROUPS_MAX;
+        let may_be = now < self.recovers_until && !self.removed.contains(&id) && self.groups.len() < self.groups_max;
         if is_unknown && (!may_be || spec.check().is_err()) {
             return self.outputs.push_back(Output::Return { node, group: id });
         }

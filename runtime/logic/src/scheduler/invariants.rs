@@ -19,7 +19,7 @@ use mobula_types::resources::{Amount, CPUS, GPUS, Resources};
 
 use super::bundles::Key;
 use super::place::{add_to, amount_in, is_isolated};
-use super::{At, QUEUE_MAX, Scheduler, State};
+use super::{At, Scheduler, State};
 use crate::invariant::{Violation, ensure};
 
 /// Whether everything in the table above holds of `scheduler`.
@@ -132,7 +132,9 @@ fn check_workers(scheduler: &Scheduler) -> Result<(), Violation> {
 }
 
 fn check_requests(scheduler: &Scheduler) -> Result<(), Violation> {
-    ensure(scheduler.asks.len() <= QUEUE_MAX, "SCHED-4", || format!("{} requests wait", scheduler.asks.len()))?;
+    ensure(scheduler.asks.len() <= scheduler.queue_max, "SCHED-4", || {
+        format!("{} requests wait", scheduler.asks.len())
+    })?;
     let mut queued = 0;
     for (request, ask) in &scheduler.asks {
         let shape = &scheduler.shapes[ask.shape];

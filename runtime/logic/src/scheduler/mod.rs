@@ -128,6 +128,8 @@ pub struct Scheduler {
     ledger: Ledger,
     devices: Devices,
     bundles: Bundles,
+    /// [`QUEUE_MAX`], unless it was told otherwise.
+    queue_max: usize,
     /// Requests that have not been answered.
     asks: BTreeMap<RequestKey, Ask>,
     shapes: Slab<Shape>,
@@ -295,6 +297,7 @@ impl Scheduler {
             ledger: Ledger::new(total),
             devices: Devices::new(total.gpus),
             bundles: Bundles::default(),
+            queue_max: QUEUE_MAX,
             asks: BTreeMap::new(),
             shapes: Slab::new(),
             shape_of: BTreeMap::new(),
@@ -335,6 +338,13 @@ impl Scheduler {
     #[must_use]
     pub fn with_mutant(mut self, mutant: Mutant) -> Self {
         self.planted = Planted::new(mutant);
+        self
+    }
+
+    /// The same where no more than `queue_max` requests may wait.
+    #[must_use]
+    pub fn with_queue_max(mut self, queue_max: usize) -> Self {
+        self.queue_max = queue_max;
         self
     }
 
@@ -380,8 +390,9 @@ impl Scheduler {
         if let Some(group) = spec.within.map(|within| within.group).filter(|group| self.bundles.has_ended(*group)) {
             return self.refuse(request, Refusal::GroupEnded { group });
         }
-        if self.asks.len() >= QUEUE_MAX {
-            return self.refuse(request, Refusal::QueueFull { max: QUEUE_MAX });
+        let max = self.queue_max;
+        if self.asks.len() >= max {
+            return self.refuse(request, Refusal::QueueFull { max });
         }
         let shape = self.shape(job, spec);
         self.asked += 1;
