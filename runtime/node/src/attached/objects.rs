@@ -279,7 +279,8 @@ impl Process {
     async fn fetch_from(self: &Arc<Self>, keeper: ProcessId, object: ObjectId) -> Result<Fetched, GetError> {
         let (sender, value) = oneshot::channel();
         let exchange = self.exchanges.open(keeper, Waiting::Fetch { object, sender });
-        if self.link.is_cut() {
+        // Asked of one that is dead already it would wait for ever: that news does not come again.
+        if self.link.is_cut() || self.is_dead(keeper) {
             self.exchanges.give_up(exchange);
         } else {
             self.say(keeper, Talk::Fetch { exchange, object });
