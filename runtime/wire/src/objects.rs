@@ -319,8 +319,10 @@ pub enum Word {
         bytes: u64,
         /// They are kept with what the owner knows, and come with this word.
         is_inline: bool,
-        /// Who has a copy.
+        /// Of whom to get it: who has a copy, or gets one just now.
         copies: Vec<NodeId>,
+        /// Of whom, when all of these fail.
+        spare: Vec<NodeId>,
     },
     /// From the owner: there are no bytes, and will not be.
     Lost {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId, Time};
 
 use super::io::{Place, Recipe};
+use super::pullers::Pullers;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -73,6 +74,8 @@ pub(super) struct Owned {
     pub(super) runs: u32,
     /// Its process has not said anything of it yet, and is to until then.
     pub(super) unborn_until: Option<Time>,
+    /// Nodes that get it, and of whom.
+    pub(super) pullers: Pullers,
     /// Nodes that want to know where it is.
     pub(super) askers: BTreeSet<NodeId>,
 }
@@ -219,6 +222,7 @@ impl Owned {
             is_evicted: false,
             runs: 0,
             unborn_until: None,
+            pullers: Pullers::default(),
             askers: BTreeSet::new(),
         }
     }

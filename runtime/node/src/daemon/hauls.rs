@@ -13,7 +13,7 @@
 //! when its task is over, however it ends.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
@@ -41,6 +41,7 @@ pub(crate) struct Hauls {
     arena: Arc<Arena>,
     lent: Mutex<HashMap<(ProcessId, TransferId), Arc<Lending>>>,
     pub(crate) copies: Copies,
+    sent: Arc<AtomicU64>,
     moving: Mutex<Moving>,
     runtime: Handle,
 }
@@ -79,6 +80,8 @@ pub struct Counts {
     pub failed: u64,
     /// They are on their way.
     pub moving: usize,
+    /// Bytes of ranges that other nodes were given: of what processes lend, and of copies.
+    pub sent: u64,
 }
 
 /// A payload that a process lends, until nothing of it is being sent.
@@ -118,12 +121,13 @@ impl Hauls {
     pub(crate) fn new(routes: Arc<Routes>, arena: Arc<Arena>) -> Arc<Self> {
         let runtime = Handle::current();
         let copies = Copies::new(routes.clone());
-        Arc::new(Self { routes, arena, lent: Mutex::default(), copies, moving: Mutex::default(), runtime })
+        let (lent, sent, moving) = (Mutex::default(), Arc::default(), Mutex::default());
+        Arc::new(Self { routes, arena, lent, copies, sent, moving, runtime })
     }
 
     pub(crate) fn counts(&self) -> Counts {
         let moving = self.moving.lock();
-        Counts { moving: moving.machine.count(), ..moving.counts }
+        Counts { moving: moving.machine.count(), sent: self.sent.load(Ordering::Relaxed), ..moving.counts }
     }
 
     /// What a process of this host says; given back if it is for others. Said here in its order with what it sends: whoever
@@ -308,15 +312,20 @@ const NOW: Time = Time::ZERO;
 impl Ranges for Hauls {
     fn range(&self, by: ProcessId, words: &[u8]) -> RangeComing {
         let asked = mobula_wire::decode(words).ok().filter(|_| by.number() == 0);
+        let sent = self.sent.clone();
+        let counted = move |range: &Bytes| {
+            sent.fetch_add(range.len() as u64, Ordering::Relaxed);
+        };
         match asked {
             // Whoever may have it is of the node that asks.
             Some(RangeAsked { of: RangeOf::Lent { to, from, transfer }, offset, bytes }) if to.node() == by.node() => {
                 let range = self.lent_range((to, from, transfer), offset, bytes);
-                Box::pin(std::future::ready(range))
+                Box::pin(std::future::ready(range.inspect(counted)))
             }
             // Nodes are of one cluster: each sees to it who reads what is there.
             Some(RangeAsked { of: RangeOf::Copy { object, digest }, offset, bytes }) => {
-                Box::pin(self.copies.range(&self.arena, (object, digest), offset, bytes.into()))
+                let range = self.copies.range(&self.arena, (object, digest), offset, bytes.into());
+                Box::pin(async move { range.await.inspect(counted) })
             }
             _ => Box::pin(std::future::ready(None)),
         }

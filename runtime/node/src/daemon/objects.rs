@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Weak;
 
-use mobula_logic::haul::Sources;
 use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Record, Seal};
 use mobula_types::state::Listed;
 use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
@@ -441,9 +440,7 @@ impl State {
                     let loss = self.explained(loss);
                     self.routes.tell(process, &FromNode::Object(ObjectAnswer::Lost { object, loss }));
                 }
-                Output::Pull { object, sources, .. } => {
-                    self.have_pulled(object, Sources { at_once: sources, spare: Vec::new() });
-                }
+                Output::Pull { object, sources, .. } => self.have_pulled(object, sources),
                 Output::Run { object, run, .. } => self.have_run(object, run),
                 Output::Forgotten { object } => {
                     self.tell_maker(object, ObjectAnswer::Forgotten { object });
