@@ -13,6 +13,7 @@
 //! | [`names`] | a head and its nodes: members, leases and names, over crashes and cuts |
 //! | [`control`] | a head that crashes, and nodes that hold names under its leases |
 //! | [`groups`] | a head that places groups, and nodes that keep their bundles |
+//! | [`hauls`] | payloads that a node gets from several others, which refuse, fail and die |
 //! | [`mail`] | messages and large payloads between processes that die, are cut off and resume |
 //! | [`objects`] | nodes that own, hold, copy and make objects again, and die |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
@@ -28,6 +29,7 @@ pub mod control;
 pub mod coverage;
 pub mod failure;
 pub mod groups;
+pub mod hauls;
 pub mod mail;
 pub mod names;
 pub mod objects;

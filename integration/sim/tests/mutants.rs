@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{cluster, groups, mail, names, objects, tasks, tree};
+use mobula_sim::{cluster, groups, hauls, mail, names, objects, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -48,6 +48,9 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::RunOnceMore, objects::run, "OWN-6"),
     (Mutant::MakeWhileCopied, objects::run, "OWN-7"),
     (Mutant::TrustReplay, objects::run, "OWN-8"),
+    (Mutant::ReadInCircles, objects::run, "OWN-11"),
+    (Mutant::AskAgainWhereRefused, hauls::run, "HAUL-5"),
+    (Mutant::EndWhileWritten, hauls::run, "HAUL-1"),
     (Mutant::AdmitFenced, names::run, "MEM-1"),
     (Mutant::OneRefusal, names::run, "MEM-3"),
     (Mutant::CountHeadStall, names::run, "MEM-3"),

@@ -241,20 +241,22 @@ impl Arena {
     ///
     /// [`NoSegment`].
     pub fn lent(&self, process: ProcessId, Extent { segment, offset }: Extent, bytes: u64) -> Result<View, NoSegment> {
-        let none = NoSegment::NoSuch { segment };
         let state = self.state.lock();
         let job = state.members.get(&process).ok_or(NoSegment::Unknown)?.job;
-        let leased = state.segments.get(&segment).filter(|leased| leased.job == job).ok_or(none.clone())?;
-        let lent = match leased.read.get() {
-            Some(lent) => lent.clone(),
-            None => {
-                let mapped = Lent::open(&leased.file).map_err(|error| NoSegment::System { why: error.to_string() })?;
-                leased.read.get_or_init(|| mapped).clone()
-            }
-        };
-        drop(state);
-        let place = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
-        place.and_then(|(at, bytes)| lent.view(at, bytes)).ok_or(none)
+        let leased = state.segments.get(&segment).filter(|leased| leased.job == job);
+        let leased = leased.ok_or(NoSegment::NoSuch { segment })?;
+        view(leased, Extent { segment, offset }, bytes)
+    }
+
+    /// Bytes of a copy that the node counts on, for another host: whoever wrote them, also when that process has ended.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSegment`].
+    pub fn kept(&self, at: Extent, bytes: u64) -> Result<View, NoSegment> {
+        let state = self.state.lock();
+        let leased = state.segments.get(&at.segment).ok_or(NoSegment::NoSuch { segment: at.segment })?;
+        view(leased, at, bytes)
     }
 
     /// Where a process of this node waits for what comes from another host: in a segment that it writes.
@@ -275,6 +277,19 @@ impl Arena {
         let State { bytes, segments, refused, .. } = &*self.state.lock();
         Usage { budget: self.budget, leased: *bytes, segments: segments.len(), refused: *refused }
     }
+}
+
+/// Bytes of a segment as the node reads them for another host.
+fn view(leased: &Leased, Extent { segment, offset }: Extent, bytes: u64) -> Result<View, NoSegment> {
+    let lent = match leased.read.get() {
+        Some(lent) => lent.clone(),
+        None => {
+            let mapped = Lent::open(&leased.file).map_err(|error| NoSegment::System { why: error.to_string() })?;
+            leased.read.get_or_init(|| mapped).clone()
+        }
+    };
+    let place = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
+    place.and_then(|(at, bytes)| lent.view(at, bytes)).ok_or(NoSegment::NoSuch { segment })
 }
 
 impl State {

@@ -133,7 +133,19 @@ pub enum ObjectWord {
         /// Its number there.
         number: u64,
     },
-    /// What was asked for by [`ObjectAnswer::Pull`] is here.
+    /// There is room for what [`ObjectAnswer::Room`] named. It is the node's until [`ObjectAnswer::Filled`].
+    Room {
+        /// For which object.
+        object: ObjectId,
+        /// Where, in a segment that is leased to the sender.
+        at: Extent,
+    },
+    /// There is none.
+    NoRoom {
+        /// For which object.
+        object: ObjectId,
+    },
+    /// What was asked for by [`ObjectAnswer::Pull`], or what the node has [filled](ObjectAnswer::Filled) in, is here.
     Copied {
         /// Which object.
         object: ObjectId,
@@ -144,7 +156,7 @@ pub enum ObjectWord {
         /// The objects that they name.
         inner: Vec<ObjectId>,
     },
-    /// What was asked for by [`ObjectAnswer::Pull`] cannot be had there.
+    /// It cannot be had there, or is not what it should be.
     NotPulled {
         /// Which object.
         object: ObjectId,
@@ -203,6 +215,17 @@ impl Kept {
     }
 }
 
+/// What a node says of a copy of its own to another one that wants to read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Which; zero when nobody knows.
+    pub digest: Digest,
+    /// The objects that they name.
+    pub inner: Vec<ObjectId>,
+}
+
 /// From a node to one of its processes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ObjectAnswer {
@@ -232,6 +255,26 @@ pub enum ObjectAnswer {
         object: ObjectId,
         /// From where: a node, which says who has it.
         source: ProcessId,
+    },
+    /// The receiver wants an object whose bytes the node gets: it is to make room for them, in the memory of their host.
+    /// [`ObjectWord::Room`] or [`ObjectWord::NoRoom`] answers.
+    Room {
+        /// Which.
+        object: ObjectId,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// The node writes no more in the room that the receiver made. What is whole the receiver keeps, and says
+    /// [`ObjectWord::Copied`]; else the room is its own again.
+    Filled {
+        /// For which object.
+        object: ObjectId,
+        /// Whether all of it is there.
+        is_whole: bool,
+        /// Which bytes; zero when nobody knows.
+        digest: Digest,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
     },
     /// The task that made an object is to run again.
     Run {
@@ -288,8 +331,10 @@ pub enum Word {
         bytes: u64,
         /// They are kept with what the owner knows, and come with this word.
         is_inline: bool,
-        /// Who has a copy.
+        /// Of whom to get it: who has a copy, or gets one just now.
         copies: Vec<NodeId>,
+        /// Of whom, when all of these fail.
+        spare: Vec<NodeId>,
     },
     /// From the owner: there are no bytes, and will not be.
     Lost {

@@ -16,9 +16,12 @@ use super::{Test, settled};
 
 pub(crate) const TESTS: &[Test] = &[
     ("hauls: arrays go from memory to memory, both ways", || Box::pin(both_ways())),
+    ("hauls: who made a value is killed half-way", || Box::pin(an_owner_is_killed())),
     ("hauls: a lender is killed half-way", || Box::pin(a_lender_is_killed())),
     ("hauls: a reader is killed half-way", || Box::pin(a_reader_is_killed())),
     ("hauls: what is given up half-way", || Box::pin(given_up())),
+    ("hauls: many readers of one value read of each other", || Box::pin(many_readers())),
+    ("hauls: one of several sources leaves half-way", || Box::pin(a_source_leaves())),
     ("hauls: where there is no room in the store it comes in parts", || Box::pin(no_room())),
 ];
 
@@ -165,7 +168,7 @@ async fn both_ways() -> Result<()> {
     Ok(())
 }
 
-async fn a_lender_is_killed() -> Result<()> {
+async fn an_owner_is_killed() -> Result<()> {
     let cluster = cluster().await?;
     let read = || read_lent::options().on_node(cluster.there).max_retries(0);
     for seed in 0..ENDS {
@@ -174,8 +177,25 @@ async fn a_lender_is_killed() -> Result<()> {
         let read = read().remote(lender.lend(seed).await?, seed);
         cluster.until_moving(&read).await;
         kill(process);
-        let read = mobula::get(read).await;
-        assert!(read.is_ok_and(|read| *read != Some(false)), "lender {seed}: the array is another");
+        assert_eq!(*mobula::get(read).await?, Some(true), "lender {seed}: what its node has of it is read on");
+    }
+    let (whole, failed) = cluster.moved();
+    assert!(whole >= ENDS && failed == 0, "{whole} came whole and {failed} did not");
+    cluster.end("an owner is killed").await;
+    Ok(())
+}
+
+async fn a_lender_is_killed() -> Result<()> {
+    let cluster = cluster().await?;
+    let read = || read_lent::options().on_node(cluster.there).max_retries(0);
+    for seed in 0..ENDS {
+        let lender = place(cluster.there).await?;
+        let process = lender.process().await?;
+        let made = lender.make(seed).submit();
+        cluster.until_moving(&made).await;
+        kill(process);
+        let made = mobula::get_view(&made).await;
+        assert!(made.is_err() || made.is_ok_and(|made| is_right(&made, seed)), "lender {seed}: the array is another");
     }
     let (_, failed) = cluster.moved();
     assert!(failed > 0, "none was killed half-way");
@@ -222,6 +242,57 @@ async fn given_up() -> Result<()> {
     assert_eq!(reader.take((bytes(3), false)).await?, (3, COUNT * 8), "the next comes");
     drop(reader);
     cluster.end("given up").await;
+    Ok(())
+}
+
+/// A cluster with two nodes more.
+async fn cluster_of_four() -> Result<(Cluster, [mobula_node::daemon::Node; 2])> {
+    let cluster = cluster().await?;
+    let more = [cluster.nodes.more(1, 2).await, cluster.nodes.more(2, 2).await];
+    Ok((cluster, more))
+}
+
+async fn many_readers() -> Result<()> {
+    let (cluster, more) = cluster_of_four().await?;
+    for round in 0..3 {
+        let put = mobula::put(numbers(round))?;
+        let sent = cluster.nodes.haul_counts()[0].sent;
+        let nodes = [cluster.there, more[0].id(), more[1].id()];
+        let reads = nodes.map(|node| read::options().on_node(node).remote(&put, round));
+        for read in reads {
+            assert!(*mobula::get(read).await?, "round {round}");
+        }
+        let sent = cluster.nodes.haul_counts()[0].sent - sent;
+        assert!(sent < 3 * (COUNT * 8) as u64, "round {round}: {sent} bytes are all that the three have read");
+    }
+    let counts = cluster.nodes.haul_counts().into_iter().chain(more.iter().map(|node| node.haul_counts()));
+    let (whole, failed) = counts.fold((0, 0), |(whole, failed), it| (whole + it.whole, failed + it.failed));
+    assert_eq!((whole, failed), (9, 0), "each node has got each value once");
+    cluster.end("many readers").await;
+    for node in more {
+        node.stop().await;
+    }
+    Ok(())
+}
+
+async fn a_source_leaves() -> Result<()> {
+    let (cluster, [leaves, reads]) = cluster_of_four().await?;
+    let put = mobula::put(numbers(5))?;
+    let read_on = |node| read::options().on_node(node).max_retries(0).remote(&put, 5);
+    for node in [cluster.there, leaves.id()] {
+        assert!(*mobula::get(read_on(node)).await?, "it is a source from here on");
+    }
+    let read = read_on(reads.id());
+    while !read.is_ready() && reads.haul_counts().moving == 0 {
+        tokio::time::sleep(LOOK).await;
+    }
+    leaves.stop().await;
+    assert!(*mobula::get(read).await?, "the others have the rest");
+    let counts = reads.haul_counts();
+    assert_eq!((counts.whole, counts.failed), (1, 0), "it did not begin again");
+    drop(put);
+    cluster.end("a source leaves").await;
+    reads.stop().await;
     Ok(())
 }
 

@@ -75,6 +75,12 @@ impl Nodes {
         std::mem::replace(&mut self.other, new)
     }
 
+    /// One more node in zone `b`, beside these.
+    #[allow(dead_code, reason = "not each program with these nodes needs more of them")]
+    pub(crate) async fn more(&self, number: u32, cpus: u64) -> Node {
+        start_member(self.folder.0.join(format!("more-{number}")), &self.head, (cpus, 0), &self.meminfo).await
+    }
+
     /// Where drivers attach: the head.
     pub(crate) fn address(&self) -> String {
         self.head.socket().display().to_string()

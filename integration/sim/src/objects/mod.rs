@@ -11,6 +11,7 @@ mod witness;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use mobula_logic::haul::Sources;
 use mobula_logic::ownership::{self, Birth, HolderWord, Input, Output, Ownership, Place, Recipe, Seal};
 use mobula_logic::{Mutant, Violation};
 use mobula_types::{NodeId, ObjectId, ProcessId, StateMachine, TaskId, Time};
@@ -91,7 +92,7 @@ enum Event {
     Message { from: NodeId, number: u64, to: ProcessId, objects: Vec<ObjectId> },
     Take { from: NodeId, number: u64, by: ProcessId, objects: Vec<ObjectId> },
     Ran { object: ObjectId, run: u32, at: NodeId },
-    Pulled { object: ObjectId, at: NodeId, sources: Vec<NodeId> },
+    Pulled { object: ObjectId, at: NodeId, sources: Sources },
     Act(ProcessId),
     KillProcess(ProcessId),
     KillNode(NodeId),
@@ -317,12 +318,12 @@ impl World {
         self.drive(owner, Input::Made { object, run, seal })
     }
 
-    fn pulled(&mut self, object: ObjectId, at: NodeId, sources: &[NodeId]) -> Result<(), Violation> {
+    fn pulled(&mut self, object: ObjectId, at: NodeId, sources: &Sources) -> Result<(), Violation> {
         if !self.nodes[&at].is_alive {
             return Ok(());
         }
-        let alive = sources.iter().filter(|node| self.nodes[node].is_alive);
-        let digest = alive.filter_map(|node| self.witness.copy(*node, object)).next();
+        let alive: Vec<NodeId> = sources.all().filter(|node| self.nodes[node].is_alive).collect();
+        let digest = alive.into_iter().find_map(|node| self.witness.copy(node, object));
         let Some(digest) = digest else {
             self.coverage.saw("no source has it");
             return self.drive(at, Input::NotPulled { object });

@@ -6,6 +6,7 @@ use mobula_wire::objects::{Letter, Word};
 use super::entry::{Copy, End, Entry, State};
 use super::lane::Subject;
 use super::{Output, Ownership, SOURCES_MAX};
+use crate::haul::Sources;
 use crate::mutant::Mutant;
 
 impl Ownership {
@@ -74,7 +75,8 @@ impl Ownership {
     }
 
     fn answer(&mut self, to: NodeId, object: ObjectId) -> Option<Word> {
-        let me = self.me;
+        let (me, now) = (self.me, self.seen);
+        let in_circles = self.planted.is(Mutant::ReadInCircles);
         let Some(entry) = self.entries.get_mut(&object) else { return Some(Word::Gone { object }) };
         let here = entry.copy.map(|_| me);
         let owned = entry.owned_mut()?;
@@ -85,10 +87,14 @@ impl Ownership {
             State::Sealed { is_inline } => {
                 // That it has the object itself is news to who has just made it.
                 let own = owned.sources().find(|node| *node == to);
-                let others = owned.sources().filter(|node| *node != to);
-                let copies = own.into_iter().chain(here).chain(others).take(SOURCES_MAX).collect();
+                let whole: Vec<NodeId> = here.into_iter().chain(owned.sources()).collect();
+                let sources = match own.is_none() && !is_inline {
+                    true => owned.pullers.sources(&whole, to, now, in_circles),
+                    false => Sources { at_once: whole.into_iter().filter(|node| *node != to).collect(), spare: vec![] },
+                };
+                let copies = own.into_iter().chain(sources.at_once).take(SOURCES_MAX).collect();
                 let bytes = owned.sealed.map_or(0, |sealed| sealed.bytes);
-                Word::At { object, bytes, is_inline: *is_inline, copies }
+                Word::At { object, bytes, is_inline: *is_inline, copies, spare: sources.spare }
             }
             State::Lost(loss) => Word::Lost { object, loss: loss.clone() },
             State::Pending { .. } | State::Missing(_) => return None,
@@ -177,7 +183,9 @@ impl Ownership {
         match word {
             Word::Claim { holds, copy, .. } => self.hear_claim(from, object, holds, copy),
             Word::Ask { .. } => self.hear_ask(from, object),
-            Word::At { bytes, is_inline, copies, .. } => self.hear_at(object, bytes, is_inline, copies),
+            Word::At { bytes, is_inline, copies, spare, .. } => {
+                self.hear_at(object, bytes, is_inline, Sources { at_once: copies, spare });
+            }
             Word::Lost { loss, .. } => self.hear_lost(object, &loss),
             Word::Primary { .. } => {
                 if let Some(copy) = self.entries.get_mut(&object).and_then(|entry| entry.copy.as_mut()) {
@@ -205,6 +213,9 @@ impl Ownership {
             true => drop(entry.holders.insert(holder)),
             false => drop(entry.holders.remove(&holder)),
         }
+        if let Some(owned) = entry.owned_mut().filter(|_| !holds || copy.is_some()) {
+            owned.pullers.forget(from);
+        }
         self.loose.push(object);
         match copy {
             Some(digest) => self.copy_found(from, object, digest),
@@ -224,7 +235,7 @@ impl Ownership {
         }
     }
 
-    fn hear_at(&mut self, object: ObjectId, bytes: u64, is_inline: bool, mut copies: Vec<NodeId>) {
+    fn hear_at(&mut self, object: ObjectId, bytes: u64, is_inline: bool, mut sources: Sources) {
         let me = self.me;
         let Some(entry) = self.entries.get_mut(&object) else { return };
         let Some(foreign) = entry.foreign_mut() else { return };
@@ -232,7 +243,7 @@ impl Ownership {
         if entry.wanted.is_empty() {
             return;
         }
-        if copies.contains(&me)
+        if sources.at_once.contains(&me)
             && let Some(copy) = &mut entry.copy
         {
             copy.is_confirmed = true;
@@ -240,9 +251,11 @@ impl Ownership {
         if is_inline || entry.is_readable() {
             return self.ready(object);
         }
-        copies.retain(|node| *node != me && !self.dead.contains(node));
-        copies.truncate(SOURCES_MAX);
-        self.pull(object, bytes, copies);
+        let not_to_ask: Vec<NodeId> = sources.all().filter(|node| *node == me || self.dead.contains(node)).collect();
+        not_to_ask.into_iter().for_each(|node| sources.leave(node));
+        sources.at_once.truncate(SOURCES_MAX);
+        sources.spare.truncate(SOURCES_MAX);
+        self.pull(object, bytes, sources);
     }
 
     fn hear_lost(&mut self, object: ObjectId, loss: &Loss) {

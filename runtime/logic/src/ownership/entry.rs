@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId, Time};
 
 use super::io::{Place, Recipe};
+use super::pullers::Pullers;
 
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -75,6 +76,8 @@ pub(super) struct Owned {
     pub(super) site: u32,
     /// Its process has not said anything of it yet, and is to until then.
     pub(super) unborn_until: Option<Time>,
+    /// Nodes that get it, and of whom.
+    pub(super) pullers: Pullers,
     /// Nodes that want to know where it is.
     pub(super) askers: BTreeSet<NodeId>,
 }
@@ -222,6 +225,7 @@ impl Owned {
             runs: 0,
             site: 0,
             unborn_until: None,
+            pullers: Pullers::default(),
             askers: BTreeSet::new(),
         }
     }

@@ -12,6 +12,7 @@
 //! | OWN-8 | an object's bytes are the same for ever |
 //! | OWN-9 | whoever waits for an object is thought of, and answered once |
 //! | OWN-10 | tables are bounded |
+//! | OWN-11 | of nodes that get an object of one another none waits for itself |
 
 use std::collections::BTreeMap;
 
@@ -181,5 +182,7 @@ fn check_owned(object: ObjectId, entry: &Entry, owned: &Owned) -> Result<(), Vio
     let digests = owned.copies.values().copied().chain(entry.digest_here());
     let first = owned.sealed.map(|sealed| sealed.digest);
     let wrong = digests.into_iter().find(|digest| first.is_some_and(|first| first != *digest));
+    let circle = owned.pullers.circle();
+    ensure(circle.is_none(), "OWN-11", || format!("{circle:?} gets {object} of who waits for it"))?;
     ensure(wrong.is_none(), "OWN-8", || format!("a copy of {object} is {wrong:?}, it is {first:?}"))
 }

@@ -3,6 +3,8 @@
 use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId, TaskId};
 use mobula_wire::objects::Letter;
 
+use crate::haul::Sources;
+
 pub use mobula_wire::objects::Recipe;
 
 /// What can happen.
@@ -213,8 +215,8 @@ pub enum Output {
         object: ObjectId,
         /// How large it is.
         bytes: u64,
-        /// Who has it.
-        sources: Vec<NodeId>,
+        /// Of whom: who has it, or gets it just now.
+        sources: Sources,
     },
     /// Run the task again that makes this object; [`Input::Made`] or [`Input::NotMade`] answers.
     Run {

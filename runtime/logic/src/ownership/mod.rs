@@ -43,6 +43,7 @@ mod io;
 mod lane;
 mod making;
 mod messages;
+mod pullers;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -52,13 +53,16 @@ use std::time::Duration;
 
 use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
 
+use crate::haul::Sources;
 use crate::mutant::{Mutant, Planted};
 use entry::{Copy, End, Entry, Fetch, Foreign, Owned, Role, State};
 use lane::{Lane, Subject};
 use messages::{Arrival, Sent};
+use pullers::Pullers;
 
 pub use invariants::check;
 pub use io::{Birth, HolderWord, Input, Output, Place, Recipe, Seal};
+pub use pullers::{AT_ONCE_MAX, READERS_MAX};
 pub use record::Record;
 
 /// Objects that a node knows of, its own and others'. A process that holds one more is refused it.
@@ -338,7 +342,9 @@ impl Ownership {
             Role::Owned(owned) => match &owned.state {
                 State::Sealed { is_inline: true } => self.ready(object),
                 State::Sealed { .. } if !is_busy => {
-                    let sources = owned.sources().take(SOURCES_MAX).collect();
+                    let whole: Vec<NodeId> = owned.sources().collect();
+                    let in_circles = self.planted.is(Mutant::ReadInCircles);
+                    let sources = owned.pullers.sources(&whole, self.me, self.seen, in_circles);
                     let bytes = owned.sealed.map_or(0, |sealed| sealed.bytes);
                     self.pull(object, bytes, sources);
                 }
@@ -362,7 +368,7 @@ impl Ownership {
         }
     }
 
-    fn pull(&mut self, object: ObjectId, bytes: u64, sources: Vec<NodeId>) {
+    fn pull(&mut self, object: ObjectId, bytes: u64, sources: Sources) {
         let Some(entry) = self.entries.get_mut(&object) else { return };
         entry.fetch.is_pulling = true;
         if entry.fetch.until.is_none() {
@@ -398,7 +404,8 @@ impl Ownership {
     }
 
     fn handle_copied(&mut self, object: ObjectId, digest: Digest, is_primary: bool) {
-        let is_foreign = object.owner.node() != self.me;
+        let me = self.me;
+        let is_foreign = object.owner.node() != me;
         let is_known = self.entries.contains_key(&object);
         // A copy that comes when nobody holds the object any more is the owner's to end: it knows of all of them.
         let known = if is_known || is_foreign { self.known(object) } else { None };
@@ -407,6 +414,9 @@ impl Ownership {
             return;
         };
         entry.fetch.is_pulling = false;
+        if let Some(owned) = entry.owned_mut() {
+            owned.pullers.forget(me);
+        }
         let is_right = entry.owned().is_none_or(|owned| owned.takes(digest)) && entry.is_held();
         let is_for_owner = entry.foreign().is_some_and(|foreign| foreign.end.is_none());
         if !is_right && !is_for_owner {
@@ -538,6 +548,7 @@ impl Ownership {
         }
         let Some(owned) = entry.owned_mut() else { return };
         owned.askers.remove(&node);
+        owned.pullers.forget(node);
         self.copy_lost(object, node, Loss::NodeDied { node });
     }
 
@@ -585,6 +596,7 @@ impl Ownership {
         let Some(owned) = entry.owned_mut() else { return };
         let nodes: BTreeSet<NodeId> = owned.sources().collect();
         owned.copies.clear();
+        owned.pullers = Pullers::default();
         owned.promised = None;
         if matches!(owned.state, State::Sealed { .. }) {
             owned.state = match owned.recipe {

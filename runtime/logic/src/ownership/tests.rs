@@ -97,7 +97,7 @@ fn what_a_dead_worker_owned_is_there_while_another_holds_it() {
     said(&mut other, 500, Input::Taken { from: OWNER, number });
     let asks = said(&mut other, 500, Input::Wanted { process: READER, object: object(1) });
     let asks = asks.into_iter().map(|output| (OTHER, output)).collect();
-    let pull = Output::Pull { object: object(1), bytes: 9, sources: vec![OWNER] };
+    let pull = Output::Pull { object: object(1), bytes: 9, sources: Sources::one(OWNER) };
     assert_eq!(converse(500, &mut owner, &mut other, asks), [(OTHER, pull)]);
     let copied = Input::Copied { object: object(1), digest: Digest(7), is_primary: false };
     assert_eq!(said(&mut other, 1000, copied)[0], Output::Ready { process: READER, object: object(1) });
@@ -153,7 +153,7 @@ fn who_waits_for_bytes_that_do_not_come_is_told_so_in_time() {
     let mut owner = machine(OWNER, MAKER);
     said(&mut owner, 0, word(1, task(1, &[], 1)));
     said(&mut owner, 0, Input::Made { object: object(1), run: 1, seal: seal(OTHER, 7) });
-    let pull = Output::Pull { object: object(1), bytes: 9, sources: vec![OTHER] };
+    let pull = Output::Pull { object: object(1), bytes: 9, sources: Sources::one(OTHER) };
     assert_eq!(said(&mut owner, 0, Input::Wanted { process: MAKER, object: object(1) }), std::slice::from_ref(&pull));
     assert_eq!(said(&mut owner, 1, Input::NotPulled { object: object(1) }), []);
     assert_eq!(said(&mut owner, 201, Input::Tick), [pull]);

@@ -15,6 +15,7 @@
 //! | `state` and what it names | the one task that owns the node's state |
 //! | `roster` | who is attached, and the jobs |
 //! | `objects` | what this node's processes make: who holds it, where its bytes are |
+//! | `pulls`, `copies` | what of them is got from other nodes, and what these read here |
 //! | `segments` | shared memory for the processes of this host |
 //! | `hauls` | large payloads from that memory to another host's, and from there |
 //! | `seat` | the head's part, on one node |
@@ -24,6 +25,7 @@ mod address;
 mod arrivals;
 mod burial;
 pub mod config;
+mod copies;
 mod detached;
 mod door;
 mod far;
@@ -43,6 +45,7 @@ mod node;
 mod objects;
 mod peers;
 mod placing;
+mod pulls;
 mod renewal;
 mod roster;
 mod routes;

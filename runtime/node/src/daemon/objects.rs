@@ -6,20 +6,22 @@
 //! | in a segment | the process that wrote it, which is told when that is over; when it has ended, this node | nobody holds it, and nobody reads it |
 //! | apart | a process in its own memory | the same, or that process ends |
 //!
-//! Moves no bytes but small ones: a process that wants an object of which another node has a copy is told to fetch it, and
+//! Moves no bytes but small ones: what another node has a copy of comes by `pulls`, and one of the processes that want it
 //! keeps it for this node then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Weak;
 
 use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Record, Seal};
 use mobula_types::state::Listed;
 use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::FromNode;
-use mobula_wire::objects::{Kept, Letter, ObjectAnswer, ObjectWord, SITES_MAX, Word};
+use mobula_wire::objects::{Copied, Kept, Letter, ObjectAnswer, ObjectWord, SITES_MAX, Word};
 use mobula_wire::segments::SegmentId;
 use mobula_wire::{ExchangeId, Parcel, Talk};
 
+use super::copies::Shown;
 use super::gather::OBJECT;
 use super::state::State;
 use super::tool::name;
@@ -58,8 +60,6 @@ pub(crate) struct Objects {
     parting: Vec<(ObjectId, Copy)>,
     /// Who waits for what.
     wanting: BTreeMap<ObjectId, BTreeSet<ProcessId>>,
-    /// Who fetches what.
-    pulling: BTreeMap<ObjectId, ProcessId>,
     /// Messages to processes of this node, by who sent them and the number there.
     messages: HashMap<(ProcessId, u64), Message>,
     /// Those that were taken, and by whom, before this node heard of them.
@@ -100,6 +100,8 @@ struct Copy {
     digest: Digest,
     inner: Vec<ObjectId>,
     readers: BTreeSet<ProcessId>,
+    /// What other nodes may read of it.
+    shown: Option<Weak<Shown>>,
 }
 
 impl Copy {
@@ -108,6 +110,11 @@ impl Copy {
             Kept::Lent { at, .. } => Some(at.segment),
             _ => None,
         }
+    }
+
+    /// Whether somebody reads it, here or on another host.
+    fn is_read(&self) -> bool {
+        !self.readers.is_empty() || self.shown.as_ref().is_some_and(|shown| shown.strong_count() > 0)
     }
 
     /// Whether it is gone with its keeper.
@@ -125,7 +132,6 @@ impl Objects {
             copies: HashMap::new(),
             parting: Vec::new(),
             wanting: BTreeMap::new(),
-            pulling: BTreeMap::new(),
             messages: HashMap::new(),
             early: HashSet::new(),
             ready: HashMap::new(),
@@ -141,6 +147,24 @@ impl Objects {
     /// Objects of which the node knows.
     pub(crate) fn count(&self) -> u64 {
         self.machine.open().0 as u64
+    }
+
+    /// Who waits for an object.
+    pub(crate) fn wanting(&self, object: ObjectId) -> Vec<ProcessId> {
+        self.wanting.get(&object).into_iter().flatten().copied().collect()
+    }
+
+    /// A copy that other nodes may read.
+    pub(crate) fn shown_copy(&self, object: ObjectId) -> Option<Copied> {
+        let Copy { kept, digest, inner, shown, .. } = self.copies.get(&object)?;
+        shown.as_ref()?;
+        Some(Copied { bytes: kept.bytes(), digest: *digest, inner: inner.clone() })
+    }
+
+    /// Whether it is `shown`.
+    pub(crate) fn is_shown(&self, object: ObjectId, shown: &Weak<Shown>) -> bool {
+        let copy = self.copies.get(&object).and_then(|copy| copy.shown.as_ref());
+        copy.is_some_and(|copy| copy.ptr_eq(shown))
     }
 
     fn copies_of(&self, segment: SegmentId) -> bool {
@@ -186,7 +210,7 @@ impl State {
         self.objects.machine.records().take(LISTED_MAX).map(line).collect()
     }
 
-    fn hear_of_object(&mut self, input: Input) {
+    pub(crate) fn hear_of_object(&mut self, input: Input) {
         self.objects.machine.handle(self.clock.now(), input);
     }
 
@@ -196,6 +220,7 @@ impl State {
     }
 
     pub(crate) fn tick_objects(&mut self) {
+        self.tick_pulls();
         self.hear_of_object(Input::Tick);
         self.perform_objects();
     }
@@ -234,9 +259,9 @@ impl State {
             ObjectWord::Sends { number, to, objects } => return self.objects_leave(process, number, to, objects),
             ObjectWord::Dropped { number } => return self.objects_dropped(process, number),
             ObjectWord::Taken { from, number } => return self.objects_taken(process, from, number),
-            ObjectWord::Copied { object, kept, digest, inner }
-                if self.objects.pulling.get(&object) == Some(&process) =>
-            {
+            ObjectWord::Room { object, at } => return self.room_made(process, object, at),
+            ObjectWord::NoRoom { object } => return self.no_room(process, object),
+            ObjectWord::Copied { object, kept, digest, inner } if self.pulls.is_kept_by(object, process) => {
                 return self.copied(process, object, kept, digest, inner);
             }
             ObjectWord::MadeAt { object, at, bytes, digest, inner, recipe } if object.owner == process => {
@@ -259,9 +284,8 @@ impl State {
             ObjectWord::Stored { object, kept, digest, inner } if object.owner.node() != self.node => {
                 return self.stored(process, object, kept, digest, inner);
             }
-            ObjectWord::NotPulled { object } if self.objects.pulling.get(&object) == Some(&process) => {
-                self.objects.pulling.remove(&object);
-                return self.hear_of_object(Input::NotPulled { object });
+            ObjectWord::NotPulled { object } if self.pulls.is_kept_by(object, process) => {
+                return self.not_pulled(object);
             }
             _ => return tracing::debug!(%process, "it speaks of objects that are not its own"),
         };
@@ -295,20 +319,37 @@ impl State {
 
     /// A process keeps bytes for this node; false when there were some, and it need not.
     fn keep(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) -> bool {
-        if self.objects.copies.contains_key(&object) {
-            self.routes.tell(process, &FromNode::Object(ObjectAnswer::Freed { object }));
-            return false;
+        let is_new = !self.objects.copies.contains_key(&object);
+        let shown = match is_new {
+            true => self.shown(process, object, &kept, digest),
+            false => self.pulls.shown_of(object, process),
+        };
+        let copy = Copy { kept, keeper: process, digest, inner, readers: BTreeSet::new(), shown };
+        if is_new {
+            self.objects.copies.insert(object, copy);
+        } else {
+            self.objects.parting.push((object, copy));
+            self.end_parted();
         }
-        self.objects.copies.insert(object, Copy { kept, keeper: process, digest, inner, readers: BTreeSet::new() });
-        true
+        is_new
+    }
+
+    /// Lets other nodes read a copy where it lies, if it is its process's own: of others' segments nobody but the process
+    /// that keeps them knows how long they stay.
+    fn shown(&self, process: ProcessId, object: ObjectId, kept: &Kept, digest: Digest) -> Option<Weak<Shown>> {
+        let &Kept::Lent { at, bytes, is_own: true } = kept else { return None };
+        let job = self.roster.get(process).map(|resident| resident.job)?;
+        (self.arena.job_of(at.segment) == Some(job)).then(|| self.hauls.copies.show(object, digest, at, bytes))
     }
 
     fn copied(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) {
-        self.objects.pulling.remove(&object);
         if kept.is_inline() {
-            return self.hear_of_object(Input::NotPulled { object });
+            return self.not_pulled(object);
         }
-        if self.keep(process, object, kept, digest, inner) {
+        let is_new = self.keep(process, object, kept, digest, inner);
+        self.pull_over(object);
+        self.end_parted();
+        if is_new {
             self.hear_of_object(Input::Copied { object, digest, is_primary: false });
         }
     }
@@ -383,6 +424,8 @@ impl State {
                 }
                 return;
             }
+            ClusterTalk::CopyAsked { object } => return self.copy_asked(from, object),
+            ClusterTalk::CopyIs { object, copy } => self.copy_is(from, object, copy),
             ClusterTalk::ObjectsSent { by, number, message, to, objects } if by.node() == from => {
                 self.objects_come((by, number), Message { from, number: message, to }, objects);
             }
@@ -418,7 +461,7 @@ impl State {
         able.map(|(number, _)| ProcessId::new(self.node, number))
     }
 
-    fn perform_objects(&mut self) {
+    pub(crate) fn perform_objects(&mut self) {
         while let Some(output) = self.objects.machine.poll_output() {
             match output {
                 Output::Say { to, letter } => self.say_of_objects(to, letter),
@@ -428,7 +471,7 @@ impl State {
                     let loss = self.explained(loss);
                     self.routes.tell(process, &FromNode::Object(ObjectAnswer::Lost { object, loss }));
                 }
-                Output::Pull { object, sources, .. } => self.have_pulled(object, &sources),
+                Output::Pull { object, sources, .. } => self.have_pulled(object, sources),
                 Output::Run { object, run, .. } => self.have_run(object, run),
                 Output::Forgotten { object } => {
                     self.tell_maker(object, ObjectAnswer::Forgotten { object });
@@ -551,27 +594,19 @@ impl State {
         }
     }
 
-    /// Has one of those who want it fetch an object.
-    fn have_pulled(&mut self, object: ObjectId, sources: &[NodeId]) {
-        let by = self.objects.wanting.get(&object).and_then(|wanting| wanting.first().copied());
-        let (Some(by), Some(source)) = (by, sources.first()) else {
-            return self.hear_of_object(Input::NotPulled { object });
-        };
-        self.objects.pulling.insert(object, by);
-        let source = ProcessId::from(*source);
-        self.routes.tell(by, &FromNode::Object(ObjectAnswer::Pull { object, source }));
-    }
-
     /// Nothing counts on a copy any more: it is over when nobody reads it.
     fn part_with(&mut self, object: ObjectId) {
         let Some(copy) = self.objects.copies.remove(&object) else { return };
+        if let Some(shown) = &copy.shown {
+            self.hauls.copies.hide(shown);
+        }
         self.objects.parting.push((object, copy));
         self.end_parted();
     }
 
-    fn end_parted(&mut self) {
-        let over: Vec<(ObjectId, Copy)> =
-            self.objects.parting.extract_if(.., |(_, copy)| copy.readers.is_empty()).collect();
+    /// Those of parted copies that nobody reads any more are over.
+    pub(crate) fn end_parted(&mut self) {
+        let over: Vec<(ObjectId, Copy)> = self.objects.parting.extract_if(.., |(_, copy)| !copy.is_read()).collect();
         for (object, copy) in over {
             if copy.kept.is_inline() {
                 continue;
@@ -629,11 +664,8 @@ impl State {
         }
         self.objects.wanting.retain(|_, wanting| !wanting.is_empty());
         self.hear_of_object(Input::Died { process });
-        let pulled: Vec<ObjectId> =
-            self.objects.pulling.iter().filter(|(_, by)| **by == process).map(|(object, _)| *object).collect();
-        for object in pulled {
-            self.objects.pulling.remove(&object);
-            self.hear_of_object(Input::NotPulled { object });
+        for object in self.pulls.of(process) {
+            self.not_pulled(object);
         }
         self.objects.heard.remove(&process);
         let Objects { machine, heard, sites, .. } = &mut self.objects;
@@ -650,6 +682,7 @@ impl State {
     pub(crate) fn objects_node_died(&mut self, node: NodeId) {
         self.objects.early.retain(|(_, (by, _))| by.node() != node);
         self.hear_of_object(Input::Died { process: node.into() });
+        self.pulls_without(node);
         self.perform_objects();
     }
 

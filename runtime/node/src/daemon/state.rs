@@ -42,6 +42,7 @@ use super::luggage::Coming;
 use super::membership::Membership;
 use super::named::{Parted, Stopping};
 use super::objects::Objects;
+use super::pulls::Pulls;
 use super::renewal::Renewal;
 use super::roster::Roster;
 use super::routes::Routes;
@@ -100,6 +101,7 @@ pub(crate) struct State {
     /// The memory that processes of this host share.
     pub(crate) arena: Arc<Arena>,
     pub(crate) objects: Objects,
+    pub(crate) pulls: Pulls,
     pub(crate) hauls: Arc<Hauls>,
     pub(crate) fetches: Fetches,
     pub(crate) renewal: Renewal,
@@ -191,6 +193,7 @@ impl State {
             programs,
             arena,
             objects: Objects::new(node),
+            pulls: Pulls::default(),
             hauls,
             fetches: Fetches::default(),
             renewal,
@@ -257,6 +260,11 @@ impl State {
             Input::Far { process, seen } => self.far_seen(process, seen),
             Input::Redeem(redeem) => self.redeem(redeem),
             Input::Arrived(arrived) => self.arrived(arrived),
+            Input::Filled { process, object, is_whole } => self.filled(process, object, is_whole),
+            Input::Unread { object } => {
+                tracing::trace!(%object, "no other node reads it any more");
+                self.end_parted();
+            }
             Input::Stop { .. } => {}
         }
     }
@@ -289,6 +297,7 @@ impl State {
             .chain(membership)
             .chain(self.leaves_at)
             .chain(self.objects.next_timeout())
+            .chain(self.pulls.next_timeout())
             .chain(self.stopping.values().map(|stopping| stopping.until))
             .chain(self.fars.values().filter_map(Far::next_timeout))
             .min()
