@@ -103,6 +103,12 @@ pub trait Deliver: Send + Sync {
         Err(NoRoom::NoStore)
     }
 
+    /// Whether these bytes lie in memory that the processes of this host share.
+    fn is_shared(&self, bytes: &[u8]) -> bool {
+        let _ = bytes;
+        false
+    }
+
     /// The reference to an object of this process leaves it for the first time; it counts as held here until it is
     /// [released](Self::release). Says whether its value is to be [sealed](Self::seal) now: others may want it when this
     /// process is gone.

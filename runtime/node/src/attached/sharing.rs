@@ -1,5 +1,6 @@
 //! Payloads in the memory of this host: written there instead of sent, and read where they lie.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -92,6 +93,20 @@ impl Process {
                 None
             }
         }
+    }
+
+    /// Memory is short: gives back at once what is not in use. What is asked for while it does so is done with it.
+    pub(crate) fn sweep_at_once(self: &Arc<Self>) {
+        if self.store.is_none() || self.is_sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let process = self.clone();
+        arbiters::runtime().spawn_blocking(move || {
+            process.is_sweeping.store(false, Ordering::Release);
+            if let Some(store) = &process.store {
+                store.sweep_at_once();
+            }
+        });
     }
 
     /// Gives back what is not in use, which may have to wait for the node.

@@ -25,7 +25,7 @@ use mobula_types::state::OutcomeCounters;
 use mobula_types::{ActorId, DeathCause, HeadId, JobId, NameKey, NodeId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::{AskId, ClusterTalk, FromHead, ToHead};
 use mobula_wire::local::{FromNode, RequestId};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::losses::Loss;
@@ -42,10 +42,12 @@ use super::luggage::Coming;
 use super::membership::Membership;
 use super::named::{Parted, Stopping};
 use super::objects::Objects;
+use super::pressure::Pressing;
 use super::renewal::Renewal;
 use super::roster::Roster;
 use super::routes::Routes;
 use super::seat::ToSeat;
+use super::spill::Spills;
 use super::submit::{Submissions, Submitting};
 use super::workers::{Programs, WorkerEvent, WorkerEvents, Workers};
 
@@ -100,6 +102,8 @@ pub(crate) struct State {
     /// The memory that processes of this host share.
     pub(crate) arena: Arc<Arena>,
     pub(crate) objects: Objects,
+    /// What leaves that memory when it is short, and comes back.
+    pub(crate) pressing: Pressing,
     pub(crate) hauls: Arc<Hauls>,
     pub(crate) fetches: Fetches,
     pub(crate) renewal: Renewal,
@@ -169,13 +173,14 @@ impl State {
         (cluster, renewal): (Membership, Renewal),
         clock: Clock,
         routes: Arc<Routes>,
-        (workers, programs): (Workers, Programs),
+        (workers, programs, spills): (Workers, Programs, Spills),
         seat: Option<mpsc::Sender<ToSeat>>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
         let node = routes.node();
         let scheduler = scheduler_of(node, &config);
         let arena = Arc::new(Arena::new(config.store_bytes));
+        let pressing = Pressing::new(config.store_bytes, spills);
         let hauls = Hauls::new(routes.clone(), arena.clone());
         Self {
             clock,
@@ -191,6 +196,7 @@ impl State {
             programs,
             arena,
             objects: Objects::new(node),
+            pressing,
             hauls,
             fetches: Fetches::default(),
             renewal,
@@ -216,6 +222,9 @@ impl State {
     }
 
     pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut events: WorkerEvents) {
+        let changed = Arc::new(Notify::new());
+        let notify = changed.clone();
+        self.arena.on_change(move || notify.notify_one());
         loop {
             let due = self.next_timeout().map(|at| self.clock.instant(at));
             tokio::select! {
@@ -229,6 +238,7 @@ impl State {
                     None => return self.stop().await,
                 },
                 Some(event) = events.next() => self.handle_worker(event),
+                () = changed.notified() => self.arena_changed(),
                 () = until(due) => self.tick(),
             }
             self.perform();
@@ -257,6 +267,7 @@ impl State {
             Input::Far { process, seen } => self.far_seen(process, seen),
             Input::Redeem(redeem) => self.redeem(redeem),
             Input::Arrived(arrived) => self.arrived(arrived),
+            Input::Spill(done) => self.spill_done(done),
             Input::Stop { .. } => {}
         }
     }
@@ -289,6 +300,7 @@ impl State {
             .chain(membership)
             .chain(self.leaves_at)
             .chain(self.objects.next_timeout())
+            .chain(self.pressing.next_timeout())
             .chain(self.stopping.values().map(|stopping| stopping.until))
             .chain(self.fars.values().filter_map(Far::next_timeout))
             .min()
@@ -299,6 +311,7 @@ impl State {
         self.scheduler.handle(now, scheduler::Input::Tick);
         self.tick_gathers(now);
         self.tick_objects();
+        self.tick_pressure();
         self.tick_membership(now);
         self.tick_renewal(now);
         self.tick_names(now);
