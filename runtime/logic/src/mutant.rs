@@ -88,6 +88,10 @@ pub enum Mutant {
     MakeWhileCopied,
     /// A run that gives other bytes than the first is taken (OWN-8).
     TrustReplay,
+    /// A source that has refused a range is asked for others (HAUL-5).
+    AskAgainWhereRefused,
+    /// A payload is over while a range of it is still being written (HAUL-1).
+    EndWhileWritten,
     /// A node that was declared dead is taken back under its old id (MEM-1).
     AdmitFenced,
     /// One refusal is enough to declare a node killed (MEM-3).

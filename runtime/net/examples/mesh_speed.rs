@@ -12,7 +12,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt};
 use mobula_net::identity::{Credentials, Identity};
-use mobula_net::mesh::{Ranges, SendError};
+use mobula_net::mesh::{RangeComing, Ranges, SendError};
 use mobula_net::{Admitted, Authority, Event, Gate, Lane, Mesh, MeshConfig, MeshEvents, PeerIdentity, Refusal};
 use mobula_types::{ClusterId, MemberId, NodeId, ProcessId, Role};
 use mobula_wire::FrameKind;
@@ -39,8 +39,9 @@ impl Gate for Open {
 struct Memory(Bytes);
 
 impl Ranges for Memory {
-    fn range(&self, _: ProcessId, _: &[u8]) -> Option<Bytes> {
-        Some(self.0.clone())
+    fn range(&self, _: ProcessId, _: &[u8]) -> RangeComing {
+        let range = self.0.clone();
+        Box::pin(async move { Some(range) })
     }
 }
 

@@ -331,38 +331,22 @@ impl Arena {
     ///
     /// [`NoSegment`].
     pub fn lent(&self, process: ProcessId, Extent { segment, offset }: Extent, bytes: u64) -> Result<View, NoSegment> {
-        let job = self.state.lock().members.get(&process).ok_or(NoSegment::Unknown)?.job;
-        self.read(Extent { segment, offset }, bytes, |of| of == job)
+        let state = self.state.lock();
+        let job = state.members.get(&process).ok_or(NoSegment::Unknown)?.job;
+        let leased = state.segments.get(&segment).filter(|leased| leased.job == job);
+        let leased = leased.ok_or(NoSegment::NoSuch { segment })?;
+        view(leased, Extent { segment, offset }, bytes)
     }
 
-    /// Bytes that lie in a segment, for the node itself.
+    /// Bytes of a copy that the node counts on, for another host: whoever wrote them, also when that process has ended.
     ///
     /// # Errors
     ///
     /// [`NoSegment`].
-    pub fn view(&self, at: Extent, bytes: u64) -> Result<View, NoSegment> {
-        self.read(at, bytes, |_| true)
-    }
-
-    fn read(
-        &self,
-        Extent { segment, offset }: Extent,
-        bytes: u64,
-        may: impl Fn(JobId) -> bool,
-    ) -> Result<View, NoSegment> {
-        let none = NoSegment::NoSuch { segment };
+    pub fn kept(&self, at: Extent, bytes: u64) -> Result<View, NoSegment> {
         let state = self.state.lock();
-        let leased = state.segments.get(&segment).filter(|leased| may(leased.job)).ok_or(none.clone())?;
-        let lent = match leased.read.get() {
-            Some(lent) => lent.clone(),
-            None => {
-                let mapped = Lent::open(&leased.file).map_err(|error| NoSegment::System { why: error.to_string() })?;
-                leased.read.get_or_init(|| mapped).clone()
-            }
-        };
-        drop(state);
-        let place = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
-        place.and_then(|(at, bytes)| lent.view(at, bytes)).ok_or(none)
+        let leased = state.segments.get(&at.segment).ok_or(NoSegment::NoSuch { segment: at.segment })?;
+        view(leased, at, bytes)
     }
 
     /// Where a process of this node waits for what comes from another host: in a segment that it writes.
@@ -383,6 +367,19 @@ impl Arena {
         let State { bytes, segments, refused, .. } = &*self.state.lock();
         Usage { budget: self.budget, leased: *bytes, segments: segments.len(), refused: *refused }
     }
+}
+
+/// Bytes of a segment as the node reads them for another host.
+fn view(leased: &Leased, Extent { segment, offset }: Extent, bytes: u64) -> Result<View, NoSegment> {
+    let lent = match leased.read.get() {
+        Some(lent) => lent.clone(),
+        None => {
+            let mapped = Lent::open(&leased.file).map_err(|error| NoSegment::System { why: error.to_string() })?;
+            leased.read.get_or_init(|| mapped).clone()
+        }
+    };
+    let place = usize::try_from(offset).ok().zip(usize::try_from(bytes).ok());
+    place.and_then(|(at, bytes)| lent.view(at, bytes)).ok_or(NoSegment::NoSuch { segment })
 }
 
 impl State {
@@ -458,7 +455,7 @@ mod tests {
         let (segment, room) = arena.bring(NodeId(1).into(), JobId(1), MIB).unwrap();
         room.write(0, &[b"mantaray"]).unwrap();
         assert!(arena.open(process(1), segment).is_ok() && arena.open(process(3), segment).is_err());
-        let view = arena.view(Extent { segment, offset: 5 }, 3).unwrap();
+        let view = arena.kept(Extent { segment, offset: 5 }, 3).unwrap();
         assert_eq!(view.as_ref(), b"ray");
         assert!(arena.bring(NodeId(1).into(), JobId(1), 1).is_err(), "all of it is used");
         arena.give_up(segment);

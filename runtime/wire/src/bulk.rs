@@ -20,7 +20,7 @@
 //! ```
 
 use bytes::Bytes;
-use mobula_types::ProcessId;
+use mobula_types::{Digest, ObjectId, ProcessId};
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, DecodeError};
@@ -37,19 +37,36 @@ pub const PART_HEAD_BYTES: usize = 32;
 /// Names a payload that its sender keeps until the receiver has it: made by the sender, unique while it lives.
 pub type TransferId = u64;
 
-/// What a node asks another one for: bytes of a payload that a process there lends to one here.
+/// What a node asks another one for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RangeAsked {
-    /// To whom it is lent.
-    pub to: ProcessId,
-    /// Who lends it.
-    pub from: ProcessId,
-    /// Which transfer, of the lender's.
-    pub transfer: TransferId,
-    /// Where the range begins in the payload.
+    /// Of what.
+    pub of: RangeOf,
+    /// Where the range begins in it.
     pub offset: u64,
     /// How long it is.
     pub bytes: u32,
+}
+
+/// Of what a range is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RangeOf {
+    /// A payload that a process there lends to one here.
+    Lent {
+        /// To whom it is lent.
+        to: ProcessId,
+        /// Who lends it.
+        from: ProcessId,
+        /// Which transfer, of the lender's.
+        transfer: TransferId,
+    },
+    /// An object of which that node has a copy, or makes one: then what is not there yet is waited for.
+    Copy {
+        /// Which object.
+        object: ObjectId,
+        /// Which bytes: those of another run are not it.
+        digest: Digest,
+    },
 }
 
 /// A part of a large payload.

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::groups::{GroupAsk, GroupOrder};
 use crate::local::DetachedSpawn;
-use crate::objects::{Kept, Letter};
+use crate::objects::{Copied, Kept, Letter};
 
 /// Names a request of a node: unique while it lives.
 pub type AskId = u64;
@@ -121,6 +121,18 @@ pub enum ClusterTalk {
         kept: Kept,
         /// What they name.
         inner: Vec<ObjectId>,
+    },
+    /// Has the receiver a copy of an object of which the sender may ask for ranges?
+    CopyAsked {
+        /// Which object.
+        object: ObjectId,
+    },
+    /// The answer.
+    CopyIs {
+        /// Which object.
+        object: ObjectId,
+        /// What it has, or is getting; `None` when it has nothing that a node can read.
+        copy: Option<Copied>,
     },
     /// A message that names objects is on its way from a process of the sender's to one of the receiver's.
     ObjectsSent {

@@ -30,7 +30,7 @@ pub mod plain;
 pub mod schema;
 pub mod segments;
 
-pub use bulk::{INLINE_BYTES_MAX, Part, RangeAsked, TransferId};
+pub use bulk::{INLINE_BYTES_MAX, Part, RangeAsked, RangeOf, TransferId};
 pub use call::{CallFrame, CallHeader, FrameError, TooLarge};
 pub use codec::{CodecId, DecodeError, EncodeError, PAYLOAD_BYTES_MAX, decode, decode_limited, encode, encode_limited};
 pub use frame::{FrameHead, FrameKind, HeadError, PROTOCOL};

@@ -129,7 +129,19 @@ pub enum ObjectWord {
         /// Its number there.
         number: u64,
     },
-    /// What was asked for by [`ObjectAnswer::Pull`] is here.
+    /// There is room for what [`ObjectAnswer::Room`] named. It is the node's until [`ObjectAnswer::Filled`].
+    Room {
+        /// For which object.
+        object: ObjectId,
+        /// Where, in a segment that is leased to the sender.
+        at: Extent,
+    },
+    /// There is none.
+    NoRoom {
+        /// For which object.
+        object: ObjectId,
+    },
+    /// What was asked for by [`ObjectAnswer::Pull`], or what the node has [filled](ObjectAnswer::Filled) in, is here.
     Copied {
         /// Which object.
         object: ObjectId,
@@ -140,7 +152,7 @@ pub enum ObjectWord {
         /// The objects that they name.
         inner: Vec<ObjectId>,
     },
-    /// What was asked for by [`ObjectAnswer::Pull`] cannot be had there.
+    /// It cannot be had there, or is not what it should be.
     NotPulled {
         /// Which object.
         object: ObjectId,
@@ -204,6 +216,17 @@ impl Kept {
     }
 }
 
+/// What a node says of a copy of its own to another one that wants to read it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Copied {
+    /// How many bytes.
+    pub bytes: u64,
+    /// Which; zero when nobody knows.
+    pub digest: Digest,
+    /// The objects that they name.
+    pub inner: Vec<ObjectId>,
+}
+
 /// From a node to one of its processes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ObjectAnswer {
@@ -233,6 +256,26 @@ pub enum ObjectAnswer {
         object: ObjectId,
         /// From where: a node, which says who has it.
         source: ProcessId,
+    },
+    /// The receiver wants an object whose bytes the node gets: it is to make room for them, in the memory of their host.
+    /// [`ObjectWord::Room`] or [`ObjectWord::NoRoom`] answers.
+    Room {
+        /// Which.
+        object: ObjectId,
+        /// How many bytes.
+        bytes: u64,
+    },
+    /// The node writes no more in the room that the receiver made. What is whole the receiver keeps, and says
+    /// [`ObjectWord::Copied`]; else the room is its own again.
+    Filled {
+        /// For which object.
+        object: ObjectId,
+        /// Whether all of it is there.
+        is_whole: bool,
+        /// Which bytes; zero when nobody knows.
+        digest: Digest,
+        /// The objects that they name.
+        inner: Vec<ObjectId>,
     },
     /// The task that made an object is to run again.
     Run {

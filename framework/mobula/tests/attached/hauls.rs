@@ -16,6 +16,7 @@ use super::{Test, settled};
 
 pub(crate) const TESTS: &[Test] = &[
     ("hauls: arrays go from memory to memory, both ways", || Box::pin(both_ways())),
+    ("hauls: who made a value is killed half-way", || Box::pin(an_owner_is_killed())),
     ("hauls: a lender is killed half-way", || Box::pin(a_lender_is_killed())),
     ("hauls: a reader is killed half-way", || Box::pin(a_reader_is_killed())),
     ("hauls: what is given up half-way", || Box::pin(given_up())),
@@ -165,7 +166,7 @@ async fn both_ways() -> Result<()> {
     Ok(())
 }
 
-async fn a_lender_is_killed() -> Result<()> {
+async fn an_owner_is_killed() -> Result<()> {
     let cluster = cluster().await?;
     let read = || read_lent::options().on_node(cluster.there).max_retries(0);
     for seed in 0..ENDS {
@@ -174,8 +175,25 @@ async fn a_lender_is_killed() -> Result<()> {
         let read = read().remote(lender.lend(seed).await?, seed);
         cluster.until_moving(&read).await;
         kill(process);
-        let read = mobula::get(read).await;
-        assert!(read.is_ok_and(|read| *read != Some(false)), "lender {seed}: the array is another");
+        assert_eq!(*mobula::get(read).await?, Some(true), "lender {seed}: what its node has of it is read on");
+    }
+    let (whole, failed) = cluster.moved();
+    assert!(whole >= ENDS && failed == 0, "{whole} came whole and {failed} did not");
+    cluster.end("an owner is killed").await;
+    Ok(())
+}
+
+async fn a_lender_is_killed() -> Result<()> {
+    let cluster = cluster().await?;
+    let read = || read_lent::options().on_node(cluster.there).max_retries(0);
+    for seed in 0..ENDS {
+        let lender = place(cluster.there).await?;
+        let process = lender.process().await?;
+        let made = lender.make(seed).submit();
+        cluster.until_moving(&made).await;
+        kill(process);
+        let made = mobula::get_view(&made).await;
+        assert!(made.is_err() || made.is_ok_and(|made| is_right(&made, seed)), "lender {seed}: the array is another");
     }
     let (_, failed) = cluster.moved();
     assert!(failed > 0, "none was killed half-way");

@@ -60,6 +60,7 @@ struct Cluster {
     nodes: Nodes,
     session: Session,
     here: NodeId,
+    there: NodeId,
 }
 
 impl Cluster {
@@ -70,8 +71,8 @@ impl Cluster {
         };
         let nodes = Nodes::start_as((2, 1), 0, tell).await;
         let session = mobula::init_with(Config::default().address(nodes.address())).await?;
-        let (here, _) = nodes.ids();
-        Ok(Self { nodes, session, here })
+        let (here, there) = nodes.ids();
+        Ok(Self { nodes, session, here, there })
     }
 
     /// Nothing is left of anything.
@@ -116,6 +117,11 @@ async fn results() -> Result<()> {
             *mobula::get(read::options().on_node(here).remote(result, seed as u64)).await?,
             "value {seed} is another"
         );
+    }
+    // And some by another node, which gets them where they lie in files here.
+    for (seed, result) in made.iter().enumerate().step_by(9) {
+        let is_right = read::options().on_node(cluster.there).remote(result, seed as u64);
+        assert!(*mobula::get(is_right).await?, "value {seed} is another there");
     }
     drop(made);
     cluster.end("results").await;

@@ -1,9 +1,10 @@
 //! | number | what holds |
 //! |---|---|
 //! | HAUL-1 | a payload is over when nothing of it is in flight: nobody writes in a room that is its process's again |
-//! | HAUL-2 | ranges in flight are bounded, of each payload and of all |
+//! | HAUL-2 | ranges in flight are bounded, of each payload from each source and of all |
 //! | HAUL-3 | what was asked for has come, is in flight or is asked for again, and no byte twice at once |
 //! | HAUL-4 | what waits stands behind something that is in flight: nothing is forgotten |
+//! | HAUL-5 | a source that was left is asked nothing more, and a payload is over when none is left |
 
 use super::Hauls;
 use crate::invariant::{Violation, ensure};
@@ -18,10 +19,16 @@ pub fn check(hauls: &Hauls) -> Result<(), Violation> {
     for (haul, open) in &hauls.open {
         let is_over = open.in_flight.is_empty() && (open.is_ending || open.came == open.bytes);
         ensure(!is_over, "HAUL-1", || format!("{haul:?} is over and kept"))?;
-        let is_bounded = open.in_flight.len() <= hauls.bounds.haul_ranges_max;
-        ensure(is_bounded, "HAUL-2", || format!("{} ranges of {haul:?} are in flight", open.in_flight.len()))?;
+        for source in &open.sources {
+            let count = open.in_flight_of(source.node);
+            let is_bounded = count <= hauls.bounds.haul_ranges_max;
+            ensure(is_bounded, "HAUL-2", || format!("{count} ranges of {haul:?} are in flight from {}", source.node))?;
+        }
+        let has_source = open.is_ending || !open.sources.is_empty();
+        ensure(has_source, "HAUL-5", || format!("{haul:?} has no source and goes on"))?;
         in_flight += open.in_flight.len();
-        let ranges = open.in_flight.iter().map(|(offset, bytes)| (*offset, *bytes)).chain(open.again.iter().copied());
+        let ranges =
+            open.in_flight.iter().map(|(offset, flight)| (*offset, flight.bytes)).chain(open.again.iter().copied());
         let mut ranges: Vec<(u64, u32)> = ranges.collect();
         ranges.sort_unstable();
         let are_apart = ranges.windows(2).all(|pair| pair[0].0 + u64::from(pair[0].1) <= pair[1].0);

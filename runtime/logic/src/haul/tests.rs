@@ -5,10 +5,12 @@ use super::*;
 const NEAR: NodeId = NodeId(1);
 const FAR: NodeId = NodeId(2);
 
+const LENDER: ProcessId = ProcessId::new(FAR, 1);
+
 const BOUNDS: Bounds = Bounds { range_bytes: 10, haul_ranges_max: 2, ranges_max: 3, hauls_max: 3, failures_max: 2 };
 
 fn haul(to: u32, transfer: TransferId) -> HaulId {
-    HaulId { to: ProcessId::new(NEAR, to), from: ProcessId::new(FAR, 1), transfer }
+    HaulId { to: ProcessId::new(NEAR, to), what: What::Lent { from: LENDER, transfer } }
 }
 
 fn outputs(machine: &mut Hauls) -> Vec<Output> {
@@ -22,7 +24,11 @@ fn after(machine: &mut Hauls, input: Input) -> Vec<Output> {
 }
 
 fn ask(haul: HaulId, offset: u64, bytes: u32) -> Output {
-    Output::Ask { haul, offset, bytes }
+    Output::Ask { haul, offset, bytes, source: FAR }
+}
+
+fn begin(haul: HaulId, bytes: u64) -> Input {
+    Input::Begin { haul, bytes, sources: Sources::one(FAR) }
 }
 
 fn end(haul: HaulId, is_whole: bool, bytes: u64) -> Output {
@@ -32,7 +38,7 @@ fn end(haul: HaulId, is_whole: bool, bytes: u64) -> Output {
 #[test]
 fn a_payload_comes_range_by_range() {
     let (mut machine, a) = (Hauls::bounded(BOUNDS), haul(1, 7));
-    assert_eq!(after(&mut machine, Input::Begin { haul: a, bytes: 25 }), [ask(a, 0, 10), ask(a, 10, 10)]);
+    assert_eq!(after(&mut machine, begin(a, 25)), [ask(a, 0, 10), ask(a, 10, 10)]);
     assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 10 }), [ask(a, 20, 5)]);
     assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 10 }), [], "it has come before");
     assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 0 }), []);
@@ -43,32 +49,24 @@ fn a_payload_comes_range_by_range() {
 #[test]
 fn several_take_turns_within_their_bound() {
     let (mut machine, a, b) = (Hauls::bounded(BOUNDS), haul(1, 7), haul(2, 7));
-    after(&mut machine, Input::Begin { haul: a, bytes: 100 });
-    assert_eq!(
-        after(&mut machine, Input::Begin { haul: b, bytes: 100 }),
-        [ask(b, 0, 10)],
-        "two of three are the first's"
-    );
+    after(&mut machine, begin(a, 100));
+    assert_eq!(after(&mut machine, begin(b, 100)), [ask(b, 0, 10)], "two of three are the first's");
     assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 0 }), [ask(a, 20, 10)]);
     assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 10 }), [ask(b, 10, 10)]);
-    after(&mut machine, Input::Begin { haul: haul(3, 7), bytes: 1 });
+    after(&mut machine, begin(haul(3, 7), 1));
     let beyond = haul(4, 7);
-    assert_eq!(
-        after(&mut machine, Input::Begin { haul: beyond, bytes: 1 }),
-        [end(beyond, false, 1)],
-        "it takes another road"
-    );
-    assert_eq!(after(&mut machine, Input::Begin { haul: a, bytes: 1 }), [], "it is begun");
+    assert_eq!(after(&mut machine, begin(beyond, 1)), [end(beyond, false, 1)], "it takes another road");
+    assert_eq!(after(&mut machine, begin(a, 1)), [], "it is begun");
 }
 
 #[test]
 fn a_range_that_failed_is_asked_for_again_but_not_for_ever() {
     let (mut machine, a) = (Hauls::bounded(BOUNDS), haul(1, 7));
-    after(&mut machine, Input::Begin { haul: a, bytes: 20 });
+    after(&mut machine, begin(a, 20));
     let failed = |offset, is_final| Input::Failed { haul: a, offset, is_final };
     assert_eq!(after(&mut machine, failed(0, false)), [ask(a, 0, 10)]);
     assert_eq!(after(&mut machine, failed(10, false)), [ask(a, 10, 10)]);
-    assert_eq!(after(&mut machine, failed(0, false)), [Output::GiveUp { haul: a }], "the third");
+    assert_eq!(after(&mut machine, failed(0, false)), [Output::GiveUp { haul: a, source: None }], "the third");
     assert_eq!(after(&mut machine, failed(10, false)), [end(a, false, 20)], "when nothing is in flight");
 }
 
@@ -77,27 +75,27 @@ fn what_is_refused_or_not_wanted_ends_when_nothing_is_in_flight() {
     for input in [
         |haul| Input::Failed { haul, offset: 0, is_final: true },
         |haul| Input::Stop { haul },
-        |haul: HaulId| Input::Gone { process: haul.from },
-        |haul: HaulId| Input::Gone { process: haul.from.node().into() },
+        |_| Input::Gone { process: LENDER },
+        |_| Input::Gone { process: FAR.into() },
     ] {
         let (mut machine, a, b) = (Hauls::bounded(BOUNDS), haul(1, 7), haul(1, 8));
-        after(&mut machine, Input::Begin { haul: a, bytes: 30 });
+        after(&mut machine, begin(a, 30));
         let ends = after(&mut machine, input(a));
-        assert_eq!(ends, [Output::GiveUp { haul: a }]);
+        assert_eq!(ends, [Output::GiveUp { haul: a, source: None }]);
         assert_eq!(after(&mut machine, Input::Stop { haul: a }), [], "it ends");
         after(&mut machine, Input::Failed { haul: a, offset: 0, is_final: false });
         assert_eq!(after(&mut machine, Input::Came { haul: a, offset: 10 }), [end(a, false, 30)]);
-        assert_eq!(after(&mut machine, Input::Begin { haul: b, bytes: 5 }), [ask(b, 0, 5)]);
+        assert_eq!(after(&mut machine, begin(b, 5)), [ask(b, 0, 5)]);
     }
 }
 
 #[test]
 fn nobody_is_told_where_the_reader_has_ended() {
     let (mut machine, a, b) = (Hauls::bounded(BOUNDS), haul(1, 7), haul(2, 7));
-    after(&mut machine, Input::Begin { haul: a, bytes: 30 });
-    after(&mut machine, Input::Begin { haul: b, bytes: 30 });
+    after(&mut machine, begin(a, 30));
+    after(&mut machine, begin(b, 30));
     let ends = after(&mut machine, Input::Gone { process: a.to });
-    assert_eq!(ends, [Output::GiveUp { haul: a }]);
+    assert_eq!(ends, [Output::GiveUp { haul: a, source: None }]);
     after(&mut machine, Input::Failed { haul: a, offset: 0, is_final: true });
     let ended = after(&mut machine, Input::Failed { haul: a, offset: 10, is_final: true });
     assert_eq!(ended, [Output::End { haul: a, is_whole: false, bytes: 30, is_told: false }]);
@@ -125,7 +123,7 @@ fn each_ends_once_whatever_happens() {
                     begun += 1;
                     let haul = haul(begun as u32 % 3 + 1, begun);
                     open.push(haul);
-                    Input::Begin { haul, bytes: random(60) }
+                    begin(haul, random(60))
                 }
                 2 if random(4) == 0 && !open.is_empty() => {
                     Input::Stop { haul: open[random(open.len() as u64) as usize] }

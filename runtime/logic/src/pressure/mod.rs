@@ -282,7 +282,13 @@ impl StateMachine for Pressure {
             Input::Read { object } => {
                 self.count += 1;
                 let touched = self.count;
-                self.change(object, |copy| (copy.readers, copy.touched) = (copy.readers + 1, touched));
+                self.change(object, |copy| {
+                    (copy.readers, copy.touched) = (copy.readers + 1, touched);
+                    // Whoever came last has not been asked.
+                    if let Place::Here { asked, .. } = &mut copy.place {
+                        *asked = None;
+                    }
+                });
             }
             Input::Unread { object } => self.change(object, |copy| copy.readers = copy.readers.saturating_sub(1)),
             Input::Freed { object } => self.freed(object),

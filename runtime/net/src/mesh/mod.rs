@@ -50,7 +50,7 @@ pub use events::MeshEvents;
 use events::Queue;
 pub use mobula_logic::session::{Counts, Lane};
 use peer::Peer;
-pub use ranges::{RANGE_WORDS_MAX, RangeError, Ranges};
+pub use ranges::{RANGE_WORDS_MAX, RangeComing, RangeError, Ranges};
 
 /// What a mesh must know to begin.
 pub struct MeshConfig {

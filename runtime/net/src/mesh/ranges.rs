@@ -10,6 +10,7 @@
 //! then; what is not wanted any more is dropped with its stream.
 
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,10 +49,14 @@ mod code {
     pub(super) const LATE: u32 = 2;
 }
 
+/// A range as soon as it is there; none if it never is, or not for who asks.
+pub type RangeComing = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
+
 /// Who has ranges.
 pub trait Ranges: Send + Sync + 'static {
-    /// The range that a peer asks for by these words, if it may have it. It does not change until it is dropped.
-    fn range(&self, by: ProcessId, words: &[u8]) -> Option<Bytes>;
+    /// The range that a peer asks for by these words, if it may have it. It does not change until it is dropped. What is
+    /// not there yet is waited for, well within the time in which something of a range must come.
+    fn range(&self, by: ProcessId, words: &[u8]) -> RangeComing;
 }
 
 /// Why a range did not come.
@@ -146,7 +151,12 @@ pub(super) async fn serve(inner: Arc<Inner>, by: ProcessId, link: quinn::Connect
             let words = timeout(WORDS_MAX, recv.read_to_end(RANGE_WORDS_MAX)).await;
             let ranges = inner.ranges.read().clone();
             let range = words.ok().and_then(Result::ok).zip(ranges);
-            match range.and_then(|(words, ranges)| ranges.range(by, &words)) {
+            let coming = range.map(|(words, ranges)| ranges.range(by, &words));
+            let range = match coming {
+                Some(coming) => coming.await,
+                None => None,
+            };
+            match range {
                 // An error says that it is not wanted any more, or cannot be sent.
                 Some(range) => match timeout(SENT_MAX, hand_out(&mut send, range)).await {
                     Ok(sent) => drop(sent),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use mobula_net::Mesh;
-use mobula_net::mesh::{RangeError, Ranges};
+use mobula_net::mesh::{RangeComing, RangeError, Ranges};
 use mobula_types::ProcessId;
 
 use crate::cluster::{LIMIT, Node, authority, node};
@@ -25,9 +25,10 @@ impl AsRef<[u8]> for Lent {
 }
 
 impl Ranges for Memory {
-    fn range(&self, by: ProcessId, words: &[u8]) -> Option<Bytes> {
+    fn range(&self, by: ProcessId, words: &[u8]) -> RangeComing {
         let lent = Bytes::from_owner(Lent(self.0.clone()));
-        (by == node(1) && words == b"all of it").then_some(lent)
+        let range = (by == node(1) && words == b"all of it").then_some(lent);
+        Box::pin(async move { range })
     }
 }
 

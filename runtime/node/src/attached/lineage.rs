@@ -173,7 +173,7 @@ impl Process {
 }
 
 /// Which bytes these are. Nobody makes others on purpose: half of the hash is enough.
-fn digest(bytes: &[u8]) -> Digest {
+pub(super) fn digest(bytes: &[u8]) -> Digest {
     let hash = blake3::hash(bytes);
     let (half, _) = hash.as_bytes().split_at(16);
     Digest(u128::from_le_bytes(half.try_into().unwrap_or_default()))

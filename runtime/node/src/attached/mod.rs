@@ -19,6 +19,7 @@
 //! | `calls` | calls of actors that live elsewhere, with credit |
 //! | `outboxes` | messages that are sent again until they are acknowledged |
 //! | `objects` | what is held here, said to the node that owns it |
+//! | `pulls` | bytes of objects that come from other nodes |
 //! | `lineage` | values of tasks that stay on other nodes, and are made again |
 //! | `large` | payloads that do not fit into a message, both ways |
 //! | `rooms` | where payloads that come in parts are put together |
@@ -45,6 +46,7 @@ mod objects;
 mod outboxes;
 mod post;
 mod process;
+mod pulls;
 mod renewal;
 mod roads;
 mod rooms;

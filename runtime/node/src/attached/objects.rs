@@ -16,7 +16,8 @@ use mobula_actor::arbiters;
 use mobula_actor::deliver::{Fetched, Payload};
 use mobula_actor::object::{GetError, Pins};
 use mobula_net::SendError;
-use mobula_types::{CallError, Death, DeathCause, Digest, Loss, ObjectId, ProcessId, Unknown};
+use mobula_store::Filling;
+use mobula_types::{CallError, Death, DeathCause, Loss, ObjectId, ProcessId, Unknown};
 use mobula_wire::frame::CONTROL_BYTES_MAX;
 use mobula_wire::local::ToNode;
 use mobula_wire::objects::{Kept, ObjectAnswer, ObjectWord};
@@ -51,6 +52,8 @@ pub(super) struct Books {
     wanted: HashMap<ObjectId, Vec<oneshot::Sender<Result<Fetched, GetError>>>>,
     /// Bytes on which the node counts, and what they name.
     pub(super) kept: HashMap<ObjectId, (Bytes, Vec<ObjectId>)>,
+    /// Room that the node fills with the bytes of objects.
+    pub(super) filling: HashMap<ObjectId, Filling>,
     /// How objects were made that are on other nodes.
     pub(super) lineage: HashMap<ObjectId, Made>,
     /// Messages that named objects.
@@ -219,6 +222,10 @@ impl Process {
                 let process = self.clone();
                 arbiters::runtime().spawn(async move { process.pull_object(object, source).await });
             }
+            ObjectAnswer::Room { object, bytes } => self.make_room(object, bytes),
+            ObjectAnswer::Filled { object, is_whole, digest, inner } => {
+                self.room_filled(object, is_whole.then_some((digest, inner)));
+            }
             ObjectAnswer::Run { object, run } => self.run_again(object, run),
             ObjectAnswer::Forgotten { object } => {
                 let forgotten = self.objects.books.lock().lineage.remove(&object);
@@ -284,7 +291,7 @@ impl Process {
     }
 
     /// Asks a process for the bytes of an object that it keeps.
-    async fn fetch_from(self: &Arc<Self>, keeper: ProcessId, object: ObjectId) -> Result<Fetched, GetError> {
+    pub(super) async fn fetch_from(self: &Arc<Self>, keeper: ProcessId, object: ObjectId) -> Result<Fetched, GetError> {
         let (sender, value) = oneshot::channel();
         let exchange = self.exchanges.open(keeper, Waiting::Fetch { object, sender });
         if self.link.is_cut() {
@@ -293,25 +300,6 @@ impl Process {
             self.say(keeper, Talk::Fetch { exchange, object });
         }
         value.await.unwrap_or(Err(CallError::MayHaveRun(Unknown::NoReply)))
-    }
-
-    /// Fetches an object of which another node has a copy, and keeps it for this one.
-    async fn pull_object(self: Arc<Self>, object: ObjectId, source: ProcessId) {
-        let (sender, keeper) = oneshot::channel();
-        let exchange = self.exchanges.open(source, Waiting::Keeper { sender });
-        self.say(source, Talk::Fetch { exchange, object });
-        let pulled = match keeper.await {
-            Ok((keeper, digest)) => self.fetch_from(keeper, object).await.ok().map(|fetched| (fetched, digest)),
-            Err(_) => None,
-        };
-        let Some((Fetched { bytes, pins }, digest)) = pulled else {
-            return self.note_of_object(ObjectWord::NotPulled { object });
-        };
-        let inner = pins.ids();
-        let kept = self.keep_object(object, bytes, inner.clone());
-        self.note_of_object(ObjectWord::Copied { object, kept, digest, inner });
-        // Whoever reads them holds what they name: the node says so with the bytes.
-        drop(pins);
     }
 
     /// Another process asks for the bytes of an object: one of ours, or one that our node knows.
@@ -336,15 +324,6 @@ impl Process {
             };
             process.answer(from, exchange, value.map(|Fetched { bytes, pins }| Payload::Value(bytes, pins)));
         });
-    }
-
-    /// A node has said which process has the bytes of an object.
-    pub(crate) fn keeper_said(&self, from: ProcessId, exchange: ExchangeId, keeper: Option<(ProcessId, Digest)>) {
-        if let Some(Waiting::Keeper { sender }) = self.exchanges.close(exchange, from)
-            && let Some(keeper) = keeper
-        {
-            sender.send(keeper).ok();
-        }
     }
 
     /// Says something to the node, with what else is to be said.

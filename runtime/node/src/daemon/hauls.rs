@@ -1,8 +1,9 @@
 //! Large payloads between the memories of two hosts: this node reads what its processes lend to others, and writes what it
-//! reads of other nodes in the rooms of its own.
+//! reads of other nodes in the rooms of its own. Copies of objects it also reads for itself, of several nodes.
 //!
 //! ```text
 //! a process here: Lend ─► lent ─── a node asks for a range ─► bytes of the segment, as they lie     (EndLend ─► LendEnded)
+//! this node's copies ─────── a node asks for a range ─► bytes of the segment, as soon as they are there   (`copies`)
 //! a process here: Haul ─► machine ─► ranges asked of its node ─► its room                           (─► Hauled)
 //! ```
 //!
@@ -12,20 +13,23 @@
 //! when its task is over, however it ends.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use mobula_logic::haul::{HaulId, Input, Output};
-use mobula_net::mesh::{RangeError, Ranges};
+use mobula_logic::haul::{HaulId, Input, Output, Sources, What};
+use mobula_net::mesh::{RangeComing, RangeError, Ranges};
 use mobula_store::{Arena, Room, View};
-use mobula_types::{ProcessId, StateMachine, Time};
+use mobula_types::{Digest, NodeId, ObjectId, ProcessId, StateMachine, Time};
 use mobula_wire::local::{FromNode, ToNode};
-use mobula_wire::{Extent, RangeAsked, TransferId};
+use mobula_wire::segments::NoSegment;
+use mobula_wire::{Extent, RangeAsked, RangeOf, TransferId};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
+use super::copies::{Copies, Shown};
+use super::input;
 use super::routes::Routes;
 
 /// Payloads that processes of this node lend to others, of some hundred bytes each; what comes beyond is asked for in parts.
@@ -36,6 +40,7 @@ pub(crate) struct Hauls {
     routes: Arc<Routes>,
     arena: Arc<Arena>,
     lent: Mutex<HashMap<(ProcessId, TransferId), Arc<Lending>>>,
+    pub(crate) copies: Copies,
     moving: Mutex<Moving>,
     runtime: Handle,
 }
@@ -50,8 +55,16 @@ struct Moving {
 
 struct Place {
     room: Room,
-    /// By where their ranges begin.
-    tasks: HashMap<u64, AbortHandle>,
+    /// What others may read of it already.
+    shown: Option<Arc<Shown>>,
+    /// By where their ranges begin, with whom they read of.
+    tasks: HashMap<u64, (NodeId, AbortHandle)>,
+}
+
+impl Place {
+    fn new(room: Room, shown: Option<Arc<Shown>>) -> Self {
+        Self { room, shown, tasks: HashMap::new() }
+    }
 }
 
 /// What became of payloads that processes of a node wanted to have moved.
@@ -104,7 +117,8 @@ impl Hauls {
     /// Must be made on the runtime on which it works.
     pub(crate) fn new(routes: Arc<Routes>, arena: Arc<Arena>) -> Arc<Self> {
         let runtime = Handle::current();
-        Arc::new(Self { routes, arena, lent: Mutex::default(), moving: Mutex::default(), runtime })
+        let copies = Copies::new(routes.clone());
+        Arc::new(Self { routes, arena, lent: Mutex::default(), copies, moving: Mutex::default(), runtime })
     }
 
     pub(crate) fn counts(&self) -> Counts {
@@ -119,10 +133,10 @@ impl Hauls {
             ToNode::Lend { transfer, to, at, bytes } => self.lend(process, transfer, to, at, bytes),
             ToNode::EndLend { transfer } => self.end_lend(process, transfer),
             ToNode::Haul { from, transfer, room, bytes } => {
-                self.begin(HaulId { to: process, from, transfer }, room, bytes);
+                self.begin(HaulId { to: process, what: What::Lent { from, transfer } }, from.node(), room, bytes);
             }
             ToNode::StopHaul { from, transfer } => {
-                self.drive(Input::Stop { haul: HaulId { to: process, from, transfer } });
+                self.drive(Input::Stop { haul: HaulId { to: process, what: What::Lent { from, transfer } } });
             }
             said => return Some(said),
         }
@@ -160,14 +174,40 @@ impl Hauls {
         }
     }
 
-    fn begin(self: &Arc<Self>, haul: HaulId, room: Extent, bytes: u64) {
+    /// Gets a copy of an object into a process's room; the node's state hears how that ended.
+    ///
+    /// # Errors
+    ///
+    /// The process has no such room.
+    pub(crate) fn fetch(
+        self: &Arc<Self>,
+        object: ObjectId,
+        to: ProcessId,
+        at: Extent,
+        (bytes, digest): (u64, Digest),
+        sources: Sources,
+    ) -> Result<Weak<Shown>, NoSegment> {
+        let haul = HaulId { to, what: What::Copy { object } };
+        let room = self.arena.room(to, at, bytes)?;
+        let shown = self.copies.begin(object, digest, at, bytes);
+        let weak = Arc::downgrade(&shown);
+        {
+            let mut moving = self.moving.lock();
+            moving.rooms.insert(haul, Place::new(room, Some(shown)));
+            moving.machine.handle(NOW, Input::Begin { haul, bytes, sources });
+        }
+        self.perform();
+        Ok(weak)
+    }
+
+    fn begin(self: &Arc<Self>, haul: HaulId, of: NodeId, room: Extent, bytes: u64) {
         {
             let mut moving = self.moving.lock();
             match self.arena.room(haul.to, room, bytes) {
                 Ok(room) => {
                     // A payload that is begun twice is moved to where it was begun first.
-                    moving.rooms.entry(haul).or_insert_with(|| Place { room, tasks: HashMap::new() });
-                    moving.machine.handle(NOW, Input::Begin { haul, bytes });
+                    moving.rooms.entry(haul).or_insert_with(|| Place::new(room, None));
+                    moving.machine.handle(NOW, Input::Begin { haul, bytes, sources: Sources::one(of) });
                 }
                 Err(error) => {
                     tracing::warn!(process = %haul.to, %error, "it has no such room");
@@ -188,12 +228,13 @@ impl Hauls {
         loop {
             let output = self.moving.lock().machine.poll_output();
             match output {
-                Some(Output::Ask { haul, offset, bytes }) => self.ask(haul, offset, bytes),
-                Some(Output::GiveUp { haul }) => {
+                Some(Output::Ask { haul, offset, bytes, source }) => self.ask(haul, offset, bytes, source),
+                Some(Output::GiveUp { haul, source }) => {
                     let moving = self.moving.lock();
                     let tasks = moving.rooms.get(&haul).map(|place| place.tasks.values().cloned().collect::<Vec<_>>());
                     drop(moving);
-                    tasks.into_iter().flatten().for_each(|task| task.abort());
+                    let given_up = |of: NodeId| source.is_none_or(|source| source == of);
+                    tasks.into_iter().flatten().filter(|(of, _)| given_up(*of)).for_each(|(_, task)| task.abort());
                 }
                 Some(Output::End { haul, is_whole, bytes, is_told }) => {
                     let mut moving = self.moving.lock();
@@ -206,27 +247,51 @@ impl Hauls {
                     }
                     let place = rooms.remove(&haul);
                     drop(moving);
-                    drop(place);
-                    if is_told {
-                        self.tell(haul, is_whole);
-                    }
+                    self.ended(haul, place, is_whole, is_told);
                 }
                 None => return,
             }
         }
     }
 
-    fn tell(&self, HaulId { to, from, transfer }: HaulId, is_whole: bool) {
-        self.routes.tell(to, &FromNode::Hauled { from, transfer, is_whole });
+    /// Nobody writes in the room of a payload any more.
+    fn ended(&self, haul: HaulId, place: Option<Place>, is_whole: bool, is_told: bool) {
+        let HaulId { to: process, what } = haul;
+        let shown = place.and_then(|place| place.shown);
+        match (what, shown) {
+            (What::Lent { .. }, _) if is_told => self.tell(haul, is_whole),
+            (What::Copy { object }, Some(shown)) => {
+                let filled = input::Input::Filled { process, object, is_whole };
+                if is_whole {
+                    self.copies.whole(&shown, filled);
+                } else {
+                    self.copies.give_up(shown, is_told.then_some(filled));
+                }
+            }
+            _ => {}
+        }
     }
 
-    fn ask(self: &Arc<Self>, haul: HaulId, offset: u64, bytes: u32) {
-        let landing = Landing { hauls: self.clone(), haul, offset, came: Err(false) };
-        let room = self.moving.lock().rooms.get(&haul).map(|place| place.room.clone());
-        let task = self.runtime.spawn(read(landing, room, bytes));
+    fn tell(&self, HaulId { to, what }: HaulId, is_whole: bool) {
+        if let What::Lent { from, transfer } = what {
+            self.routes.tell(to, &FromNode::Hauled { from, transfer, is_whole });
+        }
+    }
+
+    fn ask(self: &Arc<Self>, haul: HaulId, offset: u64, bytes: u32, source: NodeId) {
+        let place = self.moving.lock().rooms.get(&haul).map(|place| (place.room.clone(), place.shown.clone()));
+        let Some((room, shown)) = place else { return };
+        let of = match haul.what {
+            What::Lent { from, transfer } => RangeOf::Lent { to: haul.to, from, transfer },
+            What::Copy { object } => {
+                RangeOf::Copy { object, digest: shown.as_ref().map_or(Digest::default(), |shown| shown.digest()) }
+            }
+        };
+        let landing = Landing { hauls: self.clone(), haul, offset, bytes, shown, came: Err(false) };
+        let task = self.runtime.spawn(read(landing, room, source, RangeAsked { of, offset, bytes }));
         if let Some(place) = self.moving.lock().rooms.get_mut(&haul) {
-            place.tasks.retain(|_, task| !task.is_finished());
-            place.tasks.insert(offset, task.abort_handle());
+            place.tasks.retain(|_, (_, task)| !task.is_finished());
+            place.tasks.insert(offset, (source, task.abort_handle()));
         }
     }
 }
@@ -241,12 +306,30 @@ impl std::fmt::Debug for Hauls {
 const NOW: Time = Time::ZERO;
 
 impl Ranges for Hauls {
-    fn range(&self, by: ProcessId, words: &[u8]) -> Option<Bytes> {
-        let RangeAsked { to, from, transfer, offset, bytes } = mobula_wire::decode(words).ok()?;
-        // Whoever may have it is of the node that asks.
-        if by.number() != 0 || to.node() != by.node() {
-            return None;
+    fn range(&self, by: ProcessId, words: &[u8]) -> RangeComing {
+        let asked = mobula_wire::decode(words).ok().filter(|_| by.number() == 0);
+        match asked {
+            // Whoever may have it is of the node that asks.
+            Some(RangeAsked { of: RangeOf::Lent { to, from, transfer }, offset, bytes }) if to.node() == by.node() => {
+                let range = self.lent_range((to, from, transfer), offset, bytes);
+                Box::pin(std::future::ready(range))
+            }
+            // Nodes are of one cluster: each sees to it who reads what is there.
+            Some(RangeAsked { of: RangeOf::Copy { object, digest }, offset, bytes }) => {
+                Box::pin(self.copies.range(&self.arena, (object, digest), offset, bytes.into()))
+            }
+            _ => Box::pin(std::future::ready(None)),
         }
+    }
+}
+
+impl Hauls {
+    fn lent_range(
+        &self,
+        (to, from, transfer): (ProcessId, ProcessId, TransferId),
+        offset: u64,
+        bytes: u32,
+    ) -> Option<Bytes> {
         let lending = self.lent.lock().get(&(from, transfer)).filter(|lending| lending.to == to).cloned()?;
         let bytes = u64::from(bytes);
         let Extent { segment, offset: at } = lending.at;
@@ -269,6 +352,8 @@ struct Landing {
     hauls: Arc<Hauls>,
     haul: HaulId,
     offset: u64,
+    bytes: u32,
+    shown: Option<Arc<Shown>>,
     /// Or whether it will never come.
     came: Result<(), bool>,
 }
@@ -276,6 +361,9 @@ struct Landing {
 impl Drop for Landing {
     fn drop(&mut self) {
         let (haul, offset) = (self.haul, self.offset);
+        if let Some(shown) = self.shown.take().filter(|_| self.came.is_ok()) {
+            shown.came(offset, self.bytes.into());
+        }
         self.hauls.drive(match self.came {
             Ok(()) => Input::Came { haul, offset },
             Err(is_final) => Input::Failed { haul, offset, is_final },
@@ -283,17 +371,15 @@ impl Drop for Landing {
     }
 }
 
-/// Reads a range from the node of its lender into its room.
-async fn read(mut landing: Landing, room: Option<Room>, bytes: u32) {
-    let HaulId { to, from, transfer } = landing.haul;
-    let offset = landing.offset;
-    let words = mobula_wire::encode(&RangeAsked { to, from, transfer, offset, bytes });
-    let (Some(room), Ok(words), Some(mesh)) = (room, words, landing.hauls.routes.mesh().cloned()) else { return };
+/// Reads a range from a node that has it into its room.
+async fn read(mut landing: Landing, room: Room, source: NodeId, asked: RangeAsked) {
+    let RangeAsked { offset, bytes, .. } = asked;
+    let (Ok(words), Some(mesh)) = (mobula_wire::encode(&asked), landing.hauls.routes.mesh().cloned()) else { return };
     let keep = |at: u64, chunks: &[Bytes]| room.write(offset + at, chunks);
-    landing.came = match mesh.fetch_range(from.node().into(), words.into(), bytes.into(), keep).await {
+    landing.came = match mesh.fetch_range(source.into(), words.into(), bytes.into(), keep).await {
         Ok(()) => Ok(()),
         Err(error) => {
-            tracing::debug!(%to, %from, transfer, offset, %error, "a range did not come");
+            tracing::debug!(haul = ?landing.haul, %source, offset, %error, "a range did not come");
             // Whatever else it is, it may be another the next time.
             Err(!matches!(error, RangeError::Cut { .. }))
         }
@@ -302,6 +388,7 @@ async fn read(mut landing: Landing, room: Option<Room>, bytes: u32) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
     use mobula_types::{JobId, NodeId};
 
     use super::*;
@@ -328,7 +415,7 @@ mod tests {
     }
 
     fn asked(to: ProcessId, from: ProcessId, offset: u64, bytes: u32) -> Vec<u8> {
-        mobula_wire::encode(&RangeAsked { to, from, transfer: 7, offset, bytes }).unwrap()
+        mobula_wire::encode(&RangeAsked { of: RangeOf::Lent { to, from, transfer: 7 }, offset, bytes }).unwrap()
     }
 
     #[tokio::test]
@@ -339,7 +426,7 @@ mod tests {
         let at = Extent { segment, offset: 100 };
         let lend = |from| hauls.said(from, ToNode::Lend { transfer: 7, to: there(1), at, bytes: 5 });
         assert_eq!(lend(here(1)), None, "it is for nobody else");
-        let range = |by: ProcessId, words: &[u8]| hauls.range(by, words);
+        let range = |by: ProcessId, words: &[u8]| hauls.range(by, words).now_or_never().flatten();
         let right = asked(there(1), here(1), 1, 4);
         assert_eq!(range(THERE.into(), &right).unwrap(), "anta");
         for (by, words, why) in [
@@ -371,10 +458,10 @@ mod tests {
         let (segment, _file) = hauls.arena.lease(here(1), BYTES).unwrap();
         let at = Extent { segment, offset: 0 };
         hauls.said(here(1), ToNode::Lend { transfer: 7, to: there(1), at, bytes: 5 });
-        let reading = hauls.range(THERE.into(), &asked(there(1), here(1), 0, 5)).unwrap();
+        let reading = hauls.range(THERE.into(), &asked(there(1), here(1), 0, 5)).await.unwrap();
         let lending = Arc::downgrade(hauls.lent.lock().values().next().unwrap());
         hauls.said(here(1), ToNode::EndLend { transfer: 7 });
-        assert_eq!(hauls.range(THERE.into(), &asked(there(1), here(1), 0, 5)), None, "nobody begins to read it");
+        assert_eq!(hauls.range(THERE.into(), &asked(there(1), here(1), 0, 5)).await, None, "nobody begins to read it");
         let is_awaited = lending.upgrade().expect("it is read").is_awaited.load(Ordering::Acquire);
         assert!(is_awaited, "its end is told to the process");
         drop(reading);

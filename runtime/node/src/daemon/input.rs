@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use mobula_logic::attachment;
 use mobula_net::{Issued, Line, Refusal};
-use mobula_types::{HeadId, ProcessId, Role};
+use mobula_types::{HeadId, ObjectId, ProcessId, Role};
 use mobula_wire::cluster::{ClusterTalk, FromHead};
 use mobula_wire::local::{FromNode, RequestId, ToNode, ToolQuestion};
 use tokio::sync::oneshot;
@@ -49,6 +49,10 @@ pub(crate) enum Input {
     PeerLost { peer: ProcessId },
     /// The node has registered again, or will not be.
     Registered(Registered),
+    /// Nothing more is written in the room that a process made for an object.
+    Filled { process: ProcessId, object: ObjectId, is_whole: bool },
+    /// No other node reads a copy any more on which nothing counts.
+    Unread { object: ObjectId },
     /// A program is here, or cannot be had from those that were asked.
     Program { program: ProgramHash, result: Result<ProgramInUse, String>, asked: Vec<ProcessId> },
     /// All of a submission from another host is here, or cannot be.

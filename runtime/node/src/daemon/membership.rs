@@ -329,6 +329,7 @@ impl State {
         self.clear_fars();
         self.roster.clear();
         self.arena.clear();
+        self.hauls.copies.clear();
         self.routes.clear_local("this node was given up by its cluster");
         self.node = NodeId(0);
         self.head_lost();
@@ -340,6 +341,7 @@ impl State {
         self.scheduler = super::state::scheduler_of(node, &self.config);
         self.nothing_is_kept();
         self.objects = super::objects::Objects::new(node);
+        self.pulls = super::pulls::Pulls::default();
         self.cluster.view = View::default();
         if let Some(mesh) = self.routes.mesh() {
             mesh.set_process(node.into());

@@ -16,6 +16,7 @@
 //! | `roster` | who is attached, and the jobs |
 //! | `objects` | what this node's processes make: who holds it, where its bytes are |
 //! | `pressure`, `spill` | what leaves that memory for files when it runs short, and comes back |
+//! | `pulls`, `copies` | what of them is got from other nodes, and what these read here |
 //! | `segments` | shared memory for the processes of this host |
 //! | `hauls` | large payloads from that memory to another host's, and from there |
 //! | `seat` | the head's part, on one node |
@@ -25,6 +26,7 @@ mod address;
 mod arrivals;
 mod burial;
 pub mod config;
+mod copies;
 mod detached;
 mod door;
 mod far;
@@ -45,6 +47,7 @@ mod objects;
 mod peers;
 mod placing;
 mod pressure;
+mod pulls;
 mod renewal;
 mod roster;
 mod routes;

@@ -7,21 +7,24 @@
 //! | in a file | this node, which reads it into a segment of its own when it is wanted (`pressure`) | nobody holds it |
 //! | apart | a process in its own memory | the same, or that process ends |
 //!
-//! Moves no bytes but small ones: a process that wants an object of which another node has a copy is told to fetch it, and
+//! Moves no bytes but small ones: what another node has a copy of comes by `pulls`, and one of the processes that want it
 //! keeps it for this node then.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Weak;
 
+use mobula_logic::haul::Sources;
 use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Record, Seal};
 use mobula_logic::pressure;
 use mobula_types::state::Listed;
 use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::FromNode;
-use mobula_wire::objects::{Kept, Letter, ObjectAnswer, ObjectWord, Word};
+use mobula_wire::objects::{Copied, Kept, Letter, ObjectAnswer, ObjectWord, Word};
 use mobula_wire::segments::SegmentId;
 use mobula_wire::{ExchangeId, Parcel, Talk};
 
+use super::copies::Shown;
 use super::gather::OBJECT;
 use super::pressure::Stay;
 use super::state::State;
@@ -55,8 +58,6 @@ pub(crate) struct Objects {
     parting: Vec<(ObjectId, Copy)>,
     /// Who waits for what.
     wanting: BTreeMap<ObjectId, BTreeSet<ProcessId>>,
-    /// Who fetches what.
-    pulling: BTreeMap<ObjectId, ProcessId>,
     /// Messages to processes of this node, by who sent them and the number there.
     messages: HashMap<(ProcessId, u64), Message>,
     early: HashSet<(ProcessId, u64)>,
@@ -99,6 +100,8 @@ pub(crate) struct Copy {
     pub(crate) readers: BTreeMap<u64, ProcessId>,
     /// When memory is short.
     pub(crate) stay: Stay,
+    /// What other nodes may read of it.
+    pub(crate) shown: Option<Weak<Shown>>,
 }
 
 impl Copy {
@@ -107,6 +110,11 @@ impl Copy {
             Kept::Lent { at, .. } => Some(at.segment),
             _ => None,
         }
+    }
+
+    /// Whether somebody reads it, here or on another host.
+    fn is_read(&self) -> bool {
+        !self.readers.is_empty() || self.shown.as_ref().is_some_and(|shown| shown.strong_count() > 0)
     }
 
     /// Whether it is gone with its keeper.
@@ -123,7 +131,6 @@ impl Objects {
             copies: HashMap::new(),
             parting: Vec::new(),
             wanting: BTreeMap::new(),
-            pulling: BTreeMap::new(),
             messages: HashMap::new(),
             early: HashSet::new(),
             ready: HashMap::new(),
@@ -161,6 +168,24 @@ impl Objects {
     /// Whether another copy stays if this node's is given up.
     pub(crate) fn may_give_up(&self, object: ObjectId) -> bool {
         self.machine.may_give_up(object)
+    }
+
+    /// Who waits for an object.
+    pub(crate) fn wanting(&self, object: ObjectId) -> Vec<ProcessId> {
+        self.wanting.get(&object).into_iter().flatten().copied().collect()
+    }
+
+    /// A copy that other nodes may read.
+    pub(crate) fn shown_copy(&self, object: ObjectId) -> Option<Copied> {
+        let Copy { kept, digest, inner, shown, .. } = self.copies.get(&object)?;
+        shown.as_ref()?;
+        Some(Copied { bytes: kept.bytes(), digest: *digest, inner: inner.clone() })
+    }
+
+    /// Whether it is `shown`.
+    pub(crate) fn is_shown(&self, object: ObjectId, shown: &Weak<Shown>) -> bool {
+        let copy = self.copies.get(&object).and_then(|copy| copy.shown.as_ref());
+        copy.is_some_and(|copy| copy.ptr_eq(shown))
     }
 
     fn copies_of(&self, segment: SegmentId) -> bool {
@@ -212,6 +237,7 @@ impl State {
     }
 
     pub(crate) fn tick_objects(&mut self) {
+        self.tick_pulls();
         self.hear_of_object(Input::Tick);
         self.perform_objects();
     }
@@ -243,9 +269,9 @@ impl State {
             ObjectWord::Sends { number, to, objects } => return self.objects_leave(process, number, to, objects),
             ObjectWord::Dropped { number } => return self.objects_dropped(process, number),
             ObjectWord::Taken { from, number } => return self.objects_taken(from, number),
-            ObjectWord::Copied { object, kept, digest, inner }
-                if self.objects.pulling.get(&object) == Some(&process) =>
-            {
+            ObjectWord::Room { object, at } => return self.room_made(process, object, at),
+            ObjectWord::NoRoom { object } => return self.no_room(process, object),
+            ObjectWord::Copied { object, kept, digest, inner } if self.pulls.is_kept_by(object, process) => {
                 return self.copied(process, object, kept, digest, inner);
             }
             ObjectWord::MadeAt { object, at, bytes, digest, inner, recipe } if object.owner == process => {
@@ -268,9 +294,8 @@ impl State {
             ObjectWord::Stored { object, kept, digest, inner } if object.owner.node() != self.node => {
                 return self.stored(process, object, kept, digest, inner);
             }
-            ObjectWord::NotPulled { object } if self.objects.pulling.get(&object) == Some(&process) => {
-                self.objects.pulling.remove(&object);
-                return self.hear_of_object(Input::NotPulled { object });
+            ObjectWord::NotPulled { object } if self.pulls.is_kept_by(object, process) => {
+                return self.not_pulled(object);
             }
             _ => return tracing::debug!(%process, "it speaks of objects that are not its own"),
         };
@@ -311,23 +336,42 @@ impl State {
         is_primary: bool,
     ) -> bool {
         // Only a node has files.
-        if self.objects.copies.contains_key(&object) || matches!(kept, Kept::Spilled { .. }) {
+        if let Kept::Spilled { .. } = kept {
             self.routes.tell(process, &FromNode::Object(ObjectAnswer::Freed { object }));
             return false;
         }
+        let is_new = !self.objects.copies.contains_key(&object);
+        let shown = match is_new {
+            true => self.shown(process, object, &kept, digest),
+            false => self.pulls.shown_of(object, process),
+        };
         let stay = self.pressing.stay();
-        let copy = Copy { kept, keeper: process, digest, inner, readers: BTreeMap::new(), stay };
-        self.objects.copies.insert(object, copy);
-        self.note_kept(object, is_primary);
-        true
+        let copy = Copy { kept, keeper: process, digest, inner, readers: BTreeMap::new(), stay, shown };
+        if is_new {
+            self.objects.copies.insert(object, copy);
+            self.note_kept(object, is_primary);
+        } else {
+            self.part_from(object, copy);
+        }
+        is_new
+    }
+
+    /// Lets other nodes read a copy where it lies, if it is its process's own: of others' segments nobody but the process
+    /// that keeps them knows how long they stay.
+    fn shown(&self, process: ProcessId, object: ObjectId, kept: &Kept, digest: Digest) -> Option<Weak<Shown>> {
+        let &Kept::Lent { at, bytes, is_own: true } = kept else { return None };
+        let job = self.roster.get(process).map(|resident| resident.job)?;
+        (self.arena.job_of(at.segment) == Some(job)).then(|| self.hauls.copies.show(object, digest, at, bytes))
     }
 
     fn copied(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) {
-        self.objects.pulling.remove(&object);
         if kept.is_inline() {
-            return self.hear_of_object(Input::NotPulled { object });
+            return self.not_pulled(object);
         }
-        if self.keep(process, object, (kept, digest, inner), false) {
+        let is_new = self.keep(process, object, (kept, digest, inner), false);
+        self.pull_over(object);
+        self.end_parted();
+        if is_new {
             self.hear_of_object(Input::Copied { object, digest, is_primary: false });
         }
     }
@@ -388,6 +432,8 @@ impl State {
                 }
                 return;
             }
+            ClusterTalk::CopyAsked { object } => return self.copy_asked(from, object),
+            ClusterTalk::CopyIs { object, copy } => self.copy_is(from, object, copy),
             ClusterTalk::ObjectsSent { by, number, message, to, objects } if by.node() == from => {
                 self.objects_come((by, number), Message { from, number: message, to }, objects);
             }
@@ -437,7 +483,9 @@ impl State {
                     let loss = self.explained(loss);
                     self.routes.tell(process, &FromNode::Object(ObjectAnswer::Lost { object, loss }));
                 }
-                Output::Pull { object, sources, .. } => self.have_pulled(object, &sources),
+                Output::Pull { object, sources, .. } => {
+                    self.have_pulled(object, Sources { at_once: sources, spare: Vec::new() });
+                }
                 Output::Run { object, run, .. } => self.have_run(object, run),
                 Output::Forgotten { object } => {
                     self.tell_maker(object, ObjectAnswer::Forgotten { object });
@@ -575,17 +623,6 @@ impl State {
         }
     }
 
-    /// Has one of those who want it fetch an object.
-    fn have_pulled(&mut self, object: ObjectId, sources: &[NodeId]) {
-        let by = self.objects.wanting.get(&object).and_then(|wanting| wanting.first().copied());
-        let (Some(by), Some(source)) = (by, sources.first()) else {
-            return self.hear_of_object(Input::NotPulled { object });
-        };
-        self.objects.pulling.insert(object, by);
-        let source = ProcessId::from(*source);
-        self.routes.tell(by, &FromNode::Object(ObjectAnswer::Pull { object, source }));
-    }
-
     /// Nothing counts on a copy any more: it is over when nobody reads it.
     fn part_with(&mut self, object: ObjectId) {
         let Some(copy) = self.objects.copies.remove(&object) else { return };
@@ -596,13 +633,16 @@ impl State {
 
     /// Nothing counts any more on a copy where it was.
     pub(crate) fn part_from(&mut self, object: ObjectId, copy: Copy) {
+        if let Some(shown) = &copy.shown {
+            self.hauls.copies.hide(shown);
+        }
         self.objects.parting.push((object, copy));
         self.end_parted();
     }
 
-    fn end_parted(&mut self) {
-        let over: Vec<(ObjectId, Copy)> =
-            self.objects.parting.extract_if(.., |(_, copy)| copy.readers.is_empty()).collect();
+    /// Those of parted copies that nobody reads any more are over.
+    pub(crate) fn end_parted(&mut self) {
+        let over: Vec<(ObjectId, Copy)> = self.objects.parting.extract_if(.., |(_, copy)| !copy.is_read()).collect();
         for (object, copy) in over {
             if copy.kept.is_inline() {
                 continue;
@@ -679,11 +719,8 @@ impl State {
         }
         self.objects.wanting.retain(|_, wanting| !wanting.is_empty());
         self.hear_of_object(Input::Died { process });
-        let pulled: Vec<ObjectId> =
-            self.objects.pulling.iter().filter(|(_, by)| **by == process).map(|(object, _)| *object).collect();
-        for object in pulled {
-            self.objects.pulling.remove(&object);
-            self.hear_of_object(Input::NotPulled { object });
+        for object in self.pulls.of(process) {
+            self.not_pulled(object);
         }
         self.objects.heard.remove(&process);
         self.objects.readers.remove(&process);
@@ -698,6 +735,7 @@ impl State {
     pub(crate) fn objects_node_died(&mut self, node: NodeId) {
         self.objects.early.retain(|(by, _)| by.node() != node);
         self.hear_of_object(Input::Died { process: node.into() });
+        self.pulls_without(node);
         self.perform_objects();
     }
 

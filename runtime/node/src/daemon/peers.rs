@@ -84,6 +84,8 @@ impl State {
             }
             said @ (ClusterTalk::Objects(_)
             | ClusterTalk::ObjectBytes { .. }
+            | ClusterTalk::CopyAsked { .. }
+            | ClusterTalk::CopyIs { .. }
             | ClusterTalk::ObjectsSent { .. }
             | ClusterTalk::ObjectsDropped { .. }) => self.node_said_of_objects(node, said),
             ClusterTalk::Undelivered { from, death } if from.node() == self.node => {

@@ -4,14 +4,15 @@
 //! A copy that leaves parts from its old place as one that is freed does: its keeper is told, and who still reads it there
 //! goes on. The copy itself stays in the node's books, as one in a file.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 
 use mobula_logic::ownership::{self, Place};
 use mobula_logic::pressure::{Input, Output, Pressure, Written};
 use mobula_store::arena::Seen;
-use mobula_types::{CallError, JobId, Loss, NotStarted, ObjectId, ProcessId, StateMachine, Time};
+use mobula_types::{CallError, JobId, Loss, NodeId, NotStarted, ObjectId, ProcessId, StateMachine, Time};
 use mobula_wire::Extent;
+use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::FromNode;
 use mobula_wire::objects::{Kept, ObjectAnswer};
 use mobula_wire::plain::ALIGNMENT;
@@ -50,11 +51,13 @@ pub(crate) struct Pressing {
     stamps: u64,
     /// Who waits for what is in a file.
     waiting: HashMap<ObjectId, Vec<ProcessId>>,
+    /// Other nodes that do.
+    askers: HashMap<ObjectId, BTreeSet<NodeId>>,
 }
 
 impl Pressing {
     pub(crate) fn new(budget: u64, spills: Spills) -> Self {
-        Self { machine: Pressure::new(budget), spills, stamps: 0, waiting: HashMap::new() }
+        Self { machine: Pressure::new(budget), spills, stamps: 0, waiting: HashMap::new(), askers: HashMap::new() }
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Time> {
@@ -101,12 +104,30 @@ impl State {
         self.press(Input::Wanted { object });
     }
 
+    /// Another node wants to read a copy: whether it is in a file, and that node is answered when it is back.
+    pub(crate) fn waits_for_file(&mut self, node: NodeId, object: ObjectId) -> bool {
+        let is_in_file = self.objects.copy(object).is_some_and(|copy| matches!(copy.kept, Kept::Spilled { .. }));
+        if is_in_file {
+            self.pressing.askers.entry(object).or_default().insert(node);
+            self.press(Input::Wanted { object });
+        }
+        is_in_file
+    }
+
+    fn answer_nodes(&mut self, object: ObjectId) {
+        for node in self.pressing.askers.remove(&object).into_iter().flatten() {
+            let copy = self.objects.shown_copy(object);
+            self.tell_node(node, &ClusterTalk::CopyIs { object, copy });
+        }
+    }
+
     /// A copy is not this node's any more.
     pub(crate) fn copy_is_over(&mut self, object: ObjectId, stay: Stay) {
         if let Some(slot) = stay.slot {
             self.pressing.spills.free(slot);
         }
         self.press(Input::Freed { object });
+        self.answer_nodes(object);
         // Whoever waited for it hears what there is now.
         for process in self.pressing.waiting.remove(&object).unwrap_or_default() {
             self.hear_of_object(ownership::Input::Wanted { process, object });
@@ -119,6 +140,7 @@ impl State {
         slots.into_iter().for_each(|slot| self.pressing.spills.free(slot));
         self.pressing.machine = Pressure::new(self.config.store_bytes);
         self.pressing.waiting.clear();
+        self.pressing.askers.clear();
     }
 
     fn relieve(&mut self, output: Output) {
@@ -162,8 +184,9 @@ impl State {
             keeper: node.into(),
             digest: copy.digest,
             inner: copy.inner.clone(),
-            readers: std::collections::BTreeMap::new(),
+            readers: BTreeMap::new(),
             stay: copy.stay,
+            shown: None,
         };
         let old = std::mem::replace(copy, spilled);
         self.hear_of_object(ownership::Input::Moved { object, to: Some(Place::Spilled) });
@@ -183,7 +206,7 @@ impl State {
         let Some(copy) = self.objects.copy(object) else { return };
         let (stamp, place) = (copy.stay.stamp, copy.kept.clone());
         let Kept::Lent { at, bytes, .. } = place else { return };
-        let seen = self.arena.view(at, bytes).map(|view| (view, self.arena.job_of(at.segment)));
+        let seen = self.arena.kept(at, bytes).map(|view| (view, self.arena.job_of(at.segment)));
         match seen {
             Ok((view, Some(job))) => {
                 if let Some(copy) = self.objects.copy_mut(object) {
@@ -227,6 +250,7 @@ impl State {
         let usage = self.arena.usage();
         let full = NotStarted::StoreFull { bytes, in_use: usage.leased, budget: usage.budget };
         let kept = Kept::Failed(Box::new(CallError::NotStarted(full)));
+        self.answer_nodes(object);
         for process in self.pressing.waiting.remove(&object).unwrap_or_default() {
             self.tell_ready(process, object, (kept.clone(), self.node.into(), Vec::new()));
         }
@@ -274,7 +298,10 @@ impl State {
                 let skew = copy.stay.home.map_or(0, |(_, skew)| skew);
                 let at = Extent { segment, offset: skew };
                 (copy.kept, copy.keeper) = (Kept::Lent { at, bytes: copy.kept.bytes(), is_own: true }, node.into());
+                let (bytes, digest) = (copy.kept.bytes(), copy.digest);
+                copy.shown = Some(self.hauls.copies.show(object, digest, at, bytes));
                 self.hear_of_object(ownership::Input::Moved { object, to: Some(Place::Arena) });
+                self.answer_nodes(object);
                 // They are readers before it may leave again.
                 for process in self.pressing.waiting.remove(&object).unwrap_or_default() {
                     self.object_is_ready(process, object);

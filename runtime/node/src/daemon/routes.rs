@@ -105,6 +105,11 @@ impl Routes {
         self.mesh.get()
     }
 
+    /// The way to the task that owns the node's state, once there is one.
+    pub(crate) fn own(&self) -> Option<mpsc::Sender<Input>> {
+        self.own.get().cloned()
+    }
+
     pub(crate) fn set_own(&self, own: mpsc::Sender<Input>) {
         self.own.set(own).expect("a node has one state");
     }

@@ -43,6 +43,7 @@ use super::membership::Membership;
 use super::named::{Parted, Stopping};
 use super::objects::Objects;
 use super::pressure::Pressing;
+use super::pulls::Pulls;
 use super::renewal::Renewal;
 use super::roster::Roster;
 use super::routes::Routes;
@@ -104,6 +105,7 @@ pub(crate) struct State {
     pub(crate) objects: Objects,
     /// What leaves that memory when it is short, and comes back.
     pub(crate) pressing: Pressing,
+    pub(crate) pulls: Pulls,
     pub(crate) hauls: Arc<Hauls>,
     pub(crate) fetches: Fetches,
     pub(crate) renewal: Renewal,
@@ -197,6 +199,7 @@ impl State {
             arena,
             objects: Objects::new(node),
             pressing,
+            pulls: Pulls::default(),
             hauls,
             fetches: Fetches::default(),
             renewal,
@@ -268,6 +271,11 @@ impl State {
             Input::Redeem(redeem) => self.redeem(redeem),
             Input::Arrived(arrived) => self.arrived(arrived),
             Input::Spill(done) => self.spill_done(done),
+            Input::Filled { process, object, is_whole } => self.filled(process, object, is_whole),
+            Input::Unread { object } => {
+                tracing::trace!(%object, "no other node reads it any more");
+                self.end_parted();
+            }
             Input::Stop { .. } => {}
         }
     }
@@ -301,6 +309,7 @@ impl State {
             .chain(self.leaves_at)
             .chain(self.objects.next_timeout())
             .chain(self.pressing.next_timeout())
+            .chain(self.pulls.next_timeout())
             .chain(self.stopping.values().map(|stopping| stopping.until))
             .chain(self.fars.values().filter_map(Far::next_timeout))
             .min()

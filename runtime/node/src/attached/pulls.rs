@@ -1,0 +1,100 @@
+//! How the bytes of an object of which another node has a copy come here, to be kept for this node.
+//!
+//! ```text
+//! the node gets them:      Room ─► room, handed over ─► (the node fills it) ─► Filled ─► sealed ─► Copied
+//!                            └── none ─► NoRoom ─┐                               └── not whole ─► free again
+//! this process gets them:                        └► Pull ─► asked of who keeps them ─► Copied
+//! ```
+
+use std::sync::Arc;
+
+use mobula_actor::arbiters;
+use mobula_actor::deliver::Fetched;
+use mobula_store::Filling;
+use mobula_types::{Digest, ObjectId, ProcessId};
+use mobula_wire::objects::ObjectWord;
+use mobula_wire::{ExchangeId, Extent, Talk};
+use tokio::sync::oneshot;
+
+use super::exchanges::Waiting;
+use super::lineage::digest;
+use super::process::Process;
+
+impl Process {
+    /// Makes room that the node fills.
+    pub(super) fn make_room(self: &Arc<Self>, object: ObjectId, bytes: u64) {
+        let process = self.clone();
+        arbiters::runtime().spawn_blocking(move || {
+            let word = match process.filling(bytes) {
+                Some((filling, at)) => {
+                    // Until the node says that it is done it is nobody's: see `Filling`.
+                    let other = process.objects.books.lock().filling.insert(object, filling);
+                    debug_assert!(other.is_none(), "the node asks for one room at a time");
+                    ObjectWord::Room { object, at }
+                }
+                None => ObjectWord::NoRoom { object },
+            };
+            process.note_of_object(word);
+        });
+    }
+
+    fn filling(&self, bytes: u64) -> Option<(Filling, Extent)> {
+        let store = self.store.as_ref()?;
+        let room = store.room(usize::try_from(bytes).ok()?);
+        let room = room.inspect_err(|error| tracing::debug!(%error, "no room for an object"));
+        store.hand_over(room.ok()?).ok()
+    }
+
+    /// The node writes no more in the room for an object. When it is whole, which bytes they should be, and what they name.
+    pub(super) fn room_filled(self: &Arc<Self>, object: ObjectId, whole: Option<(Digest, Vec<ObjectId>)>) {
+        let filling = self.objects.books.lock().filling.remove(&object);
+        let Some(filling) = filling else { return };
+        let Some((expected, inner)) = whole else { return drop(filling.take_back()) };
+        let bytes = bytes::Bytes::from_owner(filling.seal());
+        if expected == Digest::default() {
+            return self.keep_filled(object, bytes, expected, inner);
+        }
+        // A gigabyte takes part of a second.
+        let process = self.clone();
+        arbiters::runtime().spawn_blocking(move || {
+            if digest(&bytes) == expected {
+                return process.keep_filled(object, bytes, expected, inner);
+            }
+            tracing::warn!(%object, "its bytes are not those that were made");
+            process.note_of_object(ObjectWord::NotPulled { object });
+        });
+    }
+
+    fn keep_filled(self: &Arc<Self>, object: ObjectId, bytes: bytes::Bytes, digest: Digest, inner: Vec<ObjectId>) {
+        let kept = self.keep_object(object, bytes, inner.clone());
+        self.note_of_object(ObjectWord::Copied { object, kept, digest, inner });
+    }
+
+    /// Fetches an object of which another node has a copy, and keeps it for this one.
+    pub(super) async fn pull_object(self: Arc<Self>, object: ObjectId, source: ProcessId) {
+        let (sender, keeper) = oneshot::channel();
+        let exchange = self.exchanges.open(source, Waiting::Keeper { sender });
+        self.say(source, Talk::Fetch { exchange, object });
+        let pulled = match keeper.await {
+            Ok((keeper, digest)) => self.fetch_from(keeper, object).await.ok().map(|fetched| (fetched, digest)),
+            Err(_) => None,
+        };
+        let Some((Fetched { bytes, pins }, digest)) = pulled else {
+            return self.note_of_object(ObjectWord::NotPulled { object });
+        };
+        let inner = pins.ids();
+        let kept = self.keep_object(object, bytes, inner.clone());
+        self.note_of_object(ObjectWord::Copied { object, kept, digest, inner });
+        // Whoever reads them holds what they name: the node says so with the bytes.
+        drop(pins);
+    }
+
+    /// A node has said which process has the bytes of an object.
+    pub(crate) fn keeper_said(&self, from: ProcessId, exchange: ExchangeId, keeper: Option<(ProcessId, Digest)>) {
+        if let Some(Waiting::Keeper { sender }) = self.exchanges.close(exchange, from)
+            && let Some(keeper) = keeper
+        {
+            sender.send(keeper).ok();
+        }
+    }
+}
