@@ -324,6 +324,11 @@ impl Arena {
         self.state.lock().segments.get(&segment).map(|leased| leased.job)
     }
 
+    /// The process that a segment is leased to.
+    pub fn writer_of(&self, segment: SegmentId) -> Option<ProcessId> {
+        self.state.lock().segments.get(&segment).map(|leased| leased.to)
+    }
+
     /// Bytes that a process of this node lends to another host: of a segment of its job, for as long as the process keeps
     /// them.
     ///

@@ -105,7 +105,7 @@ pub(crate) struct Copy {
 }
 
 impl Copy {
-    fn segment(&self) -> Option<SegmentId> {
+    pub(crate) fn segment(&self) -> Option<SegmentId> {
         match &self.kept {
             Kept::Lent { at, .. } => Some(at.segment),
             _ => None,

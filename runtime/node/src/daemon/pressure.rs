@@ -195,10 +195,12 @@ impl State {
 
     /// Its keeper is told, and gives back what is empty at once.
     fn leave_memory(&mut self, object: ObjectId, copy: Copy) {
-        let keeper = copy.keeper;
+        // Who keeps it may have it in a segment of another, which is that one's to give back.
+        let writer = copy.segment().and_then(|segment| self.arena.writer_of(segment));
+        let told = [Some(copy.keeper), writer.filter(|writer| *writer != copy.keeper)];
         self.part_from(object, copy);
-        if self.roster.get(keeper).is_some() {
-            self.routes.tell(keeper, &FromNode::Object(ObjectAnswer::LetGo { object }));
+        for process in told.into_iter().flatten().filter(|process| self.roster.get(*process).is_some()) {
+            self.routes.tell(process, &FromNode::Object(ObjectAnswer::LetGo { object }));
         }
     }
 

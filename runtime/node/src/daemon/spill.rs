@@ -14,7 +14,7 @@
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -226,7 +226,7 @@ impl Files {
         {
             return Ok(*id);
         }
-        fs::DirBuilder::new().recursive(true).create(&self.folder)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
         self.last += 1;
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path(self.last))?;
         self.current = Some((self.last, file));
