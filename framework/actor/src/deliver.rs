@@ -104,9 +104,15 @@ pub trait Deliver: Send + Sync {
         Err(NoRoom::NoStore)
     }
 
-    /// The reference to an object of this process, which was made at `site`, leaves it for the first time; it counts as held here until it is
-    /// [released](Self::release). Says whether its value is to be [sealed](Self::seal) now: others may want it when this
-    /// process is gone.
+    /// Whether these bytes lie in memory that the processes of this host share.
+    fn is_shared(&self, bytes: &[u8]) -> bool {
+        let _ = bytes;
+        false
+    }
+
+    /// The reference to an object of this process, which was made at `site`, leaves it for the first time; it counts as held
+    /// here until it is [released](Self::release). Says whether its value is to be [sealed](Self::seal) now: others may want
+    /// it when this process is gone.
     fn export(&self, object: ObjectId, site: &'static Location<'static>) -> bool {
         let _ = (object, site);
         false

@@ -39,6 +39,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slab::Slab;
 
 pub use self::cancel::{Cancel, Cancellable};
+use self::exports::LetGo;
 pub(crate) use self::exports::{Exports, Foreigner};
 pub use self::pins::{Pins, pinning};
 pub use self::room::PrivateRoom;
@@ -74,7 +75,7 @@ struct ObjectCell<T> {
     /// Its value is first of all bytes, to be decoded when they are wanted.
     encoded: Option<ByBytes<T>>,
     /// Of one of ours: the bytes of its value where others of this host read them, once somebody has.
-    shared: OnceLock<Arc<Fetched>>,
+    shared: Mutex<Option<Arc<Fetched>>>,
     /// It counts as held by this process, outside.
     is_counted: AtomicBool,
 }
@@ -122,6 +123,24 @@ enum Wish {
     Readiness,
 }
 
+impl<T: Send + Sync + 'static> LetGo for ObjectCell<T> {
+    fn let_go(&self) {
+        // What is taken is dropped without a lock: that may take others.
+        let shared = self.shared.lock().take();
+        let Some(encoded) = &self.encoded else { return };
+        let here = {
+            let mut fetching = encoded.fetching.lock();
+            let is_here = matches!(&*fetching, Fetching::Here(_));
+            if is_here {
+                // From now on it is fetched as what another node has.
+                encoded.is_stored.store(true, Ordering::Release);
+            }
+            is_here.then(|| std::mem::take(&mut *fetching))
+        };
+        drop((shared, here));
+    }
+}
+
 impl<T> ObjectCell<T> {
     fn is_foreign(&self) -> bool {
         self.encoded.as_ref().is_some_and(|encoded| encoded.is_foreign)
@@ -138,7 +157,9 @@ impl<T> Drop for ObjectCell<T> {
         if !*self.is_counted.get_mut() {
             return;
         }
-        if !self.is_foreign() {
+        if self.is_foreign() {
+            self.system.exports.reads_no_more(self.id);
+        } else {
             self.system.exports.forget(self.id);
         }
         if let Some(deliver) = self.system.deliver() {
@@ -173,7 +194,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             None => (system.next_object_id(), None),
         };
         let (value, waiters, is_large) = (OnceLock::new(), Mutex::default(), OnceLock::new());
-        let (system, shared) = (system.clone(), OnceLock::new());
+        let (system, shared) = (system.clone(), Mutex::default());
         let is_counted = AtomicBool::new(encoded.as_ref().is_some_and(|encoded| encoded.is_foreign));
         let site = Location::caller();
         let cell = ObjectCell { id, site, system, value, waiters, call, is_large, encoded, shared, is_counted };
@@ -184,7 +205,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     #[track_caller]
     pub(crate) fn written(system: &Arc<System>, bytes: Fetched) -> Self
     where
-        T: DeserializeOwned,
+        T: Serialize + DeserializeOwned,
     {
         let object = Self::pending_bytes(system, None);
         object.fill_bytes(bytes);
@@ -201,12 +222,27 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     }
 
     /// Gives it the bytes of its value, to be decoded if anybody wants more than to look at them.
-    pub fn fill_bytes(&self, bytes: Fetched) {
+    ///
+    /// Bytes in the memory of the host are the node's from then on, which takes them elsewhere when that runs short.
+    pub fn fill_bytes(&self, bytes: Fetched)
+    where
+        T: Serialize,
+    {
+        let is_shared = || self.cell.system.deliver().is_some_and(|deliver| deliver.is_shared(&bytes.bytes));
+        let is_shared = bytes.bytes.len() > INLINE_BYTES_MAX && is_shared();
         let Some(encoded) = self.cell.encoded.as_ref().filter(|_| self.cell.value.get().is_none()) else { return };
         let bytes = Arc::new(bytes);
-        if self.cell.shared.set(bytes.clone()).is_ok() {
-            self.bytes_came(encoded, &bytes);
+        {
+            let mut shared = self.cell.shared.lock();
+            if shared.is_some() {
+                return;
+            }
+            *shared = Some(bytes.clone());
         }
+        if is_shared {
+            self.cell.leave();
+        }
+        self.bytes_came(encoded, &bytes);
     }
 
     /// It has its value, on another node: it is fetched when somebody wants it. False when it has one here, or a reason why it
@@ -253,7 +289,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
     /// Whether there is a value, be it as its bytes, or a reason why there is none.
     pub fn is_ready(&self) -> bool {
         let cell = &self.cell;
-        cell.value.get().is_some() || cell.shared.get().is_some() || cell.is_stored() || self.bytes_here().is_some()
+        cell.value.get().is_some() || cell.shared.lock().is_some() || cell.is_stored() || self.bytes_here().is_some()
     }
 
     /// Waits for the value. The future holds a reference of its own.
@@ -437,6 +473,10 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
         if is_decoded {
             self.decode_bytes(fetched, encoded.decode);
         } else {
+            if encoded.is_foreign && fetched.bytes.len() > INLINE_BYTES_MAX {
+                let cell: Arc<dyn LetGo> = self.cell.clone();
+                self.cell.system.exports.reads(self.cell.id, Arc::downgrade(&cell));
+            }
             // Who waits for the value itself goes on waiting.
             let waiting: Vec<Waker> = self.cell.waiters.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
             waiting.into_iter().for_each(Waker::wake);
@@ -620,7 +660,7 @@ impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
             return Ok(true);
         }
         self.settled().await;
-        if self.cell.shared.get().is_some() || self.cell.is_stored() {
+        if self.cell.shared.lock().is_some() || self.cell.is_stored() {
             return Ok(true);
         }
         let value = self.get().await?;

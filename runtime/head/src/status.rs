@@ -102,6 +102,8 @@ fn node_status(node: Known<'_>) -> NodeStatus {
         store_bytes_total: node.store.total_bytes,
         store_bytes_used: node.store.used_bytes,
         objects: node.store.objects,
+        spilled_bytes: node.store.spilled_bytes,
+        is_disk_full: node.store.is_disk_full,
     }
 }
 

@@ -21,6 +21,7 @@
 //! | [`outbox`] | which messages are sent again until they are acknowledged (G4, G8) |
 //! | [`ownership`] | who holds an object, where its bytes are, how they are made again (G9, G10) |
 //! | [`membership`] | who belongs to the cluster, who lives, who has died (G11) |
+//! | [`pressure`] | what leaves a node's shared memory when that runs short, and what comes back (G15, G16) |
 //! | [`record`] | what the head must not forget |
 //! | [`restarts`] | when and how often something that failed is started again (G5) |
 //! | [`scheduler`] | which process of which node is given to a task or actor (design.md §7) |
@@ -47,6 +48,7 @@ pub mod membership;
 pub mod mutant;
 pub mod outbox;
 pub mod ownership;
+pub mod pressure;
 pub mod record;
 pub mod restarts;
 pub mod scheduler;
@@ -68,6 +70,7 @@ pub use lease::Lease;
 pub use membership::Membership;
 pub use mutant::Mutant;
 pub use ownership::Ownership;
+pub use pressure::Pressure;
 pub use restarts::{Restarts, Verdict};
 pub use scheduler::Scheduler;
 pub use session::Session;

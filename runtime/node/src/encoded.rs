@@ -351,7 +351,10 @@ impl<T: Send + Sync + 'static> Owing<T> {
 }
 
 impl<T: Send + Sync + 'static> Owing<T> {
-    fn settle_bytes(&self, bytes: Fetched) {
+    fn settle_bytes(&self, bytes: Fetched)
+    where
+        T: Serialize,
+    {
         if let Some(object) = self.object.lock().take() {
             self.system.counters().add_outcome(Outcome::Ok);
             object.fill_bytes(bytes);

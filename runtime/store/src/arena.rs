@@ -11,6 +11,7 @@
 //! writes where it waits for what comes ([`Arena::room`]).
 
 use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
@@ -28,11 +29,22 @@ pub const SEGMENTS_MAX: usize = 512;
 /// The part of a host's memory that is a node's budget unless it is told otherwise.
 pub const BUDGET_PART: f64 = 0.3;
 
+/// The part of a budget that is leased to processes (G15): the rest is for what the node brings back to be read.
+pub const LEASED_PART: f64 = 0.95;
+
 /// The segments of a node, and who may have them.
-#[derive(Debug)]
 pub struct Arena {
     budget: u64,
+    /// What of it is leased to processes.
+    leased_max: u64,
     state: Mutex<State>,
+    on_change: OnceLock<OnChange>,
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena").field("budget", &self.budget).field("state", &self.state).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +56,8 @@ struct State {
     bytes: u64,
     making: usize,
     refused: u64,
+    /// The longest that was refused since somebody looked.
+    wanted: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -76,10 +90,49 @@ pub struct Usage {
     pub refused: u64,
 }
 
+/// What has changed in an arena since somebody looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Bytes of all segments.
+    pub leased: u64,
+    /// Each, and how long it is.
+    pub segments: BTreeMap<SegmentId, u64>,
+    /// The longest segment that a process was refused since.
+    pub refused: Option<u64>,
+}
+
+/// Told when segments come or go, or one is refused; it must not wait for anything.
+type OnChange = Box<dyn Fn() + Send + Sync>;
+
 impl Arena {
     /// An arena that leases at most `budget` bytes. It takes none of them before they are asked for.
     pub fn new(budget: u64) -> Self {
-        Self { budget, state: Mutex::default() }
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "a part"
+        )]
+        let leased_max = (budget as f64 * LEASED_PART) as u64;
+        Self { budget, leased_max, state: Mutex::default(), on_change: OnceLock::new() }
+    }
+
+    /// Says who is told when segments come or go, or one is refused; the first counts.
+    pub fn on_change(&self, tell: impl Fn() + Send + Sync + 'static) {
+        self.on_change.set(Box::new(tell)).ok();
+    }
+
+    /// What there is, and what was refused since this was asked before.
+    pub fn look(&self) -> Seen {
+        let mut state = self.state.lock();
+        let segments = state.segments.iter().map(|(id, leased)| (*id, leased.bytes)).collect();
+        Seen { leased: state.bytes, segments, refused: state.wanted.take() }
+    }
+
+    fn changed(&self) {
+        if let Some(tell) = self.on_change.get() {
+            tell();
+        }
     }
 
     /// A process of a job has come; it proves that it is that by `secret`.
@@ -121,9 +174,9 @@ impl Arena {
                 Ok((FromStore::Done, None))
             }
             (ToStore::Hello { .. }, _) | (_, None) => Err(NoSegment::Unknown),
-            (ToStore::Lease { bytes }, Some(process)) => {
-                self.lease(process, bytes).map(|(segment, file)| (FromStore::Leased { segment }, Some(file)))
-            }
+            (ToStore::Lease { bytes, least }, Some(process)) => self
+                .lease_least(process, bytes, least)
+                .map(|(segment, file)| (FromStore::Leased { segment }, Some(file))),
             (ToStore::Open { segment }, Some(process)) => {
                 self.open(process, segment).map(|file| (FromStore::Opened, Some(file)))
             }
@@ -140,16 +193,57 @@ impl Arena {
     ///
     /// [`NoSegment`].
     pub fn lease(&self, process: ProcessId, bytes: u64) -> Result<(SegmentId, OwnedFd), NoSegment> {
-        let (segment, job) = self.reserve(process, bytes)?;
+        self.lease_least(process, bytes, bytes)
+    }
+
+    /// The same, of `least` bytes where there is no room for more.
+    fn lease_least(&self, process: ProcessId, bytes: u64, least: u64) -> Result<(SegmentId, OwnedFd), NoSegment> {
+        let reserved = self.reserve(process, bytes.max(least), least);
+        if let Err(NoSegment::Full { .. }) = reserved {
+            self.changed();
+        }
+        let (segment, job, bytes) = reserved?;
+        let theirs = self.make(segment, process, job, bytes)?;
+        self.changed();
+        Ok((segment, theirs))
+    }
+
+    /// A segment of the node's own, in which it brings something back that processes of a job read; `node` is its name as a
+    /// process. It is [given up](Self::give_up) when nothing is kept in it.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSegment`].
+    pub fn bring(&self, node: ProcessId, job: JobId, bytes: u64) -> Result<(SegmentId, Room), NoSegment> {
+        let segment = {
+            let mut state = self.state.lock();
+            // Only what processes are refused is said.
+            let wanted = state.wanted;
+            let reserved = state.reserve(bytes, self.budget, self.budget);
+            state.wanted = wanted;
+            reserved?
+        };
+        self.make(segment, node, job, bytes)?;
+        let state = self.state.lock();
+        let leased = state.segments.get(&segment).ok_or(NoSegment::NoSuch { segment })?;
+        let room = Room::new(leased.file.clone(), 0, bytes);
+        drop(state);
+        self.changed();
+        Ok((segment, room))
+    }
+
+    /// Makes a segment that was reserved; the descriptor is for who writes it.
+    fn make(&self, segment: SegmentId, process: ProcessId, job: JobId, bytes: u64) -> Result<OwnedFd, NoSegment> {
         let size = usize::try_from(bytes).unwrap_or(usize::MAX);
         let made = segment::create(size).and_then(|file| Ok((file.try_clone()?, file)));
         let mut state = self.state.lock();
         state.making -= 1;
+        let is_known = process.number() == 0 || state.members.contains_key(&process);
         match made {
-            Ok((theirs, file)) if state.members.contains_key(&process) => {
+            Ok((theirs, file)) if is_known => {
                 let (file, read) = (Arc::new(file), OnceLock::new());
                 state.segments.insert(segment, Leased { file, bytes, job, to: process, read });
-                Ok((segment, theirs))
+                Ok(theirs)
             }
             // It has ended meanwhile.
             Ok(_) => {
@@ -163,19 +257,12 @@ impl Arena {
         }
     }
 
-    fn reserve(&self, process: ProcessId, bytes: u64) -> Result<(SegmentId, JobId), NoSegment> {
+    fn reserve(&self, process: ProcessId, bytes: u64, least: u64) -> Result<(SegmentId, JobId, u64), NoSegment> {
         let mut state = self.state.lock();
         let job = state.members.get(&process).ok_or(NoSegment::Unknown)?.job;
-        let is_full = state.segments.len() + state.making >= SEGMENTS_MAX;
-        let Some(wanted) = state.bytes.checked_add(bytes).filter(|wanted| *wanted <= self.budget && !is_full) else {
-            state.refused += 1;
-            return Err(NoSegment::Full { bytes, leased: state.bytes, budget: self.budget });
-        };
-        if bytes == 0 {
-            return Err(NoSegment::System { why: "a segment of no bytes".to_owned() });
-        }
-        (state.bytes, state.making, state.last) = (wanted, state.making + 1, state.last + 1);
-        Ok((state.last, job))
+        let has_room = state.bytes.checked_add(bytes).is_some_and(|wanted| wanted <= self.leased_max);
+        let bytes = if has_room { bytes } else { least };
+        Ok((state.reserve(bytes, self.leased_max, self.budget)?, job, bytes))
     }
 
     /// A segment of its own job for a process to read.
@@ -204,6 +291,7 @@ impl Arena {
         let freed = state.take(segment);
         drop(state);
         drop(freed);
+        self.changed();
         Ok(())
     }
 
@@ -215,6 +303,7 @@ impl Arena {
             if is_orphan { state.take(segment) } else { None }
         };
         drop(freed);
+        self.changed();
     }
 
     /// The node begins anew: of what was there, nobody is lent anything any more. Who reads it at this moment goes on.
@@ -227,11 +316,17 @@ impl Arena {
             segments
         };
         drop(freed);
+        self.changed();
     }
 
     /// The job that a segment is of.
     pub fn job_of(&self, segment: SegmentId) -> Option<JobId> {
         self.state.lock().segments.get(&segment).map(|leased| leased.job)
+    }
+
+    /// The process that a segment is leased to.
+    pub fn writer_of(&self, segment: SegmentId) -> Option<ProcessId> {
+        self.state.lock().segments.get(&segment).map(|leased| leased.to)
     }
 
     /// Bytes that a process of this node lends to another host: of a segment of its job, for as long as the process keeps
@@ -293,6 +388,23 @@ fn view(leased: &Leased, Extent { segment, offset }: Extent, bytes: u64) -> Resu
 }
 
 impl State {
+    fn reserve(&mut self, bytes: u64, max: u64, budget: u64) -> Result<SegmentId, NoSegment> {
+        let is_full = self.segments.len() + self.making >= SEGMENTS_MAX;
+        let Some(wanted) = self.bytes.checked_add(bytes).filter(|wanted| *wanted <= max && !is_full) else {
+            self.refused += 1;
+            // What never fits is not waited for.
+            if bytes <= max {
+                self.wanted = self.wanted.max(Some(bytes));
+            }
+            return Err(NoSegment::Full { bytes, leased: self.bytes, budget });
+        };
+        if bytes == 0 {
+            return Err(NoSegment::System { why: "a segment of no bytes".to_owned() });
+        }
+        (self.bytes, self.making, self.last) = (wanted, self.making + 1, self.last + 1);
+        Ok(self.last)
+    }
+
     fn take(&mut self, segment: SegmentId) -> Option<Leased> {
         let leased = self.segments.remove(&segment)?;
         self.bytes -= leased.bytes;
@@ -329,8 +441,41 @@ mod tests {
         assert!(matches!(arena.lease(process(3), u64::MAX), Err(NoSegment::Full { .. })), "no sum overflows");
         arena.give_back(process(1), first).unwrap();
         assert_eq!(arena.usage(), Usage { budget: 8 * MIB, leased: 0, segments: 0, refused: 2 });
-        let (second, _) = arena.lease(process(3), 8 * MIB).unwrap();
+        let (second, _) = arena.lease(process(3), 7 * MIB).unwrap();
         assert_ne!(first, second, "no name is used twice");
+    }
+
+    #[test]
+    fn the_last_part_is_for_what_the_node_brings_back() {
+        let arena = arena();
+        let told = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let counted = told.clone();
+        arena.on_change(move || {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        });
+        arena.lease(process(1), 7 * MIB).unwrap();
+        assert!(arena.lease(process(1), MIB).is_err(), "it is more than the part for processes");
+        assert_eq!(arena.look().refused, Some(MIB));
+        assert_eq!(arena.look().refused, None, "it was said");
+        let (segment, room) = arena.bring(NodeId(1).into(), JobId(1), MIB).unwrap();
+        room.write(0, &[b"mantaray"]).unwrap();
+        assert!(arena.open(process(1), segment).is_ok() && arena.open(process(3), segment).is_err());
+        let view = arena.kept(Extent { segment, offset: 5 }, 3).unwrap();
+        assert_eq!(view.as_ref(), b"ray");
+        assert!(arena.bring(NodeId(1).into(), JobId(1), 1).is_err(), "all of it is used");
+        arena.give_up(segment);
+        assert_eq!(arena.look().segments.len(), 1);
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 4);
+    }
+
+    #[test]
+    fn room_for_one_value_is_leased_where_there_is_none_for_more() {
+        let arena = arena();
+        let said = ToStore::Lease { bytes: 64 * MIB, least: 6 * MIB };
+        let leased = |arena: &Arena| arena.answer(&mut Some(process(1)), said.clone()).0;
+        assert!(matches!(leased(&arena), FromStore::Leased { .. }));
+        assert_eq!(arena.usage().leased, 6 * MIB);
+        assert!(matches!(leased(&arena), FromStore::Refused(NoSegment::Full { bytes, .. }) if bytes == 6 * MIB));
     }
 
     #[test]
@@ -417,7 +562,7 @@ mod tests {
         assert_eq!(arena.open(process(2), segment).unwrap_err(), NoSegment::Unknown);
         assert_eq!(arena.lease(process(1), MIB).unwrap_err(), NoSegment::Unknown, "it has to come again");
         arena.admit(process(1), JobId(1), "one");
-        assert!(arena.lease(process(1), 8 * MIB).is_ok());
+        assert!(arena.lease(process(1), 7 * MIB).is_ok());
     }
 
     #[test]

@@ -120,8 +120,9 @@ impl Client {
         }
         let wanted = (bytes.saturating_add(SKEW) as u64).saturating_add(SEGMENT_GRAIN - 1) / SEGMENT_GRAIN;
         let usual = FIRST_SEGMENT_BYTES << self.written.lock().len().min(4);
-        let length = wanted.saturating_mul(SEGMENT_GRAIN).max(usual.min(SEGMENT_BYTES_USUAL));
-        let (id, file) = match self.ask(&mut line, &ToStore::Lease { bytes: length })? {
+        let least = wanted.saturating_mul(SEGMENT_GRAIN);
+        let length = least.max(usual.min(SEGMENT_BYTES_USUAL));
+        let (id, file) = match self.ask(&mut line, &ToStore::Lease { bytes: length, least })? {
             (FromStore::Leased { segment }, Some(file)) => (segment, file),
             answer => return Err(unexpected(answer.0)),
         };
@@ -227,10 +228,19 @@ impl Client {
     /// Gives back what has not been in use for [`KEPT_EMPTY`]. To be called a few times in that time; may block as
     /// [`room`](Self::room) does. False when there is nothing left to give back.
     pub fn sweep(&self, now: Instant) -> bool {
+        self.sweep_after(now, KEPT_EMPTY)
+    }
+
+    /// Gives back all that is not in use: memory is short.
+    pub fn sweep_at_once(&self) {
+        self.sweep_after(Instant::now(), Duration::ZERO);
+    }
+
+    fn sweep_after(&self, now: Instant, kept_empty: Duration) -> bool {
         let is_due = |unused_since: &mut Option<Instant>, is_unused: bool| {
             let since = is_unused.then(|| *unused_since.get_or_insert(now));
             *unused_since = since;
-            since.is_some_and(|since| now.duration_since(since) >= KEPT_EMPTY)
+            since.is_some_and(|since| now.saturating_duration_since(since) >= kept_empty)
         };
         let unmapped: Vec<Read> = {
             let mut lent = self.lent.lock();

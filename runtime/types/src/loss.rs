@@ -32,6 +32,14 @@ pub enum Loss {
         /// Where it was.
         node: NodeId,
     },
+    /// Its last copy was in a file of a node, which cannot be read.
+    #[error("its last copy, in a file of {node}, cannot be read: {why}")]
+    FileLost {
+        /// Which.
+        node: NodeId,
+        /// What is wrong with it.
+        why: String,
+    },
     /// The process that made it had its only bytes, or was still making them.
     #[error("{death}, and nobody else had its bytes")]
     MakerDied {

@@ -54,6 +54,12 @@ pub struct NodeStatus {
     /// Objects of which it knows: its own, and others' that are held there.
     #[serde(default)]
     pub objects: u64,
+    /// Bytes of values that its memory had no room for, and that are in files.
+    #[serde(default)]
+    pub spilled_bytes: u64,
+    /// Its disk has no room for more of them.
+    #[serde(default)]
+    pub is_disk_full: bool,
 }
 
 /// What was submitted and how it ended, who was turned away, and what went nowhere (G21).

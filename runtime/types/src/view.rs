@@ -62,6 +62,10 @@ pub struct StoreUse {
     pub total_bytes: u64,
     /// Objects of which the node knows: its own, and others' that are held there.
     pub objects: u64,
+    /// Bytes of values that are in its files alone.
+    pub spilled_bytes: u64,
+    /// There is no room for more in its files.
+    pub is_disk_full: bool,
 }
 
 /// What the head answers to a [`Beat`].

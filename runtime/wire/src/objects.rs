@@ -111,6 +111,14 @@ pub enum ObjectWord {
         /// What.
         object: ObjectId,
     },
+    /// The sender has read what [`ObjectAnswer::Ready`] said is in the memory of the host, or could not; it may still hold
+    /// the object.
+    Unread {
+        /// What.
+        object: ObjectId,
+        /// The number of that answer.
+        number: u64,
+    },
     /// A message that names objects leaves the sender: they are held for its receiver until that says
     /// [`Taken`](Self::Taken).
     Sends {
@@ -197,6 +205,11 @@ pub enum Kept {
         /// How many.
         bytes: u64,
     },
+    /// In a file of the node, which reads it back when somebody wants it.
+    Spilled {
+        /// How many.
+        bytes: u64,
+    },
 }
 
 impl Kept {
@@ -205,7 +218,7 @@ impl Kept {
         match self {
             Self::Inline(bytes) => bytes.len() as u64,
             Self::Failed(_) => 0,
-            Self::Lent { bytes, .. } | Self::Apart { bytes } => *bytes,
+            Self::Lent { bytes, .. } | Self::Apart { bytes } | Self::Spilled { bytes } => *bytes,
         }
     }
 
@@ -290,6 +303,12 @@ pub enum ObjectAnswer {
     },
     /// The node does not count any more on bytes that the receiver keeps.
     Freed {
+        /// Of which object.
+        object: ObjectId,
+    },
+    /// Memory is short: who only has the bytes of an object by him and does not look at them lets go of them. They can be
+    /// asked for again.
+    LetGo {
         /// Of which object.
         object: ObjectId,
     },

@@ -40,6 +40,8 @@ pub enum ToStore {
     Lease {
         /// How long it is to be.
         bytes: u64,
+        /// How long at least, where there is no room for more.
+        least: u64,
     },
     /// Wants to read a segment of its job.
     Open {

@@ -21,6 +21,14 @@ use crate::waits::Party;
 #[derive(Default)]
 pub(crate) struct Exports {
     objects: Mutex<HashMap<ObjectId, Weak<dyn Exported>>>,
+    /// References to others' objects whose bytes are by them.
+    readers: Mutex<HashMap<ObjectId, Vec<Weak<dyn LetGo>>>>,
+}
+
+/// What has bytes by it that can be had again.
+pub(super) trait LetGo: Send + Sync {
+    /// Memory is short: lets go of them. Whoever looks at them goes on doing so.
+    fn let_go(&self);
 }
 
 impl Exports {
@@ -31,6 +39,25 @@ impl Exports {
     /// Nothing here refers to it any more.
     pub(super) fn forget(&self, id: ObjectId) {
         self.objects.lock().remove(&id);
+    }
+
+    /// A reference to another's object has its bytes by it.
+    pub(super) fn reads(&self, id: ObjectId, reader: Weak<dyn LetGo>) {
+        let mut readers = self.readers.lock();
+        let readers = readers.entry(id).or_default();
+        readers.retain(|reader| reader.strong_count() > 0);
+        readers.push(reader);
+    }
+
+    /// One of them is gone.
+    pub(super) fn reads_no_more(&self, id: ObjectId) {
+        let mut readers = self.readers.lock();
+        if let Some(of_it) = readers.get_mut(&id) {
+            of_it.retain(|reader| reader.strong_count() > 0);
+            if of_it.is_empty() {
+                readers.remove(&id);
+            }
+        }
     }
 }
 
@@ -74,7 +101,7 @@ impl<T: Serialize + Send + Sync + 'static> ObjectCell<T> {
 
     /// Its bytes, if they are there or take no time.
     fn encoded_now(&self) -> Option<Result<Fetched, GetError>> {
-        if let Some(shared) = self.shared.get() {
+        if let Some(shared) = &*self.shared.lock() {
             return Some(Ok(shared.again()));
         }
         match self.value.get()? {
@@ -89,7 +116,7 @@ impl<T: Serialize + Send + Sync + 'static> ObjectCell<T> {
 }
 
 /// An object whose type is forgotten.
-pub(super) trait Exported: Send + Sync {
+pub(super) trait Exported: LetGo {
     fn encoded(self: Arc<Self>) -> BoxFuture<'static, Result<Fetched, GetError>>;
     /// Who makes it, while there is no value.
     fn maker(&self) -> Option<Party>;
@@ -102,20 +129,20 @@ impl<T: Serialize + Send + Sync + 'static> Exported for ObjectCell<T> {
             let object = ObjectRef { cell: self };
             object.settled().await;
             let cell = &object.cell;
-            if let Some(shared) = cell.shared.get() {
+            if let Some(shared) = &*cell.shared.lock() {
                 return Ok(shared.again());
             }
             let value = object.get().await?.into_arc();
             match written(&cell.system, value).await? {
                 // Two that asked at once may both have written it; one of the two is kept.
-                (fetched, true) => Ok(cell.shared.get_or_init(|| Arc::new(fetched)).again()),
+                (fetched, true) => Ok(cell.shared.lock().get_or_insert_with(|| Arc::new(fetched)).again()),
                 (fetched, false) => Ok(fetched),
             }
         })
     }
 
     fn maker(&self) -> Option<Party> {
-        let is_pending = self.value.get().is_none() && self.shared.get().is_none();
+        let is_pending = self.value.get().is_none() && self.shared.lock().is_none();
         self.call.as_ref().filter(|_| is_pending).and_then(|call| call.maker())
     }
 
@@ -175,6 +202,17 @@ impl System {
     /// What holds one of our objects as long as it is there; `None` when nothing here refers to it any more.
     pub fn object_here(&self, id: ObjectId) -> Option<Arc<dyn Any + Send + Sync>> {
         self.exports.get(id).map(Exported::into_any)
+    }
+
+    /// Memory is short: references here to an object let go of its bytes, unless somebody looks at them. They can be fetched
+    /// again.
+    pub fn let_go_of_object(&self, id: ObjectId) {
+        if let Some(object) = self.exports.get(id) {
+            object.let_go();
+        }
+        let readers: Vec<Weak<dyn LetGo>> = self.exports.readers.lock().remove(&id).unwrap_or_default();
+        // Without the table: what is dropped here takes itself out of it.
+        readers.iter().filter_map(Weak::upgrade).for_each(|reader| reader.let_go());
     }
 
     /// The encoded value of one of our objects, as soon as it has one; `None` when nothing here refers to it any more.

@@ -41,7 +41,8 @@ pub(super) async fn shared(system: &Arc<System>, bytes: usize) -> Result<Option<
         match room {
             Ok(room) => return Ok(Some(room)),
             Err(NoRoom::NoStore) => return Ok(None),
-            Err(NoRoom::Full { bytes, in_use, budget }) if Instant::now() >= until => {
+            // What is more than all there is gets no room, however long it waits.
+            Err(NoRoom::Full { bytes, in_use, budget }) if bytes > budget || Instant::now() >= until => {
                 return Err(NotStarted::StoreFull { bytes, in_use, budget });
             }
             Err(NoRoom::Full { .. }) => tokio::time::sleep(FULL_LOOK).await,

@@ -20,6 +20,7 @@ mod retirement;
 mod rings;
 mod scheduling;
 mod sharing;
+mod spills;
 mod values;
 
 use std::env;
@@ -98,10 +99,11 @@ fn main() -> ExitCode {
             }
         }
         nodes.stop().await;
-        for (name, test) in [ends::TESTS, large::END_TESTS, hauls::TESTS, drains::TESTS, groups::GPU_TESTS]
-            .concat()
-            .iter()
-            .filter(|(name, _)| is_wanted(name))
+        for (name, test) in
+            [ends::TESTS, large::END_TESTS, hauls::TESTS, spills::TESTS, drains::TESTS, groups::GPU_TESTS]
+                .concat()
+                .iter()
+                .filter(|(name, _)| is_wanted(name))
         {
             let began = Instant::now();
             tokio::time::timeout(HANGS, test()).await.expect("a test does not hang").expect("a test passes");

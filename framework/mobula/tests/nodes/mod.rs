@@ -56,21 +56,30 @@ impl Nodes {
 
     /// The same; the one that is not the head says that it has so many GPUs, too.
     pub(crate) async fn start_with_gpus(head_cpus: u64, other_cpus: u64, gpus: u64) -> Self {
+        Self::start_as((head_cpus, other_cpus), gpus, |_| {}).await
+    }
+
+    /// The same; both are told more.
+    pub(crate) async fn start_as(
+        (head_cpus, other_cpus): (u64, u64),
+        gpus: u64,
+        tell: impl Fn(&mut NodeConfig) + Sync,
+    ) -> Self {
         static CLUSTERS: AtomicU32 = AtomicU32::new(0);
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let folder = Folder(env::temp_dir().join(format!("mobula-nodes-{}-{number}", std::process::id())));
         fs::create_dir_all(&folder.0).expect("a folder is made");
         let meminfo = folder.0.join("meminfo");
         write_memory(&meminfo, 600);
-        let head = start_head(&folder.0, head_cpus, &meminfo).await;
-        let other = start_member(folder.0.join("other"), &head, (other_cpus, gpus), &meminfo).await;
+        let head = start_head(&folder.0, head_cpus, &meminfo, &tell).await;
+        let other = start_member(folder.0.join("other"), &head, (other_cpus, gpus), &meminfo, &tell).await;
         Self { head, other, meminfo, folder }
     }
 
     /// Another node takes the place of the one in zone `b`, which is told to leave, and is given back.
     #[allow(dead_code, reason = "not each program with these nodes has them leave")]
     pub(crate) async fn replace(&mut self, cpus: u64) -> Node {
-        let new = start_member(self.folder.0.join("new"), &self.head, (cpus, 0), &self.meminfo).await;
+        let new = start_member(self.folder.0.join("new"), &self.head, (cpus, 0), &self.meminfo, &|_| {}).await;
         self.head.drain(self.other.id()).await.expect("the head knows it");
         std::mem::replace(&mut self.other, new)
     }
@@ -78,7 +87,7 @@ impl Nodes {
     /// One more node in zone `b`, beside these.
     #[allow(dead_code, reason = "not each program with these nodes needs more of them")]
     pub(crate) async fn more(&self, number: u32, cpus: u64) -> Node {
-        start_member(self.folder.0.join(format!("more-{number}")), &self.head, (cpus, 0), &self.meminfo).await
+        start_member(self.folder.0.join(format!("more-{number}")), &self.head, (cpus, 0), &self.meminfo, &|_| {}).await
     }
 
     /// Where drivers attach: the head.
@@ -97,6 +106,26 @@ impl Nodes {
     #[allow(dead_code, reason = "not each program with these nodes is about memory")]
     pub(crate) fn say_memory(&self, available: u32) {
         write_memory(&self.meminfo, available);
+    }
+
+    /// What the files of the head's node hold, as `mobula list` and the disk say it.
+    #[allow(dead_code, reason = "not each program with these nodes is about files")]
+    pub(crate) fn spilled(&self) -> usize {
+        let folder = self.head.socket().parent().expect("it is in a folder").join("spill");
+        fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
+    /// Whether the head says of a node that its disk has no room for more values.
+    #[allow(dead_code, reason = "not each program with these nodes is about files")]
+    pub(crate) async fn is_disk_full(&self, node: NodeId) -> bool {
+        let status = self.head.status().await.expect("the head answers");
+        status.nodes.iter().any(|found| found.node_id == node.to_string() && found.is_disk_full)
+    }
+
+    /// Bytes of the memory that the processes of the head's host share.
+    #[allow(dead_code, reason = "not each program with these nodes is about that memory")]
+    pub(crate) fn leased(&self) -> u64 {
+        self.head.store_usage().leased
     }
 
     /// Waits until no process has any of the memory that its host shares.
@@ -169,7 +198,10 @@ fn write_memory(meminfo: &Path, available: u32) {
     fs::rename(new, meminfo).expect("there is a disk");
 }
 
-async fn start_member(folder: PathBuf, head: &Node, (cpus, gpus): (u64, u64), meminfo: &Path) -> Node {
+/// Changes how a node is started.
+type Tell<'a> = &'a (dyn Fn(&mut NodeConfig) + Sync);
+
+async fn start_member(folder: PathBuf, head: &Node, (cpus, gpus): (u64, u64), meminfo: &Path, tell: Tell<'_>) -> Node {
     let mut config = NodeConfig::member(folder, head.addr(), None);
     config.bind.set_port(0);
     config.resources.cpus = Amount::whole(cpus);
@@ -177,13 +209,14 @@ async fn start_member(folder: PathBuf, head: &Node, (cpus, gpus): (u64, u64), me
     config.labels.insert("zone".into(), "b".into());
     config.memory_files = MemoryFiles::only(meminfo.to_owned());
     config.store_bytes = STORE_BYTES;
+    tell(&mut config);
     Node::start(config).await.expect("a node joins")
 }
 
 /// A port that is free may be somebody else's a moment later, but not each time.
 const PORTS_TRIED: usize = 10;
 
-async fn start_head(folder: &Path, cpus: u64, meminfo: &Path) -> Node {
+async fn start_head(folder: &Path, cpus: u64, meminfo: &Path, tell: Tell<'_>) -> Node {
     for _ in 0..PORTS_TRIED {
         // A folder named by the head's port is where others of this host look for a token.
         let probe = UdpSocket::bind(("127.0.0.1", 0)).expect("a port is free");
@@ -194,6 +227,7 @@ async fn start_head(folder: &Path, cpus: u64, meminfo: &Path) -> Node {
         config.resources.cpus = Amount::whole(cpus);
         config.memory_files = MemoryFiles::only(meminfo.to_owned());
         config.store_bytes = STORE_BYTES;
+        tell(&mut config);
         match Node::start(config).await {
             Ok(head) => return head,
             Err(error) if format!("{error:?}").contains("AddrInUse") => {}

@@ -65,6 +65,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = resources::bytes)]
     object_store_memory: Option<u64>,
 
+    /// Where values are written when that memory is short: a folder for this node alone [default: `spill` in the node's
+    /// own]
+    #[arg(long, value_name = "DIR")]
+    spill_dir: Option<PathBuf>,
+
+    /// What may be written there at most, as 100GiB [default: what the disk holds]
+    #[arg(long, value_name = "BYTES", value_parser = resources::bytes)]
+    spill_bytes_max: Option<u64>,
+
     /// The folder that holds the folders of this host's nodes
     #[arg(long, value_name = "DIR", env = "MOBULA_DIR")]
     dir: Option<PathBuf>,
@@ -153,6 +162,8 @@ fn config(args: &Args) -> Result<NodeConfig> {
         resume_max: Duration::from_secs(args.driver_resume_s.into()),
         memory_threshold: args.memory_threshold,
         store_bytes: args.object_store_memory.unwrap_or(usual.store_bytes),
+        spill_folder: args.spill_dir.as_deref().map(std::path::absolute).transpose()?,
+        spill_bytes_max: args.spill_bytes_max,
         ..usual
     })
 }

@@ -51,6 +51,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })
         .collect();
     ask::table(&["node", "address", "state", "free", "memory", "store"], &rows);
+    for node in status.nodes.iter().filter(|node| node.spilled_bytes > 0 || node.is_disk_full) {
+        let full = if node.is_disk_full { ", OutOfDisk: its spill folder has no room for more" } else { "" };
+        anstream::println!("{}: {} of values are in files{full}", node.node_id, mebibytes(node.spilled_bytes));
+    }
     let outcomes = counts(&status.counters.outcomes);
     let outcomes = if outcomes.is_empty() { "nothing has ended".to_owned() } else { outcomes };
     anstream::println!("{} submitted: {outcomes}", status.counters.submitted);

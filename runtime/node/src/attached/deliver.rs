@@ -102,6 +102,10 @@ impl Deliver for Attached {
         true
     }
 
+    fn is_shared(&self, bytes: &[u8]) -> bool {
+        self.process.store.as_ref().is_some_and(|store| store.place_of(bytes).is_some())
+    }
+
     fn seal(&self, object: ObjectId, value: Result<Fetched, GetError>) {
         self.process.seal_object(object, value);
     }

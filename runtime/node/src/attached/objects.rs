@@ -226,7 +226,7 @@ impl Process {
         match answer {
             ObjectAnswer::Ready { object, number, kept, keeper, inner } => {
                 self.refs_came(self.me.node().into(), Some(number), &inner);
-                self.object_ready(object, kept, keeper, &inner);
+                self.object_ready(object, number, kept, keeper, &inner);
             }
             ObjectAnswer::Lost { object, loss } => {
                 self.object_came(object, Err(CallError::ObjectLost { object, cause: Box::new(loss) }));
@@ -248,30 +248,51 @@ impl Process {
                 let kept = self.objects.books.lock().kept.remove(&object);
                 drop(kept);
             }
+            ObjectAnswer::LetGo { object } => {
+                if let Some(system) = self.system() {
+                    system.let_go_of_object(object);
+                }
+                self.sweep_at_once();
+            }
         }
     }
 
-    fn object_ready(self: &Arc<Self>, object: ObjectId, kept: Kept, keeper: ProcessId, inner: &[ObjectId]) {
+    fn object_ready(
+        self: &Arc<Self>,
+        object: ObjectId,
+        number: u64,
+        kept: Kept,
+        keeper: ProcessId,
+        inner: &[ObjectId],
+    ) {
         let pins = self.received_pins(inner);
-        let here = self.objects.books.lock().kept.get(&object).map(|(bytes, _)| bytes.clone());
-        let bytes = match (here, kept) {
-            (Some(bytes), _) | (None, Kept::Inline(bytes)) => bytes,
-            (None, Kept::Failed(error)) => return self.object_came(object, Err(*error)),
-            (None, Kept::Lent { at, bytes, .. }) => match self.mapped(at, bytes) {
-                Some(view) => Bytes::from_owner(Read { view, _hold: HeldObject::new(self, object) }),
-                None => return self.ask_keeper(object, keeper),
-            },
-            (None, Kept::Apart { .. }) => return self.ask_keeper(object, keeper),
+        let kept = match kept {
+            Kept::Inline(bytes) => return self.object_came(object, Ok(Fetched { bytes, pins })),
+            Kept::Failed(error) => return self.object_came(object, Err(*error)),
+            kept => kept,
         };
-        self.object_came(object, Ok(Fetched { bytes, pins }));
-    }
-
-    fn ask_keeper(self: &Arc<Self>, object: ObjectId, keeper: ProcessId) {
-        let process = self.clone();
-        arbiters::runtime().spawn(async move {
-            let fetched = process.fetch_from(keeper, object).await;
-            process.object_came(object, fetched);
-        });
+        // The node counts this process among the readers until this is dropped.
+        let hold = Reading { hold: HeldObject::new(self, object), number };
+        let here = self.objects.books.lock().kept.get(&object).map(|(bytes, _)| bytes.clone());
+        let view = match (&here, kept) {
+            (None, Kept::Lent { at, bytes, .. }) => self.mapped(at, bytes),
+            _ => None,
+        };
+        match (here, view) {
+            (Some(bytes), _) => self.object_came(object, Ok(Fetched { bytes, pins })),
+            (None, Some(view)) => {
+                let bytes = Bytes::from_owner(Read { view, _hold: hold });
+                self.object_came(object, Ok(Fetched { bytes, pins }));
+            }
+            (None, None) => {
+                let process = self.clone();
+                arbiters::runtime().spawn(async move {
+                    let fetched = process.fetch_from(keeper, object).await;
+                    process.object_came(object, fetched);
+                    drop(hold);
+                });
+            }
+        }
     }
 
     fn object_came(&self, object: ObjectId, value: Result<Fetched, GetError>) {
@@ -370,7 +391,7 @@ fn size(word: &ObjectWord) -> usize {
             Kept::Inline(bytes) => (bytes.len(), inner.len()),
             // An error says at most what a frame holds.
             Kept::Failed(error) => (error.to_string().len(), inner.len()),
-            Kept::Lent { .. } | Kept::Apart { .. } => (0, inner.len()),
+            Kept::Lent { .. } | Kept::Apart { .. } | Kept::Spilled { .. } => (0, inner.len()),
         },
         ObjectWord::MadeAgain { inner, .. }
         | ObjectWord::Stored { inner, .. }
@@ -406,10 +427,24 @@ impl Drop for HeldObject {
     }
 }
 
-/// Bytes of an object in a segment of another process's, which stay there as long as the object is held here.
+/// What the node has said can be read is being read, as it counts that.
+struct Reading {
+    hold: HeldObject,
+    number: u64,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        if let Some(process) = self.hold.process.upgrade() {
+            process.note_of_object(ObjectWord::Unread { object: self.hold.object, number: self.number });
+        }
+    }
+}
+
+/// Bytes of an object in a segment of another process's, which stay there as long as they are read.
 struct Read {
     view: mobula_store::View,
-    _hold: HeldObject,
+    _hold: Reading,
 }
 
 impl AsRef<[u8]> for Read {

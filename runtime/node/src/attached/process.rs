@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -68,6 +69,8 @@ pub(crate) struct Process {
     pub(crate) large: Large,
     /// Its part of the memory that the processes of its host share; none where its node is on another one.
     pub(crate) store: Option<Client>,
+    /// Somebody is about to give back what of it is not in use.
+    pub(crate) is_sweeping: AtomicBool,
     pub(crate) objects: Objects,
     pub(crate) groups: Waiters,
     graves: Mutex<Graves>,
@@ -171,6 +174,7 @@ async fn joined(line: Line, welcome: Welcome, socket: Option<PathBuf>, ears: Ear
         serving: Serving::default(),
         large: Large::new(me),
         store,
+        is_sweeping: AtomicBool::new(false),
         objects: Objects::default(),
         groups: Waiters::default(),
         graves: Mutex::default(),

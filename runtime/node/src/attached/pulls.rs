@@ -10,39 +10,56 @@ use std::sync::Arc;
 
 use mobula_actor::arbiters;
 use mobula_actor::deliver::Fetched;
-use mobula_store::Filling;
+use mobula_store::{Filling, StoreError};
 use mobula_types::{Digest, ObjectId, ProcessId};
 use mobula_wire::objects::ObjectWord;
+use mobula_wire::segments::NoSegment;
 use mobula_wire::{ExchangeId, Extent, Talk};
 use tokio::sync::oneshot;
+use tokio::time::{Duration, Instant};
 
 use super::exchanges::Waiting;
 use super::lineage::digest;
 use super::process::Process;
 
+/// A full store is asked again for so long: others' values go to files meanwhile (G15).
+const FULL_MAX: Duration = Duration::from_secs(2);
+/// Between two tries.
+const FULL_LOOK: Duration = Duration::from_millis(20);
+
 impl Process {
     /// Makes room that the node fills.
     pub(super) fn make_room(self: &Arc<Self>, object: ObjectId, bytes: u64) {
         let process = self.clone();
-        arbiters::runtime().spawn_blocking(move || {
-            let word = match process.filling(bytes) {
-                Some((filling, at)) => {
-                    // Until the node says that it is done it is nobody's: see `Filling`.
-                    let other = process.objects.books.lock().filling.insert(object, filling);
-                    debug_assert!(other.is_none(), "the node asks for one room at a time");
-                    ObjectWord::Room { object, at }
+        arbiters::runtime().spawn(async move {
+            let until = Instant::now() + FULL_MAX;
+            let word = loop {
+                let asked = process.clone();
+                let filling = tokio::task::spawn_blocking(move || asked.filling(bytes)).await;
+                match filling.unwrap_or(Err(false)) {
+                    Ok((filling, at)) => {
+                        // Until the node says that it is done it is nobody's: see `Filling`.
+                        let other = process.objects.books.lock().filling.insert(object, filling);
+                        debug_assert!(other.is_none(), "the node asks for one room at a time");
+                        break ObjectWord::Room { object, at };
+                    }
+                    // The node takes other values to files meanwhile.
+                    Err(true) if Instant::now() < until => tokio::time::sleep(FULL_LOOK).await,
+                    Err(_) => break ObjectWord::NoRoom { object },
                 }
-                None => ObjectWord::NoRoom { object },
             };
             process.note_of_object(word);
         });
     }
 
-    fn filling(&self, bytes: u64) -> Option<(Filling, Extent)> {
-        let store = self.store.as_ref()?;
-        let room = store.room(usize::try_from(bytes).ok()?);
-        let room = room.inspect_err(|error| tracing::debug!(%error, "no room for an object"));
-        store.hand_over(room.ok()?).ok()
+    /// Room, or whether there may be some soon.
+    fn filling(&self, bytes: u64) -> Result<(Filling, Extent), bool> {
+        let (Some(store), Ok(length)) = (&self.store, usize::try_from(bytes)) else { return Err(false) };
+        let room = store.room(length).map_err(|error| {
+            tracing::debug!(%error, "no room for an object");
+            matches!(error, StoreError::Refused(NoSegment::Full { budget, .. }) if bytes <= budget)
+        });
+        store.hand_over(room?).map_err(|_| false)
     }
 
     /// The node writes no more in the room for an object. When it is whole, which bytes they should be, and what they name.

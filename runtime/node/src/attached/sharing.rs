@@ -1,7 +1,8 @@
 //! Payloads in the memory of this host: written there instead of sent, and read where they lie.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mobula_actor::arbiters;
@@ -16,6 +17,10 @@ use super::process::Process;
 /// What is for another host and lies elsewhere is copied to where the nodes move it from if it is so long: a part of a
 /// shorter one is written to the node in the time of that copy.
 const MOVED_BYTES_MIN: usize = 1 << 20;
+
+/// When memory is short it is looked so often what is not in use: who borrows something of this process hears of that at the
+/// same time, and says a moment later that it has let go.
+const SWEEPS: [Duration; 3] = [Duration::ZERO, Duration::from_millis(20), Duration::from_millis(100)];
 
 impl Process {
     /// Room in the memory of this host.
@@ -92,6 +97,31 @@ impl Process {
                 None
             }
         }
+    }
+
+    /// Memory is short: gives back at once what is not in use, and what is not a moment later. What is asked for meanwhile is
+    /// done with it.
+    pub(crate) fn sweep_at_once(self: &Arc<Self>) {
+        if self.store.is_none() || self.is_sweeping.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let process = self.clone();
+        arbiters::runtime().spawn(async move {
+            for (number, wait) in SWEEPS.into_iter().enumerate() {
+                tokio::time::sleep(wait).await;
+                if number + 1 == SWEEPS.len() {
+                    // What is asked for from here on may be missed by this one.
+                    process.is_sweeping.store(false, Ordering::Release);
+                }
+                let process = process.clone();
+                let sweep = move || {
+                    if let Some(store) = &process.store {
+                        store.sweep_at_once();
+                    }
+                };
+                tokio::task::spawn_blocking(sweep).await.ok();
+            }
+        });
     }
 
     /// Gives back what is not in use, which may have to wait for the node.

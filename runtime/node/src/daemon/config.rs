@@ -46,6 +46,11 @@ pub struct NodeConfig {
     pub memory_files: MemoryFiles,
     /// Memory that the processes of this host may share, in bytes; it is taken as it is needed.
     pub store_bytes: u64,
+    /// Where values are written when that memory is short; `spill` in the node's folder when it is none. Each node needs one
+    /// of its own.
+    pub spill_folder: Option<PathBuf>,
+    /// At most so many bytes are there; the disk decides when it is none.
+    pub spill_bytes_max: Option<u64>,
 }
 
 /// The part a node has in its cluster.
@@ -79,6 +84,8 @@ impl NodeConfig {
             memory_threshold: MEMORY_THRESHOLD,
             memory_files: MemoryFiles::of_this_host(),
             store_bytes: MemoryFiles::of_this_host().part(mobula_store::arena::BUDGET_PART),
+            spill_folder: None,
+            spill_bytes_max: None,
         }
     }
 

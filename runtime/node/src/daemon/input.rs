@@ -14,6 +14,7 @@ use super::door::say_greeting;
 use super::far::FarCame;
 use super::luggage::Arrived;
 use super::membership::Registered;
+use super::spill::Done;
 use super::workers::programs::{ProgramHash, ProgramInUse};
 
 /// Inputs that may wait before those who bring them wait: each is small, and takes some microseconds.
@@ -56,6 +57,8 @@ pub(crate) enum Input {
     Program { program: ProgramHash, result: Result<ProgramInUse, String>, asked: Vec<ProcessId> },
     /// All of a submission from another host is here, or cannot be.
     Arrived(Arrived),
+    /// The files for values have done something.
+    Spill(Done),
     /// End, and say so.
     Stop { done: oneshot::Sender<()> },
 }

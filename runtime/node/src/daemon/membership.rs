@@ -179,7 +179,13 @@ impl State {
         let (view, rss_bytes) = (self.cluster.view.version(), self.cluster.rss_bytes);
         self.cluster.lease.handle(self.clock.now(), lease::Input::Sent { number });
         let Usage { budget, leased, .. } = self.arena.usage();
-        let store = StoreUse { used_bytes: leased, total_bytes: budget, objects: self.objects.count() };
+        let store = StoreUse {
+            used_bytes: leased,
+            total_bytes: budget,
+            objects: self.objects.count(),
+            spilled_bytes: self.pressing.spilled_bytes(),
+            is_disk_full: self.pressing.is_disk_full(),
+        };
         self.tell_head(ToHead::Beat(Beat { number, view, load: is_news.then_some(load), rss_bytes, store }));
     }
 
@@ -333,6 +339,7 @@ impl State {
         self.node = node;
         self.routes.set_node(node);
         self.scheduler = super::state::scheduler_of(node, &self.config);
+        self.nothing_is_kept();
         self.objects = super::objects::Objects::new(node);
         self.pulls = super::pulls::Pulls::default();
         self.cluster.view = View::default();

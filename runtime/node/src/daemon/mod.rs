@@ -15,6 +15,7 @@
 //! | `state` and what it names | the one task that owns the node's state |
 //! | `roster` | who is attached, and the jobs |
 //! | `objects` | what this node's processes make: who holds it, where its bytes are |
+//! | `pressure`, `spill` | what leaves that memory for files when it runs short, and comes back |
 //! | `pulls`, `copies` | what of them is got from other nodes, and what these read here |
 //! | `segments` | shared memory for the processes of this host |
 //! | `hauls` | large payloads from that memory to another host's, and from there |
@@ -45,12 +46,14 @@ mod node;
 mod objects;
 mod peers;
 mod placing;
+mod pressure;
 mod pulls;
 mod renewal;
 mod roster;
 mod routes;
 mod seat;
 mod segments;
+mod spill;
 mod state;
 mod submit;
 mod talk;

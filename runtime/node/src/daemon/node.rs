@@ -33,6 +33,7 @@ use super::renewal::Renewal;
 use super::routes::Routes;
 use super::seat::{SEAT_MAX, Seat, ToSeat};
 use super::segments;
+use super::spill::{self, Spills};
 use super::state::{Clock, State};
 use super::workers::{Programs, Workers, WorkersConfig};
 
@@ -90,12 +91,19 @@ impl Node {
         let joined = Joined::join(&config, &routes, &inputs, clock).await?;
         let Joined { id, addr, membership, admission, sent, seat, events: mesh_events, pin, credentials } = joined;
         let head_of = seat.as_ref().map(|(seat, _)| seat.clone());
+        let folder = config.spill_folder.clone().unwrap_or_else(|| config.folder.join(spill::FOLDER));
+        let done = inputs.clone();
+        let spills = Spills::start(folder, config.spill_bytes_max.unwrap_or(u64::MAX), move |said| {
+            // The node may have ended.
+            done.blocking_send(Input::Spill(said)).ok();
+        });
+        let spills = spills.map_err(|error| StartError::Kept(format!("cannot use the spill folder: {error}")))?;
         let mut state = State::new(
             config,
             (membership, Renewal::new(credentials)),
             clock,
             routes.clone(),
-            (workers, programs.clone()),
+            (workers, programs.clone(), spills),
             head_of.clone(),
             inputs.clone(),
         );

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | inline | this node, with what it knows of the object | nobody holds it |
 //! | in a segment | the process that wrote it, which is told when that is over; when it has ended, this node | nobody holds it, and nobody reads it |
+//! | in a file | this node, which reads it into a segment of its own when it is wanted (`pressure`) | nobody holds it |
 //! | apart | a process in its own memory | the same, or that process ends |
 //!
 //! Moves no bytes but small ones: what another node has a copy of comes by `pulls`, and one of the processes that want it
@@ -13,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Weak;
 
 use mobula_logic::ownership::{Birth, HolderWord, Input, Output, Ownership, Place, Record, Seal};
+use mobula_logic::pressure;
 use mobula_types::state::Listed;
 use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::ClusterTalk;
@@ -23,6 +25,7 @@ use mobula_wire::{ExchangeId, Parcel, Talk};
 
 use super::copies::Shown;
 use super::gather::OBJECT;
+use super::pressure::Stay;
 use super::state::State;
 use super::tool::name;
 
@@ -94,18 +97,21 @@ impl Reader {
     }
 }
 
-struct Copy {
-    kept: Kept,
-    keeper: ProcessId,
-    digest: Digest,
-    inner: Vec<ObjectId>,
-    readers: BTreeSet<ProcessId>,
+pub(crate) struct Copy {
+    pub(crate) kept: Kept,
+    pub(crate) keeper: ProcessId,
+    pub(crate) digest: Digest,
+    pub(crate) inner: Vec<ObjectId>,
+    /// By the numbers of the answers by which they were told where it is.
+    pub(crate) readers: BTreeMap<u64, ProcessId>,
+    /// When memory is short.
+    pub(crate) stay: Stay,
     /// What other nodes may read of it.
-    shown: Option<Weak<Shown>>,
+    pub(crate) shown: Option<Weak<Shown>>,
 }
 
 impl Copy {
-    fn segment(&self) -> Option<SegmentId> {
+    pub(crate) fn segment(&self) -> Option<SegmentId> {
         match &self.kept {
             Kept::Lent { at, .. } => Some(at.segment),
             _ => None,
@@ -147,6 +153,28 @@ impl Objects {
     /// Objects of which the node knows.
     pub(crate) fn count(&self) -> u64 {
         self.machine.open().0 as u64
+    }
+
+    pub(crate) fn copies(&self) -> impl Iterator<Item = (&ObjectId, &Copy)> {
+        self.copies.iter()
+    }
+
+    pub(crate) fn copy(&self, object: ObjectId) -> Option<&Copy> {
+        self.copies.get(&object)
+    }
+
+    pub(crate) fn copy_mut(&mut self, object: ObjectId) -> Option<&mut Copy> {
+        self.copies.get_mut(&object)
+    }
+
+    /// It is not this node's any more.
+    pub(crate) fn take_copy(&mut self, object: ObjectId) -> Option<Copy> {
+        self.copies.remove(&object)
+    }
+
+    /// Whether another copy stays if this node's is given up.
+    pub(crate) fn may_give_up(&self, object: ObjectId) -> bool {
+        self.machine.may_give_up(object)
     }
 
     /// Who waits for an object.
@@ -191,6 +219,7 @@ impl State {
                 Kept::Failed(_) => "it is an error",
                 Kept::Lent { .. } => "in the store",
                 Kept::Apart { .. } => "in its process",
+                Kept::Spilled { .. } => "spilled",
             });
             Listed {
                 id: object.to_string(),
@@ -249,6 +278,7 @@ impl State {
                 self.read_no_more(process, object);
                 HolderWord::Release { object }
             }
+            ObjectWord::Unread { object, number } => return self.read_once_less(process, object, number),
             ObjectWord::Sealed { object, kept, inner } if object.owner == process => {
                 return self.made(process, object, 1, kept, Digest::default(), inner);
             }
@@ -306,30 +336,42 @@ impl State {
     ) {
         let place = if kept.is_inline() { Place::Inline } else { Place::Arena };
         let seal = Seal { at: self.node, place, bytes: kept.bytes(), digest, inner: inner.clone() };
-        self.keep(process, object, kept, digest, inner);
+        self.keep(process, object, (kept, digest, inner), true);
         self.hear_of_object(Input::Made { object, run, seal });
     }
 
     /// A process has made an object for one of another node.
     fn stored(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) {
-        if self.keep(process, object, kept, digest, inner) {
+        if self.keep(process, object, (kept, digest, inner), true) {
             self.hear_of_object(Input::Copied { object, digest, is_primary: true });
         }
     }
 
     /// A process keeps bytes for this node; false when there were some, and it need not.
-    fn keep(&mut self, process: ProcessId, object: ObjectId, kept: Kept, digest: Digest, inner: Vec<ObjectId>) -> bool {
+    fn keep(
+        &mut self,
+        process: ProcessId,
+        object: ObjectId,
+        (kept, digest, inner): (Kept, Digest, Vec<ObjectId>),
+        is_primary: bool,
+    ) -> bool {
+        // Only a node has files.
+        if let Kept::Spilled { .. } = kept {
+            self.routes.tell(process, &FromNode::Object(ObjectAnswer::Freed { object }));
+            return false;
+        }
         let is_new = !self.objects.copies.contains_key(&object);
         let shown = match is_new {
             true => self.shown(process, object, &kept, digest),
             false => self.pulls.shown_of(object, process),
         };
-        let copy = Copy { kept, keeper: process, digest, inner, readers: BTreeSet::new(), shown };
+        let stay = self.pressing.stay();
+        let copy = Copy { kept, keeper: process, digest, inner, readers: BTreeMap::new(), stay, shown };
         if is_new {
             self.objects.copies.insert(object, copy);
+            self.note_kept(object, is_primary);
         } else {
-            self.objects.parting.push((object, copy));
-            self.end_parted();
+            self.part_from(object, copy);
         }
         is_new
     }
@@ -346,7 +388,7 @@ impl State {
         if kept.is_inline() {
             return self.not_pulled(object);
         }
-        let is_new = self.keep(process, object, kept, digest, inner);
+        let is_new = self.keep(process, object, (kept, digest, inner), false);
         self.pull_over(object);
         self.end_parted();
         if is_new {
@@ -453,7 +495,7 @@ impl State {
         if self.roster.get(copy.keeper).is_some_and(|resident| resident.is_attached) {
             return Some(copy.keeper);
         }
-        let job = self.arena.job_of(copy.segment()?)?;
+        let job = copy.segment().and_then(|segment| self.arena.job_of(segment)).or(copy.stay.job())?;
         let able = self
             .roster
             .all()
@@ -517,7 +559,7 @@ impl State {
         self.tell_node(to, &ClusterTalk::Objects(letter));
     }
 
-    fn object_is_ready(&mut self, process: ProcessId, object: ObjectId) {
+    pub(crate) fn object_is_ready(&mut self, process: ProcessId, object: ObjectId) {
         self.wants_no_more(process, object);
         let can_map = self.roster.get(process).is_some_and(|resident| resident.pid.is_some());
         let (kept, keeper, inner) = match self.objects.copies.get(&object) {
@@ -545,11 +587,19 @@ impl State {
                 }
             },
         };
-        if let Some(copy) = self.objects.copies.get_mut(&object)
-            && !kept.is_inline()
-        {
-            copy.readers.insert(process);
+        if let Kept::Spilled { .. } = kept {
+            return self.wait_for_file(process, object);
         }
+        self.tell_ready(process, object, (kept, keeper, inner));
+    }
+
+    /// Tells a process where it reads an object.
+    pub(crate) fn tell_ready(
+        &mut self,
+        process: ProcessId,
+        object: ObjectId,
+        (kept, keeper, inner): (Kept, ProcessId, Vec<ObjectId>),
+    ) {
         let bytes = if kept.is_inline() { kept.bytes() + ANSWER_BYTES } else { 0 };
         if bytes > 0 {
             let reader = self.objects.readers.entry(process).or_default();
@@ -567,6 +617,12 @@ impl State {
             self.objects.readers.entry(process).or_default().bytes += bytes;
         }
         self.objects.ready.insert(number, (process, bytes));
+        if let Some(copy) = self.objects.copies.get_mut(&object)
+            && !kept.is_inline()
+        {
+            copy.readers.insert(number, process);
+            self.press(pressure::Input::Read { object });
+        }
         let from = self.node;
         self.hear_of_object(Input::Arrived { from, number, process, objects: names });
         self.routes.tell(process, &FromNode::Object(ObjectAnswer::Ready { object, number, kept, keeper, inner }));
@@ -597,6 +653,13 @@ impl State {
     /// Nothing counts on a copy any more: it is over when nobody reads it.
     fn part_with(&mut self, object: ObjectId) {
         let Some(copy) = self.objects.copies.remove(&object) else { return };
+        let stay = copy.stay;
+        self.part_from(object, copy);
+        self.copy_is_over(object, stay);
+    }
+
+    /// Nothing counts any more on a copy where it was.
+    pub(crate) fn part_from(&mut self, object: ObjectId, copy: Copy) {
         if let Some(shown) = &copy.shown {
             self.hauls.copies.hide(shown);
         }
@@ -621,16 +684,30 @@ impl State {
         }
     }
 
+    /// A process reads an object no more, however often it was told where.
     fn read_no_more(&mut self, process: ProcessId, object: ObjectId) {
+        self.unread(object, |_, reader| *reader == process);
+    }
+
+    /// It has read what one answer told it.
+    fn read_once_less(&mut self, process: ProcessId, object: ObjectId, number: u64) {
+        self.unread(object, |answer, reader| *answer == number && *reader == process);
+    }
+
+    fn unread(&mut self, object: ObjectId, is_over: impl Fn(&u64, &ProcessId) -> bool) {
         if let Some(copy) = self.objects.copies.get_mut(&object) {
-            copy.readers.remove(&process);
-        }
-        if !self.objects.parting.is_empty() {
-            for (parted, copy) in &mut self.objects.parting {
-                if *parted == object {
-                    copy.readers.remove(&process);
-                }
+            let before = copy.readers.len();
+            copy.readers.retain(|number, reader| !is_over(number, reader));
+            for _ in copy.readers.len()..before {
+                self.press(pressure::Input::Unread { object });
             }
+        }
+        let mut has_changed = false;
+        for (_, copy) in self.objects.parting.iter_mut().filter(|(parted, _)| *parted == object) {
+            copy.readers.retain(|number, reader| !is_over(number, reader));
+            has_changed = true;
+        }
+        if has_changed {
             self.end_parted();
         }
     }
@@ -651,14 +728,19 @@ impl State {
             .map(|(object, _)| *object)
             .collect();
         for object in gone {
-            self.objects.copies.remove(&object);
+            if let Some(copy) = self.objects.copies.remove(&object) {
+                self.copy_is_over(object, copy.stay);
+            }
             self.hear_of_object(Input::Vanished { object, loss: Loss::MakerDied { death: Box::new(death.clone()) } });
         }
         self.objects.parting.retain(|(_, copy)| !(copy.keeper == process && copy.is_mortal()));
-        let parting = self.objects.parting.iter_mut().map(|(_, copy)| copy);
-        self.objects.copies.values_mut().chain(parting).for_each(|copy| {
-            copy.readers.remove(&process);
-        });
+        for (_, copy) in &mut self.objects.parting {
+            copy.readers.retain(|_, reader| *reader != process);
+        }
+        let reads = |copy: &Copy| copy.readers.values().any(|reader| *reader == process);
+        let read: Vec<ObjectId> =
+            self.objects.copies.iter().filter(|(_, copy)| reads(copy)).map(|(object, _)| *object).collect();
+        read.into_iter().for_each(|object| self.read_no_more(process, object));
         for wanting in self.objects.wanting.values_mut() {
             wanting.remove(&process);
         }

@@ -147,6 +147,9 @@ impl State {
 
     /// Another node wants to read a copy.
     pub(crate) fn copy_asked(&mut self, by: NodeId, object: ObjectId) {
+        if self.waits_for_file(by, object) {
+            return;
+        }
         let pull = self.pulls.open.get_mut(&object);
         let copy = match (self.objects.shown_copy(object), pull) {
             (Some(copy), _) => Some(copy),

@@ -25,7 +25,7 @@ use mobula_types::state::OutcomeCounters;
 use mobula_types::{ActorId, DeathCause, HeadId, JobId, NameKey, NodeId, ProcessId, StateMachine, Time};
 use mobula_wire::cluster::{AskId, ClusterTalk, FromHead, ToHead};
 use mobula_wire::local::{FromNode, RequestId};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use crate::losses::Loss;
@@ -42,11 +42,13 @@ use super::luggage::Coming;
 use super::membership::Membership;
 use super::named::{Parted, Stopping};
 use super::objects::Objects;
+use super::pressure::Pressing;
 use super::pulls::Pulls;
 use super::renewal::Renewal;
 use super::roster::Roster;
 use super::routes::Routes;
 use super::seat::ToSeat;
+use super::spill::Spills;
 use super::submit::{Submissions, Submitting};
 use super::workers::{Programs, WorkerEvent, WorkerEvents, Workers};
 
@@ -101,6 +103,8 @@ pub(crate) struct State {
     /// The memory that processes of this host share.
     pub(crate) arena: Arc<Arena>,
     pub(crate) objects: Objects,
+    /// What leaves that memory when it is short, and comes back.
+    pub(crate) pressing: Pressing,
     pub(crate) pulls: Pulls,
     pub(crate) hauls: Arc<Hauls>,
     pub(crate) fetches: Fetches,
@@ -171,13 +175,14 @@ impl State {
         (cluster, renewal): (Membership, Renewal),
         clock: Clock,
         routes: Arc<Routes>,
-        (workers, programs): (Workers, Programs),
+        (workers, programs, spills): (Workers, Programs, Spills),
         seat: Option<mpsc::Sender<ToSeat>>,
         inputs: mpsc::Sender<Input>,
     ) -> Self {
         let node = routes.node();
         let scheduler = scheduler_of(node, &config);
         let arena = Arc::new(Arena::new(config.store_bytes));
+        let pressing = Pressing::new(config.store_bytes, spills);
         let hauls = Hauls::new(routes.clone(), arena.clone());
         Self {
             clock,
@@ -193,6 +198,7 @@ impl State {
             programs,
             arena,
             objects: Objects::new(node),
+            pressing,
             pulls: Pulls::default(),
             hauls,
             fetches: Fetches::default(),
@@ -219,6 +225,9 @@ impl State {
     }
 
     pub(crate) async fn run(mut self, mut inputs: mpsc::Receiver<Input>, mut events: WorkerEvents) {
+        let changed = Arc::new(Notify::new());
+        let notify = changed.clone();
+        self.arena.on_change(move || notify.notify_one());
         loop {
             let due = self.next_timeout().map(|at| self.clock.instant(at));
             tokio::select! {
@@ -232,6 +241,7 @@ impl State {
                     None => return self.stop().await,
                 },
                 Some(event) = events.next() => self.handle_worker(event),
+                () = changed.notified() => self.arena_changed(),
                 () = until(due) => self.tick(),
             }
             self.perform();
@@ -260,6 +270,7 @@ impl State {
             Input::Far { process, seen } => self.far_seen(process, seen),
             Input::Redeem(redeem) => self.redeem(redeem),
             Input::Arrived(arrived) => self.arrived(arrived),
+            Input::Spill(done) => self.spill_done(done),
             Input::Filled { process, object, is_whole } => self.filled(process, object, is_whole),
             Input::Unread { object } => {
                 tracing::trace!(%object, "no other node reads it any more");
@@ -297,6 +308,7 @@ impl State {
             .chain(membership)
             .chain(self.leaves_at)
             .chain(self.objects.next_timeout())
+            .chain(self.pressing.next_timeout())
             .chain(self.pulls.next_timeout())
             .chain(self.stopping.values().map(|stopping| stopping.until))
             .chain(self.fars.values().filter_map(Far::next_timeout))
@@ -308,6 +320,7 @@ impl State {
         self.scheduler.handle(now, scheduler::Input::Tick);
         self.tick_gathers(now);
         self.tick_objects();
+        self.tick_pressure();
         self.tick_membership(now);
         self.tick_renewal(now);
         self.tick_names(now);
