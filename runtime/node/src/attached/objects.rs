@@ -303,16 +303,21 @@ impl Process {
         }
     }
 
+    /// Asks a process for the bytes of an object, or a node who has them. One that is dead already is not asked: the news of
+    /// its death, which would end the wait, has come and does not come again.
+    pub(super) fn ask_for(self: &Arc<Self>, whom: ProcessId, exchange: ExchangeId, object: ObjectId) {
+        if self.link.is_cut() || self.is_dead(whom) {
+            self.exchanges.give_up(exchange);
+        } else {
+            self.say(whom, Talk::Fetch { exchange, object });
+        }
+    }
+
     /// Asks a process for the bytes of an object that it keeps.
     pub(super) async fn fetch_from(self: &Arc<Self>, keeper: ProcessId, object: ObjectId) -> Result<Fetched, GetError> {
         let (sender, value) = oneshot::channel();
         let exchange = self.exchanges.open(keeper, Waiting::Fetch { object, sender });
-        // Asked of one that is dead already it would wait for ever: that news does not come again.
-        if self.link.is_cut() || self.is_dead(keeper) {
-            self.exchanges.give_up(exchange);
-        } else {
-            self.say(keeper, Talk::Fetch { exchange, object });
-        }
+        self.ask_for(keeper, exchange, object);
         value.await.unwrap_or(Err(CallError::MayHaveRun(Unknown::NoReply)))
     }
 

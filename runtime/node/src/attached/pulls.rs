@@ -91,7 +91,7 @@ impl Process {
     pub(super) async fn pull_object(self: Arc<Self>, object: ObjectId, source: ProcessId) {
         let (sender, keeper) = oneshot::channel();
         let exchange = self.exchanges.open(source, Waiting::Keeper { sender });
-        self.say(source, Talk::Fetch { exchange, object });
+        self.ask_for(source, exchange, object);
         let pulled = match keeper.await {
             Ok((keeper, digest)) => self.fetch_from(keeper, object).await.ok().map(|fetched| (fetched, digest)),
             Err(_) => None,
