@@ -16,6 +16,7 @@ mod lineage;
 mod membership;
 mod promises;
 mod reasons;
+mod reduces;
 mod refusals;
 mod stalls;
 mod starts;

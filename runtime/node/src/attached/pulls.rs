@@ -14,7 +14,7 @@ use mobula_store::{Filling, StoreError};
 use mobula_types::{Digest, ObjectId, ProcessId};
 use mobula_wire::objects::ObjectWord;
 use mobula_wire::segments::NoSegment;
-use mobula_wire::{ExchangeId, Extent, Talk};
+use mobula_wire::{ExchangeId, Extent};
 use tokio::sync::oneshot;
 use tokio::time::{Duration, Instant};
 
