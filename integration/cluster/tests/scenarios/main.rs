@@ -16,7 +16,6 @@ mod lineage;
 mod membership;
 mod promises;
 mod reasons;
-mod reduces;
 mod refusals;
 mod stalls;
 mod starts;
