@@ -253,18 +253,19 @@ async fn cluster_of_four() -> Result<(Cluster, [mobula_node::daemon::Node; 2])> 
 }
 
 async fn many_readers() -> Result<()> {
+    const ROUNDS: u64 = 3;
     let (cluster, more) = cluster_of_four().await?;
-    for round in 0..3 {
+    for round in 0..ROUNDS {
         let put = mobula::put(numbers(round))?;
-        let sent = cluster.nodes.haul_counts()[0].sent;
         let nodes = [cluster.there, more[0].id(), more[1].id()];
         let reads = nodes.map(|node| read::options().on_node(node).remote(&put, round));
         for read in reads {
             assert!(*mobula::get(read).await?, "round {round}");
         }
-        let sent = cluster.nodes.haul_counts()[0].sent - sent;
-        assert!(sent < 3 * (COUNT * 8) as u64, "round {round}: {sent} bytes are all that the three have read");
     }
+    // In one round each may have asked before another had anything; not in all.
+    let (sent, read) = (cluster.nodes.haul_counts()[0].sent, ROUNDS * 3 * (COUNT * 8) as u64);
+    assert!(sent < read, "{sent} of {read} bytes that the three have read were the owner's to send");
     let counts = cluster.nodes.haul_counts().into_iter().chain(more.iter().map(|node| node.haul_counts()));
     let (whole, failed) = counts.fold((0, 0), |(whole, failed), it| (whole + it.whole, failed + it.failed));
     assert_eq!((whole, failed), (9, 0), "each node has got each value once");

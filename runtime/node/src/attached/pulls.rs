@@ -10,13 +10,14 @@ use std::sync::Arc;
 
 use mobula_actor::arbiters;
 use mobula_actor::deliver::Fetched;
+use mobula_logic::ownership::FETCH_MAX;
 use mobula_store::{Filling, StoreError};
 use mobula_types::{Digest, ObjectId, ProcessId};
 use mobula_wire::objects::ObjectWord;
 use mobula_wire::segments::NoSegment;
 use mobula_wire::{ExchangeId, Extent};
 use tokio::sync::oneshot;
-use tokio::time::{Duration, Instant};
+use tokio::time::{Duration, Instant, timeout};
 
 use super::exchanges::Waiting;
 use super::lineage::digest;
@@ -24,6 +25,8 @@ use super::process::Process;
 
 /// A full store is asked again for so long: others' values go to files meanwhile (G15).
 const FULL_MAX: Duration = Duration::from_secs(2);
+/// A node says at once who has an object. A question that was lost is asked again after this, of whoever has it then.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries.
 const FULL_LOOK: Duration = Duration::from_millis(20);
 
@@ -92,9 +95,16 @@ impl Process {
         let (sender, keeper) = oneshot::channel();
         let exchange = self.exchanges.open(source, Waiting::Keeper { sender });
         self.ask_for(source, exchange, object);
-        let pulled = match keeper.await {
-            Ok((keeper, digest)) => self.fetch_from(keeper, object).await.ok().map(|fetched| (fetched, digest)),
-            Err(_) => None,
+        let pulled = match timeout(ANSWERED_WITHIN, keeper).await {
+            Ok(Ok((keeper, digest))) => {
+                let fetched = timeout(FETCH_MAX, self.fetch_from(keeper, object)).await;
+                fetched.ok().and_then(Result::ok).map(|fetched| (fetched, digest))
+            }
+            Ok(Err(_)) => None,
+            Err(_) => {
+                self.exchanges.give_up(exchange);
+                None
+            }
         };
         let Some((Fetched { bytes, pins }, digest)) = pulled else {
             return self.note_of_object(ObjectWord::NotPulled { object });
