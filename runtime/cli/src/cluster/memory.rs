@@ -49,7 +49,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         })
         .collect();
     ask::table(&["id", "job", "state", "bytes", "where", "made at", "copies", "held by", "why"], &rows);
-    print_places(&listed);
+    if !listed.is_empty() {
+        print_places(&listed);
+    }
     let bytes: u64 = listed.iter().filter_map(|item| item.bytes).sum();
     anstream::println!("{} objects, {bytes} bytes", listed.len());
     Ok(())

@@ -45,6 +45,18 @@ struct Table {
     open: HashMap<ExchangeId, Exchange>,
 }
 
+/// An exchange whose answer somebody waits for.
+pub(crate) struct Awaited<'a> {
+    exchanges: &'a Exchanges,
+    exchange: ExchangeId,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.exchanges.give_up(self.exchange);
+    }
+}
+
 impl Exchanges {
     /// Opens an exchange with `to`.
     pub(crate) fn open(&self, to: ProcessId, waiting: Waiting) -> ExchangeId {
@@ -79,6 +91,11 @@ impl Exchanges {
     /// Whether somebody waits for an answer of `from`.
     pub(crate) fn is_open(&self, exchange: ExchangeId, from: ProcessId) -> bool {
         self.table.lock().open.get(&exchange).is_some_and(|open| open.to == from)
+    }
+
+    /// Gives an exchange up when the guard is dropped, should it still be open: nobody waits for its answer then.
+    pub(crate) fn awaited(&self, exchange: ExchangeId) -> Awaited<'_> {
+        Awaited { exchanges: self, exchange }
     }
 
     /// Gives it up: nobody wants the answer any more.

@@ -317,6 +317,7 @@ impl Process {
     pub(super) async fn fetch_from(self: &Arc<Self>, keeper: ProcessId, object: ObjectId) -> Result<Fetched, GetError> {
         let (sender, value) = oneshot::channel();
         let exchange = self.exchanges.open(keeper, Waiting::Fetch { object, sender });
+        let _awaited = self.exchanges.awaited(exchange);
         self.ask_for(keeper, exchange, object);
         value.await.unwrap_or(Err(CallError::MayHaveRun(Unknown::NoReply)))
     }

@@ -25,10 +25,11 @@ use super::process::Process;
 
 /// A full store is asked again for so long: others' values go to files meanwhile (G15).
 const FULL_MAX: Duration = Duration::from_secs(2);
-/// A node says at once who has an object. A question that was lost is asked again after this, of whoever has it then.
-const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 /// Between two tries.
 const FULL_LOOK: Duration = Duration::from_millis(20);
+
+/// A node says at once who has an object. A question that was lost is asked again after this, of whoever has it then.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Process {
     /// Makes room that the node fills.
@@ -94,17 +95,14 @@ impl Process {
     pub(super) async fn pull_object(self: Arc<Self>, object: ObjectId, source: ProcessId) {
         let (sender, keeper) = oneshot::channel();
         let exchange = self.exchanges.open(source, Waiting::Keeper { sender });
+        let _awaited = self.exchanges.awaited(exchange);
         self.ask_for(source, exchange, object);
         let pulled = match timeout(ANSWERED_WITHIN, keeper).await {
             Ok(Ok((keeper, digest))) => {
                 let fetched = timeout(FETCH_MAX, self.fetch_from(keeper, object)).await;
                 fetched.ok().and_then(Result::ok).map(|fetched| (fetched, digest))
             }
-            Ok(Err(_)) => None,
-            Err(_) => {
-                self.exchanges.give_up(exchange);
-                None
-            }
+            Ok(Err(_)) | Err(_) => None,
         };
         let Some((Fetched { bytes, pins }, digest)) = pulled else {
             return self.note_of_object(ObjectWord::NotPulled { object });

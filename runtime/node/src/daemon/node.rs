@@ -93,11 +93,13 @@ impl Node {
         let head_of = seat.as_ref().map(|(seat, _)| seat.clone());
         let folder = config.spill_folder.clone().unwrap_or_else(|| config.folder.join(spill::FOLDER));
         let done = inputs.clone();
+        let named = folder.display().to_string();
         let spills = Spills::start(folder, config.spill_bytes_max.unwrap_or(u64::MAX), move |said| {
             // The node may have ended.
             done.blocking_send(Input::Spill(said)).ok();
         });
-        let spills = spills.map_err(|error| StartError::Kept(format!("cannot use the spill folder: {error}")))?;
+        let spills =
+            spills.map_err(|error| StartError::Kept(format!("cannot write to the spill folder {named}: {error}")))?;
         let mut state = State::new(
             config,
             (membership, Renewal::new(credentials)),

@@ -73,9 +73,11 @@ pub(crate) struct Spills {
 }
 
 impl Spills {
-    /// Empties `folder`, and says to `done` what was done. At most `bytes_max` are in the files.
+    /// Empties `folder`, and says to `done` what was done. At most `bytes_max` are in the files. A folder that cannot be
+    /// written is an error here, and not a full disk later.
     pub(crate) fn start(folder: PathBuf, bytes_max: u64, done: impl FnMut(Done) + Send + 'static) -> io::Result<Self> {
         clear(&folder)?;
+        try_out(&folder)?;
         let (jobs, told) = mpsc::channel();
         let is_over = Arc::new(AtomicBool::new(false));
         let files = Files { folder, bytes_max, bytes: 0, files: HashMap::new(), current: None, last: 0 };
@@ -131,6 +133,25 @@ fn clear(folder: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Makes a file in the folder, and leaves nothing.
+fn try_out(folder: &Path) -> io::Result<()> {
+    make(folder)?;
+    let file = folder.join("0");
+    create(&file)?;
+    fs::remove_file(file)?;
+    // It may be somebody else's, or hold what is.
+    fs::remove_dir(folder).ok();
+    Ok(())
+}
+
+fn make(folder: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn create(file: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)
 }
 
 fn work(mut files: Files, told: &Receiver<Job>, is_over: &AtomicBool, mut done: impl FnMut(Done)) {
@@ -226,9 +247,9 @@ impl Files {
         {
             return Ok(*id);
         }
-        fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder)?;
+        make(&self.folder)?;
         self.last += 1;
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path(self.last))?;
+        let file = create(&self.path(self.last))?;
         self.current = Some((self.last, file));
         self.files.insert(self.last, Kept::default());
         Ok(self.last)
@@ -357,6 +378,17 @@ mod tests {
         assert_eq!(read(&files, &slot).unwrap_err().kind(), io::ErrorKind::InvalidData);
         file.set_len(100).unwrap();
         assert_eq!(read(&files, &slot).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_refused_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "no folder").unwrap();
+        assert!(Spills::start(file.join("spill"), u64::MAX, drop).is_err());
+        let good = folder.path().join("spill");
+        drop(Spills::start(good.clone(), u64::MAX, drop).unwrap());
+        assert!(!good.exists(), "nothing is left of the trial");
     }
 
     #[test]
