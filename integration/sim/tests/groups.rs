@@ -13,9 +13,10 @@ const SEEDS: u64 = 1_500;
 
 /// Seeds that failed once: a group that was removed while a head recovered came back with a node that registered later
 /// (3), a head went on to believe what a node had said with a refusal, though all was free again (140), what a node had
-/// named before it was told to give it back was taken for kept (131), and a group of a job that had just ended came back
-/// with a node that kept some of it (248).
-const KEPT: &[u64] = &[3, 140, 131, 248];
+/// named before it was told to give it back was taken for kept (131), a group of a job that had just ended came back
+/// with a node that kept some of it (248), and a head that had too many groups already told a node to end one which it
+/// admitted later, so that the node refused it for ever (909).
+const KEPT: &[u64] = &[3, 140, 131, 248, 909];
 
 /// A quarter of what was seen when these were written, and a hundred at least: less proves nothing.
 const FLOORS: &[(&str, u64)] = &[
@@ -33,6 +34,8 @@ const FLOORS: &[(&str, u64)] = &[
     ("a group was ready", 4_500),
     ("a place beside the bundles", 25_000),
     ("a place in a bundle", 3_500),
+    ("a place is refused: its group has ended", 2_000),
+    ("a place is refused: its job has ended", 200),
     ("a round is given up", 1_000),
     ("a word for a job that has ended", SEEN_MIN),
     ("bundles are asked for", 10_000),

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mobula_logic::Violation;
 use mobula_logic::groups::{self, Input, Output};
-use mobula_logic::scheduler::{self, Held, RequestKey, Scheduler, StartId, Wanted};
+use mobula_logic::scheduler::{self, Held, Refusal, RequestKey, Scheduler, StartId, Wanted};
 use mobula_types::resources::{Amount, Request, Resources};
 use mobula_types::{
     Bundle, BundleStrategy, GroupId, GroupSpec, JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId,
@@ -129,10 +129,14 @@ impl World {
         let me = ProcessId::new(id, 1);
         match wish {
             0..40 if scheduler.waiting() < WAITING_MAX => {
-                // Beside all groups, or in one that is kept here.
+                // Beside all groups, in one that is kept here, or in one of which nobody has told who asks that it is over.
                 let held = scheduler.bundles_held();
-                let within = held.iter().find(|held| wish < 15 && held.job == job);
-                let within = within.map(|held| Within { group: held.group, bundle: None });
+                let group = match wish {
+                    0..15 => held.iter().find(|held| held.job == job).map(|held| held.group),
+                    15..18 => scheduler.groups_ended().last(),
+                    _ => None,
+                };
+                let within = group.map(|group| Within { group, bundle: None });
                 node.numbers += 1;
                 let request = RequestKey { holder: me, number: node.numbers };
                 let spec = PlacementSpec { within, ..PlacementSpec::default() }.needing("num_cpus", 1.0);
@@ -265,6 +269,11 @@ impl World {
                 Output::Recall { lease, .. } => {
                     self.agenda.after(self.rng.span(100), Event::Returned { index, life, lease });
                 }
+                Output::Refuse { why, .. } => self.coverage.saw(match why {
+                    Refusal::GroupEnded { .. } => "a place is refused: its group has ended",
+                    Refusal::JobEnded { .. } => "a place is refused: its job has ended",
+                    _ => "a place is refused",
+                }),
                 Output::Prepared { group, round } => {
                     self.coverage.saw("bundles are prepared");
                     self.witness.prepared(knows, group, round, id);

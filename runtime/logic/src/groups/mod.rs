@@ -467,7 +467,11 @@ impl Groups {
             Ok(()) => None,
         };
         match refused {
-            Some(why) => self.outputs.push_back(Output::Ended { group: id, why }),
+            Some(why) => {
+                // All nodes hear that it is over.
+                self.note_removed(id);
+                self.outputs.push_back(Output::Ended { group: id, why });
+            }
             None => self.admit_whole(now, id, job, spec),
         }
     }
@@ -683,9 +687,15 @@ impl Groups {
     fn handle_held(&mut self, now: Time, node: NodeId, held: (GroupId, JobId, GroupSpec), bundles: &[u32]) {
         let (id, job, spec) = held;
         let is_unknown = !self.groups.contains_key(&id);
-        let may_be = now < self.recovers_until && !self.removed.contains(&id) && self.groups.len() < self.groups_max;
+        let may_be = now < self.recovers_until && !self.removed.contains(&id);
         if is_unknown && (!may_be || spec.check().is_err()) {
             return self.outputs.push_back(Output::Return { node, group: id });
+        }
+        if is_unknown && self.groups.len() >= self.groups_max {
+            // GRP-9: this node would refuse for ever what it was told to end. So it ends for all, also for its maker.
+            self.note_removed(id);
+            self.outputs.push_back(Output::Return { node, group: id });
+            return self.outputs.push_back(Output::Ended { group: id, why: Ended::TooMany { max: self.groups_max } });
         }
         if is_unknown {
             self.admit_whole(now, id, job, spec);
