@@ -17,6 +17,7 @@ const KEPT: &[u64] = &[176, 5254];
 /// A quarter of what was seen when these were written, and a hundred at least: less proves nothing.
 const FLOORS: &[(&str, u64)] = &[
     ("2000 events and more", 2_000),
+    ("a session is full", 14_000),
     ("actor ends by itself", 900),
     ("actor has ended", 10_000),
     ("actor hears", 200_000),
@@ -30,6 +31,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("another node is asked", 200_000),
     ("another node refuses", 50_000),
     ("connection breaks", 10_000),
+    ("connection breaks the rules", 1_500),
     ("connection is silent", 5_000),
     ("connection is superseded", 20_000),
     ("connection of an ended session", 10_000),

@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use mobula_logic::Violation;
-use mobula_logic::session::{self, CloseReason, Input, Link, Output, Session};
+use mobula_logic::session::{self, CloseReason, Input, Lane, Link, Output, Session};
 use mobula_types::{NodeId, StateMachine, Time};
 
-use super::World;
+use super::{Phase, World};
 use super::event::{ConnectionId, Event, Frame, Refused, Talk};
 
 /// What a session carries: a talk, and which of its lane it is, for the witness.
@@ -21,6 +21,8 @@ pub(super) type Letter = (u64, Talk);
 pub(super) struct End {
     pub(super) session: Session<Letter>,
     pub(super) wakes_at: Option<Time>,
+    /// What its session has no room for yet, by lane.
+    waiting: [VecDeque<Letter>; 3],
 }
 
 /// A connection as the network sees it.
@@ -37,6 +39,8 @@ pub(super) struct Connection {
 }
 
 const LANES: usize = 4;
+/// More frames than any session has had.
+const FORGED: u64 = 1 << 40;
 
 impl Connection {
     fn frames(&self) -> usize {
@@ -55,7 +59,7 @@ impl World {
                 Some(mutant) => Session::with_mutant(now, half, true, mutant),
                 None => Session::new(now, half, true),
             };
-            End { session, wakes_at: None }
+            End { session, wakes_at: None, waiting: Default::default() }
         })
     }
 
@@ -64,15 +68,27 @@ impl World {
         if self.nodes.get(&node).is_none_or(|node| node.dead.contains(&peer)) {
             return Ok(false);
         }
-        let now = self.local(node);
         let lane = talk.lane();
         let number = self.witness.sent(node, peer, lane);
-        let taken = self.end(node, peer).session.send(now, lane, (number, talk), 100);
-        if taken.is_err() {
-            return Err(Violation { invariant: "SES-6", seen: format!("a session of {node} is full") });
+        self.end(node, peer).waiting[lane as usize].push_back((number, talk));
+        if !self.send_waiting(node, peer, lane) {
+            self.saw("a session is full");
         }
         self.drain_session(node, peer)?;
         Ok(true)
+    }
+
+    /// Sends what waits for room in a lane, in its order; `false` when there is none for some of it.
+    fn send_waiting(&mut self, node: NodeId, peer: NodeId, lane: Lane) -> bool {
+        let (now, bytes) = (self.local(node), self.frame_bytes);
+        let Some(end) = self.ends.get_mut(&(node, peer)) else { return true };
+        while let Some(letter) = end.waiting[lane as usize].pop_front() {
+            if end.session.send(now, lane, letter.clone(), bytes).is_err() {
+                end.waiting[lane as usize].push_front(letter);
+                return false;
+            }
+        }
+        true
     }
 
     pub(super) fn want_session(&mut self, node: NodeId, peer: NodeId) -> Result<(), Violation> {
@@ -117,7 +133,7 @@ impl World {
                         CloseReason::Violated => "connection breaks the rules",
                         CloseReason::Silent => "connection is silent",
                     });
-                    if why == CloseReason::Violated {
+                    if why == CloseReason::Violated && !self.forged.contains(&connection) {
                         return Err(Violation { invariant: "SES-3", seen: format!("{node} and {peer} disagree") });
                     }
                     self.close(connection);
@@ -158,6 +174,12 @@ impl World {
                         self.saw("session ends with frames");
                     }
                 }
+            }
+        }
+        for lane in Lane::ALL {
+            let waits = self.ends.get(&(node, peer)).is_some_and(|end| !end.waiting[lane as usize].is_empty());
+            if waits && self.send_waiting(node, peer, lane) {
+                return self.drain_session(node, peer);
             }
         }
         let Some(end) = self.ends.get(&(node, peer)) else { return Ok(()) };
@@ -221,12 +243,31 @@ impl World {
             let delay = self.transit();
             self.agenda.after(delay, Event::Pump { connection, way, lane });
         }
-        let input = match frame {
+        let bytes = self.frame_bytes;
+        let input = match self.forge(connection, frame) {
             Frame::Begin { lane, number } => Input::Begin { connection, lane, number },
-            Frame::Letter { lane, letter } => Input::Frame { connection, lane, frame: letter, bytes: 100 },
+            Frame::Letter { lane, letter } => Input::Frame { connection, lane, frame: letter, bytes },
             Frame::Heartbeat { received } => Input::Heartbeat { connection, received },
         };
         self.tell_session(to, from, input)
+    }
+
+    /// A side that breaks the rules: it begins with a frame that it cannot have come to, or has received what was not sent.
+    fn forge(&mut self, connection: ConnectionId, mut frame: Frame) -> Frame {
+        if !self.breaks_rules(2) {
+            return frame;
+        }
+        match &mut frame {
+            Frame::Begin { number, .. } => *number += FORGED,
+            Frame::Heartbeat { received } => received[self.forger.below(3) as usize] += FORGED,
+            Frame::Letter { .. } => return frame,
+        }
+        self.forged.insert(connection);
+        frame
+    }
+
+    fn breaks_rules(&mut self, percent: u64) -> bool {
+        self.is_forged && self.phase == Phase::Faults && self.forger.chance(percent)
     }
 
     fn close(&mut self, connection: ConnectionId) {
@@ -264,7 +305,7 @@ impl World {
         connection: ConnectionId,
         from: NodeId,
         to: NodeId,
-        offer: session::Offer,
+        mut offer: session::Offer,
     ) -> Result<(), Violation> {
         let (link, number) = (offer.link, offer.made.number);
         let fails = |refused| Event::DialFails { node: from, peer: to, link, number, refused };
@@ -297,6 +338,10 @@ impl World {
             connection,
             Connection { ends: [from, to], is_answered: false, dial: (link, number), queues: Default::default() },
         );
+        if self.breaks_rules(5) {
+            offer.received[self.forger.below(3) as usize] += FORGED;
+            self.forged.insert(connection);
+        }
         self.tell_session(to, from, Input::Accepted { connection, offer })
     }
 

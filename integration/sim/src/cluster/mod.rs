@@ -14,7 +14,7 @@ mod node;
 mod process;
 mod witness;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use mobula_logic::{Mutant, Violation};
@@ -52,6 +52,14 @@ struct World {
     lends: bool,
     /// Few requests may wait on a node.
     is_narrow: bool,
+    /// Chance for what only some seeds have, so that it changes no other.
+    forger: Rng,
+    /// Nodes break the rules of sessions.
+    is_forged: bool,
+    /// Connections on which that has happened.
+    forged: BTreeSet<ConnectionId>,
+    /// How large every frame is.
+    frame_bytes: usize,
     phase: Phase,
     events: u64,
     hosts: Vec<Host>,
@@ -109,6 +117,10 @@ impl world::World for World {
             fury,
             lends,
             is_narrow: seed % 32 == 5,
+            forger: Rng::new(seed ^ 0x666f_7267),
+            is_forged: seed % 16 == 3,
+            forged: BTreeSet::new(),
+            frame_bytes: if seed % 16 == 7 { LARGE_FRAME_BYTES } else { 100 },
             phase: Phase::Faults,
             events: 0,
             hosts,
@@ -304,6 +316,8 @@ fn earlier(wakes_at: &mut Option<Time>, due: Option<Time>) -> Option<Time> {
     Some(due)
 }
 
+/// With a few frames as large as this a session is full.
+const LARGE_FRAME_BYTES: usize = 6 << 20;
 /// Faults go on for so long.
 const FAULTS_LAST: Duration = Duration::from_secs(8);
 /// After the last fault nothing may be pending for longer.
