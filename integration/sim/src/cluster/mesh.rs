@@ -10,8 +10,8 @@ use mobula_logic::Violation;
 use mobula_logic::session::{self, CloseReason, Input, Lane, Link, Output, Session};
 use mobula_types::{NodeId, StateMachine, Time};
 
-use super::{Phase, World};
 use super::event::{ConnectionId, Event, Frame, Refused, Talk};
+use super::{Phase, World};
 
 /// What a session carries: a talk, and which of its lane it is, for the witness.
 pub(super) type Letter = (u64, Talk);

@@ -12,7 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use mobula_logic::haul::Sources;
-use mobula_logic::ownership::{self, Birth, HolderWord, Input, Output, Ownership, Place, Recipe, Seal};
+use mobula_logic::ownership::{
+    self, Birth, Bounds, FETCH_MAX, HolderWord, Input, Output, Ownership, Place, Recipe, Seal,
+};
 use mobula_logic::{Mutant, Violation};
 use mobula_types::{NodeId, ObjectId, ProcessId, StateMachine, TaskId, Time};
 use mobula_wire::objects::Letter;
@@ -43,6 +45,8 @@ const DELAY_MAX_MS: u64 = 60;
 /// Room for few recipes, or for most: each takes 100 bytes.
 const LINEAGE_BYTES: &[u64] = &[600, 6_000];
 const RECIPE_BYTES: u64 = 100;
+/// Room for few objects and messages.
+const NARROW: Bounds = Bounds { objects_max: 14, messages_max: 2, lineage_bytes_max: 600 };
 
 struct World {
     rng: Rng,
@@ -56,6 +60,18 @@ struct World {
     is_short: bool,
     /// A node that dies has just sent away what it held.
     parts: bool,
+    /// Chance for what only some seeds have, so that it changes no other.
+    whim: Rng,
+    /// Nodes have room for few objects and messages.
+    is_narrow: bool,
+    /// There are many nodes, and now and then all of them get the same object.
+    is_wide: bool,
+    /// Now and then all who hold an object want it at once.
+    rushes: bool,
+    /// Who gets what just now.
+    pulling: BTreeSet<(NodeId, ObjectId)>,
+    /// Messages that are held by their senders until those let them go.
+    uncounted: BTreeSet<(NodeId, u64)>,
     is_quiet: bool,
     coverage: Coverage,
     steps: Steps,
@@ -82,6 +98,8 @@ struct Object {
     /// Each run of its task gives other bytes.
     is_fickle: bool,
     is_put: bool,
+    /// Only the process that made its reference can give it bytes.
+    is_its_makers: bool,
     runs_max: u32,
     inner: Vec<ObjectId>,
 }
@@ -94,6 +112,7 @@ enum Event {
     Ran { object: ObjectId, run: u32, at: NodeId },
     Pulled { object: ObjectId, at: NodeId, sources: Sources },
     Act(ProcessId),
+    AllWant(ObjectId),
     KillProcess(ProcessId),
     KillNode(NodeId),
     HearOfDeath { by: NodeId, process: ProcessId },
@@ -108,10 +127,13 @@ impl world::World for World {
 
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
-        let ids = (1..=2 + rng.below(3)).map(NodeId).collect::<Vec<_>>();
-        let lineage_bytes = *rng.pick(LINEAGE_BYTES);
+        let is_wide = seed % 16 == 4;
+        let ids = (1..=2 + rng.below(3) + if is_wide { 3 } else { 0 }).map(NodeId).collect::<Vec<_>>();
+        let lineage_bytes_max = *rng.pick(LINEAGE_BYTES);
+        let is_narrow = matches!(seed % 8, 1 | 6 | 7);
+        let bounds = if is_narrow { NARROW } else { Bounds { lineage_bytes_max, ..Bounds::default() } };
         let node = |id| {
-            let machine = Ownership::with_lineage(id, lineage_bytes);
+            let machine = Ownership::bounded(id, bounds);
             Node { is_alive: true, machine: mutant.into_iter().fold(machine, Ownership::with_mutant), wakes_at: None }
         };
         let nodes: BTreeMap<NodeId, Node> = ids.into_iter().map(|id| (id, node(id))).collect();
@@ -125,10 +147,16 @@ impl world::World for World {
             agenda: Agenda::default(),
             nodes,
             processes,
-            witness: Witness::default(),
+            witness: Witness::new(is_narrow),
             fury,
             is_short,
             parts,
+            whim: Rng::new(seed ^ 0x7768_696d),
+            is_narrow,
+            is_wide,
+            rushes: matches!(seed % 8, 1 | 2 | 4 | 6 | 7),
+            pulling: BTreeSet::new(),
+            uncounted: BTreeSet::new(),
             is_quiet: false,
             coverage: Coverage::default(),
             steps: Steps::new(records),
@@ -183,6 +211,11 @@ impl World {
             Event::Ran { object, run, at } => self.ran(object, run, at),
             Event::Pulled { object, at, sources } => self.pulled(object, at, &sources),
             Event::Act(process) => self.act(process),
+            Event::AllWant(_) if self.is_quiet => Ok(()),
+            Event::AllWant(object) => {
+                self.coverage.saw("all want what all have heard of");
+                self.all_want(|it| it == object)
+            }
             Event::KillProcess(process) => self.kill_process(process),
             Event::KillNode(node) => self.kill_node(node),
             Event::HearOfDeath { by, process } => self.drive(by, Input::Died { process }),
@@ -194,7 +227,9 @@ impl World {
             }
             Event::Quiet => {
                 self.is_quiet = true;
-                self.agenda.after(ANSWERED_MAX, Event::LetGo);
+                // What a node has no room for is looked for there as long as anything is.
+                let answered_max = if self.is_narrow { FETCH_MAX + ANSWERED_MAX } else { ANSWERED_MAX };
+                self.agenda.after(answered_max, Event::LetGo);
                 Ok(())
             }
             Event::LetGo => {
@@ -203,6 +238,9 @@ impl World {
                     for object in self.processes[&process].holds.clone() {
                         self.release(process, object)?;
                     }
+                }
+                for (from, number) in std::mem::take(&mut self.uncounted) {
+                    self.drive(from, Input::Dropped { number })?;
                 }
                 self.agenda.after(FREED_MAX, Event::Judge);
                 Ok(())
@@ -252,8 +290,26 @@ impl World {
         maker.made += 1;
         let object = ObjectId { owner: process, seq: maker.made };
         maker.holds.insert(object);
-        let known = Object { is_inline, is_fickle, is_put, runs_max, inner };
+        let comes_later = self.rushes && !is_put && self.whim.chance(35);
+        // Nobody holds for bytes that are still to come what they will name, but who makes them.
+        let inner = if comes_later { Vec::new() } else { inner };
+        let is_its_makers = comes_later && self.whim.chance(75);
+        let known = Object { is_inline, is_fickle, is_put, is_its_makers, runs_max, inner };
+        let task = TaskId { process, seq: object.seq };
+        let recipe = Recipe { task, arguments: parts, bytes: RECIPE_BYTES, runs_max };
         let birth = match is_put {
+            _ if comes_later => {
+                self.coverage.saw("object is to come");
+                let delay = self.whim.span(2_000);
+                self.agenda.after(delay, Event::Ran { object, run: 1, at: process.node() });
+                self.witness.see_new(object, known);
+                self.say(process, HolderWord::New { object, birth: Birth::Later { site: 0 } })?;
+                // It becomes known how it is made while it is.
+                return match is_its_makers {
+                    true => Ok(()),
+                    false => self.drive(process.node(), Input::Recipe { object, recipe }),
+                };
+            }
             true => {
                 self.coverage.saw("object is put");
                 Birth::Put(self.seal(object, &known, process.node(), 1))
@@ -263,8 +319,7 @@ impl World {
                 let delay = self.rng.span(DELAY_MAX_MS);
                 let at = self.place();
                 self.agenda.after(delay, Event::Ran { object, run: 1, at });
-                let task = TaskId { process, seq: object.seq };
-                Birth::Task(Recipe { task, arguments: parts, bytes: RECIPE_BYTES, runs_max })
+                Birth::Task(recipe)
             }
         };
         self.witness.see_new(object, known);
@@ -290,7 +345,8 @@ impl World {
 
     fn ran(&mut self, object: ObjectId, run: u32, at: NodeId) -> Result<(), Violation> {
         let owner = object.owner.node();
-        if !self.nodes[&owner].is_alive {
+        let is_with_maker = self.witness.object(object).is_its_makers && !self.processes[&object.owner].is_alive;
+        if !self.nodes[&owner].is_alive || is_with_maker {
             return Ok(());
         }
         if !self.nodes[&at].is_alive {
@@ -307,7 +363,8 @@ impl World {
         }
         // An earlier attempt's copy is there already.
         if self.witness.copy(at, object).is_some() {
-            return self.drive(owner, Input::NotMade { object, run }).map(|()| self.witness.see_not_made(object));
+            self.witness.see_not_made(object);
+            return self.drive(owner, Input::NotMade { object, run });
         }
         let known = self.witness.object(object).clone();
         let seal = self.seal(object, &known, at, run);
@@ -319,6 +376,7 @@ impl World {
     }
 
     fn pulled(&mut self, object: ObjectId, at: NodeId, sources: &Sources) -> Result<(), Violation> {
+        self.pulling.remove(&(at, object));
         if !self.nodes[&at].is_alive {
             return Ok(());
         }
@@ -341,6 +399,10 @@ impl World {
     fn send_these(&mut self, process: ProcessId, objects: Vec<ObjectId>) -> Result<(), Violation> {
         let others: Vec<ProcessId> = self.processes.keys().copied().filter(|other| *other != process).collect();
         let to = *self.rng.pick(&others);
+        self.send_to(process, to, objects)
+    }
+
+    fn send_to(&mut self, process: ProcessId, to: ProcessId, objects: Vec<ObjectId>) -> Result<(), Violation> {
         let from = process.node();
         let machine = &mut self.nodes.get_mut(&from).expect("it is one of ours").machine;
         let Some(number) = machine.send(to.node(), &objects) else {
@@ -387,7 +449,35 @@ impl World {
 
     fn want(&mut self, process: ProcessId) -> Result<(), Violation> {
         let Some(object) = self.some(process, 1).first().copied() else { return Ok(()) };
+        if self.is_wide && self.whim.chance(20) {
+            return self.spread(process, object);
+        }
+        if self.rushes && self.whim.chance(30) {
+            return self.rush(object);
+        }
         self.want_this(process, object)
+    }
+
+    /// All get an object, and want it at once when they have heard of it.
+    fn spread(&mut self, process: ProcessId, object: ObjectId) -> Result<(), Violation> {
+        self.agenda.after(Duration::from_millis(3 * DELAY_MAX_MS), Event::AllWant(object));
+        let others: Vec<ProcessId> = self.processes.keys().copied().filter(|other| *other != process).collect();
+        others.into_iter().try_for_each(|to| self.send_to(process, to, vec![object]))
+    }
+
+    /// All who hold an object want it at once, or everybody wants all that it holds.
+    fn rush(&mut self, object: ObjectId) -> Result<(), Violation> {
+        let is_for_all = self.whim.chance(20);
+        self.coverage.saw(if is_for_all { "everybody wants all at once" } else { "all holders want it at once" });
+        self.all_want(|it| is_for_all || it == object)
+    }
+
+    fn all_want(&mut self, what: impl Fn(ObjectId) -> bool) -> Result<(), Violation> {
+        let held = |(id, process): (&ProcessId, &Process)| -> Vec<(ProcessId, ObjectId)> {
+            process.holds.iter().filter(|it| what(**it)).map(|it| (*id, *it)).collect()
+        };
+        let wanted: Vec<(ProcessId, ObjectId)> = self.processes.iter().flat_map(held).collect();
+        wanted.into_iter().try_for_each(|(holder, object)| self.want_this(holder, object))
     }
 
     fn want_this(&mut self, process: ProcessId, object: ObjectId) -> Result<(), Violation> {
@@ -433,6 +523,13 @@ impl World {
     }
 
     fn kill_process(&mut self, process: ProcessId) -> Result<(), Violation> {
+        if self.rushes && !self.is_quiet && self.processes[&process].is_alive {
+            // Others wait for what it was to make.
+            let is_its = |it: &&ObjectId| it.owner == process;
+            let of_it = self.processes.values().flat_map(|other| other.holds.iter().filter(is_its)).copied();
+            let of_it: BTreeSet<ObjectId> = of_it.collect();
+            of_it.into_iter().try_for_each(|object| self.all_want(|it| it == object))?;
+        }
         let Some(dead) = self.processes.get_mut(&process).filter(|it| it.is_alive && !self.is_quiet) else {
             return Ok(());
         };
@@ -521,6 +618,10 @@ impl World {
                 self.witness.see_lost(process, object, &loss, |node| self.nodes[&node].is_alive)?;
             }
             Output::Pull { object, sources, .. } => {
+                if sources.at_once.iter().any(|source| self.pulling.contains(&(*source, object))) {
+                    self.coverage.saw("reader is sent to another reader");
+                }
+                self.pulling.insert((node, object));
                 let delay = self.rng.span(DELAY_MAX_MS);
                 self.agenda.after(delay, Event::Pulled { object, at: node, sources });
             }
@@ -539,11 +640,19 @@ impl World {
                 self.coverage.saw("recipe is forgotten");
                 self.witness.see_evicted(object);
             }
-            // Of an object whose last holder died before its claim came.
             Output::Refused { object, .. } => {
+                self.coverage.saw("object is refused");
+                if self.is_narrow {
+                    self.witness.see_refused(object);
+                }
+                // Elsewhere only of an object whose last holder died before its claim came.
                 ensure(self.witness.is_orphan(object), "OWN-1", || format!("{object} cannot be held at {node}"))?;
             }
-            Output::NotCounted { .. } => ensure(false, "OWN-10", || format!("{node} counts no more messages"))?,
+            Output::NotCounted { from, number } => {
+                self.coverage.saw("message is not counted");
+                ensure(self.is_narrow, "OWN-10", || format!("{node} counts no more messages"))?;
+                self.uncounted.insert((from, number));
+            }
         }
         Ok(())
     }

@@ -10,6 +10,8 @@ use crate::failure::ensure;
 
 #[derive(Debug, Default)]
 pub(super) struct Witness {
+    /// Nodes have room for few objects: what one has made may have found none there.
+    is_narrow: bool,
     objects: BTreeMap<ObjectId, Object>,
     copies: BTreeMap<(NodeId, ObjectId), Digest>,
     /// Objects whose bytes are with what their owners know.
@@ -17,7 +19,7 @@ pub(super) struct Witness {
     wanted: BTreeSet<(ProcessId, ObjectId)>,
     /// Messages on their way.
     sent: BTreeMap<(NodeId, u64), (ProcessId, Vec<ObjectId>)>,
-    /// Objects that a node held when it died.
+    /// Objects that a node held when it died, or was refused.
     orphans: BTreeSet<ObjectId>,
     runs: BTreeMap<ObjectId, u32>,
     evicted: BTreeSet<ObjectId>,
@@ -41,11 +43,16 @@ pub(super) fn name(loss: &Loss) -> &'static str {
         Loss::ArgumentLost { .. } => "lost: an argument is lost",
         Loss::NonDeterministicReplay { .. } => "lost: other bytes",
         Loss::NotMade { .. } => "lost: not made",
+        Loss::MakerDied { .. } => "lost: its maker died",
         _ => "lost: not reached",
     }
 }
 
 impl Witness {
+    pub(super) fn new(is_narrow: bool) -> Self {
+        Self { is_narrow, ..Self::default() }
+    }
+
     pub(super) fn object(&self, object: ObjectId) -> &Object {
         &self.objects[&object]
     }
@@ -114,6 +121,11 @@ impl Witness {
         self.orphans.extend(self.sent.iter().filter(|((from, _), _)| *from == node).flat_map(|(_, (_, it))| it));
     }
 
+    /// Nobody holds for who was refused it.
+    pub(super) fn see_refused(&mut self, object: ObjectId) {
+        self.orphans.insert(object);
+    }
+
     pub(super) fn see_evicted(&mut self, object: ObjectId) {
         self.evicted.insert(object);
     }
@@ -153,7 +165,9 @@ impl Witness {
         ensure(was_wanted, "OWN-9", || format!("{process} is told of {object}, which it does not wait for"))?;
         let known = &self.objects[&object];
         let is_true = match loss {
-            Loss::NodeDied { node } => !is_alive(*node) && (known.is_put || self.evicted.contains(&object)),
+            Loss::NodeDied { node } => {
+                !is_alive(*node) && (known.is_put || known.is_its_makers || self.evicted.contains(&object))
+            }
             Loss::GivenUp { node } => !self.copies.contains_key(&(*node, object)),
             Loss::OwnerNodeDied { node } => {
                 !is_alive(*node) && object.owner.node() == *node && self.copy(process.node(), object).is_none()
@@ -164,7 +178,13 @@ impl Witness {
             Loss::ArgumentLost { .. } => !known.is_put,
             Loss::NonDeterministicReplay { first, again } => known.is_fickle && first != again,
             Loss::NotMade { .. } => self.not_made.contains(&object),
+            // Only that process knew how it is made, as of a task that found no room, or whose recipe did not.
+            Loss::MakerDied { death } => {
+                let is_its_makers = known.is_its_makers || self.evicted.contains(&object) || self.is_orphan(object);
+                death.process == object.owner && is_its_makers
+            }
             // Deaths are known long before.
+            Loss::Unreachable { .. } => self.is_narrow,
             _ => false,
         };
         ensure(is_true, "OWN-9", || format!("{process} is told that {object} is lost: {loss:?}; {known:?}"))

@@ -20,7 +20,7 @@ use mobula_types::ObjectId;
 
 use super::entry::{Entry, Owned, Role, State};
 use super::lane::{Subject, WINDOW};
-use super::{DEAD_MAX, MESSAGES_MAX, OBJECTS_MAX, Ownership};
+use super::{Bounds, DEAD_MAX, Ownership};
 use crate::invariant::{Violation, ensure};
 
 /// Whether every invariant holds that can be seen from one node's state.
@@ -34,8 +34,9 @@ pub fn check(ownership: &Ownership) -> Result<(), Violation> {
     check_recipes(ownership)?;
     ownership.entries.iter().try_for_each(|(object, entry)| check_entry(ownership, *object, entry))?;
     let sizes = (ownership.entries.len(), ownership.sent.len(), ownership.arrived.len(), ownership.dead.len());
+    let Bounds { objects_max, messages_max, .. } = ownership.bounds;
     let is_bounded =
-        sizes.0 <= OBJECTS_MAX && sizes.1 <= MESSAGES_MAX && sizes.2 <= MESSAGES_MAX && sizes.3 <= DEAD_MAX;
+        sizes.0 <= objects_max && sizes.1 <= messages_max && sizes.2 <= messages_max && sizes.3 <= DEAD_MAX;
     ensure(is_bounded, "OWN-10", || format!("objects, messages both ways, dead nodes: {sizes:?}"))?;
     ownership.lanes.iter().try_for_each(|(node, lane)| {
         ensure(lane.on_way() <= WINDOW, "OWN-10", || format!("{} words are on their way to {node}", lane.on_way()))
@@ -105,8 +106,9 @@ fn check_recipes(ownership: &Ownership) -> Result<(), Violation> {
         ensure(is_allowed, "OWN-6", || format!("the task of {object} has run {} times: {kept:?}", owned.runs))?;
     }
     let lineage = &ownership.lineage;
-    ensure(bytes == lineage.bytes && bytes <= lineage.bytes_max, "OWN-6", || {
-        format!("recipes take {bytes} bytes, {} are counted and {} allowed", lineage.bytes, lineage.bytes_max)
+    let bytes_max = ownership.bounds.lineage_bytes_max;
+    ensure(bytes == lineage.bytes && bytes <= bytes_max, "OWN-6", || {
+        format!("recipes take {bytes} bytes, {} are counted and {bytes_max} allowed", lineage.bytes)
     })?;
     ensure(idle == lineage.idle.len(), "OWN-6", || format!("{idle} recipes are idle, {} listed", lineage.idle.len()))?;
     for (object, entry) in &ownership.entries {

@@ -5,18 +5,18 @@ use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId};
 use super::entry::{Copy, Entry, KeptRecipe, Owned, Role, Sealed, State};
 use super::io::{Birth, Place, Recipe, Seal};
 use super::lane::Subject;
-use super::{OBJECTS_MAX, Output, Ownership};
+use super::{Output, Ownership};
 use crate::mutant::Mutant;
 
 impl Ownership {
     pub(super) fn create(&mut self, process: ProcessId, object: ObjectId, birth: Birth) {
-        let is_full = self.entries.len() >= OBJECTS_MAX;
+        let is_full = self.is_full();
         // Others may have spoken of it first.
         let unborn = |entry: &mut Entry| entry.owned_mut().is_some_and(|owned| owned.unborn_until.take().is_some());
         let is_new = self.entries.get_mut(&object).map_or(!is_full, unborn);
         if object.owner != process || !is_new {
             self.outputs.push_back(Output::Refused { process, object });
-            return;
+            return self.refuse(process, object, birth);
         }
         let entry = self
             .entries
@@ -39,6 +39,18 @@ impl Ownership {
         }
     }
 
+    /// OWN-3: of an object that has no room nothing is kept.
+    fn refuse(&mut self, process: ProcessId, object: ObjectId, birth: Birth) {
+        if object.owner != process || self.entries.contains_key(&object) {
+            return;
+        }
+        match birth {
+            Birth::Put(seal) => self.drop_at(object, &seal),
+            Birth::Task(_) => self.outputs.push_back(Output::Forgotten { object }),
+            Birth::Later { .. } => {}
+        }
+    }
+
     pub(super) fn handle_recipe(&mut self, object: ObjectId, recipe: Recipe) {
         let is_its_makers = self.entries.get(&object).and_then(Entry::owned).is_some_and(Owned::is_its_makers);
         if is_its_makers {
@@ -51,10 +63,11 @@ impl Ownership {
     /// Remembers how an object is made, if there is room or room can be made (OWN-6).
     fn keep_recipe(&mut self, object: ObjectId, mut recipe: Recipe) {
         let is_too_much = |bytes: u64, max: u64| bytes + recipe.bytes > max;
-        while is_too_much(self.lineage.bytes, self.lineage.bytes_max) && !self.planted.is(Mutant::KeepAllRecipes) {
+        while is_too_much(self.lineage.bytes, self.bounds.lineage_bytes_max) && !self.planted.is(Mutant::KeepAllRecipes)
+        {
             let oldest = self.lineage.idle.first().map(|(_, oldest)| *oldest);
             // What is being made now cannot do without its own.
-            let Some(oldest) = oldest.filter(|_| recipe.bytes <= self.lineage.bytes_max) else {
+            let Some(oldest) = oldest.filter(|_| recipe.bytes <= self.bounds.lineage_bytes_max) else {
                 self.outputs.push_back(Output::Forgotten { object });
                 return self.evicted(object);
             };
@@ -162,10 +175,12 @@ impl Ownership {
             owned.promised = Some(at);
         }
         owned.primary = at;
+        // OWN-11: who has made it does not wait for others any more.
+        owned.pullers.forget(at);
         let needs_inner = owned.inner.is_empty();
         wrong.into_iter().for_each(|node| self.note(node, Subject::Drop(object), false));
         if needs_inner {
-            let inner = self.hold_inner(inner.into_iter().filter(|it| *it != object).collect());
+            let inner = self.hold_inner(object, inner.into_iter().filter(|it| *it != object).collect());
             if let Some(owned) = self.entries.get_mut(&object).and_then(Entry::owned_mut) {
                 owned.inner = inner;
             }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use mobula_types::{NodeId, ObjectId, ProcessId};
 
+use super::Ownership;
 use super::lane::Subject;
-use super::{MESSAGES_MAX, Ownership};
 use crate::mutant::Mutant;
 use crate::ownership::Output;
 
@@ -33,7 +33,7 @@ impl Ownership {
     /// A message that names `objects` is about to be sent to a process of `to`: its number. `None` when that node is dead,
     /// or too many are on their way.
     pub fn send(&mut self, to: NodeId, objects: &[ObjectId]) -> Option<u64> {
-        if self.sent.len() >= MESSAGES_MAX || self.dead.contains(&to) {
+        if self.sent.len() >= self.bounds.messages_max || self.dead.contains(&to) {
             return None;
         }
         self.messages += 1;
@@ -85,7 +85,7 @@ impl Ownership {
         if self.dead.contains(&from) || self.arrived.contains_key(&(from, number)) {
             return;
         }
-        if self.arrived.len() >= MESSAGES_MAX {
+        if self.arrived.len() >= self.bounds.messages_max {
             self.outputs.push_back(Output::NotCounted { from, number });
             return;
         }

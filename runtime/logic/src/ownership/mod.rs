@@ -65,15 +65,23 @@ pub use io::{Birth, HolderWord, Input, Output, Place, Recipe, Seal};
 pub use pullers::{AT_ONCE_MAX, READERS_MAX};
 pub use record::Record;
 
-/// Objects that a node knows of, its own and others'. A process that holds one more is refused it.
-pub const OBJECTS_MAX: usize = 1 << 22;
+/// How much a node keeps (OWN-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Objects that it knows of, its own and others'. A process that holds one more is refused it.
+    pub objects_max: usize,
+    /// Messages with references on their way, from it and to it: who has so many sends no more, and no more that come are
+    /// counted.
+    pub messages_max: usize,
+    /// What recipes may take together (G10).
+    pub lineage_bytes_max: u64,
+}
 
-/// Messages with references on their way from one node: who has so many sends no more, and of a peer that has more no
-/// more are counted.
-pub const MESSAGES_MAX: usize = 1 << 18;
-
-/// What recipes may take together, unless it is said otherwise (G10).
-pub const LINEAGE_BYTES_MAX: u64 = 1 << 30;
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { objects_max: 1 << 22, messages_max: 1 << 18, lineage_bytes_max: 1 << 30 }
+    }
+}
 
 /// Nobody waits longer for bytes that are somewhere (G10).
 pub const FETCH_MAX: Duration = Duration::from_secs(60);
@@ -131,6 +139,7 @@ pub struct Counters {
 #[derive(Debug)]
 pub struct Ownership {
     me: NodeId,
+    bounds: Bounds,
     seen: Time,
     entries: BTreeMap<ObjectId, Entry>,
     /// Processes of this node that live, and the last of their words that was heard.
@@ -153,7 +162,6 @@ pub struct Ownership {
 #[derive(Debug)]
 struct Lineage {
     bytes: u64,
-    bytes_max: u64,
     last: u64,
     /// Recipes that are not in use, the oldest first.
     idle: BTreeSet<(u64, ObjectId)>,
@@ -206,13 +214,14 @@ impl StateMachine for Ownership {
 impl Ownership {
     /// That of the node `me`, with nothing in it.
     pub fn new(me: NodeId) -> Self {
-        Self::with_lineage(me, LINEAGE_BYTES_MAX)
+        Self::bounded(me, Bounds::default())
     }
 
-    /// The same, whose recipes may take `bytes_max` together.
-    pub fn with_lineage(me: NodeId, bytes_max: u64) -> Self {
+    /// The same with other bounds.
+    pub fn bounded(me: NodeId, bounds: Bounds) -> Self {
         Self {
             me,
+            bounds,
             seen: Time::ZERO,
             entries: BTreeMap::new(),
             processes: BTreeMap::new(),
@@ -221,7 +230,7 @@ impl Ownership {
             messages: 0,
             sent: BTreeMap::new(),
             arrived: BTreeMap::new(),
-            lineage: Lineage { bytes: 0, bytes_max, last: 0, idle: BTreeSet::new() },
+            lineage: Lineage { bytes: 0, last: 0, idle: BTreeSet::new() },
             timers: BTreeSet::new(),
             loose: Vec::new(),
             counters: Counters::default(),
@@ -301,7 +310,7 @@ impl Ownership {
         let owner = object.owner;
         let is_foreign = owner.node() != self.me;
         let may_come = is_foreign || self.processes.contains_key(&owner);
-        if may_come && !self.entries.contains_key(&object) && self.entries.len() < OBJECTS_MAX {
+        if may_come && !self.entries.contains_key(&object) && !self.is_full() {
             let role = if is_foreign {
                 let is_dead = self.dead.contains(&owner.node());
                 Role::Foreign(Foreign { end: is_dead.then_some(End::OwnerDied), ..Foreign::default() })
@@ -315,6 +324,10 @@ impl Ownership {
         self.entries.get_mut(&object)
     }
 
+    fn is_full(&self) -> bool {
+        self.entries.len() >= self.bounds.objects_max
+    }
+
     fn handle_wanted(&mut self, process: ProcessId, object: ObjectId) {
         if !self.processes.contains_key(&process) {
             return;
@@ -323,6 +336,8 @@ impl Ownership {
             Some(entry) => {
                 entry.wanted.insert(process);
                 self.serve(object);
+                // OWN-9: who was refused it may find it known and held by nobody: what is known of it is about to go.
+                self.loose.push(object);
             }
             None => self.outputs.push_back(Output::Lost { process, object, loss: Loss::NotHeld }),
         }
@@ -436,6 +451,8 @@ impl Ownership {
         }
         self.reseal(object);
         self.claim(object);
+        // OWN-9: what was made here while it was being pulled is not read yet, and nothing else is on its way.
+        self.serve(object);
         self.loose.push(object);
     }
 
@@ -480,8 +497,19 @@ impl Ownership {
             } else if let Some(owned) = entry.owned_mut().filter(|owned| owned.unborn_until == Some(time)) {
                 owned.unborn_until = None;
                 self.lose(object, Loss::NotHeld);
+                self.forsake(object);
             }
         }
+    }
+
+    /// OWN-3: other nodes hold no more what was never born. One that was told so of it before, and whose claim had crossed
+    /// that word, will not say that it holds it no longer.
+    fn forsake(&mut self, object: ObjectId) {
+        let Some(entry) = self.entries.get_mut(&object) else { return };
+        let nodes: Vec<ProcessId> = entry.holders.iter().copied().filter(|holder| holder.number() == 0).collect();
+        entry.holders.retain(|holder| holder.number() != 0);
+        nodes.into_iter().for_each(|node| self.note(node.node(), Subject::Gone(object), true));
+        self.loose.push(object);
     }
 
     fn handle_process_died(&mut self, process: ProcessId) {
@@ -635,7 +663,7 @@ impl Ownership {
     }
 
     /// What bytes name is held for them (OWN-1): what of it there is.
-    fn hold_inner(&mut self, inner: Vec<ObjectId>) -> Vec<ObjectId> {
+    fn hold_inner(&mut self, of: ObjectId, inner: Vec<ObjectId>) -> Vec<ObjectId> {
         // OWN-5: whoever reads these bytes finds what they name.
         if self.planted.is(Mutant::ForgetInner) {
             return Vec::new();
@@ -646,6 +674,8 @@ impl Ownership {
                 entry.containers += 1;
                 held.push(object);
                 self.claim(object);
+            } else if self.is_full() {
+                self.outputs.push_back(Output::Refused { process: of.owner, object });
             }
         }
         held

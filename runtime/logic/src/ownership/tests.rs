@@ -17,7 +17,7 @@ fn object(seq: u64) -> ObjectId {
 }
 
 fn machine(node: NodeId, process: ProcessId) -> Ownership {
-    let mut machine = Ownership::with_lineage(node, 100);
+    let mut machine = Ownership::bounded(node, Bounds { lineage_bytes_max: 100, ..Bounds::default() });
     machine.handle(ms(0), Input::Attached { process });
     machine
 }
