@@ -19,6 +19,7 @@ mod reasons;
 mod refusals;
 mod stalls;
 mod starts;
+mod store;
 
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
