@@ -102,3 +102,66 @@ fn what_neither_memory_nor_disk_has_room_for_is_refused() -> Result<()> {
     store.read(puts.taken)?;
     store.drop_all()
 }
+
+/// A disk with room for all that is put in these tests.
+const LARGE: u64 = 256 << 20;
+
+#[test]
+fn three_times_the_memory_is_put_and_read_back() -> Result<()> {
+    let plan = Plan { store_bytes: Some(SMALL), disk_bytes: Some(LARGE), ..Plan::of(1) };
+    let Some((cluster, _turn)) = waiting_cluster(plan)? else { return Ok(()) };
+    let mut store = Store::start(cluster, 3)?;
+    let count = 3 * SMALL / VALUE;
+    let puts = store.put(count)?;
+    ensure!(puts.taken == count, "there is room for all: {puts:?}");
+    ensure!(!store.cluster.disk(0).files()?.is_empty(), "not all of them fit into memory");
+    store.read(count)?;
+    store.drop_all()
+}
+
+/// A disk on which no value has room.
+const NONE: u64 = VALUE / 2;
+
+#[test]
+fn an_overloaded_store_goes_on_as_soon_as_values_are_dropped() -> Result<()> {
+    let plan = Plan { store_bytes: Some(SMALL), disk_bytes: Some(NONE), ..Plan::of(1) };
+    let Some((cluster, _turn)) = waiting_cluster(plan)? else { return Ok(()) };
+    let mut store = Store::start(cluster, 3)?;
+    for _ in 0..2 {
+        let puts = store.put(3 * SMALL / VALUE)?;
+        ensure!(puts.taken > 0 && puts.taken * VALUE < SMALL, "{puts:?}");
+        store.read(puts.taken)?;
+        store.drop_all()?;
+    }
+    let puts = store.put(3)?;
+    ensure!(puts.taken == 3, "there is room again: {puts:?}");
+    store.read(3)
+}
+
+#[test]
+fn a_disk_that_somebody_else_fills_is_used_again_when_it_is_freed() -> Result<()> {
+    let plan = Plan { store_bytes: Some(SMALL), disk_bytes: Some(SMALL), ..Plan::of(1) };
+    let Some((cluster, _turn)) = waiting_cluster(plan)? else { return Ok(()) };
+    let mut store = Store::start(cluster, 1)?;
+    store.cluster.disk(0).fill()?;
+    let puts = store.put(SMALL / VALUE)?;
+    ensure!(puts.taken > 0 && puts.full > 0, "{puts:?}");
+    store.until_full(true)?;
+    let said = store.cluster.ask(0, &["status"])?;
+    ensure!(said.contains("OutOfDisk"), "{said}");
+
+    store.cluster.disk(0).free()?;
+    let freed = Instant::now();
+    let mut taken = puts.taken;
+    while store.put(1)?.taken == 0 {
+        ensure!(freed.elapsed() < DISK + ASKED, "the disk was free {:?} ago", freed.elapsed());
+    }
+    println!("a value was taken {:?} after the disk was free", freed.elapsed());
+    ensure!(freed.elapsed() < DISK + ASKED, "only after {:?}", freed.elapsed());
+    taken += 1;
+    let more = store.put(3)?;
+    ensure!(more.taken == 3, "it stays so: {more:?}");
+    store.until_full(false)?;
+    store.read(taken + 3)?;
+    store.drop_all()
+}
