@@ -132,7 +132,11 @@ impl Process {
         *count -= 1;
         if *count == 0 {
             books.holds.remove(&object);
+            // With this word the node forgets who waits here: those that have been given up must not be taken for it later.
+            let given_up = books.wanted.remove(&object);
             self.note_of_object(ObjectWord::Release { object });
+            drop(books);
+            drop(given_up);
         }
     }
 

@@ -276,6 +276,7 @@ impl State {
             ObjectWord::Hold { object } => HolderWord::Hold { object },
             ObjectWord::Release { object } => {
                 self.read_no_more(process, object);
+                self.wants_no_more(process, object);
                 HolderWord::Release { object }
             }
             ObjectWord::Unread { object, number } => return self.read_once_less(process, object, number),

@@ -92,6 +92,10 @@ impl Pulls {
 impl State {
     /// Gets an object for those who want it.
     pub(crate) fn have_pulled(&mut self, object: ObjectId, sources: Sources) {
+        // Whoever wanted it first may have gone, and the machine has forgotten it with them: it comes all the same.
+        if self.pulls.open.contains_key(&object) {
+            return;
+        }
         let can_map = |process: &ProcessId| self.roster.get(*process).is_some_and(|resident| resident.pid.is_some());
         let wanting = self.objects.wanting(object);
         let by = wanting.iter().copied().find(can_map);
