@@ -249,13 +249,18 @@ impl State {
 
     fn has_no_room(&mut self, object: ObjectId) {
         let Some(bytes) = self.objects.copy(object).map(|copy| copy.kept.bytes()) else { return };
-        let usage = self.arena.usage();
-        let full = NotStarted::StoreFull { bytes, in_use: usage.leased, budget: usage.budget };
-        let kept = Kept::Failed(Box::new(CallError::NotStarted(full)));
+        let kept = self.store_full(bytes);
         self.answer_nodes(object);
         for process in self.pressing.waiting.remove(&object).unwrap_or_default() {
             self.tell_ready(process, object, (kept.clone(), self.node.into(), Vec::new()));
         }
+    }
+
+    /// What those hear who wait for so many bytes, for which there is no room.
+    pub(crate) fn store_full(&self, bytes: u64) -> Kept {
+        let usage = self.arena.usage();
+        let full = NotStarted::StoreFull { bytes, in_use: usage.leased, budget: usage.budget };
+        Kept::Failed(Box::new(CallError::NotStarted(full)))
     }
 
     /// The files have done something.
