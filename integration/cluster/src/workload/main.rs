@@ -14,6 +14,7 @@ mod lineage;
 mod names;
 mod record;
 mod reduce;
+mod store;
 mod streams;
 mod tasks;
 mod tree;
@@ -48,6 +49,8 @@ enum Work {
     Lineage(lineage::Args),
     /// A tree of additions.
     Reduce(reduce::Args),
+    /// Producers of values, under orders.
+    Store(store::Args),
     /// Streams that take a while, of a task and of an actor.
     Streams,
 }
@@ -92,6 +95,7 @@ async fn main() -> Result<()> {
         Work::Lack => lack::stand().await,
         Work::Lineage(args) => lineage::show(args).await,
         Work::Reduce(args) => reduce::sum(args).await,
+        Work::Store(args) => store::stand(args).await,
         Work::Streams => streams::read().await,
     }
 }

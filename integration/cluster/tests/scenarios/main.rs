@@ -21,6 +21,7 @@ mod reduces;
 mod refusals;
 mod stalls;
 mod starts;
+mod store;
 mod turns;
 
 use anyhow::Result;

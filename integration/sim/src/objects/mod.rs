@@ -520,6 +520,7 @@ impl World {
                 self.coverage.saw(witness::name(&loss));
                 self.witness.see_lost(process, object, &loss, |node| self.nodes[&node].is_alive)?;
             }
+            Output::NoRoom { process, object, .. } => self.witness.see_no_room(process, object)?,
             Output::Pull { object, sources, .. } => {
                 let delay = self.rng.span(DELAY_MAX_MS);
                 self.agenda.after(delay, Event::Pulled { object, at: node, sources });

@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! asking ──a node has a copy──► making ──there is room──► filling ──whole──► keeping ──► copied
-//!   │ nobody has one that        │ there is none             │ not whole
-//!   │ nodes can read             ▼                           ▼
+//!   │ nobody has one that        │ │ the store is full       │ not whole
+//!   │ nodes can read             │ └────────► over: whoever   │
+//!   │                            │ there is   waits hears     │
+//!   │                            ▼ no store   StoreFull       ▼
 //!   └──────────────────────► apart: the process fetches it itself ◄─┘  (or not pulled, when all are dead)
 //! ```
 //!
@@ -211,12 +213,16 @@ impl State {
         }
     }
 
-    /// A process has no room.
-    pub(crate) fn no_room(&mut self, process: ProcessId, object: ObjectId) {
+    /// A process has no room. Where the store `is_full` that is all: in memory of its own it would have no bound.
+    pub(crate) fn no_room(&mut self, process: ProcessId, object: ObjectId, is_full: bool) {
         let pull = self.pulls.open.get(&object).filter(|pull| pull.by == process);
-        if pull.is_some_and(|pull| matches!(pull.step, Step::Making(_))) {
-            self.fetch_apart(object);
+        let Some(Step::Making(Copied { bytes, .. })) = pull.map(|pull| &pull.step) else { return };
+        let bytes = *bytes;
+        if !is_full {
+            return self.fetch_apart(object);
         }
+        self.pull_over(object);
+        self.hear_of_object(Input::NoRoom { object, bytes });
     }
 
     fn tell_filled(&self, process: ProcessId, object: ObjectId, copy: Option<Copied>) {
