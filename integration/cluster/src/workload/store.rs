@@ -4,8 +4,10 @@
 //! |---|---|---|
 //! | `put <count>` | so many values are put, all at once, beside those that are held | [`Puts`] |
 //! | `read` | each producer reads what another holds, and compares the hashes | [`Reads`] |
+//! | `broadcast` | the driver puts a value, and all producers read it at once | by node, `right` or what else came |
 //! | `drop` | all that is held is let go | `null` |
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use futures_util::future::{join_all, try_join_all};
@@ -19,6 +21,9 @@ pub(crate) struct Args {
     /// Producers.
     #[arg(long, default_value_t = 1)]
     producers: u64,
+    /// One on each of these nodes instead.
+    #[arg(long, value_delimiter = ',')]
+    on: Vec<u64>,
     /// What a value has.
     #[arg(long, default_value_t = 8)]
     mib: usize,
@@ -108,7 +113,11 @@ async fn write(seed: u64, length: usize) -> Result<Held, CallError> {
 pub(crate) async fn stand(args: Args) -> Result<()> {
     let length = (args.mib << 20) / size_of::<u64>();
     let started = (0..args.producers).map(|number| Producer::spawn(number, length).num_cpus(0.1).into_future());
-    let producers = try_join_all(started).await?;
+    let placed = args.on.iter().map(|node| {
+        let spawn = Producer::spawn(*node, length).num_cpus(0.1);
+        spawn.on_node(mobula::NodeId(*node)).into_future()
+    });
+    let producers = if args.on.is_empty() { try_join_all(started).await? } else { try_join_all(placed).await? };
     println!("{READY}{}", std::process::id());
     let mut orders = orders();
     let mut number = 0;
@@ -117,6 +126,7 @@ pub(crate) async fn stand(args: Args) -> Result<()> {
         let said = match order.split_once(' ') {
             Some(("put", count)) => serde_json::to_string(&put(&producers, count.parse()?).await?)?,
             _ if order == "read" => serde_json::to_string(&read(&producers).await?)?,
+            _ if order == "broadcast" => serde_json::to_string(&broadcast(&producers, &args.on, length).await?)?,
             _ if order == "drop" => {
                 try_join_all(producers.iter().map(|producer| producer.let_go().into_future())).await?;
                 "null".to_owned()
@@ -126,6 +136,18 @@ pub(crate) async fn stand(args: Args) -> Result<()> {
         println!("{}{said}", answer(number));
     }
     Ok(())
+}
+
+async fn broadcast(producers: &[ActorRef<Producer>], on: &[u64], length: usize) -> Result<BTreeMap<u64, String>> {
+    let value = write(0, length).await?;
+    let read =
+        join_all(producers.iter().map(|reader| reader.read(vec![value.clone()]).no_timeout().into_future())).await;
+    let said = read.into_iter().map(|reads| match reads {
+        Ok(Reads { right: 1, .. }) => "right".to_owned(),
+        Ok(Reads { wrong, .. }) => wrong.join("; "),
+        Err(error) => error.to_string(),
+    });
+    Ok(on.iter().copied().zip(said).collect())
 }
 
 /// Read on a thread of its own, which blocks there.

@@ -1,6 +1,7 @@
 //! More values than a node has memory for, and than its disk (G15, G16): what is taken is there, what is not is told so, and
 //! nothing hangs.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -11,7 +12,7 @@ use mobula_types::state::NodeStatus;
 use serde::de::DeserializeOwned;
 
 use crate::promises::{ASKED, DISK, FREED};
-use crate::waiting_cluster;
+use crate::{cluster, waiting_cluster};
 
 /// Memory of each node's processes, and its disk where that is small.
 const SMALL: u64 = 64 << 20;
@@ -35,19 +36,31 @@ struct Store {
 
 impl Store {
     fn start(cluster: Cluster, producers: u64) -> Result<Self> {
-        let (producers, mib) = (producers.to_string(), (VALUE >> 20).to_string());
-        let driver = cluster.drive(0, "driver", &["store", "--producers", &producers, "--mib", &mib])?;
+        Self::start_as(cluster, VALUE, &["--producers", &producers.to_string()])
+    }
+
+    fn start_as(cluster: Cluster, value: u64, more: &[&str]) -> Result<Self> {
+        let mib = (value >> 20).to_string();
+        let driver = cluster.drive(0, "driver", &[&["store", "--mib", &mib], more].concat())?;
         Ok(Self { driver, orders: 0, cluster })
     }
 
     /// Gives an order, and has its answer.
     fn order<T: DeserializeOwned>(&mut self, order: &str) -> Result<T> {
-        self.orders += 1;
-        self.driver.process.tell(order)?;
         let begun = Instant::now();
-        let said = self.driver.process.line(&answer(self.orders), WORKS).with_context(|| format!("to `{order}`"))?;
+        self.tell(order)?;
+        let said = self.answered(order)?;
         println!("`{order}` after {:?}: {said}", begun.elapsed());
         serde_json::from_str(&said).with_context(|| format!("read `{said}`"))
+    }
+
+    fn tell(&mut self, order: &str) -> Result<()> {
+        self.orders += 1;
+        self.driver.process.tell(order)
+    }
+
+    fn answered(&mut self, order: &str) -> Result<String> {
+        self.driver.process.line(&answer(self.orders), WORKS).with_context(|| format!("to `{order}`"))
     }
 
     /// Puts so many values at once: what is not taken is refused as it should be, and in time.
@@ -164,4 +177,50 @@ fn a_disk_that_somebody_else_fills_is_used_again_when_it_is_freed() -> Result<()
     store.until_full(false)?;
     store.read(taken + 3)?;
     store.drop_all()
+}
+
+/// What is read on many hosts at once.
+const BROADCAST: u64 = 64 << 20;
+
+/// Hosts that read it; one of them is killed.
+const READERS: usize = 5;
+
+/// What one of them has sent to others when it is killed. At most two read of it, and have the rest of the origin.
+const SENT: u64 = BROADCAST / 4 * 3;
+
+#[test]
+fn a_broadcast_comes_to_all_who_live_when_a_source_is_killed() -> Result<()> {
+    let Some((cluster, _turn)) = cluster(Plan::of(1 + READERS).head_apart())? else { return Ok(()) };
+    // A node is called by its place, from 1 on.
+    let on: Vec<String> = (1..=READERS).map(|node| (node + 1).to_string()).collect();
+    let mut store = Store::start_as(cluster, BROADCAST, &["--on", &on.join(",")])?;
+    let sent = |store: &Store, node: usize| store.cluster.host(node).sent_bytes();
+    let before = (0..=READERS).map(|node| sent(&store, node)).collect::<Result<Vec<_>>>()?;
+    store.tell("broadcast")?;
+    let killed = until("a reader that others read of", WORKS, || {
+        for (node, before) in before.iter().enumerate().skip(1) {
+            if sent(&store, node)? - before > SENT {
+                return Ok(Some(node));
+            }
+        }
+        Ok(None)
+    })?;
+    store.cluster.kill_node(killed)?;
+    let begun = Instant::now();
+    let at_kill = sent(&store, 0)? - before[0];
+    let said = store.answered("broadcast")?;
+    let of_origin = sent(&store, 0)? - before[0];
+    println!(
+        "node {killed} was killed after {at_kill} bytes of the origin, which sent {of_origin} in all; {:?} later: {said}",
+        begun.elapsed()
+    );
+    let said: BTreeMap<usize, String> = serde_json::from_str(&said)?;
+    for node in (1..=READERS).filter(|node| *node != killed) {
+        let read = said.get(&(node + 1)).map_or("nothing", String::as_str);
+        ensure!(read == "right", "node {node} read {read}");
+    }
+    // As many as live have read it: had each read it of the origin alone, that would have sent it as often.
+    let alone = (READERS as u64 - 1) * BROADCAST;
+    ensure!(of_origin < alone, "the origin sent {of_origin} bytes, as to each alone: {alone}");
+    Ok(())
 }
