@@ -271,7 +271,8 @@ fn frame<T: Arguments + Serialize>(
         is_sync,
         deadline,
         given,
-        args: args.into(),
+        // Without the room that they were encoded in: they may wait among a million others.
+        args: args.into_boxed_slice().into(),
         is_apart,
         pins,
         room: None,
