@@ -13,6 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use mobula_types::state::{ClusterStatus, Listed, NodeStatus};
 use tempfile::TempDir;
 
+use crate::disk::Disk;
 use crate::hosts::{Host, Network};
 use crate::oracle;
 use crate::process::{Process, until};
@@ -48,12 +49,16 @@ pub struct Plan {
     pub bare: usize,
     /// For how long nodes let a driver of another host be away; 30 s is what they do by themselves.
     pub driver_resume_s: u32,
+    /// Memory that the processes of each node share; a part of the machine's when it is none.
+    pub store_bytes: Option<u64>,
+    /// A disk of so many bytes for the values of each node that this has no room for; the test's own when it is none.
+    pub disk_bytes: Option<u64>,
 }
 
 impl Plan {
     /// Nodes of two CPUs each.
     pub fn of(nodes: usize) -> Self {
-        Self { nodes, cpus: 2, head_cpus: 2, bare: 0, driver_resume_s: 30 }
+        Self { nodes, cpus: 2, head_cpus: 2, bare: 0, driver_resume_s: 30, store_bytes: None, disk_bytes: None }
     }
 
     /// The same with a head on which nothing of a job runs.
@@ -69,6 +74,8 @@ pub struct Cluster {
     // Before the network: processes end before their hosts do.
     nodes: Vec<Option<Process>>,
     network: Network,
+    // Before the folder in which they are.
+    disks: Vec<Disk>,
     folder: TempDir,
 }
 
@@ -83,7 +90,11 @@ impl Cluster {
         let mut folder = tempfile::Builder::new().prefix("m").tempdir_in("/tmp").context("make a folder")?;
         // For a person who wants to read what the processes said.
         folder.disable_cleanup(std::env::var_os("MOBULA_CLUSTER_KEEP").is_some());
-        let mut cluster = Self { nodes: (0..plan.nodes).map(|_| None).collect(), plan, network, folder };
+        let disk = |bytes| (0..plan.nodes).map(move |node| (node, bytes));
+        let disks = plan.disk_bytes.into_iter().flat_map(disk);
+        let disks = disks.map(|(node, bytes)| Disk::mount(&folder.path().join(format!("d{node}")), bytes));
+        let disks = disks.collect::<Result<_>>()?;
+        let mut cluster = Self { nodes: (0..plan.nodes).map(|_| None).collect(), plan, network, disks, folder };
         for node in 0..cluster.plan.nodes {
             cluster.start_node(node)?;
         }
@@ -109,6 +120,15 @@ impl Cluster {
     /// The folder of a node.
     pub fn node_folder(&self, node: usize) -> PathBuf {
         self.folder.path().join(format!("n{node}"))
+    }
+
+    /// The disk of a node's own, where the plan says so.
+    ///
+    /// # Panics
+    ///
+    /// When it does not.
+    pub fn disk(&self, node: usize) -> &Disk {
+        &self.disks[node]
     }
 
     /// The head's address.
@@ -151,6 +171,12 @@ impl Cluster {
     pub fn start_node(&mut self, node: usize) -> Result<()> {
         let mut command = self.mobula(node, &["start", "--block"]);
         command.args(["--port", &PORT.to_string(), "--driver-resume-s", &self.plan.driver_resume_s.to_string()]);
+        if let Some(bytes) = self.plan.store_bytes {
+            command.args(["--object-store-memory", &bytes.to_string()]);
+        }
+        if let Some(disk) = self.disks.get(node) {
+            command.arg("--spill-dir").arg(disk.path());
+        }
         if node == 0 {
             command.args(["--head", "--num-cpus", &self.plan.head_cpus.to_string()]);
             command.args(["--dashboard-port", &DASHBOARD_PORT.to_string()]);

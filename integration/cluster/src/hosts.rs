@@ -223,6 +223,15 @@ impl Host {
         traces::listening(self.holder.child.id())
     }
 
+    /// Bytes that it has sent to the others, of all processes.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` could not be read.
+    pub fn sent_bytes(&self) -> Result<u64> {
+        traces::sent_bytes(self.holder.child.id(), "eth0")
+    }
+
     /// All its sockets, also those that only a process's end has left behind.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! | [`process`] | one process on a host: its output, signals to it, its end |
 //! | [`traces`] | what is seen of processes from outside: sockets, descriptors, memory |
 //! | [`cluster`] | nodes on hosts, ready to be used, killed and started again |
+//! | [`disk`] | a disk of a node's own, which a test can fill |
 //! | [`report`] | what the driver program `mobula-workload` says in the end |
 //! | [`oracle`] | what must hold of every such report, and of the hosts afterwards |
 //!
@@ -15,6 +16,7 @@
 #![forbid(unsafe_code)]
 
 pub mod cluster;
+pub mod disk;
 pub mod hosts;
 pub mod oracle;
 pub mod process;

@@ -20,6 +20,52 @@ pub fn life(bundle: u32, number: u32) -> String {
     format!("bundle {bundle}, life {number}, process ")
 }
 
+/// The line with the answer to the order of this number, which begin with 1: its beginning.
+pub fn answer(number: u32) -> String {
+    format!("answer {number} ")
+}
+
+/// What became of values that were to be put into the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Puts {
+    /// How many are held.
+    pub taken: u64,
+    /// How many were refused because the store is full.
+    pub full: u64,
+    /// What else came.
+    pub wrong: Vec<String>,
+    /// The longest that one took, in milliseconds.
+    pub ms_max: u64,
+}
+
+impl Puts {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.wrong.extend(other.wrong);
+        let (taken, full) = (self.taken + other.taken, self.full + other.full);
+        Self { taken, full, wrong: self.wrong, ms_max: self.ms_max.max(other.ms_max) }
+    }
+}
+
+/// What became of values that were to be read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reads {
+    /// How many are as they were written.
+    pub right: u64,
+    /// What came of the others.
+    pub wrong: Vec<String>,
+}
+
+impl Reads {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.wrong.extend(other.wrong);
+        Self { right: self.right + other.right, wrong: self.wrong }
+    }
+}
+
 /// What became of all that a driver has submitted.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Report {

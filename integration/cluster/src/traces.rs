@@ -68,6 +68,20 @@ fn status_field(pid: u32, name: &str) -> Option<String> {
     status.lines().find_map(|line| line.strip_prefix(name)).map(|value| value.trim().to_owned())
 }
 
+/// Bytes that were sent by a network device of the host of a process.
+///
+/// # Errors
+///
+/// `/proc` could not be read, or has no such device.
+pub fn sent_bytes(pid: u32, device: &str) -> Result<u64> {
+    let path = format!("/proc/{pid}/net/dev");
+    let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+    let line = text.lines().find_map(|line| line.trim_start().strip_prefix(device)?.strip_prefix(':'));
+    // Eight columns are of what was received.
+    let sent = line.and_then(|line| line.split_whitespace().nth(8));
+    sent.with_context(|| format!("{path} has no `{device}`"))?.parse().with_context(|| format!("read {path}"))
+}
+
 /// A socket as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Socket {

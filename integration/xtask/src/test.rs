@@ -57,9 +57,12 @@ fn run_built(built: &Built, stages: &mut Stages, tally: &mut Tally) {
         stages.run("fuzz", 3, || run_programs(&built.fuzzers, tally));
     }
     if !built.namespaces.is_empty() {
-        stages.run("namespaces", 6, || run_programs(&built.namespaces, tally));
+        stages.run("namespaces", 6, || run_programs_on(Some(TURNS_MAX), &built.namespaces, tally));
     }
 }
+
+/// Tests on hosts take turns by themselves: each needs a thread to wait on.
+const TURNS_MAX: u32 = 64;
 
 /// What one build of the workspace made, by the stage that runs it.
 #[derive(Default)]
@@ -132,9 +135,15 @@ impl Built {
 }
 
 fn run_programs(programs: &[Program], tally: &mut Tally) {
+    run_programs_on(None, programs, tally);
+}
+
+fn run_programs_on(threads: Option<u32>, programs: &[Program], tally: &mut Tally) {
     for program in programs {
         println!("-- {}", program.name);
-        let summary = Child::watch(&program.name, &mut program.command()).and_then(read_tests);
+        let mut command = program.command();
+        command.envs(threads.map(|threads| ("RUST_TEST_THREADS", threads.to_string())));
+        let summary = Child::watch(&program.name, &mut command).and_then(read_tests);
         record_summary(&program.name, summary, tally);
     }
 }

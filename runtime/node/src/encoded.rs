@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::admission::{Room, WhenFull};
-use crate::function::{Body, FunctionEntry, RemoteFn, RemoteStream};
+use crate::function::{Body, FunctionEntry, Known, RemoteFn, RemoteStream};
 use crate::host::{Host, Road};
 use crate::linked::{Linked, Returnable};
 use crate::options::TaskOptions;
@@ -35,7 +35,7 @@ pub(crate) struct TaskFrame {
     pub(crate) function: u64,
     /// The hash of the types it takes and gives.
     pub(crate) schema: u64,
-    pub(crate) options: TaskOptions,
+    pub(crate) options: Arc<TaskOptions>,
     /// Whether it takes a CPU unless it says otherwise.
     pub(crate) is_sync: bool,
     /// When its outcome is of no use any more, and how that was given.
@@ -255,7 +255,7 @@ fn frame<T: Arguments + Serialize>(
     args: Departing<T>,
 ) -> Result<TaskFrame, NotStarted> {
     let function = name_hash(name);
-    let entry = FunctionEntry::by_key(function).ok_or(NotStarted::LocalOnly { type_name: name.to_owned() })?;
+    let known = Known::by_key(function).ok_or(NotStarted::LocalOnly { type_name: name.to_owned() })?;
     let args = match args {
         Departing::Value(values) => values.leave(system),
         slots => slots,
@@ -266,12 +266,13 @@ fn frame<T: Arguments + Serialize>(
     Ok(TaskFrame {
         run: None,
         function,
-        schema: entry.schema(),
-        options,
+        schema: known.schema(),
+        options: known.shared(options),
         is_sync,
         deadline,
         given,
-        args: args.into(),
+        // Without the room that they were encoded in: they may wait among a million others.
+        args: args.into_boxed_slice().into(),
         is_apart,
         pins,
         room: None,

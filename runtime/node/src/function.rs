@@ -75,6 +75,7 @@ pub trait RemoteStream: Sized + 'static {
 pub struct FunctionEntry {
     name: &'static str,
     schema: fn() -> u64,
+    options: fn() -> TaskOptions,
     receive: fn(&Arc<System>, TaskFrame, TaskReply),
 }
 
@@ -84,13 +85,13 @@ impl FunctionEntry {
     /// The entry of a function that answers with one value.
     pub const fn value<F: RemoteFn>() -> Self {
         let schema = schema_hash::<(F::Args, F::Reply)>;
-        Self { name: F::NAME, schema, receive: encoded::receive_value::<F> }
+        Self { name: F::NAME, schema, options: || F::OPTIONS, receive: encoded::receive_value::<F> }
     }
 
     /// The entry of a function that answers with a stream.
     pub const fn stream<F: RemoteStream>() -> Self {
         let schema = schema_hash::<(F::Args, Vec<F::Item>)>;
-        Self { name: F::NAME, schema, receive: encoded::receive_stream::<F> }
+        Self { name: F::NAME, schema, options: || F::OPTIONS, receive: encoded::receive_stream::<F> }
     }
 
     /// The registered name.
@@ -101,18 +102,18 @@ impl FunctionEntry {
     /// The hash of the types it takes and gives.
     pub fn schema(&self) -> u64 {
         match table().get(&name_hash(self.name)) {
-            Some((_, schema)) => *schema.get_or_init(self.schema),
+            Some(known) => known.schema(),
             None => (self.schema)(),
         }
     }
 
     /// Every function of this program, in no order.
     pub fn all() -> impl Iterator<Item = &'static Self> {
-        table().values().map(|(entry, _)| *entry)
+        table().values().map(|known| known.entry)
     }
 
     pub(crate) fn by_key(key: u64) -> Option<&'static Self> {
-        table().get(&key).map(|(entry, _)| *entry)
+        Known::by_key(key).map(|known| known.entry)
     }
 
     pub(crate) fn receive(&self, system: &Arc<System>, frame: TaskFrame, reply: TaskReply) {
@@ -120,11 +121,35 @@ impl FunctionEntry {
     }
 }
 
-/// By travelling name: the function, and its schema, made at first use because tracing the types takes microseconds.
-fn table() -> &'static HashMap<u64, (&'static FunctionEntry, OnceLock<u64>)> {
-    static TABLE: OnceLock<HashMap<u64, (&'static FunctionEntry, OnceLock<u64>)>> = OnceLock::new();
+/// A function of this program, and what is made of it once.
+pub(crate) struct Known {
+    entry: &'static FunctionEntry,
+    /// Tracing the types takes microseconds.
+    schema: OnceLock<u64>,
+    options: OnceLock<Arc<TaskOptions>>,
+}
+
+impl Known {
+    pub(crate) fn by_key(key: u64) -> Option<&'static Self> {
+        table().get(&key)
+    }
+
+    pub(crate) fn schema(&self) -> u64 {
+        *self.schema.get_or_init(self.entry.schema)
+    }
+
+    /// The options of one task. A million that wait and have those of their function share them.
+    pub(crate) fn shared(&self, options: TaskOptions) -> Arc<TaskOptions> {
+        let own = self.options.get_or_init(|| Arc::new((self.entry.options)()));
+        if **own == options { own.clone() } else { Arc::new(options) }
+    }
+}
+
+/// By travelling name.
+fn table() -> &'static HashMap<u64, Known> {
+    static TABLE: OnceLock<HashMap<u64, Known>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let entries = inventory::iter::<FunctionEntry>();
-        entries.map(|entry| (name_hash(entry.name), (entry, OnceLock::new()))).collect()
+        let known = |entry| Known { entry, schema: OnceLock::new(), options: OnceLock::new() };
+        inventory::iter::<FunctionEntry>().map(|entry| (name_hash(entry.name), known(entry))).collect()
     })
 }

@@ -209,17 +209,25 @@ impl Arena {
     }
 
     /// A segment of the node's own, in which it brings something back that processes of a job read; `node` is its name as a
-    /// process. It is [given up](Self::give_up) when nothing is kept in it.
+    /// process. It is [given up](Self::give_up) when nothing is kept in it. One that `is_beyond` may be what exceeds the
+    /// budget: else nobody could read what is in files, when neither memory nor disk has room.
     ///
     /// # Errors
     ///
     /// [`NoSegment`].
-    pub fn bring(&self, node: ProcessId, job: JobId, bytes: u64) -> Result<(SegmentId, Room), NoSegment> {
+    pub fn bring(
+        &self,
+        node: ProcessId,
+        job: JobId,
+        bytes: u64,
+        is_beyond: bool,
+    ) -> Result<(SegmentId, Room), NoSegment> {
         let segment = {
             let mut state = self.state.lock();
             // Only what processes are refused is said.
             let wanted = state.wanted;
-            let reserved = state.reserve(bytes, self.budget, self.budget);
+            let max = if is_beyond { self.budget.saturating_add(bytes) } else { self.budget };
+            let reserved = state.reserve(bytes, max, self.budget);
             state.wanted = wanted;
             reserved?
         };
@@ -457,15 +465,18 @@ mod tests {
         assert!(arena.lease(process(1), MIB).is_err(), "it is more than the part for processes");
         assert_eq!(arena.look().refused, Some(MIB));
         assert_eq!(arena.look().refused, None, "it was said");
-        let (segment, room) = arena.bring(NodeId(1).into(), JobId(1), MIB).unwrap();
+        let (segment, room) = arena.bring(NodeId(1).into(), JobId(1), MIB, false).unwrap();
         room.write(0, &[b"mantaray"]).unwrap();
         assert!(arena.open(process(1), segment).is_ok() && arena.open(process(3), segment).is_err());
         let view = arena.kept(Extent { segment, offset: 5 }, 3).unwrap();
         assert_eq!(view.as_ref(), b"ray");
-        assert!(arena.bring(NodeId(1).into(), JobId(1), 1).is_err(), "all of it is used");
+        assert!(arena.bring(NodeId(1).into(), JobId(1), 1, false).is_err(), "all of it is used");
+        let (beyond, _) = arena.bring(NodeId(1).into(), JobId(1), MIB, true).unwrap();
+        assert!(arena.bring(NodeId(1).into(), JobId(1), MIB, true).is_err(), "one alone is beyond it");
+        arena.give_up(beyond);
         arena.give_up(segment);
         assert_eq!(arena.look().segments.len(), 1);
-        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 4);
+        assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 6);
     }
 
     #[test]

@@ -152,6 +152,8 @@ pub enum ObjectWord {
     NoRoom {
         /// For which object.
         object: ObjectId,
+        /// The store is full, and was so for as long as anybody waits for room in it.
+        is_full: bool,
     },
     /// What was asked for by [`ObjectAnswer::Pull`], or what the node has [filled](ObjectAnswer::Filled) in, is here.
     Copied {

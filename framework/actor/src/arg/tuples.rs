@@ -41,7 +41,7 @@ macro_rules! join {
         impl<$($name: Serialize + Send + 'static),*> Later<($($name,)*)> for Joined<($(Arg<$name>,)*)> {
             fn resolve(self: Box<Self>) -> BoxFuture<'static, Result<($($name,)*), GetError>> {
                 let ($($name,)*) = self.0;
-                Box::pin(async move { Ok(($($name.resolve().await?,)*)) })
+                Box::pin(async move { tokio::try_join!($($name.resolve()),*) })
             }
 
             fn depart(self: Box<Self>) -> BoxFuture<'static, Result<Departing<($($name,)*)>, GetError>> {
@@ -61,7 +61,7 @@ macro_rules! join {
                 $(let $name = from.take()?;)*
                 Ok(match ($($name,)*) {
                     ($(Arg::Value($name),)*) => Arg::Value(($($name,)*)),
-                    ($($name,)*) => Arg::Later(Box::pin(async move { Ok(($($name.resolve().await?,)*)) })),
+                    ($($name,)*) => Arg::Later(Box::pin(async move { tokio::try_join!($($name.resolve()),*) })),
                 })
             }
 

@@ -69,6 +69,10 @@ impl CallState for Cancel {
             return Poll::Ready(());
         }
         if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            if waiting.is_empty() {
+                // Most have one, and there may be a million of them in a queue.
+                waiting.reserve_exact(1);
+            }
             waiting.push(cx.waker().clone());
         }
         Poll::Pending

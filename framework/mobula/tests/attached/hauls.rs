@@ -3,7 +3,7 @@
 //! Each test has a cluster of its own, whose nodes it can ask what they have moved.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mobula::prelude::*;
@@ -22,7 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("hauls: what is given up half-way", || Box::pin(given_up())),
     ("hauls: many readers of one value read of each other", || Box::pin(many_readers())),
     ("hauls: one of several sources leaves half-way", || Box::pin(a_source_leaves())),
-    ("hauls: where there is no room in the store it comes in parts", || Box::pin(no_room())),
+    ("hauls: where the store is full whoever waits is told so, and not for ever", || Box::pin(no_room())),
 ];
 
 /// Numbers of an array: some ranges, and a piece that fills none.
@@ -30,6 +30,9 @@ const COUNT: usize = (32 << 20) / 8 + 1_234;
 
 /// How often something is ended while nodes move a value for it. Of so many one at least is ended before the value is there.
 const ENDS: u64 = 5;
+
+/// A full store is waited for 2 s (G15), and the task is brought there and told.
+const TOLD: Duration = Duration::from_secs(5);
 
 /// Between two looks whether they do.
 const LOOK: Duration = Duration::from_micros(500);
@@ -75,6 +78,10 @@ impl Place {
             self.held.push(writer);
         }
         self.held.len()
+    }
+
+    fn empty(&mut self) {
+        self.held.clear();
     }
 
     fn make(&self, seed: u64) -> Vec<u64> {
@@ -302,8 +309,14 @@ async fn no_room() -> Result<()> {
     let holder = place(cluster.there).await?;
     assert!(holder.fill().await? > 1, "it has all of the store");
     let put = mobula::put(numbers(3))?;
-    assert!(*mobula::get(read::options().on_node(cluster.there).remote(&put, 3)).await?, "it came all the same");
+    let begun = Instant::now();
+    let refused = mobula::get(read::options().on_node(cluster.there).remote(&put, 3)).await;
+    let refused = refused.err().map(|error| error.to_string()).unwrap_or_default();
+    assert!(refused.contains("the object store is full"), "it is said to be full: `{refused}`");
+    assert!(begun.elapsed() < TOLD, "only after {:?}", begun.elapsed());
     assert_eq!(cluster.moved(), (0, 0), "there was no room in which nodes move anything");
+    holder.empty().await?;
+    assert!(*mobula::get(read::options().on_node(cluster.there).remote(&put, 3)).await?, "there is room again");
     drop((put, holder));
     cluster.end("no room").await;
     Ok(())

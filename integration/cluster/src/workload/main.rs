@@ -13,6 +13,8 @@ mod lack;
 mod lineage;
 mod names;
 mod record;
+mod reduce;
+mod store;
 mod streams;
 mod tasks;
 mod tree;
@@ -45,6 +47,10 @@ enum Work {
     Groups,
     /// Values on another node, wanted when it is gone.
     Lineage(lineage::Args),
+    /// A tree of additions.
+    Reduce(reduce::Args),
+    /// Producers of values, under orders.
+    Store(store::Args),
     /// Streams that take a while, of a task and of an actor.
     Streams,
 }
@@ -88,6 +94,8 @@ async fn main() -> Result<()> {
         Work::Groups => groups::stand().await,
         Work::Lack => lack::stand().await,
         Work::Lineage(args) => lineage::show(args).await,
+        Work::Reduce(args) => reduce::sum(args).await,
+        Work::Store(args) => store::stand(args).await,
         Work::Streams => streams::read().await,
     }
 }

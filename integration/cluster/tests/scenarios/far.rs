@@ -1,7 +1,6 @@
 //! A program on a host without a node: it joins over the network with a token, and its connection may break.
 
 use std::process::Command;
-use std::sync::RwLockWriteGuard;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -13,6 +12,7 @@ use mobula_cluster::traces::{self, Socket};
 
 use crate::cluster;
 use crate::promises::{ASKED, FREED_AFTER, KILLED};
+use crate::turns::Turn;
 
 /// The host that has no node.
 const BARE: usize = 2;
@@ -26,7 +26,7 @@ const BEGUN: Duration = Duration::from_secs(60);
 /// A connection on which nothing comes is given up after this time, and waited for then.
 const GIVEN_UP: Duration = Duration::from_secs(2);
 
-fn two_nodes_and_a_bare_host() -> Result<Option<(Cluster, RwLockWriteGuard<'static, ()>)>> {
+fn two_nodes_and_a_bare_host() -> Result<Option<(Cluster, Turn)>> {
     let plan = Plan { bare: 1, driver_resume_s: RESUME_S, ..Plan::of(2) };
     let Some((cluster, turn)) = cluster(plan)? else { return Ok(None) };
     // Processes are killed here.

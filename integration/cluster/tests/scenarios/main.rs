@@ -1,8 +1,9 @@
 //! What is done to clusters, and what must hold meanwhile and afterwards; one subject per file.
 //!
-//! The tests take turns: each has the machine for itself, or their bounds would say nothing; but those that do little but
-//! wait for half a minute do so beside one another. `MOBULA_CLUSTER_LONG=1`
-//! makes the ones that go on for a time go on ten times longer; `MOBULA_CLUSTER_LOG=debug` has the nodes log.
+//! The tests take [turns]: each has the machine for itself, or their bounds would say nothing; but those that do little
+//! but wait do so beside one another, if there are threads for all of them (`RUST_TEST_THREADS=64`).
+//! `MOBULA_CLUSTER_LONG=1` makes the ones that go on for a time go on ten times longer; `MOBULA_CLUSTER_LOG=debug` has the
+//! nodes log.
 
 mod cuts;
 mod deaths;
@@ -16,26 +17,27 @@ mod lineage;
 mod membership;
 mod promises;
 mod reasons;
+mod reduces;
 mod refusals;
 mod stalls;
 mod starts;
-
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+mod store;
+mod turns;
 
 use anyhow::Result;
 use mobula_cluster::cluster::{Cluster, Plan};
 
-static MACHINE: RwLock<()> = RwLock::new(());
+use crate::turns::Turn;
 
 /// Waits for the machine, and makes a cluster; `None` where there can be none.
-fn cluster(plan: Plan) -> Result<Option<(Cluster, RwLockWriteGuard<'static, ()>)>> {
-    let turn = MACHINE.write().unwrap_or_else(PoisonError::into_inner);
+fn cluster(plan: Plan) -> Result<Option<(Cluster, Turn)>> {
+    let turn = Turn::alone();
     Ok(Cluster::start(plan)?.map(|cluster| (cluster, turn)))
 }
 
 /// The same for a test that mostly waits: others that do may have the machine at the same time.
-fn waiting_cluster(plan: Plan) -> Result<Option<(Cluster, RwLockReadGuard<'static, ()>)>> {
-    let turn = MACHINE.read().unwrap_or_else(PoisonError::into_inner);
+fn waiting_cluster(plan: Plan) -> Result<Option<(Cluster, Turn)>> {
+    let turn = Turn::shared();
     Ok(Cluster::start(plan)?.map(|cluster| (cluster, turn)))
 }
 

@@ -48,7 +48,7 @@ fn a_killed_node_is_known_and_comes_back() -> Result<()> {
 
 #[test]
 fn a_stopped_node_is_missed_after_five_seconds() -> Result<()> {
-    let Some((mut cluster, _turn)) = cluster(Plan::of(3))? else { return Ok(()) };
+    let Some((mut cluster, _turn)) = waiting_cluster(Plan::of(3))? else { return Ok(()) };
     let life = life_of(&cluster, 1)?;
     // Not asked meanwhile: an answer waits a while for what the stopped node would say.
     cluster.node(1)?.signal(Signal::STOP)?;
@@ -90,7 +90,7 @@ fn who_is_cut_off_is_missed_and_comes_back() -> Result<()> {
 /// Whoever lives goes on living: nodes that do not hear one another, but the head, are all there.
 #[test]
 fn a_cut_between_two_nodes_is_no_death() -> Result<()> {
-    let Some((cluster, _turn)) = cluster(Plan::of(3))? else { return Ok(()) };
+    let Some((cluster, _turn)) = waiting_cluster(Plan::of(3))? else { return Ok(()) };
     let lives = [life_of(&cluster, 1)?, life_of(&cluster, 2)?];
     cluster.network().cut_one_way(1, 2)?;
     cluster.network().cut_one_way(2, 1)?;

@@ -20,5 +20,11 @@ pub(crate) const REGISTERED: Duration = Duration::from_secs(2);
 /// All is as before after a cut is healed (G13).
 pub(crate) const HEALED: Duration = Duration::from_secs(5);
 
+/// An object is freed so long after its last holder is gone (G9).
+pub(crate) const FREED: Duration = Duration::from_secs(1);
+
+/// A full disk is said to be full, and is used again, in this time (G16).
+pub(crate) const DISK: Duration = Duration::from_secs(5);
+
 /// What a scenario takes to ask by the command line, or to see that a process has spoken.
 pub(crate) const ASKED: Duration = Duration::from_millis(500);

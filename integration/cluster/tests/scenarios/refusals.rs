@@ -15,6 +15,7 @@ use mobula_net::identity::{Credentials, Identity, Key};
 use mobula_net::{Admitted, Authority, Cause, Gate, Mesh, MeshConfig, NetError, PeerIdentity, Refusal, Token};
 use mobula_types::{ClusterId, MemberId, Role};
 
+use crate::turns::Turn;
 use crate::{cluster, times};
 
 /// The bound (G20), with the start of the program that asks.
@@ -46,7 +47,7 @@ fn counted(cluster: &Cluster, expected: &[(&str, u64)]) -> Result<()> {
 }
 
 /// A cluster of a head alone, beside a host on which nobody has joined yet.
-fn head_and_stranger() -> Result<Option<(Cluster, std::sync::RwLockWriteGuard<'static, ()>)>> {
+fn head_and_stranger() -> Result<Option<(Cluster, Turn)>> {
     let Some((mut cluster, turn)) = cluster(Plan::of(2))? else { return Ok(None) };
     cluster.kill_node(1)?;
     std::fs::remove_dir_all(cluster.node_folder(1))?;

@@ -617,6 +617,7 @@ impl World {
                 self.coverage.saw(witness::name(&loss));
                 self.witness.see_lost(process, object, &loss, |node| self.nodes[&node].is_alive)?;
             }
+            Output::NoRoom { process, object, .. } => self.witness.see_no_room(process, object)?,
             Output::Pull { object, sources, .. } => {
                 if sources.at_once.iter().any(|source| self.pulling.contains(&(*source, object))) {
                     self.coverage.saw("reader is sent to another reader");

@@ -190,6 +190,12 @@ impl Witness {
         ensure(is_true, "OWN-9", || format!("{process} is told that {object} is lost: {loss:?}; {known:?}"))
     }
 
+    /// OWN-9: who waits for what finds no room is told so once.
+    pub(super) fn see_no_room(&mut self, process: ProcessId, object: ObjectId) -> Result<(), Violation> {
+        let was_wanted = self.wanted.remove(&(process, object));
+        ensure(was_wanted, "OWN-9", || format!("{process} is told of {object}, which it does not wait for"))
+    }
+
     /// OWN-9: whoever waits is answered.
     pub(super) fn judge_answered(&self, is_alive: impl Fn(ProcessId) -> bool) -> Result<(), Violation> {
         let waits = self.wanted.iter().find(|(process, _)| is_alive(*process));

@@ -82,6 +82,13 @@ pub enum Input {
         /// Which object.
         object: ObjectId,
     },
+    /// What was to be pulled finds no room here: whoever waits for it hears that.
+    NoRoom {
+        /// Which object.
+        object: ObjectId,
+        /// How long it is.
+        bytes: u64,
+    },
     /// A message has come that names objects: they are held for its receiver until it has taken them over.
     Arrived {
         /// The node that sent it.
@@ -209,7 +216,16 @@ pub enum Output {
         /// Why.
         loss: Loss,
     },
-    /// Fetch a copy; [`Input::Copied`] or [`Input::NotPulled`] answers.
+    /// There is no room for an object that a process wants. It may want it again.
+    NoRoom {
+        /// Who.
+        process: ProcessId,
+        /// What.
+        object: ObjectId,
+        /// How long it is.
+        bytes: u64,
+    },
+    /// Fetch a copy; [`Input::Copied`], [`Input::NotPulled`] or [`Input::NoRoom`] answers.
     Pull {
         /// Of what.
         object: ObjectId,

@@ -185,6 +185,7 @@ impl StateMachine for Ownership {
             Input::Moved { object, to: None } => self.handle_vanished(object, Loss::GivenUp { node: self.me }),
             Input::Vanished { object, loss } => self.handle_vanished(object, loss),
             Input::NotPulled { object } => self.handle_not_pulled(object),
+            Input::NoRoom { object, bytes } => self.handle_no_room(object, bytes),
             Input::Arrived { from, number, process, objects } => self.handle_arrived(from, number, process, objects),
             Input::Taken { from, number } => self.handle_taken(from, number),
             Input::Dropped { number } => self.let_go(number),
@@ -483,6 +484,17 @@ impl Ownership {
         let again_at = self.seen + AGAIN_AFTER;
         entry.fetch.again_at = Some(again_at);
         self.timers.insert((again_at, object));
+    }
+
+    fn handle_no_room(&mut self, object: ObjectId, bytes: u64) {
+        let Some(entry) = self.entries.get_mut(&object) else { return };
+        if !std::mem::take(&mut entry.fetch.is_pulling) {
+            return;
+        }
+        let waiting = std::mem::take(&mut entry.wanted);
+        self.outputs.extend(waiting.into_iter().map(|process| Output::NoRoom { process, object, bytes }));
+        self.stop_waiting(object);
+        self.loose.push(object);
     }
 
     fn handle_time(&mut self) {

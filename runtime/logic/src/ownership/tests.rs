@@ -162,6 +162,23 @@ fn who_waits_for_bytes_that_do_not_come_is_told_so_in_time() {
 }
 
 #[test]
+fn who_waits_for_what_finds_no_room_is_told_so_once_and_may_ask_again() {
+    let mut owner = machine(OWNER, MAKER);
+    said(&mut owner, 0, word(1, task(1, &[], 1)));
+    said(&mut owner, 0, Input::Made { object: object(1), run: 1, seal: seal(OTHER, 7) });
+    let pull = Output::Pull { object: object(1), bytes: 9, sources: Sources::one(OTHER) };
+    let wanted = Input::Wanted { process: MAKER, object: object(1) };
+    let no_room = Input::NoRoom { object: object(1), bytes: 9 };
+    assert_eq!(said(&mut owner, 0, no_room.clone()), [], "it was not asked for");
+    assert_eq!(said(&mut owner, 0, wanted.clone()), std::slice::from_ref(&pull));
+    let told = Output::NoRoom { process: MAKER, object: object(1), bytes: 9 };
+    assert_eq!(said(&mut owner, 1, no_room.clone()), [told]);
+    assert_eq!(said(&mut owner, 1, no_room), []);
+    assert_eq!(said(&mut owner, 60_000, Input::Tick), [], "nobody waits any more");
+    assert_eq!(said(&mut owner, 60_001, wanted), [pull]);
+}
+
+#[test]
 fn who_hears_of_an_object_before_its_makers_word_waits_for_that_and_not_for_ever() {
     let mut owner = machine(OWNER, MAKER);
     said(&mut owner, 0, Input::Attached { process: NEIGHBOUR });

@@ -5,6 +5,7 @@
 //! | PRESS-3 | every copy in memory is in its segment's list, and nothing else is |
 //! | PRESS-4 | what waits for room is in its file, and stands in the queue once |
 //! | PRESS-5 | a copy that is not in memory is in a file |
+//! | PRESS-6 | at most one copy is read beyond the budget, and only while the disk is full (seen by the driver of the tests) |
 
 use super::{Place, Pressure, RESTORING_MAX, SPILLING_MAX};
 use crate::invariant::{Violation, ensure};

@@ -60,6 +60,10 @@ pub const DISK_LOOK: Duration = Duration::from_secs(2);
 /// Readers that were asked to let go are asked again after this.
 pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 
+/// The same while somebody waits for what is in a file: readers who were asked before their bytes had reached them let go
+/// of nothing.
+pub const ASK_WAITING: Duration = Duration::from_millis(50);
+
 /// Copies that are looked at for one whose whole segment can leave.
 const LOOK_MAX: usize = 32;
 
@@ -170,6 +174,8 @@ pub enum Output {
     Restore {
         /// Of which object.
         object: ObjectId,
+        /// Although that is beyond the budget.
+        is_beyond: bool,
     },
     /// Who wants this copy hears that there is no room for it.
     NoRoom {
@@ -320,7 +326,8 @@ impl StateMachine for Pressure {
             Place::Waiting { until } => Some(until),
             _ => None,
         });
-        let again = (self.excess(0) > 0 && !self.read.is_empty()).then(|| self.now + ASK_AGAIN);
+        let is_short = self.excess(0) > 0 || !self.waiting.is_empty();
+        let again = (is_short && !self.read.is_empty()).then(|| self.now + self.ask_again());
         let refused = self.refused.map(|(_, until)| until);
         [back, waiting, again, refused, self.full_until].into_iter().flatten().min()
     }
@@ -506,6 +513,10 @@ impl Pressure {
         let (touched, bytes) = (self.count, self.copies.get(&object).map_or(0, |copy| copy.bytes));
         match segment {
             Some(segment) => {
+                // The arena may say it only after this.
+                if !self.segments.contains_key(&segment) {
+                    self.leased += bytes;
+                }
                 self.segments.entry(segment).or_default().bytes = bytes;
                 let place = Place::Here { segment, asked: None };
                 self.change(object, |copy| (copy.place, copy.touched) = (place, touched));
@@ -568,6 +579,7 @@ impl Pressure {
         while self.excess(wanted) > 0 {
             if !self.choose() {
                 self.ask_readers();
+                self.restore_beyond();
                 break;
             }
         }
@@ -601,9 +613,22 @@ impl Pressure {
             self.waiting.pop_front();
             self.restoring.insert(object);
             self.change(object, |copy| copy.place = Place::Restoring);
-            self.outputs.push_back(Output::Restore { object });
+            self.outputs.push_back(Output::Restore { object, is_beyond: false });
         }
         0
+    }
+
+    /// Nothing can leave because the disk is full too, so what is in files would be read by nobody: one copy at a time comes
+    /// back beyond the budget (PRESS-6). It leaves again at no cost, for the next.
+    fn restore_beyond(&mut self) {
+        let comes_back = self.segments.values().any(|segment| segment.back_by.is_some());
+        if !self.is_full || comes_back || !self.restoring.is_empty() || self.leased > self.budget {
+            return;
+        }
+        let Some(object) = self.waiting.pop_front() else { return };
+        self.restoring.insert(object);
+        self.change(object, |copy| copy.place = Place::Restoring);
+        self.outputs.push_back(Output::Restore { object, is_beyond: true });
     }
 
     /// Has a copy leave, and what is in its segment with it; false when none can.
@@ -666,10 +691,15 @@ impl Pressure {
         self.outputs.push_back(Output::Spill { object });
     }
 
+    fn ask_again(&self) -> Duration {
+        if self.waiting.is_empty() { ASK_AGAIN } else { ASK_WAITING }
+    }
+
     /// Nothing can leave but what is read: who only has it by him lets go of it.
     fn ask_readers(&mut self) {
         let now = self.now;
-        let due = |asked: Option<Time>| asked.is_none_or(|at| at + ASK_AGAIN <= now);
+        let again = self.ask_again();
+        let due = |asked: Option<Time>| asked.is_none_or(|at| at + again <= now);
         for (_, object) in self.read.iter().take(SPILLING_MAX) {
             if let Some(Copy { place: Place::Here { asked, .. }, .. }) = self.copies.get_mut(object)
                 && due(*asked)

@@ -108,10 +108,34 @@ fn what_is_wanted_comes_back_when_there_is_room_or_is_said_to_have_none() {
     assert_eq!(after(&mut machine, 9_999, Input::Tick), []);
     assert_eq!(after(&mut machine, 10_000, Input::Tick), [Output::NoRoom { object: object(1) }]);
     assert_eq!(after(&mut machine, 10_000, Input::Wanted { object: object(1) }), []);
-    assert_eq!(after(&mut machine, 10_001, arena(&[])), [Output::Restore { object: object(1) }]);
+    assert_eq!(after(&mut machine, 10_001, arena(&[])), [Output::Restore { object: object(1), is_beyond: false }]);
     assert_eq!(after(&mut machine, 10_002, Input::Restored { object: object(1), segment: Some(7) }), []);
     let evicted = [Output::Evict { object: object(1) }];
     assert_eq!(after(&mut machine, 10_003, arena(&[(7, 10), (8, 80)])), evicted, "it is in its file still");
+}
+
+#[test]
+fn what_is_in_files_is_read_one_after_another_while_the_disk_is_full() {
+    let mut machine = Pressure::new(BUDGET);
+    for sequence in 1..=3 {
+        after(&mut machine, 0, kept(sequence, sequence, true));
+    }
+    after(&mut machine, 0, arena(&[(1, 10), (2, 10), (3, 95)]));
+    after(&mut machine, 0, whole(1));
+    after(&mut machine, 0, whole(2));
+    after(&mut machine, 0, Input::Spilled { object: object(3), written: Written::DiskFull });
+    after(&mut machine, 0, arena(&[(3, 95)]));
+    let beyond = |sequence| Output::Restore { object: object(sequence), is_beyond: true };
+    assert_eq!(after(&mut machine, 10, Input::Wanted { object: object(1) }), [beyond(1)]);
+    assert_eq!(after(&mut machine, 11, Input::Wanted { object: object(2) }), [], "one after another");
+    after(&mut machine, 12, Input::Read { object: object(1) });
+    let asked = [Output::LetGo { object: object(1) }];
+    assert_eq!(after(&mut machine, 12, Input::Restored { object: object(1), segment: Some(7) }), asked);
+    assert_eq!(after(&mut machine, 13, arena(&[(3, 95), (7, 10)])), []);
+    assert_eq!(after(&mut machine, 62, Input::Tick), asked, "they may have been asked too early");
+    let evicted = [Output::Evict { object: object(1) }];
+    assert_eq!(after(&mut machine, 63, Input::Unread { object: object(1) }), evicted);
+    assert_eq!(after(&mut machine, 64, arena(&[(3, 95)])), [beyond(2)]);
 }
 
 #[test]
@@ -149,10 +173,12 @@ struct World {
     segments: BTreeMap<SegmentId, (u64, BTreeSet<ObjectId>)>,
     last: SegmentId,
     spilling: Vec<ObjectId>,
-    restoring: Vec<ObjectId>,
+    restoring: Vec<(ObjectId, bool)>,
     /// Since when somebody waits for an object.
     wanted: BTreeMap<ObjectId, u64>,
     is_disk_full: bool,
+    /// Nobody reads for long any more.
+    is_idle: bool,
 }
 
 #[derive(Clone, Default)]
@@ -181,6 +207,7 @@ impl World {
             restoring: Vec::new(),
             wanted: BTreeMap::new(),
             is_disk_full: false,
+            is_idle: false,
         }
     }
 
@@ -213,9 +240,17 @@ impl World {
                 self.vacate(object, false)?;
                 self.truth.remove(&object);
             }
-            Output::Restore { object } => self.restoring.push(object),
+            Output::Restore { object, is_beyond } => {
+                if is_beyond && (self.leased() > BUDGET || !self.machine.is_disk_full()) {
+                    return Err(format!("PRESS-6: {object} is read beyond {} of {BUDGET} bytes", self.leased()));
+                }
+                self.restoring.push((object, is_beyond));
+            }
             Output::NoRoom { object } => {
                 self.wanted.remove(&object).ok_or("nobody wanted it")?;
+                if self.is_idle {
+                    return Err(format!("there is no room for {object}, and nobody reads anything"));
+                }
             }
             Output::LetGo { .. } | Output::Disk { .. } => {}
         }
@@ -322,9 +357,9 @@ impl World {
     }
 
     fn read_back(&mut self) -> Seen {
-        let Some(object) = self.restoring.pop() else { return Ok(()) };
+        let Some((object, is_beyond)) = self.restoring.pop() else { return Ok(()) };
         let Some(bytes) = self.truth.get(&object).map(|truth| truth.bytes) else { return Ok(()) };
-        if self.leased() + bytes > BUDGET {
+        if self.leased() + if is_beyond { 0 } else { bytes } > BUDGET {
             return self.say(Input::Restored { object, segment: None });
         }
         self.last += 1;
@@ -335,25 +370,33 @@ impl World {
         self.say(Input::Restored { object, segment: Some(segment) })
     }
 
+    /// The disk stays as it is, and nobody reads: all that is in files can be read.
+    fn read_all(&mut self) -> Seen {
+        self.read_no_more()?;
+        // What was wanted before may have waited for too long.
+        self.go_on(120)?;
+        self.is_idle = true;
+        let away: Vec<ObjectId> =
+            self.truth.iter().filter(|(_, it)| it.segment.is_none()).map(|(object, _)| *object).collect();
+        for object in away {
+            if self.truth.get(&object).is_none_or(|truth| truth.segment.is_some()) {
+                continue;
+            }
+            self.wanted.entry(object).or_insert(self.now);
+            self.say(Input::Wanted { object })?;
+            self.go_on(30)?;
+            if self.wanted.contains_key(&object) {
+                return Err(format!("{object} does not come back, full: {}", self.is_disk_full));
+            }
+        }
+        Ok(())
+    }
+
     /// No faults any more, and nobody reads: all who wait are answered, and there is room.
     fn heal(&mut self) -> Seen {
         self.is_disk_full = false;
-        let reading: Vec<ObjectId> = self.truth.keys().copied().collect();
-        for object in reading {
-            while self.truth.get(&object).is_some_and(|truth| truth.readers > 0) {
-                self.truth.get_mut(&object).expect("it is there").readers -= 1;
-                self.say(Input::Unread { object })?;
-            }
-        }
-        for _ in 0..200 {
-            self.now += 100;
-            for _ in 0..8 {
-                self.written()?;
-                self.read_back()?;
-            }
-            self.sweep()?;
-            self.say(Input::Tick)?;
-        }
+        self.read_no_more()?;
+        self.go_on(200)?;
         if let Some((object, since)) = self.wanted.iter().next() {
             return Err(format!("{object} is waited for since {since}, it is {}", self.now));
         }
@@ -363,6 +406,31 @@ impl World {
         }
         if self.machine.is_disk_full() {
             return Err("the disk is still said to be full".to_owned());
+        }
+        Ok(())
+    }
+
+    fn read_no_more(&mut self) -> Seen {
+        let reading: Vec<ObjectId> = self.truth.keys().copied().collect();
+        for object in reading {
+            while self.truth.get(&object).is_some_and(|truth| truth.readers > 0) {
+                self.truth.get_mut(&object).expect("it is there").readers -= 1;
+                self.say(Input::Unread { object })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// So many tenths of a second pass in which the disk, the arena and the clock do what they do.
+    fn go_on(&mut self, tenths: usize) -> Seen {
+        for _ in 0..tenths {
+            self.now += 100;
+            for _ in 0..8 {
+                self.written()?;
+                self.read_back()?;
+            }
+            self.sweep()?;
+            self.say(Input::Tick)?;
         }
         Ok(())
     }
@@ -380,6 +448,7 @@ fn run(seed: u64, fault: Option<Fault>) -> Seen {
             return Err(format!("{object} is waited for since {since}, it is {}", world.now));
         }
     }
+    world.read_all()?;
     world.heal()
 }
 

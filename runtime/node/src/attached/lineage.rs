@@ -36,7 +36,7 @@ pub(super) struct Made {
 struct Again {
     function: u64,
     schema: u64,
-    options: TaskOptions,
+    options: Arc<TaskOptions>,
     is_sync: bool,
     args: Bytes,
     is_apart: bool,

@@ -45,6 +45,9 @@ pub(crate) struct Objects {
     words: Mutex<Words>,
 }
 
+/// Somebody who waits for the bytes of an object.
+type Waiter = oneshot::Sender<Result<Fetched, GetError>>;
+
 #[derive(Default)]
 pub(super) struct Books {
     /// The numbers of places where objects were made.
@@ -52,7 +55,7 @@ pub(super) struct Books {
     /// References, by object.
     holds: HashMap<ObjectId, usize>,
     /// Who waits for the bytes of an object.
-    wanted: HashMap<ObjectId, Vec<oneshot::Sender<Result<Fetched, GetError>>>>,
+    wanted: HashMap<ObjectId, Vec<Waiter>>,
     /// Bytes on which the node counts, and what they name.
     pub(super) kept: HashMap<ObjectId, (Bytes, Vec<ObjectId>)>,
     /// Room that the node fills with the bytes of objects.
@@ -61,6 +64,35 @@ pub(super) struct Books {
     pub(super) lineage: HashMap<ObjectId, Made>,
     /// Messages that named objects.
     messages: u64,
+}
+
+impl Books {
+    /// Whether it is the first reference here.
+    fn hold(&mut self, object: ObjectId) -> bool {
+        let count = self.holds.entry(object).or_default();
+        *count += 1;
+        *count == 1
+    }
+
+    /// Whether it was the last. The node forgets with it that anybody here waits for the object: so does this process, or
+    /// whoever wants it later would be taken for one more of those.
+    fn release(&mut self, object: ObjectId) -> bool {
+        let Some(count) = self.holds.get_mut(&object) else { return false };
+        *count -= 1;
+        let is_last = *count == 0;
+        if is_last {
+            self.holds.remove(&object);
+            self.wanted.remove(&object);
+        }
+        is_last
+    }
+
+    /// Whether it is the first that waits for the object.
+    fn want(&mut self, object: ObjectId, waiting: Waiter) -> bool {
+        let all = self.wanted.entry(object).or_default();
+        all.push(waiting);
+        all.len() == 1
+    }
 }
 
 #[derive(Default)]
@@ -74,7 +106,7 @@ impl Process {
     /// The reference to one of our objects, made at `site`, leaves this process.
     pub(crate) fn export_object(self: &Arc<Self>, object: ObjectId, site: &'static Location<'static>) {
         let mut books = self.objects.books.lock();
-        *books.holds.entry(object).or_default() += 1;
+        books.hold(object);
         let site = match books.sites.get(site) {
             Some(number) => *number,
             None if books.sites.len() < SITES_MAX => {
@@ -118,9 +150,7 @@ impl Process {
     /// One more reference to an object is here.
     pub(crate) fn hold_object(self: &Arc<Self>, object: ObjectId) {
         let mut books = self.objects.books.lock();
-        let count = books.holds.entry(object).or_default();
-        *count += 1;
-        if *count == 1 {
+        if books.hold(object) {
             self.note_of_object(ObjectWord::Hold { object });
         }
     }
@@ -128,10 +158,7 @@ impl Process {
     /// One less.
     pub(crate) fn release_object(self: &Arc<Self>, object: ObjectId) {
         let mut books = self.objects.books.lock();
-        let Some(count) = books.holds.get_mut(&object) else { return };
-        *count -= 1;
-        if *count == 0 {
-            books.holds.remove(&object);
+        if books.release(object) {
             self.note_of_object(ObjectWord::Release { object });
         }
     }
@@ -196,13 +223,10 @@ impl Process {
         }
         {
             let mut books = self.objects.books.lock();
-            let waiting = books.wanted.entry(object).or_default();
-            waiting.push(sender);
-            if waiting.len() > 1 {
-                return value;
+            if books.want(object, sender) {
+                // With those of others who want something at this moment.
+                self.note_of_object(ObjectWord::Wanted { object });
             }
-            // With those of others who want something at this moment.
-            self.note_of_object(ObjectWord::Wanted { object });
         }
         value
     }
@@ -456,5 +480,24 @@ struct Read {
 impl AsRef<[u8]> for Read {
     fn as_ref(&self) -> &[u8] {
         self.view.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mobula_types::NodeId;
+
+    use super::*;
+
+    #[test]
+    fn who_wants_what_was_let_go_meanwhile_is_the_first_again() {
+        let object = ObjectId { owner: ProcessId::new(NodeId(1), 1), seq: 1 };
+        let mut books = Books::default();
+        let waiter = || oneshot::channel().0;
+        assert_eq!((books.hold(object), books.hold(object)), (true, false));
+        assert_eq!((books.want(object, waiter()), books.want(object, waiter())), (true, false));
+        assert_eq!((books.release(object), books.want(object, waiter())), (false, false), "one is left");
+        assert_eq!((books.release(object), books.release(object)), (true, false));
+        assert_eq!((books.hold(object), books.want(object, waiter())), (true, true), "the node is told again");
     }
 }

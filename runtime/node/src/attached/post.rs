@@ -128,7 +128,7 @@ impl Process {
                     run: Some((task, attempt)),
                     function,
                     schema,
-                    options: TaskOptions::received(options),
+                    options: Arc::new(TaskOptions::received(options)),
                     is_sync: false,
                     deadline: left.map_or(Deadline::NEVER, |left| Deadline::at(clock::now() + left)),
                     given,

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! the node gets them:      Room ─► room, handed over ─► (the node fills it) ─► Filled ─► sealed ─► Copied
-//!                            └── none ─► NoRoom ─┐                               └── not whole ─► free again
-//! this process gets them:                        └► Pull ─► asked of who keeps them ─► Copied
+//!                            ├── none ─► NoRoom ─┐                               └── not whole ─► free again
+//! this process gets them:    │                   └► Pull ─► asked of who keeps them ─► Copied
+//!                            └── the store is full ─► NoRoom: whoever waits for them hears StoreFull
 //! ```
 
 use std::sync::Arc;
@@ -49,7 +50,7 @@ impl Process {
                     }
                     // The node takes other values to files meanwhile.
                     Err(true) if Instant::now() < until => tokio::time::sleep(FULL_LOOK).await,
-                    Err(_) => break ObjectWord::NoRoom { object },
+                    Err(is_full) => break ObjectWord::NoRoom { object, is_full },
                 }
             };
             process.note_of_object(word);

@@ -35,7 +35,8 @@ pub(crate) struct Tasks {
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) dispatch: Dispatch,
-    pub(super) entries: HashMap<Key, Entry>,
+    /// In boxes: a map that grows would hold the room of two or three tasks for each.
+    pub(super) entries: HashMap<Key, Box<Entry>>,
     shapes: HashMap<(PlacementSpec, Option<Retired>), Shape>,
     specs: Vec<PlacementSpec>,
     /// The requests of the dispatch that are not answered, as the node knows them.
@@ -121,7 +122,8 @@ impl Process {
             };
             let now = clock::now();
             let key = table.dispatch.submit(now, id, shape, spec);
-            table.entries.insert(key, Entry { id, since: now, frame, reply, last: None, exchange: None });
+            let entry = Entry { id, since: now, frame, reply, last: None, exchange: None };
+            table.entries.insert(key, Box::new(entry));
             key
         };
         self.drive_tasks(None);
@@ -265,8 +267,8 @@ impl Process {
     }
 
     /// Tells whoever waits for a task how it ended.
-    fn resolve_task(self: &Arc<Self>, entry: Entry, outcome: Outcome) {
-        let Entry { id, mut frame, reply, last, .. } = entry;
+    fn resolve_task(self: &Arc<Self>, entry: Box<Entry>, outcome: Outcome) {
+        let Entry { id, mut frame, reply, last, .. } = *entry;
         // Whoever hears of it may submit the next at once.
         drop(frame.room.take());
         let answer = retry::answer(outcome, last, frame.given);
@@ -323,10 +325,12 @@ impl Process {
     /// Whether a run may be followed by another, as far as its submitter says. Its test is the user's code, and is called
     /// without the table.
     fn end_of_run(&self, key: Key, answer: &Result<Payload, Failed>) -> End {
-        let retries = self.tasks.table.lock().entries.get(&key).map(|entry| entry.frame.options.error_retries.clone());
-        match (self.system(), retries) {
-            (Some(system), Some(retries)) => retry::end(&system, &retries, answer),
-            _ if answer.is_ok() => End::Ok,
+        if answer.is_ok() {
+            return End::Ok;
+        }
+        let options = self.tasks.table.lock().entries.get(&key).map(|entry| entry.frame.options.clone());
+        match (self.system(), options) {
+            (Some(system), Some(options)) => retry::end(&system, &options.error_retries, answer),
             _ => End::Final,
         }
     }
@@ -418,7 +422,7 @@ impl Process {
 #[derive(Default)]
 struct After {
     /// Tasks that have ended.
-    resolved: Vec<(Entry, Outcome)>,
+    resolved: Vec<(Box<Entry>, Outcome)>,
     /// Runs whose place is this process.
     own: Vec<Parcel>,
     /// What is asked back, and of whom.

@@ -276,6 +276,7 @@ impl State {
             ObjectWord::Hold { object } => HolderWord::Hold { object },
             ObjectWord::Release { object } => {
                 self.read_no_more(process, object);
+                self.wants_no_more(process, object);
                 HolderWord::Release { object }
             }
             ObjectWord::Unread { object, number } => return self.read_once_less(process, object, number),
@@ -290,7 +291,7 @@ impl State {
             ObjectWord::Dropped { number } => return self.objects_dropped(process, number),
             ObjectWord::Taken { from, number } => return self.objects_taken(process, from, number),
             ObjectWord::Room { object, at } => return self.room_made(process, object, at),
-            ObjectWord::NoRoom { object } => return self.no_room(process, object),
+            ObjectWord::NoRoom { object, is_full } => return self.no_room(process, object, is_full),
             ObjectWord::Copied { object, kept, digest, inner } if self.pulls.is_kept_by(object, process) => {
                 return self.copied(process, object, kept, digest, inner);
             }
@@ -512,6 +513,10 @@ impl State {
                     self.wants_no_more(process, object);
                     let loss = self.explained(loss);
                     self.routes.tell(process, &FromNode::Object(ObjectAnswer::Lost { object, loss }));
+                }
+                Output::NoRoom { process, object, bytes } => {
+                    self.wants_no_more(process, object);
+                    self.tell_ready(process, object, (self.store_full(bytes), self.node.into(), Vec::new()));
                 }
                 Output::Pull { object, sources, .. } => self.have_pulled(object, sources),
                 Output::Run { object, run, .. } => self.have_run(object, run),

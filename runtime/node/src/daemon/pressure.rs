@@ -149,7 +149,7 @@ impl State {
             Output::Evict { object } => self.evict(object),
             Output::Spill { object } => self.spill(object),
             Output::LetGo { object } => self.have_let_go(object),
-            Output::Restore { object } => self.bring_back(object),
+            Output::Restore { object, is_beyond } => self.bring_back(object, is_beyond),
             Output::NoRoom { object } => self.has_no_room(object),
             Output::Disk { is_full: true } => {
                 tracing::warn!("OutOfDisk: nothing more is written to the spill folder, which has no room");
@@ -235,7 +235,7 @@ impl State {
         }
     }
 
-    fn bring_back(&mut self, object: ObjectId) {
+    fn bring_back(&mut self, object: ObjectId, is_beyond: bool) {
         let Some(Copy { stay: Stay { stamp, slot: Some(slot), home: Some((job, skew)) }, kept, .. }) =
             self.objects.copy(object)
         else {
@@ -243,19 +243,24 @@ impl State {
         };
         let (arena, node, job, skew) = (self.arena.clone(), ProcessId::from(self.node), *job, *skew);
         let bytes = kept.bytes();
-        let room = move || arena.bring(node, job, bytes + skew);
+        let room = move || arena.bring(node, job, bytes + skew, is_beyond);
         self.pressing.spills.read(object, *stamp, *slot, (Box::new(room), skew));
     }
 
     fn has_no_room(&mut self, object: ObjectId) {
         let Some(bytes) = self.objects.copy(object).map(|copy| copy.kept.bytes()) else { return };
-        let usage = self.arena.usage();
-        let full = NotStarted::StoreFull { bytes, in_use: usage.leased, budget: usage.budget };
-        let kept = Kept::Failed(Box::new(CallError::NotStarted(full)));
+        let kept = self.store_full(bytes);
         self.answer_nodes(object);
         for process in self.pressing.waiting.remove(&object).unwrap_or_default() {
             self.tell_ready(process, object, (kept.clone(), self.node.into(), Vec::new()));
         }
+    }
+
+    /// What those hear who wait for so many bytes, for which there is no room.
+    pub(crate) fn store_full(&self, bytes: u64) -> Kept {
+        let usage = self.arena.usage();
+        let full = NotStarted::StoreFull { bytes, in_use: usage.leased, budget: usage.budget };
+        Kept::Failed(Box::new(CallError::NotStarted(full)))
     }
 
     /// The files have done something.

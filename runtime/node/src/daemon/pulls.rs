@@ -3,8 +3,10 @@
 //!
 //! ```text
 //! asking ──a node has a copy──► making ──there is room──► filling ──whole──► keeping ──► copied
-//!   │ nobody has one that        │ there is none             │ not whole
-//!   │ nodes can read             ▼                           ▼
+//!   │ nobody has one that        │ │ the store is full       │ not whole
+//!   │ nodes can read             │ └────────► over: whoever   │
+//!   │                            │ there is   waits hears     │
+//!   │                            ▼ no store   StoreFull       ▼
 //!   └──────────────────────► apart: the process fetches it itself ◄─┘  (or not pulled, when all are dead)
 //! ```
 //!
@@ -92,6 +94,10 @@ impl Pulls {
 impl State {
     /// Gets an object for those who want it.
     pub(crate) fn have_pulled(&mut self, object: ObjectId, sources: Sources) {
+        // Whoever wanted it first may have gone, and the machine has forgotten it with them: it comes all the same.
+        if self.pulls.open.contains_key(&object) {
+            return;
+        }
         let can_map = |process: &ProcessId| self.roster.get(*process).is_some_and(|resident| resident.pid.is_some());
         let wanting = self.objects.wanting(object);
         let by = wanting.iter().copied().find(can_map);
@@ -207,12 +213,16 @@ impl State {
         }
     }
 
-    /// A process has no room.
-    pub(crate) fn no_room(&mut self, process: ProcessId, object: ObjectId) {
+    /// A process has no room. Where the store `is_full` that is all: in memory of its own it would have no bound.
+    pub(crate) fn no_room(&mut self, process: ProcessId, object: ObjectId, is_full: bool) {
         let pull = self.pulls.open.get(&object).filter(|pull| pull.by == process);
-        if pull.is_some_and(|pull| matches!(pull.step, Step::Making(_))) {
-            self.fetch_apart(object);
+        let Some(Step::Making(Copied { bytes, .. })) = pull.map(|pull| &pull.step) else { return };
+        let bytes = *bytes;
+        if !is_full {
+            return self.fetch_apart(object);
         }
+        self.pull_over(object);
+        self.hear_of_object(Input::NoRoom { object, bytes });
     }
 
     fn tell_filled(&self, process: ProcessId, object: ObjectId, copy: Option<Copied>) {
