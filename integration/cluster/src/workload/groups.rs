@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use mobula::BundleStrategy;
 use mobula::prelude::*;
-use mobula_cluster::report::{FINISH, GROUP, READY, life};
+use mobula_cluster::report::{GROUP, READY, life};
+
+use crate::until_told;
 
 /// How long after an answer an actor is asked again where it is.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
@@ -33,10 +35,7 @@ pub(crate) async fn stand() -> Result<()> {
         looking.push(tokio::spawn(tell_lives(bundle, actor)));
     }
     println!("{READY}{}", std::process::id());
-    // Blocks in the read, on a thread of its own.
-    let told =
-        tokio::task::spawn_blocking(|| std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH));
-    told.await.ok();
+    until_told().await?;
     looking.into_iter().for_each(|looking| looking.abort());
     group.remove().await?;
     Ok(())

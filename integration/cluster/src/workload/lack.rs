@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use mobula::prelude::*;
-use mobula_cluster::report::{FINISH, READY};
+use mobula_cluster::report::READY;
+
+use crate::until_told;
 
 /// Longer than any test takes.
 const LONG: Duration = Duration::from_secs(600);
@@ -53,10 +55,7 @@ pub(crate) async fn stand() -> Result<()> {
     let (one, two) = (Stuck::spawn().await?, Stuck::spawn().await?);
     let stuck = one.ask(vec![one.clone(), two]).submit();
     println!("{READY}{}", std::process::id());
-    // Blocks in the read, on a thread of its own.
-    let told =
-        tokio::task::spawn_blocking(|| std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH));
-    told.await.ok();
+    until_told().await?;
     drop((keepers, many, needy, stuck));
     Ok(())
 }

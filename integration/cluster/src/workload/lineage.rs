@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use mobula::prelude::*;
-use mobula_cluster::report::{FINISH, READY};
+use mobula_cluster::report::READY;
 
 use crate::record::{lines, note};
+use crate::until_told;
 
 /// Long enough to stay where they are made.
 const WORDS: u64 = 1 << 17;
@@ -92,9 +93,7 @@ pub(crate) async fn show(Args { record, on }: Args) -> Result<()> {
     made(&fickle).await?;
     made(&once).await?;
     println!("{READY}{}", std::process::id());
-    let told =
-        tokio::task::spawn_blocking(|| std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH));
-    told.await?;
+    until_told().await?;
     let made = mobula::get(&c).await?;
     let is_right = made.iter().zip(2..).all(|(word, right)| *word == right) && made.len() as u64 == WORDS;
     println!("the third is {}", if is_right { "right" } else { "wrong" });

@@ -100,6 +100,18 @@ async fn main() -> Result<()> {
     }
 }
 
+/// Waits for the order to finish, or for the end of whoever could give it.
+async fn until_told() -> Result<()> {
+    // Blocks in the read, on a thread of its own.
+    tokio::task::spawn_blocking(is_told).await?;
+    Ok(())
+}
+
+/// Blocks until the order to finish has come; `false` when nobody is there to give it.
+fn is_told() -> bool {
+    std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH)
+}
+
 /// What may go on after the order to finish; the oracle's bound.
 const SETTLE: Duration = mobula_cluster::oracle::SETTLED;
 
@@ -110,8 +122,7 @@ async fn report(load: Load, session: Session) -> Result<()> {
     println!("{READY}{}", std::process::id());
     // On a thread of its own, which blocks in the read; it ends with the process.
     std::thread::spawn(move || {
-        let told = std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH);
-        if !told {
+        if !is_told() {
             eprintln!("nobody is there to say `{FINISH}`: finishing");
         }
         order.send_replace(Some(Instant::now()));

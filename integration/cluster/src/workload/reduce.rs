@@ -2,7 +2,9 @@
 
 use mobula::View;
 use mobula::prelude::*;
-use mobula_cluster::report::{FINISH, READY};
+use mobula_cluster::report::READY;
+
+use crate::until_told;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -40,8 +42,6 @@ pub(crate) async fn sum(Args { leaves, words }: Args) -> Result<()> {
     let is_right = sum.len() == words && sum.iter().all(|word| *word == leaves * (leaves - 1) / 2);
     println!("the sum is {}", if is_right { "right" } else { "wrong" });
     drop((sum, level));
-    let told =
-        tokio::task::spawn_blocking(|| std::io::stdin().lines().map_while(Result::ok).any(|line| line == FINISH));
-    told.await?;
+    until_told().await?;
     Ok(())
 }
