@@ -1,5 +1,7 @@
 //! Many seeds through one world, or the one that `MOBULA_SIM_SEED` names.
 
+use std::process::{Command, Stdio};
+
 use mobula_logic::Mutant;
 
 use crate::coverage::Coverage;
@@ -8,7 +10,13 @@ use crate::failure::Failure;
 /// A world: seed in, system out.
 pub type World = fn(u64, Option<Mutant>) -> Result<Coverage, Failure>;
 
-/// Runs the seeds that failed once, then those below `seeds`; every misfortune must reach its floor.
+/// Tells a process which part of the seeds is its own: `1/2` is the second half.
+const PART: &str = "MOBULA_SIM_PART";
+
+/// Runs the seeds that failed once, then those below `seeds`, in as many processes as there are CPUs; every misfortune must
+/// reach its floor.
+///
+/// Processes and not threads: where the runs are counted line by line, threads would wait for each other's counters.
 ///
 /// # Panics
 /// When a promise did not hold, with the seed and the command that replays it; when a misfortune was too rare.
@@ -22,35 +30,52 @@ pub fn run(world: World, kept: &[u64], seeds: u64, floors: &[(&'static str, u64)
         }
         return;
     }
-    let coverage = all(world, kept, seeds).unwrap_or_else(|failure| panic!("{failure}"));
+    if let Some((nth, parts)) = own_part() {
+        let mut coverage = Coverage::default();
+        for seed in kept.iter().copied().chain(0..seeds).skip(nth).step_by(parts) {
+            coverage.add(&world(seed, None).unwrap_or_else(|failure| panic!("{failure}")));
+        }
+        println!("{}", coverage.encode());
+        return;
+    }
+    let coverage = all_parts();
     println!("{seeds} seeds kept every promise\n{coverage}");
     coverage.at_least(floors).unwrap_or_else(|lines| panic!("the seeds do not say enough:\n{lines}"));
 }
 
-/// Runs every seed, on as many threads as there are CPUs; of those that fail, the first in the list.
-fn all(world: World, kept: &[u64], seeds: u64) -> Result<Coverage, Box<Failure>> {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let share = |nth: usize| -> Result<Coverage, (usize, Box<Failure>)> {
-        let mut coverage = Coverage::default();
-        for (at, seed) in kept.iter().copied().chain(0..seeds).enumerate().skip(nth).step_by(threads) {
-            coverage.add(&world(seed, None).map_err(|failure| (at, Box::new(failure)))?);
-        }
-        Ok(coverage)
+/// Which part of how many this process was started for.
+fn own_part() -> Option<(usize, usize)> {
+    let text = std::env::var(PART).ok()?;
+    let numbers = text.split_once('/').map(|(nth, parts)| (nth.parse(), parts.parse()));
+    match numbers {
+        Some((Ok(nth), Ok(parts))) if nth < parts => Some((nth, parts)),
+        _ => panic!("{PART} is `nth/parts`, found `{text}`"),
+    }
+}
+
+/// Starts this test once more for each part, and adds up what they have seen.
+fn all_parts() -> Coverage {
+    let parts = std::thread::available_parallelism().map_or(1, usize::from);
+    let program = std::env::current_exe().expect("the path of this program");
+    let test = std::thread::current().name().expect("a test's thread has its name").to_owned();
+    let start = |nth: usize| {
+        let mut command = Command::new(&program);
+        command.args([&test, "--exact", "--nocapture"]).env(PART, format!("{nth}/{parts}"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("this program can be started once more")
     };
-    let results: Vec<_> = std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|nth| scope.spawn(move || share(nth))).collect();
-        threads.into_iter().map(|thread| thread.join().expect("a world says its findings and does not panic")).collect()
-    });
+    // All run before the first is waited for.
+    let processes: Vec<_> = (0..parts).map(start).collect();
+    let ends: Vec<_> = processes.into_iter().map(|process| process.wait_with_output().expect("its output")).collect();
     let mut coverage = Coverage::default();
-    let mut failures = Vec::new();
-    for result in results {
-        match result {
-            Ok(seen) => coverage.add(&seen),
-            Err(failure) => failures.push(failure),
+    for end in &ends {
+        let output = String::from_utf8_lossy(&end.stdout);
+        let seen = output.lines().find_map(Coverage::decode);
+        match seen.filter(|_| end.status.success()) {
+            Some(seen) => coverage.add(&seen),
+            None => panic!("{output}{}", String::from_utf8_lossy(&end.stderr)),
         }
     }
-    failures.sort_by_key(|(at, _)| *at);
-    failures.into_iter().next().map_or(Ok(coverage), |(_, failure)| Err(failure))
+    coverage
 }
 
 /// Whether `world` notices `mutant` below `seeds`: the first failure that cites `invariant`.

@@ -19,6 +19,7 @@ mod llama_cpp;
 mod stages;
 mod tally;
 mod test;
+mod transitions;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ usage: cargo xtask <verb>
   check                 format, lints, docs, the three laws and the version floors; writes nothing
   fix                   format and apply the lints' suggestions
   test                  check, every test and example, and the demo once
+  simulate              the simulator's worlds, and how often they saw each transition of the machines
   demo [--once] [--profile dev|release]
                         build, fetch the model, serve it with two shards and ask it; goes on serving until Ctrl-C
   bench [--quick]       Mobula's own figures beside its peers', in one table; quick: one round of a moment each, to see
@@ -38,6 +40,13 @@ usage: cargo xtask <verb>
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    if let Some(compiled) = transitions::compile() {
+        let code = compiled.map(|code| ExitCode::from(u8::try_from(code).unwrap_or(1)));
+        return code.unwrap_or_else(|error| {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        });
+    }
     child::stop_on_signals();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -45,6 +54,7 @@ fn main() -> ExitCode {
         ["check"] => check::run_alone(),
         ["fix"] => fix::run(),
         ["test"] => test::run(),
+        ["simulate"] => test::simulate(),
         ["demo", options @ ..] => match demo::Options::parse(options) {
             Ok(options) => demo::run(&options),
             Err(error) => return usage(&error.to_string()),

@@ -4,6 +4,7 @@
 //! then run from here, so that each has a deadline and belongs to a stage with a budget. Without network and cached
 //! model, what needs the model is left out by name; where the environment says `CI` that is a failure.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use serde_json::Value;
 use crate::child::{self, Child};
 use crate::stages::Stages;
 use crate::tally::Tally;
+use crate::transitions::Counter;
 use crate::{cargo, check, demo};
 
 /// The longest that one test program may run; the slowest stage has 8 minutes in all.
@@ -27,13 +29,22 @@ pub(crate) fn run() -> Result<()> {
     let mut tally = Tally::default();
     let built = stages.run("build+check", 14, || {
         check::run(&mut tally);
-        build()
+        build(&mut tally)
     });
     match built {
         Ok(built) => run_built(&built, &mut stages, &mut tally),
         Err(error) => tally.record("build", Err(error)),
     }
     print!("\n{}", stages.table());
+    tally.finish()
+}
+
+/// Builds and runs the simulator's worlds alone.
+pub(crate) fn simulate() -> Result<()> {
+    let counter = Counter::new()?;
+    let mut tally = Tally::default();
+    let counted = run_counted(&counter, &build_counted()?, &mut tally);
+    tally.record(COUNTED, counted);
     tally.finish()
 }
 
@@ -51,24 +62,34 @@ fn run_built(built: &Built, stages: &mut Stages, tally: &mut Tally) {
         }
     });
     if !built.simulations.is_empty() {
-        stages.run("simulation", 3, || run_programs(&built.simulations, tally));
+        stages.run("simulation", 3, || {
+            run_programs(&built.simulations, tally);
+            if let Some((counter, worlds)) = &built.counted {
+                let counted = run_counted(counter, worlds, tally);
+                tally.record(COUNTED, counted);
+            }
+        });
     }
     if !built.fuzzers.is_empty() {
         stages.run("fuzz", 3, || run_programs(&built.fuzzers, tally));
     }
     if !built.namespaces.is_empty() {
-        stages.run("namespaces", 6, || run_programs_on(Some(TURNS_MAX), &built.namespaces, tally));
+        stages.run("namespaces", 6, || {
+            run_programs_with(Some(("RUST_TEST_THREADS", TURNS_MAX)), &built.namespaces, tally)
+        });
     }
 }
 
 /// Tests on hosts take turns by themselves: each needs a thread to wait on.
-const TURNS_MAX: u32 = 64;
+const TURNS_MAX: &str = "64";
 
 /// What one build of the workspace made, by the stage that runs it.
 #[derive(Default)]
 struct Built {
     tests: Vec<Program>,
     simulations: Vec<Program>,
+    /// The simulator's worlds, built so that they count the transitions of the machines, and who adds up the counts.
+    counted: Option<(Counter, Vec<Program>)>,
     fuzzers: Vec<Program>,
     /// Real processes on hosts that are network namespaces.
     namespaces: Vec<Program>,
@@ -85,9 +106,41 @@ struct Program {
     path: PathBuf,
 }
 
-fn build() -> Result<Built> {
+fn build(tally: &mut Tally) -> Result<Built> {
     let words = ["test", "--workspace", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
-    let mut cargo = Child::watch("cargo test --no-run", &mut cargo::command(&words))?;
+    let mut built = build_by(&mut cargo::command(&words))?;
+    if built.mobula.as_os_str().is_empty() {
+        bail!("the build made no program `mobula`");
+    }
+    match Counter::new() {
+        Ok(counter) => {
+            built.simulations.retain(|program| !program.is_world());
+            built.counted = Some((counter, build_counted()?));
+        }
+        Err(error) => tally.skip("how often the simulator sees each transition", &error),
+    }
+    Ok(built)
+}
+
+/// What holds when every transition was seen often enough.
+const COUNTED: &str = "every transition of every machine";
+
+/// Of the simulator's tests, those that run no world to its end, or one with a planted fault.
+const UNCOUNTED: [&str; 2] = ["integration/sim mobula_sim", "integration/sim mutants"];
+
+/// Builds the simulator with the machines' transitions counted.
+fn build_counted() -> Result<Vec<Program>> {
+    let words = ["test", "--package", "mobula-sim", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
+    let mut command = cargo::command(&words);
+    Counter::builds(&mut command)?;
+    let mut worlds = build_by(&mut command)?.simulations;
+    worlds.retain(Program::is_world);
+    Ok(worlds)
+}
+
+/// What a call of cargo builds.
+fn build_by(command: &mut Command) -> Result<Built> {
+    let mut cargo = Child::watch("cargo test --no-run", command)?;
     let deadline = Instant::now() + cargo::LIMIT;
     let mut built = Built::default();
     while let Some(line) = cargo.next_line(deadline)? {
@@ -99,9 +152,6 @@ fn build() -> Result<Built> {
     let status = cargo.wait(deadline)?;
     if !status.success() {
         bail!("cargo test --no-run ended with {status}");
-    }
-    if built.mobula.as_os_str().is_empty() {
-        bail!("the build made no program `mobula`");
     }
     Ok(built)
 }
@@ -135,20 +185,32 @@ impl Built {
 }
 
 fn run_programs(programs: &[Program], tally: &mut Tally) {
-    run_programs_on(None, programs, tally);
+    run_programs_with(None::<(&str, &str)>, programs, tally);
 }
 
-fn run_programs_on(threads: Option<u32>, programs: &[Program], tally: &mut Tally) {
+/// Runs the worlds, and holds what they have seen of the machines against what must be seen.
+fn run_counted(counter: &Counter, worlds: &[Program], tally: &mut Tally) -> Result<()> {
+    counter.begin()?;
+    run_programs_with(Some(counter.env()), worlds, tally);
+    let programs: Vec<&Path> = worlds.iter().map(|world| world.path.as_path()).collect();
+    counter.check(&programs)
+}
+
+fn run_programs_with(env: Option<(&str, impl AsRef<OsStr>)>, programs: &[Program], tally: &mut Tally) {
     for program in programs {
         println!("-- {}", program.name);
         let mut command = program.command();
-        command.envs(threads.map(|threads| ("RUST_TEST_THREADS", threads.to_string())));
+        command.envs(env.as_ref().map(|(name, value)| (*name, value)));
         let summary = Child::watch(&program.name, &mut command).and_then(read_tests);
         record_summary(&program.name, summary, tally);
     }
 }
 
 impl Program {
+    fn is_world(&self) -> bool {
+        !UNCOUNTED.contains(&self.name.as_str())
+    }
+
     /// The program as `cargo test` would start it.
     fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
