@@ -58,6 +58,8 @@ struct World {
     is_forged: bool,
     /// Connections on which that has happened.
     forged: BTreeSet<ConnectionId>,
+    /// Places retire after a few tasks, tasks are ended by force, and programs say what they were built for.
+    is_picky: bool,
     /// How large every frame is.
     frame_bytes: usize,
     phase: Phase,
@@ -119,6 +121,7 @@ impl world::World for World {
             is_narrow: seed % 32 == 5,
             forger: Rng::new(seed ^ 0x666f_7267),
             is_forged: seed % 16 == 3,
+            is_picky: seed % 16 == 9,
             forged: BTreeSet::new(),
             frame_bytes: if seed % 16 == 7 { LARGE_FRAME_BYTES } else { 100 },
             phase: Phase::Faults,

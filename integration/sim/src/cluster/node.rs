@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use mobula_logic::Violation;
 use mobula_logic::scheduler::{self, Input, Output, Refusal, RequestKey, Scheduler, StartId, Wanted, granting_node};
+use mobula_types::program::{Glibc, Libc, Platform, Target};
 use mobula_types::resources::Amount;
 use mobula_types::{Death, DeathCause, JobId, NodeId, NodeLoad, ProcessId, StateMachine, Time};
 
@@ -67,7 +68,7 @@ impl World {
         self.head.last += 1;
         let id = NodeId(self.head.last);
         let place = &self.hosts[host];
-        let scheduler = Scheduler::new(id, &place.total, place.labels.clone());
+        let scheduler = Scheduler::new(id, &place.total, place.labels.clone()).on(platform());
         let scheduler = if self.is_narrow { scheduler.with_queue_max(NARROW_QUEUE) } else { scheduler };
         let scheduler = self.plant(scheduler, Scheduler::with_mutant);
         let load = scheduler.load();
@@ -376,6 +377,11 @@ impl World {
         match word {
             Word::Lease { number, spec, avoid, lives_on } => {
                 let request = RequestKey { holder: from, number };
+                if self.is_picky && number == 1 {
+                    self.saw("program says what it was built for");
+                    let target = Some(target()).filter(|_| from.number() % 2 == 1);
+                    self.tell_scheduler(id, Input::Program { job, target })?;
+                }
                 self.tell_scheduler(id, Input::Asked(Wanted { request, job, spec, avoid, lives_on }))
             }
             Word::TakeBack { number } => {
@@ -559,3 +565,15 @@ const SILENT_MAX: Duration = Duration::from_millis(4_500);
 
 /// Requests that may wait on a node where few may.
 const NARROW_QUEUE: usize = 3;
+
+/// Every host runs every program.
+fn platform() -> Platform {
+    Platform { machine: MACHINE.to_owned(), glibc: Some(GLIBC), has_musl: false }
+}
+
+fn target() -> Target {
+    Target { machine: MACHINE.to_owned(), library: Libc::Gnu(GLIBC) }
+}
+
+const MACHINE: &str = "x86_64";
+const GLIBC: Glibc = Glibc { major: 2, minor: 36 };

@@ -75,6 +75,11 @@ impl World {
     pub(super) fn add_process(&mut self, process: ProcessId, job: JobId, start: Option<StartId>) {
         let mut dispatch = self.plant(Dispatch::default(), Dispatch::with_mutant);
         dispatch.keep_apart(HALF, HALF_ALONE);
+        if self.is_picky {
+            self.saw("places retire");
+            dispatch.retire_after(0, 2);
+            dispatch.retire_after(HALF, 3);
+        }
         let life = Process {
             job,
             start,
@@ -581,8 +586,11 @@ impl World {
             }
             5 => self.spawn(process),
             6 => {
-                let key = self.processes[&process].keys.values().next().copied();
-                key.map_or(Ok(()), |key| self.tell_dispatch(process, dispatch::Input::Cancel { key }))
+                let Some(key) = self.processes[&process].keys.values().next().copied() else { return Ok(()) };
+                let is_forced = self.is_picky;
+                self.saw(if is_forced { "task is ended by force" } else { "task is cancelled" });
+                let input = if is_forced { dispatch::Input::Force { key } } else { dispatch::Input::Cancel { key } };
+                self.tell_dispatch(process, input)
             }
             7 if self.rng.chance(30) => self.stop_actor(process),
             _ => {

@@ -16,7 +16,7 @@ use mobula_logic::ownership::{
     self, Birth, Bounds, FETCH_MAX, HolderWord, Input, Output, Ownership, Place, Recipe, Seal,
 };
 use mobula_logic::{Mutant, Violation};
-use mobula_types::{NodeId, ObjectId, ProcessId, StateMachine, TaskId, Time};
+use mobula_types::{Loss, NodeId, ObjectId, ProcessId, StateMachine, TaskId, Time};
 use mobula_wire::objects::Letter;
 
 use crate::agenda::Agenda;
@@ -45,6 +45,10 @@ const DELAY_MAX_MS: u64 = 60;
 /// Room for few recipes, or for most: each takes 100 bytes.
 const LINEAGE_BYTES: &[u64] = &[600, 6_000];
 const RECIPE_BYTES: u64 = 100;
+/// No room is made for such a recipe.
+const LONG_RECIPE_BYTES: u64 = 7_000;
+/// The seeds in which all that is rare happens begin here.
+const ROUGH_FROM: u64 = 1_600;
 /// Room for few objects and messages.
 const NARROW: Bounds = Bounds { objects_max: 14, messages_max: 2, lineage_bytes_max: 600 };
 
@@ -68,6 +72,9 @@ struct World {
     is_wide: bool,
     /// Now and then all who hold an object want it at once.
     rushes: bool,
+    /// What happens seldom elsewhere happens often: words and letters of the dead, what is said too late, places that are
+    /// lost, stores that are full, recipes too long to be kept.
+    is_rough: bool,
     /// Who gets what just now.
     pulling: BTreeSet<(NodeId, ObjectId)>,
     /// Messages that are held by their senders until those let them go.
@@ -110,6 +117,7 @@ enum Event {
     Message { from: NodeId, number: u64, to: ProcessId, objects: Vec<ObjectId> },
     Take { from: NodeId, number: u64, by: ProcessId, objects: Vec<ObjectId> },
     Ran { object: ObjectId, run: u32, at: NodeId },
+    Made { object: ObjectId, run: u32, seal: Option<Seal> },
     Pulled { object: ObjectId, at: NodeId, sources: Sources },
     Act(ProcessId),
     AllWant(ObjectId),
@@ -128,7 +136,14 @@ impl world::World for World {
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed);
         let is_wide = seed % 16 == 4;
-        let ids = (1..=2 + rng.below(3) + if is_wide { 3 } else { 0 }).map(NodeId).collect::<Vec<_>>();
+        let more = if is_wide {
+            3
+        } else if seed >= ROUGH_FROM {
+            2
+        } else {
+            0
+        };
+        let ids = (1..=2 + rng.below(3) + more).map(NodeId).collect::<Vec<_>>();
         let lineage_bytes_max = *rng.pick(LINEAGE_BYTES);
         let is_narrow = matches!(seed % 8, 1 | 6 | 7);
         let bounds = if is_narrow { NARROW } else { Bounds { lineage_bytes_max, ..Bounds::default() } };
@@ -154,6 +169,7 @@ impl world::World for World {
             whim: Rng::new(seed ^ 0x7768_696d),
             is_narrow,
             is_wide,
+            is_rough: seed >= ROUGH_FROM,
             rushes: matches!(seed % 8, 1 | 2 | 4 | 6 | 7),
             pulling: BTreeSet::new(),
             uncounted: BTreeSet::new(),
@@ -174,7 +190,7 @@ impl world::World for World {
             let (delay, process) = (self.rng.span(3_000), *self.rng.pick(&processes));
             self.agenda.after(delay, Event::KillProcess(process));
         }
-        for _ in 0..*self.rng.pick(&[0, 1, 1, 2]) {
+        for _ in 0..*self.rng.pick(&[0, 1, 1, 2]) + if self.is_rough { 2 } else { 0 } {
             let (delay, node) = (self.rng.span(3_000), *self.rng.pick(&nodes));
             self.agenda.after(delay, Event::KillNode(node));
         }
@@ -209,6 +225,7 @@ impl World {
                 self.drive(by.node(), Input::Taken { from, number })
             }
             Event::Ran { object, run, at } => self.ran(object, run, at),
+            Event::Made { object, run, seal } => self.made(object, run, seal),
             Event::Pulled { object, at, sources } => self.pulled(object, at, &sources),
             Event::Act(process) => self.act(process),
             Event::AllWant(_) if self.is_quiet => Ok(()),
@@ -296,7 +313,9 @@ impl World {
         let is_its_makers = comes_later && self.whim.chance(75);
         let known = Object { is_inline, is_fickle, is_put, is_its_makers, runs_max, inner };
         let task = TaskId { process, seq: object.seq };
-        let recipe = Recipe { task, arguments: parts, bytes: RECIPE_BYTES, runs_max };
+        let is_long = self.is_rough && self.whim.chance(5);
+        let bytes = if is_long { LONG_RECIPE_BYTES } else { RECIPE_BYTES };
+        let recipe = Recipe { task, arguments: parts, bytes, runs_max };
         let birth = match is_put {
             _ if comes_later => {
                 self.coverage.saw("object is to come");
@@ -323,7 +342,23 @@ impl World {
             }
         };
         self.witness.see_new(object, known);
+        self.pass_on(process, object)?;
         self.say(process, HolderWord::New { object, birth })
+    }
+
+    /// Another process of the node speaks of an object before the one that has made it.
+    fn pass_on(&mut self, process: ProcessId, object: ObjectId) -> Result<(), Violation> {
+        if !self.is_rough || !self.whim.chance(20) {
+            return Ok(());
+        }
+        let is_beside = |other: &ProcessId| other.node() == process.node() && *other != process;
+        match self.processes.keys().copied().find(is_beside).filter(|other| self.processes[other].is_alive) {
+            Some(other) => {
+                self.coverage.saw("object is heard of before it is known");
+                self.hold(other, object)
+            }
+            None => Ok(()),
+        }
     }
 
     /// The bytes of an object are at a node now.
@@ -359,12 +394,12 @@ impl World {
         if self.rng.chance(3) {
             self.coverage.saw("run comes to nothing");
             self.witness.see_not_made(object);
-            return self.drive(owner, Input::NotMade { object, run });
+            return self.report(object, run, None);
         }
         // An earlier attempt's copy is there already.
         if self.witness.copy(at, object).is_some() {
             self.witness.see_not_made(object);
-            return self.drive(owner, Input::NotMade { object, run });
+            return self.report(object, run, None);
         }
         let known = self.witness.object(object).clone();
         let seal = self.seal(object, &known, at, run);
@@ -372,13 +407,40 @@ impl World {
             self.drive(at, Input::Copied { object, digest: seal.digest, is_primary: true })?;
         }
         self.coverage.saw(if run == 1 { "object is made" } else { "object is made again" });
-        self.drive(owner, Input::Made { object, run, seal })
+        self.report(object, run, Some(seal))
+    }
+
+    /// The owner hears how a run has ended; it may be late, so that the node where it ran is known to be dead.
+    fn report(&mut self, object: ObjectId, run: u32, seal: Option<Seal>) -> Result<(), Violation> {
+        if self.is_rough && self.whim.chance(30) {
+            self.coverage.saw("end of a run is told late");
+            let delay = self.whim.span(5 * DELAY_MAX_MS);
+            self.agenda.after(delay, Event::Made { object, run, seal });
+            return Ok(());
+        }
+        self.made(object, run, seal)
+    }
+
+    fn made(&mut self, object: ObjectId, run: u32, seal: Option<Seal>) -> Result<(), Violation> {
+        let end = match seal {
+            Some(seal) => Input::Made { object, run, seal },
+            None => Input::NotMade { object, run },
+        };
+        if self.is_rough && matches!(end, Input::NotMade { .. }) && self.whim.chance(50) {
+            self.coverage.saw("failure of a run is told twice");
+            self.drive(object.owner.node(), end.clone())?;
+        }
+        self.drive(object.owner.node(), end)
     }
 
     fn pulled(&mut self, object: ObjectId, at: NodeId, sources: &Sources) -> Result<(), Violation> {
         self.pulling.remove(&(at, object));
         if !self.nodes[&at].is_alive {
             return Ok(());
+        }
+        if self.is_rough && !self.is_quiet && self.whim.chance(10) {
+            self.coverage.saw("there is no room for a copy");
+            return self.drive(at, Input::NoRoom { object, bytes: 1 });
         }
         let alive: Vec<NodeId> = sources.all().filter(|node| self.nodes[node].is_alive).collect();
         let digest = alive.into_iter().find_map(|node| self.witness.copy(node, object));
@@ -501,7 +563,12 @@ impl World {
         }
         self.coverage.saw("copy is given up");
         self.witness.see_freed(node, object)?;
-        self.drive(node, Input::Moved { object, to: None })?;
+        let mut gone = Input::Moved { object, to: None };
+        if self.is_rough && self.whim.chance(40) {
+            self.coverage.saw("copy is lost where it lies");
+            gone = Input::Vanished { object, loss: Loss::GivenUp { node } };
+        }
+        self.drive(node, gone)?;
         // Somebody wants what was just given up: it comes from elsewhere, or is made again.
         let holder = self.processes.iter().find(|(_, process)| process.is_alive && process.holds.contains(&object));
         match holder.map(|(id, _)| *id).filter(|_| self.is_short) {
@@ -536,8 +603,18 @@ impl World {
         dead.is_alive = false;
         dead.holds.clear();
         self.coverage.saw("process dies");
+        let last = Input::Holds {
+            process,
+            number: dead.said + 1,
+            word: HolderWord::Release { object: ObjectId { owner: process, seq: 1 } },
+        };
         self.witness.see_death_of(process);
-        self.drive(process.node(), Input::Died { process })
+        self.drive(process.node(), Input::Died { process })?;
+        // What it said last may be read after its death is known.
+        match self.is_rough {
+            true => self.drive(process.node(), last),
+            false => Ok(()),
+        }
     }
 
     fn kill_node(&mut self, node: NodeId) -> Result<(), Violation> {
@@ -670,7 +747,11 @@ impl World {
             self.agenda.after(delay, Event::Letter { from, to, letter: letter.clone() });
         }
         // A later one may overtake it.
-        let delay = self.rng.span(DELAY_MAX_MS);
+        let mut delay = self.rng.span(DELAY_MAX_MS);
+        if self.is_rough && !self.is_quiet && self.whim.chance(5) {
+            self.coverage.saw("letter is late");
+            delay += self.whim.span(5 * DELAY_MAX_MS);
+        }
         self.agenda.after(delay, Event::Letter { from, to, letter });
     }
 

@@ -155,10 +155,14 @@ fn transitions<'a>(source: &'a str, functions: &Functions, mut regions: Vec<Regi
         let Some(line) = number.checked_sub(1).and_then(|at| lines.get(at)) else { continue };
         let end = if region.end.0 == number { region.end.1 - 1 } else { line.len() };
         let text = line.get(column - 1..end.min(line.len())).unwrap_or_default();
-        if !functions.can_change(region.start) || only_leaves(text) || line.contains("Mutant::") {
+        if !functions.can_change(region.start) || only_leaves(text) {
             continue;
         }
         if region.count < SEEN_MIN {
+            if runs_when_planted(line) {
+                told = region.end;
+                continue;
+            }
             // One line for all that hangs together.
             if region.end <= told || !told_lines.insert(number) {
                 continue;
@@ -168,6 +172,12 @@ fn transitions<'a>(source: &'a str, functions: &Functions, mut regions: Vec<Regi
         transitions.push(Transition { number, line: line.trim(), count: region.count });
     }
     transitions
+}
+
+/// Whether what begins in a line is done only by a planted fault.
+fn runs_when_planted(line: &str) -> bool {
+    const PLANTED: &str = "self.planted.is(Mutant::";
+    line.contains(PLANTED) && !line.contains(&format!("!{PLANTED}"))
 }
 
 /// Whether a region does nothing but leave, or is what the compiler makes of a closing brace.
@@ -217,6 +227,7 @@ mod tests {
             self.tell(node);
         }
         self.wake();
+        if self.planted.is(Mutant::Forget) { self.forget() }
     }
     fn find(&self) -> Option<u8> {
         None
@@ -236,7 +247,8 @@ mod tests {
             region((5, 13), (5, 17), 7),
             region((6, 13), (6, 17), 7),
             region((8, 9), (8, 13), 897),
-            region((10, 5), (12, 6), 0),
+            region((9, 47), (9, 60), 0),
+            region((11, 5), (13, 6), 0),
         ];
         let functions = Functions::read(SOURCE).unwrap();
         let found: Vec<_> =

@@ -186,6 +186,8 @@ impl Ownership {
             }
         }
         if self.dead.contains(&at) {
+            // OWN-6: its run is over all the same.
+            self.stop_using(object);
             self.copy_lost(object, at, Loss::NodeDied { node: at });
         }
         self.sealed(object);
@@ -373,11 +375,8 @@ impl Ownership {
                 return self.lose(object, Loss::ArgumentLost { argument });
             }
             match self.state(argument) {
-                Some(State::Missing(_)) => {
-                    is_ready = false;
-                    self.remake(argument);
-                }
-                Some(State::Pending { .. }) => is_ready = false,
+                // What is missing was begun before what is made of it.
+                Some(State::Missing(_) | State::Pending { .. }) => is_ready = false,
                 _ => {}
             }
         }
