@@ -117,6 +117,8 @@ pub(super) enum Event {
     Restart {
         actor: ActorKey,
     },
+    /// A placement group is made.
+    Group,
     StartNode {
         host: HostIndex,
     },

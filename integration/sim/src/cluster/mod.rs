@@ -7,6 +7,7 @@
 //! healed and started again; ten seconds later nothing may be pending, and when the actors have been stopped every lease
 //! must be back.
 
+mod bundles;
 mod event;
 mod faults;
 mod mesh;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use mobula_logic::{Mutant, Violation};
 use mobula_types::resources::Resources;
-use mobula_types::{Death, NodeId, ProcessId, Time};
+use mobula_types::{Death, GroupId, NodeId, ProcessId, Time};
 
 use crate::agenda::Agenda;
 use crate::coverage::Coverage;
@@ -60,6 +61,9 @@ struct World {
     forged: BTreeSet<ConnectionId>,
     /// Places retire after a few tasks, tasks are ended by force, and programs say what they were built for.
     is_picky: bool,
+    /// Nodes keep bundles of placement groups.
+    is_grouped: bool,
+    groups: Vec<GroupId>,
     /// How large every frame is.
     frame_bytes: usize,
     phase: Phase,
@@ -122,6 +126,8 @@ impl world::World for World {
             forger: Rng::new(seed ^ 0x666f_7267),
             is_forged: seed % 16 == 3,
             is_picky: seed % 16 == 9,
+            is_grouped: seed % 16 == 11,
+            groups: Vec::new(),
             forged: BTreeSet::new(),
             frame_bytes: if seed % 16 == 7 { LARGE_FRAME_BYTES } else { 100 },
             phase: Phase::Faults,
@@ -148,6 +154,9 @@ impl world::World for World {
             self.agenda.after(Duration::from_millis(host as u64), Event::StartNode { host });
         }
         self.agenda.after(Duration::from_millis(500), Event::Fault);
+        if self.is_grouped {
+            self.agenda.after(Duration::from_millis(500), Event::Group);
+        }
         self.agenda.after(FAULTS_LAST, Event::Quiet);
         self.agenda.after(FAULTS_LAST + QUIET, Event::Stop);
         self.agenda.after(FAULTS_LAST + QUIET + STOPPING, Event::Judge);
@@ -226,9 +235,10 @@ impl World {
                 Ok(())
             }
             Event::Fault => self.strike(),
+            Event::Group => self.group(),
             Event::Quiet => {
                 self.heal();
-                Ok(())
+                self.end_groups()
             }
             Event::Stop => self.stop_all(),
             Event::Judge => Ok(()),
@@ -256,7 +266,7 @@ impl World {
             | Event::ActorEnds { process, .. }
             | Event::Act { process } => process.node(),
             Event::ActorTick { actor } | Event::Restart { actor } => actor.0.node(),
-            Event::Fault | Event::Quiet | Event::Stop | Event::Judge => return None,
+            Event::Fault | Event::Group | Event::Quiet | Event::Stop | Event::Judge => return None,
         };
         let host = self.nodes.get(&node)?.host;
         self.hosts[host].paused_until.filter(|until| *until > self.agenda.now())

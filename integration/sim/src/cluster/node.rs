@@ -477,7 +477,21 @@ impl World {
                 Ok(())
             }
             // Placement groups are the world of `groups`.
-            Output::EndInGroup { .. } | Output::Prepared { .. } | Output::NotPrepared { .. } => Ok(()),
+            Output::Prepared { .. } => {
+                self.saw("bundle is kept");
+                Ok(())
+            }
+            Output::NotPrepared { .. } => {
+                self.saw("bundle is not kept");
+                Ok(())
+            }
+            Output::EndInGroup { process, .. } => {
+                self.saw("worker is ended with its bundle");
+                self.witness.bundle_ends(id, process);
+                let delay = self.rng.span(20);
+                self.agenda.after(delay, Event::Dies { process, cause: DeathCause::JobStopped });
+                Ok(())
+            }
             Output::EndWorker { process } => {
                 self.saw("worker is ended");
                 let delay = self.rng.span(20);

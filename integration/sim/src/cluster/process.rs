@@ -23,10 +23,10 @@ use crate::rng::Rng;
 pub(super) struct Process {
     pub(super) job: JobId,
     /// The start that a worker is; none for a driver.
-    start: Option<StartId>,
+    pub(super) start: Option<StartId>,
     pub(super) dispatch: Dispatch,
     wakes_at: Option<Time>,
-    shapes: Vec<PlacementSpec>,
+    pub(super) shapes: Vec<PlacementSpec>,
     /// What is asked of the node, and for whom.
     pub(super) requests: BTreeMap<u64, Purpose>,
     /// Requests taken back whose grants may still come.
@@ -623,7 +623,7 @@ impl World {
         self.submit_shape(process, shape, spec)
     }
 
-    fn submit_shape(&mut self, process: ProcessId, shape: usize, spec: TaskSpec) -> Result<(), Violation> {
+    pub(super) fn submit_shape(&mut self, process: ProcessId, shape: usize, spec: TaskSpec) -> Result<(), Violation> {
         let now = self.local(process.node());
         let Some(life) = self.processes.get_mut(&process) else { return Ok(()) };
         life.next_task += 1;
@@ -779,12 +779,12 @@ fn outcome_name(outcome: mobula_types::Outcome) -> &'static str {
     }
 }
 
-fn cpus(count: f64) -> PlacementSpec {
+pub(super) fn cpus(count: f64) -> PlacementSpec {
     let request = Request { cpus: Amount::new(count).expect("it is a number"), ..Request::default() };
     PlacementSpec { request, ..PlacementSpec::default() }
 }
 
-fn gpus(count: f64) -> PlacementSpec {
+pub(super) fn gpus(count: f64) -> PlacementSpec {
     let request = Request { gpus: Amount::new(count).expect("it is a number"), ..Request::default() };
     PlacementSpec { request, ..PlacementSpec::default() }
 }

@@ -25,7 +25,9 @@ use mobula_logic::scheduler::{Input, RequestKey};
 use mobula_logic::session::Lane;
 use mobula_logic::task::{End, TaskSpec};
 use mobula_types::resources::{Amount, CPUS, GPUS, Resources};
-use mobula_types::{Attempt, Incarnation, JobId, LeaseId, NodeId, Outcome, PlacementSpec, ProcessId, TaskId, Time};
+use mobula_types::{
+    Attempt, GroupId, Incarnation, JobId, LeaseId, NodeId, Outcome, PlacementSpec, ProcessId, TaskId, Time,
+};
 
 use super::event::ActorKey;
 use crate::failure::ensure;
@@ -51,8 +53,9 @@ struct Books {
     in_use: BTreeMap<String, Amount>,
     /// CPUs that wait in each worker, as the scheduler was told.
     waiting: BTreeMap<ProcessId, Amount>,
-    /// The most that has ever waited at once: a place may be decided on while so much is lent, and given after that.
-    lent_max: Amount,
+    /// The most that has ever waited at once in no placement group and in each: a place may be decided on while so much is
+    /// lent, and given after that.
+    lent_max: BTreeMap<Option<GroupId>, Amount>,
     dead: BTreeSet<ProcessId>,
 }
 
@@ -109,13 +112,17 @@ impl Books {
         }
     }
 
-    /// CPUs that were lent: no more than a worker's leases hold.
-    fn lent(&self) -> Amount {
-        let held = |process| {
-            let held = self.leases.values().filter(|held| held.process == process);
-            held.fold(Amount::ZERO, |sum, held| sum.plus(held.spec.request.cpus))
-        };
-        self.waiting.iter().fold(Amount::ZERO, |sum, (process, cpus)| sum.plus((*cpus).min(held(*process))))
+    /// CPUs that are lent, by the placement group in which they are: no more than a worker's leases hold.
+    fn lent(&self) -> BTreeMap<Option<GroupId>, Amount> {
+        let mut lent = BTreeMap::<_, Amount>::new();
+        for (process, cpus) in &self.waiting {
+            let of_it = || self.leases.values().filter(|held| held.process == *process);
+            let held = of_it().fold(Amount::ZERO, |sum, held| sum.plus(held.spec.request.cpus));
+            let pool = of_it().find_map(|held| held.spec.within).map(|within| within.group);
+            let sum = lent.entry(pool).or_default();
+            *sum = sum.plus((*cpus).min(held));
+        }
+        lent
     }
 }
 
@@ -146,9 +153,19 @@ impl Witness {
             Input::JobEnded { job } => books.end(|_, held| held.job == *job),
             Input::Waiting { process, cpus } => {
                 books.waiting.insert(*process, *cpus);
-                books.lent_max = books.lent_max.max(books.lent());
+                for (pool, lent) in books.lent() {
+                    let most = books.lent_max.entry(pool).or_default();
+                    *most = lent.max(*most);
+                }
             }
             _ => {}
+        }
+    }
+
+    /// What a worker held ends with its bundle, before the worker has.
+    pub(super) fn bundle_ends(&mut self, node: NodeId, process: ProcessId) {
+        if let Some(books) = self.nodes.get_mut(&node) {
+            books.end(|_, held| held.process == process);
         }
     }
 
@@ -179,7 +196,8 @@ impl Witness {
         ensure(is_new, "SCHED-3", || format!("{lease} is given twice"))?;
         for (name, _) in spec.request.amounts() {
             let (sum, has) = (books.in_use.get(name).copied().unwrap_or_default(), books.has(name));
-            let lent = if name == CPUS { books.lent_max } else { Amount::ZERO };
+            let lent = books.lent_max.values().filter(|_| name == CPUS);
+            let lent = lent.fold(Amount::ZERO, |sum, lent| sum.plus(*lent));
             ensure(sum <= has.plus(lent), "SCHED-1", || format!("{node} has {has} {name}, and {sum} is in use"))?;
         }
         if spec.request.gpus > Amount::ZERO {
