@@ -1,11 +1,10 @@
-//! `cargo xtask bench`: Mobula's own figures (`mobula microbenchmark`) and its peers' (`mobula-bench`), in turn on one
-//! machine, as one table of medians and ratios.
+//! `cargo xtask bench`: Mobula's own figures (`mobula microbenchmark`) and its peers' (`mobula-bench`, and `ray_rows.py` beside
+//! it), in turn on one machine, as one table of medians and ratios.
 //!
-//! Both programs print rows as JSON lines: `{"name", "value", "unit", "better", ...}`. Rows of one name belong together;
+//! All of them print rows as JSON lines: `{"name", "value", "unit", "better", ...}`. Rows of one name belong together;
 //! a peer's row also says who the `peer` is. Measuring is the programs' business, nothing is measured here.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -14,12 +13,15 @@ use serde_json::Value;
 
 use crate::cargo;
 use crate::child::Child;
-use crate::llama_cpp;
+use crate::pip;
 
 /// Rounds of both programs in turn: the median of three survives one round that something disturbed.
 const ROUNDS: usize = 3;
 /// The longest that one program may take in one round.
 const ROUND_LIMIT: Duration = Duration::from_secs(20 * 60);
+
+/// Ray's figures.
+const RAY: &str = "integration/bench/src/ray_rows.py";
 
 /// How much measuring is wanted.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -30,34 +32,40 @@ pub(crate) enum Effort {
     Quick,
 }
 
-/// Builds both programs in the release profile, measures, and prints the table.
+/// Builds the programs in the release profile, measures, and prints the table.
 pub(crate) fn run(effort: Effort) -> Result<()> {
     cargo::run(&["build", "--release", "--locked", "--package", "mobula-cli", "--package", "mobula-bench", "--bins"])?;
-    let llama_python = llama_cpp::python()?;
-    let programs = cargo::target().join("release");
-    let (ours, peers) = (programs.join("mobula"), programs.join("mobula-bench"));
+    let (llama_python, ray_python) = (pip::LLAMA_CPP.python()?, pip::RAY.python()?);
+    let program = |name: &str| Command::new(cargo::target().join("release").join(name));
     let rounds = if effort == Effort::Quick { 1 } else { ROUNDS };
     let mut table = Table::default();
     for round in 1..=rounds {
         println!("round {round} of {rounds}");
-        for (program, words) in [(&ours, &["microbenchmark", "--json"][..]), (&peers, &["--json"])] {
-            let mut command = Command::new(program);
-            command.args(words);
+        let mut ours = program("mobula");
+        ours.args(["microbenchmark", "--json"]);
+        let mut peers = program("mobula-bench");
+        peers.arg("--json");
+        if let Some(python) = &llama_python {
+            peers.arg("--llama-python").arg(python);
+        }
+        let ray = ray_python.as_ref().map(|python| {
+            let mut ray = Command::new(python);
+            ray.arg(cargo::root().join(RAY));
+            ray
+        });
+        for mut command in [ours, peers].into_iter().chain(ray) {
             if effort == Effort::Quick {
                 command.arg("--quick");
             }
-            if let (true, Some(python)) = (program == &peers, &llama_python) {
-                command.arg("--llama-python").arg(python);
-            }
-            measure(program, &mut command, &mut table)?;
+            measure(&mut command, &mut table)?;
         }
     }
     print!("\n{}", table.render());
     Ok(())
 }
 
-fn measure(program: &Path, command: &mut Command, table: &mut Table) -> Result<()> {
-    let name = program.display().to_string();
+fn measure(command: &mut Command, table: &mut Table) -> Result<()> {
+    let name = command.get_program().display().to_string();
     let mut child = Child::watch(&name, command)?;
     let deadline = Instant::now() + ROUND_LIMIT;
     while let Some(line) = child.next_line(deadline)? {

@@ -15,7 +15,7 @@ mod fix;
 mod floors;
 mod http;
 mod laws;
-mod llama_cpp;
+mod pip;
 mod stages;
 mod tally;
 mod test;
