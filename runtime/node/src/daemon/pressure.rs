@@ -105,6 +105,14 @@ impl State {
         self.press(Input::Wanted { object });
     }
 
+    /// A process has died: of what comes back it reads nothing, and so keeps nothing in memory.
+    pub(crate) fn waits_no_more(&mut self, process: ProcessId) {
+        self.pressing.waiting.retain(|_, waiting| {
+            waiting.retain(|waits| *waits != process);
+            !waiting.is_empty()
+        });
+    }
+
     /// Another node wants to read a copy: whether it is in a file, and that node is answered when it is back.
     pub(crate) fn waits_for_file(&mut self, node: NodeId, object: ObjectId) -> bool {
         let is_in_file = self.objects.copy(object).is_some_and(|copy| matches!(copy.kept, Kept::Spilled { .. }));
