@@ -16,6 +16,7 @@
 //! | [`hauls`] | payloads that a node gets from several others, which refuse, fail and die |
 //! | [`mail`] | messages and large payloads between processes that die, are cut off and resume |
 //! | [`objects`] | nodes that own, hold, copy and make objects again, and die |
+//! | [`pressure`] | a node's store: memory and a disk that run short, readers that die, another who fills the disk |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
 //! | [`coverage`] | how often each misfortune and each transition happened: a run that never crashed proves nothing |
 //! | [`failure`] | what a failing seed prints |
@@ -33,6 +34,7 @@ pub mod hauls;
 pub mod mail;
 pub mod names;
 pub mod objects;
+pub mod pressure;
 pub mod rng;
 pub mod tasks;
 pub mod tree;

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mobula_logic::Mutant;
 use mobula_sim::campaign::{World, find};
-use mobula_sim::{cluster, groups, hauls, mail, names, objects, tasks, tree};
+use mobula_sim::{cluster, groups, hauls, mail, names, objects, pressure, tasks, tree};
 
 const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::IntensityOffByOne, tree::run, "SUP-3"),
@@ -86,6 +86,13 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::KeepOver, groups::run, "GRP-8"),
     (Mutant::LookOnce, groups::run, "GRP-9"),
     (Mutant::CountRoundsAnew, groups::run, "GRP-10"),
+    (Mutant::LeaveUnderReader, pressure::run, "PRESS-1"),
+    (Mutant::EvictUnderReader, pressure::run, "PRESS-1"),
+    (Mutant::CountFreed, pressure::run, "PRESS-2"),
+    (Mutant::ForgetUnread, pressure::run, "PRESS-4"),
+    (Mutant::WaitAnew, pressure::run, "PRESS-7"),
+    (Mutant::TryFullDisk, pressure::run, "PRESS-8"),
+    (Mutant::ReadBeyond, pressure::run, "PRESS-6"),
 ];
 
 /// A fault that more seeds than this do not show is not looked for.
@@ -115,7 +122,8 @@ fn every_mutant_is_found() {
 #[test]
 fn every_mutant_is_planted() {
     let planted: Vec<Mutant> = PLANTED.iter().map(|(mutant, ..)| *mutant).collect();
-    let all = [Mutant::ALL, Mutant::OF_OBJECTS, Mutant::OF_HEAD, Mutant::OF_MAIL, Mutant::OF_GROUPS];
+    let all =
+        [Mutant::ALL, Mutant::OF_OBJECTS, Mutant::OF_HEAD, Mutant::OF_MAIL, Mutant::OF_GROUPS, Mutant::OF_PRESSURE];
     assert_eq!(planted, all.concat());
 }
 

@@ -164,6 +164,20 @@ pub enum Mutant {
     LookOnce,
     /// A head that was started again counts its rounds from the beginning (GRP-10).
     CountRoundsAnew,
+    /// A copy that is read is let go of (PRESS-1).
+    LeaveUnderReader,
+    /// A copy that somebody began to read while it was written is let go of (PRESS-1).
+    EvictUnderReader,
+    /// A copy that was freed while it was written counts as one that is written (PRESS-2).
+    CountFreed,
+    /// What found no room when it was to be read waits for none any more (PRESS-4).
+    ForgetUnread,
+    /// What found no room when it was to be read begins to wait anew (PRESS-7).
+    WaitAnew,
+    /// A full disk is tried at once (PRESS-8).
+    TryFullDisk,
+    /// Copies are read beyond the budget though the disk is not full (PRESS-6).
+    ReadBeyond,
 }
 
 impl Mutant {
@@ -264,6 +278,17 @@ impl Mutant {
         Self::KeepOver,
         Self::LookOnce,
         Self::CountRoundsAnew,
+    ];
+
+    /// Those of a node's store under pressure.
+    pub const OF_PRESSURE: &[Self] = &[
+        Self::LeaveUnderReader,
+        Self::EvictUnderReader,
+        Self::CountFreed,
+        Self::ForgetUnread,
+        Self::WaitAnew,
+        Self::TryFullDisk,
+        Self::ReadBeyond,
     ];
 }
 

@@ -5,7 +5,9 @@
 //! | PRESS-3 | every copy in memory is in its segment's list, and nothing else is |
 //! | PRESS-4 | what waits for room is in its file, and stands in the queue once |
 //! | PRESS-5 | a copy that is not in memory is in a file |
-//! | PRESS-6 | at most one copy is read beyond the budget, and only while the disk is full (seen by the driver of the tests) |
+//! | PRESS-6 | at most one copy is read beyond the budget, and only while the disk is full (seen by the simulator) |
+//! | PRESS-7 | who wants what is in a file has it in time or hears that there is no room; nobody waits longer for having been tried (seen by the simulator) |
+//! | PRESS-8 | a full disk is tried with one copy, and not again before its time (seen by the simulator) |
 
 use super::{Place, Pressure, RESTORING_MAX, SPILLING_MAX};
 use crate::invariant::{Violation, ensure};
@@ -26,7 +28,7 @@ pub fn check(machine: &Pressure) -> Result<(), Violation> {
         if let Place::Spilling { .. } = copy.place {
             (spilling, bytes) = (spilling + 1, bytes + copy.bytes);
         }
-        let is_reading = matches!(copy.place, Place::Restoring);
+        let is_reading = matches!(copy.place, Place::Restoring { .. });
         ensure(is_reading == machine.restoring.contains(object), "PRESS-2", || format!("{object}: {:?}", copy.place))?;
         if let Some(segment) = copy.segment() {
             let is_listed = machine.segments.get(&segment).is_some_and(|it| it.copies.contains(object));

@@ -25,6 +25,8 @@ use std::time::Duration;
 use mobula_types::{ObjectId, StateMachine, Time};
 use mobula_wire::segments::SegmentId;
 
+use crate::mutant::{Mutant, Planted};
+
 pub use invariants::check;
 
 /// Above this part of the budget copies leave (G15).
@@ -64,6 +66,10 @@ pub const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// of nothing.
 pub const ASK_WAITING: Duration = Duration::from_millis(50);
 
+/// What had no room when it was to be read is tried again after this, or when segments have come or gone: what is missing
+/// may be nothing that the machine can see.
+pub const RESTORE_AGAIN: Duration = Duration::from_millis(50);
+
 /// Copies that are looked at for one whose whole segment can leave.
 const LOOK_MAX: usize = 32;
 
@@ -80,11 +86,6 @@ pub enum Input {
         bytes: u64,
         /// It must not be given up: there is no other.
         is_primary: bool,
-    },
-    /// There is no other copy any more.
-    Primary {
-        /// Of which object.
-        object: ObjectId,
     },
     /// One more reads it.
     Read {
@@ -194,6 +195,8 @@ pub enum Output {
 pub struct Pressure {
     now: Time,
     budget: u64,
+    /// Segments that there may be, however short they are.
+    segments_max: usize,
     leased: u64,
     copies: BTreeMap<ObjectId, Copy>,
     segments: BTreeMap<SegmentId, Segment>,
@@ -206,6 +209,8 @@ pub struct Pressure {
     /// Copies that are to be read, in the order of their asking.
     waiting: VecDeque<ObjectId>,
     restoring: BTreeSet<ObjectId>,
+    /// There was no room for one that was to be read: the next is not tried before.
+    restore_at: Option<Time>,
     /// The largest segment that was refused of late, and until when that counts.
     refused: Option<(u64, Time)>,
     /// The disk is full; it is tried again then.
@@ -213,8 +218,7 @@ pub struct Pressure {
     is_full: bool,
     count: u64,
     outputs: VecDeque<Output>,
-    #[cfg(test)]
-    fault: Option<tests::Fault>,
+    planted: Planted,
 }
 
 /// What it costs to let a copy go.
@@ -251,7 +255,10 @@ enum Place {
     Waiting {
         until: Time,
     },
-    Restoring,
+    /// If there is no room after all, it is waited for until then.
+    Restoring {
+        until: Time,
+    },
 }
 
 impl Copy {
@@ -284,7 +291,6 @@ impl StateMachine for Pressure {
         self.now = self.now.max(now);
         match input {
             Input::Kept { object, segment, bytes, is_primary } => self.kept(object, segment, bytes, is_primary),
-            Input::Primary { object } => self.change(object, |copy| copy.is_primary = true),
             Input::Read { object } => {
                 self.count += 1;
                 let touched = self.count;
@@ -329,16 +335,17 @@ impl StateMachine for Pressure {
         let is_short = self.excess(0) > 0 || !self.waiting.is_empty();
         let again = (is_short && !self.read.is_empty()).then(|| self.now + self.ask_again());
         let refused = self.refused.map(|(_, until)| until);
-        [back, waiting, again, refused, self.full_until].into_iter().flatten().min()
+        [back, waiting, self.restore_at, again, refused, self.full_until].into_iter().flatten().min()
     }
 }
 
 impl Pressure {
-    /// Of a node that may lease so many bytes.
-    pub fn new(budget: u64) -> Self {
+    /// Of a node that may lease so many bytes, in so many segments.
+    pub fn new(budget: u64, segments_max: usize) -> Self {
         Self {
             now: Time::ZERO,
             budget,
+            segments_max,
             leased: 0,
             copies: BTreeMap::new(),
             segments: BTreeMap::new(),
@@ -348,14 +355,27 @@ impl Pressure {
             spilling_bytes: 0,
             waiting: VecDeque::new(),
             restoring: BTreeSet::new(),
+            restore_at: None,
             refused: None,
             full_until: None,
             is_full: false,
             count: 0,
             outputs: VecDeque::new(),
-            #[cfg(test)]
-            fault: None,
+            planted: Planted::default(),
         }
+    }
+
+    /// The same with a fault in it, for the simulator to find.
+    #[cfg(feature = "mutants")]
+    #[must_use]
+    pub fn with_mutant(mut self, mutant: Mutant) -> Self {
+        self.planted = Planted::new(mutant);
+        self
+    }
+
+    /// Copies and segments that it knows.
+    pub fn open(&self) -> (usize, usize) {
+        (self.copies.len(), self.segments.len())
     }
 
     /// Whether the disk is full.
@@ -369,6 +389,11 @@ impl Pressure {
         self.copies.values().filter(is_away).map(|copy| copy.bytes).sum()
     }
 
+    /// Bytes of copies that are in memory.
+    pub fn kept_bytes(&self) -> u64 {
+        self.copies.values().filter(|copy| copy.segment().is_some()).map(|copy| copy.bytes).sum()
+    }
+
     fn kept(&mut self, object: ObjectId, segment: SegmentId, bytes: u64, is_primary: bool) {
         self.freed(object);
         self.count += 1;
@@ -380,12 +405,8 @@ impl Pressure {
     /// A copy is as this says from now on.
     fn enter(&mut self, object: ObjectId, copy: Copy) {
         if let Place::Here { .. } = copy.place {
-            #[cfg(test)]
-            let is_ignored = self.fault == Some(tests::Fault::IgnoreReaders);
-            #[cfg(not(test))]
-            let is_ignored = false;
             // PRESS-1.
-            if copy.readers == 0 || is_ignored {
+            if copy.readers == 0 || self.planted.is(Mutant::LeaveUnderReader) {
                 self.idle.insert((copy.cost(), copy.touched, object));
             } else {
                 self.read.insert((copy.touched, object));
@@ -436,13 +457,14 @@ impl Pressure {
     fn freed(&mut self, object: ObjectId) {
         let Some(copy) = self.leave(object) else { return };
         match copy.place {
-            Place::Spilling { .. } => {
+            // PRESS-2.
+            Place::Spilling { .. } if !self.planted.is(Mutant::CountFreed) => {
                 self.spilling -= 1;
                 self.spilling_bytes -= copy.bytes;
             }
             Place::Waiting { .. } => self.waiting.retain(|waiting| *waiting != object),
-            Place::Restoring => drop(self.restoring.remove(&object)),
-            Place::Here { .. } | Place::File => {}
+            Place::Restoring { .. } => drop(self.restoring.remove(&object)),
+            Place::Here { .. } | Place::Spilling { .. } | Place::File => {}
         }
         if let Some(segment) = copy.segment() {
             self.expect_back(segment);
@@ -458,12 +480,8 @@ impl Pressure {
             Written::Whole => {
                 copy.has_file = true;
                 self.said_of_disk(false);
-                // Somebody has begun to read it meanwhile.
-                #[cfg(test)]
-                let readers = if self.fault == Some(tests::Fault::EvictUnderReader) { 0 } else { copy.readers };
-                #[cfg(not(test))]
-                let readers = copy.readers;
-                copy.place = if readers > 0 {
+                // PRESS-1: somebody has begun to read it meanwhile.
+                copy.place = if copy.readers > 0 && !self.planted.is(Mutant::EvictUnderReader) {
                     Place::Here { segment, asked: None }
                 } else {
                     self.outputs.push_back(Output::Evict { object });
@@ -496,8 +514,7 @@ impl Pressure {
         if copy.place != Place::File {
             return;
         }
-        // More than there can ever be.
-        if copy.bytes > self.budget || !has_place {
+        if !has_place {
             return self.outputs.push_back(Output::NoRoom { object });
         }
         copy.place = Place::Waiting { until };
@@ -505,12 +522,11 @@ impl Pressure {
     }
 
     fn restored(&mut self, object: ObjectId, segment: Option<SegmentId>) {
-        if !self.restoring.remove(&object) {
-            return;
-        }
-        let until = self.now + RESTORE_MAX;
+        let found = self.copies.get(&object).map(|copy| (copy.place, copy.bytes));
+        let Some((Place::Restoring { until }, bytes)) = found else { return };
+        self.restoring.remove(&object);
         self.count += 1;
-        let (touched, bytes) = (self.count, self.copies.get(&object).map_or(0, |copy| copy.bytes));
+        let touched = self.count;
         match segment {
             Some(segment) => {
                 // The arena may say it only after this.
@@ -522,19 +538,25 @@ impl Pressure {
                 self.change(object, |copy| (copy.place, copy.touched) = (place, touched));
             }
             None => {
+                self.restore_at = Some(self.now + RESTORE_AGAIN);
+                // PRESS-7: it has waited since it was wanted.
+                let until = if self.planted.is(Mutant::WaitAnew) { self.now + RESTORE_MAX } else { until };
                 self.change(object, |copy| copy.place = Place::Waiting { until });
-                #[cfg(test)]
-                if self.fault == Some(tests::Fault::ForgetUnread) {
-                    return;
-                }
+                let is_before = |other: &ObjectId| {
+                    let place = self.copies.get(other).map(|copy| copy.place);
+                    matches!(place, Some(Place::Waiting { until: of_other }) if of_other <= until)
+                };
                 // PRESS-4.
-                self.waiting.push_back(object);
+                if !self.planted.is(Mutant::ForgetUnread) {
+                    self.waiting.insert(self.waiting.partition_point(is_before), object);
+                }
             }
         }
     }
 
     fn arena(&mut self, leased: u64, segments: BTreeMap<SegmentId, u64>) {
         self.leased = leased;
+        self.restore_at = None;
         for (id, bytes) in &segments {
             self.segments.entry(*id).or_default().bytes = *bytes;
         }
@@ -547,15 +569,23 @@ impl Pressure {
         });
     }
 
-    /// Bytes by which more is leased than there is to be, if `wanted` more are needed to read what is wanted.
+    /// Bytes by which more is leased than there is to be, if `wanted` more are needed to read what is wanted; one for a
+    /// segment, where only those are short.
     fn excess(&self, wanted: u64) -> u64 {
-        let back: u64 = self.segments.values().filter(|it| it.back_by.is_some()).map(|it| it.bytes).sum();
+        let (mut back, mut stays) = (0, self.restoring.len());
+        for segment in self.segments.values() {
+            match segment.back_by {
+                Some(_) => back += segment.bytes,
+                None => stays += 1,
+            }
+        }
         let leased = self.leased.saturating_sub(back);
         let usual = leased.saturating_sub(part(self.budget, SPILL_PART));
         let refused = self.refused.map_or(0, |(bytes, _)| bytes);
         let for_lease = if refused == 0 { 0 } else { (leased + refused).saturating_sub(part(self.budget, FULL_PART)) };
         let for_reading = if wanted == 0 { 0 } else { (leased + wanted).saturating_sub(self.budget) };
-        usual.max(for_lease).max(for_reading)
+        let is_crowded = (wanted > 0 || refused > 0) && stays >= self.segments_max;
+        usual.max(for_lease).max(for_reading).max(is_crowded.into())
     }
 
     fn look(&mut self) {
@@ -565,6 +595,9 @@ impl Pressure {
         }
         if self.full_until.is_some_and(|until| until <= now) {
             self.full_until = None;
+        }
+        if self.restore_at.is_some_and(|at| at <= now) {
+            self.restore_at = None;
         }
         for segment in self.segments.values_mut() {
             if segment.back_by.is_some_and(|by| by <= now) {
@@ -591,51 +624,52 @@ impl Pressure {
             machine.restoring.iter().filter_map(|object| machine.copies.get(object)).map(|copy| copy.bytes).sum()
         };
         while let Some(object) = self.waiting.front().copied() {
-            let Some(copy) = self.copies.get_mut(&object) else {
-                self.waiting.pop_front();
-                continue;
-            };
-            let Place::Waiting { until } = copy.place else {
-                self.waiting.pop_front();
-                continue;
-            };
-            let bytes = copy.bytes;
+            // PRESS-4.
+            let Some(&Copy { bytes, place: Place::Waiting { until }, .. }) = self.copies.get(&object) else { break };
             if until <= self.now {
-                copy.place = Place::File;
                 self.waiting.pop_front();
+                self.change(object, |copy| copy.place = Place::File);
                 self.outputs.push_back(Output::NoRoom { object });
                 continue;
             }
             let needed = coming(self) + bytes;
-            if self.restoring.len() >= RESTORING_MAX || self.leased + needed > self.budget {
+            let is_short = self.leased + needed > self.budget
+                || self.segments.len() + self.restoring.len() >= self.segments_max
+                || self.restoring.len() >= RESTORING_MAX;
+            if is_short || self.restore_at.is_some() {
                 return needed;
             }
-            self.waiting.pop_front();
-            self.restoring.insert(object);
-            self.change(object, |copy| copy.place = Place::Restoring);
-            self.outputs.push_back(Output::Restore { object, is_beyond: false });
+            self.read_next(false);
         }
         0
+    }
+
+    /// Has the first of those that wait read.
+    fn read_next(&mut self, is_beyond: bool) {
+        let Some(object) = self.waiting.pop_front() else { return };
+        let Some(Place::Waiting { until }) = self.copies.get(&object).map(|copy| copy.place) else { return };
+        self.restoring.insert(object);
+        self.change(object, |copy| copy.place = Place::Restoring { until });
+        self.outputs.push_back(Output::Restore { object, is_beyond });
     }
 
     /// Nothing can leave because the disk is full too, so what is in files would be read by nobody: one copy at a time comes
     /// back beyond the budget (PRESS-6). It leaves again at no cost, for the next.
     fn restore_beyond(&mut self) {
         let comes_back = self.segments.values().any(|segment| segment.back_by.is_some());
-        if !self.is_full || comes_back || !self.restoring.is_empty() || self.leased > self.budget {
-            return;
+        let is_full = self.is_full || self.planted.is(Mutant::ReadBeyond);
+        let is_room_left = self.leased <= self.budget && self.restore_at.is_none();
+        if is_full && is_room_left && !comes_back && self.restoring.is_empty() {
+            self.read_next(true);
         }
-        let Some(object) = self.waiting.pop_front() else { return };
-        self.restoring.insert(object);
-        self.change(object, |copy| copy.place = Place::Restoring);
-        self.outputs.push_back(Output::Restore { object, is_beyond: true });
     }
 
     /// Has a copy leave, and what is in its segment with it; false when none can.
     fn choose(&mut self) -> bool {
         let may_write = |machine: &Self| {
             let is_probe = machine.is_full && machine.spilling > 0;
-            machine.full_until.is_none()
+            // PRESS-8.
+            (machine.full_until.is_none() || machine.planted.is(Mutant::TryFullDisk))
                 && !is_probe
                 && machine.spilling < SPILLING_MAX
                 && machine.spilling_bytes < SPILLING_BYTES_MAX

@@ -750,6 +750,7 @@ impl State {
             wanting.remove(&process);
         }
         self.objects.wanting.retain(|_, wanting| !wanting.is_empty());
+        self.waits_no_more(process);
         self.hear_of_object(Input::Died { process });
         for object in self.pulls.of(process) {
             self.not_pulled(object);

@@ -9,7 +9,7 @@ use std::io;
 
 use mobula_logic::ownership::{self, Place};
 use mobula_logic::pressure::{Input, Output, Pressure, Written};
-use mobula_store::arena::Seen;
+use mobula_store::arena::{SEGMENTS_MAX, Seen};
 use mobula_types::{CallError, JobId, Loss, NodeId, NotStarted, ObjectId, ProcessId, StateMachine, Time};
 use mobula_wire::Extent;
 use mobula_wire::cluster::ClusterTalk;
@@ -57,7 +57,8 @@ pub(crate) struct Pressing {
 
 impl Pressing {
     pub(crate) fn new(budget: u64, spills: Spills) -> Self {
-        Self { machine: Pressure::new(budget), spills, stamps: 0, waiting: HashMap::new(), askers: HashMap::new() }
+        let machine = Pressure::new(budget, SEGMENTS_MAX);
+        Self { machine, spills, stamps: 0, waiting: HashMap::new(), askers: HashMap::new() }
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Time> {
@@ -104,6 +105,14 @@ impl State {
         self.press(Input::Wanted { object });
     }
 
+    /// A process has died: of what comes back it reads nothing, and so keeps nothing in memory.
+    pub(crate) fn waits_no_more(&mut self, process: ProcessId) {
+        self.pressing.waiting.retain(|_, waiting| {
+            waiting.retain(|waits| *waits != process);
+            !waiting.is_empty()
+        });
+    }
+
     /// Another node wants to read a copy: whether it is in a file, and that node is answered when it is back.
     pub(crate) fn waits_for_file(&mut self, node: NodeId, object: ObjectId) -> bool {
         let is_in_file = self.objects.copy(object).is_some_and(|copy| matches!(copy.kept, Kept::Spilled { .. }));
@@ -138,7 +147,7 @@ impl State {
     pub(crate) fn nothing_is_kept(&mut self) {
         let slots: Vec<Slot> = self.objects.copies().filter_map(|(_, copy)| copy.stay.slot).collect();
         slots.into_iter().for_each(|slot| self.pressing.spills.free(slot));
-        self.pressing.machine = Pressure::new(self.config.store_bytes);
+        self.pressing.machine = Pressure::new(self.config.store_bytes, SEGMENTS_MAX);
         self.pressing.waiting.clear();
         self.pressing.askers.clear();
     }
