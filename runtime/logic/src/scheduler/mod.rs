@@ -55,6 +55,7 @@ use slab::Slab;
 
 use crate::ledger::Ledger;
 use crate::mutant::{Mutant, Planted};
+use away::ENOUGH_AWAY;
 use bundles::{Bundles, Pool};
 use devices::{Devices, Share};
 use place::{Choice, Lack};
@@ -192,6 +193,8 @@ struct Ask {
     avoid: Vec<NodeId>,
     lives_on: bool,
     at: At,
+    /// Since when it has been there.
+    since: Time,
     /// Workers that did not start for it.
     failures: u32,
     /// Nothing is kept for it before this.
@@ -234,6 +237,8 @@ struct Shape {
     queue: BTreeMap<u64, RequestKey>,
     /// Those that wait on other nodes.
     away: BTreeMap<(NodeId, u64), RequestKey>,
+    /// When the last went to wait on which node.
+    went: BTreeMap<NodeId, Time>,
     /// Nodes that refused, and until when they are left alone.
     refused: BTreeMap<NodeId, Time>,
     /// Requests of this shape, wherever they are.
@@ -242,8 +247,8 @@ struct Shape {
 
 impl Shape {
     fn new(job: JobId, spec: Arc<PlacementSpec>, whose: Whose) -> Self {
-        let (queue, away, refused) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { job, spec, whose, queue, away, refused, asks: 0 }
+        let (queue, away) = (BTreeMap::new(), BTreeMap::new());
+        Self { job, spec, whose, queue, away, went: BTreeMap::new(), refused: BTreeMap::new(), asks: 0 }
     }
 
     /// The next to be served: the oldest that waits here, else the oldest that waits elsewhere.
@@ -444,7 +449,7 @@ impl Scheduler {
         let shape = self.shape(job, spec, whose);
         self.asked += 1;
         let (number, at, kept_again) = (self.asked, At::Queue, Time::ZERO);
-        let ask = Ask { shape, number, avoid, lives_on, at, failures: 0, kept_again };
+        let ask = Ask { shape, number, avoid, lives_on, at, since: now, failures: 0, kept_again };
         self.shapes[shape].asks += 1;
         self.asks.insert(request, ask);
         if whose == Whose::Own {
@@ -452,7 +457,7 @@ impl Scheduler {
             match self.shapes[shape].queue.len() {
                 1 => self.serve(now, shape),
                 // Behind others of its shape it waits for them; but now there may be enough of them to wait elsewhere, too.
-                2 => self.send_away(now, shape),
+                2..=ENOUGH_AWAY => self.send_away(now, shape),
                 _ => {}
             }
             return;
@@ -478,6 +483,7 @@ impl Scheduler {
         let Some(ask) = self.asks.get_mut(&request) else { return };
         let (id, number) = (ask.shape, ask.number);
         let before = std::mem::replace(&mut ask.at, At::Queue);
+        ask.since = self.now;
         self.change_shape(id, |shape| {
             before.peer().map(|node| shape.away.remove(&(node, number)));
             shape.queue.insert(number, request);
@@ -611,11 +617,13 @@ impl Scheduler {
     /// Asks another node; where the request `waits` there, it takes nothing of what is free.
     fn ask_peer(&mut self, request: RequestKey, node: NodeId, waits: bool) {
         let Some(ask) = self.asks.get_mut(&request) else { return };
-        ask.at = if waits { At::Away(node) } else { At::Peer(node) };
+        (ask.at, ask.since) = (if waits { At::Away(node) } else { At::Peer(node) }, self.now);
         let (id, number, avoid, lives_on) = (ask.shape, ask.number, ask.avoid.clone(), ask.lives_on);
         self.dequeue(id, number);
         if waits {
             self.change_shape(id, |shape| shape.away.insert((node, number), request));
+            self.shapes[id].went.insert(node, self.now);
+            self.alarms.insert(self.now + TURN);
         }
         let shape = &self.shapes[id];
         if let Some(peer) = self.peers.get_mut(&node) {
