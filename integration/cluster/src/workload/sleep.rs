@@ -2,7 +2,8 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use futures_util::{StreamExt, stream::FuturesUnordered};
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use mobula::prelude::*;
 use mobula_cluster::report::READY;
 
@@ -30,14 +31,12 @@ fn now_ms() -> u64 {
 
 /// Says of each task, when it is over, which process ran it, and when.
 pub(crate) async fn stand(Args { tasks }: Args) -> Result<()> {
-    let mut runs: FuturesUnordered<_> = (0..tasks).map(|_| mobula::get_once(sleep::remote())).collect();
+    let results = (0..tasks).map(|_| sleep::remote());
+    let mut runs: FuturesUnordered<_> = results.map(|result| async move { result.await }).collect();
     println!("{READY}{}", std::process::id());
-    let report = async {
-        while let Some(run) = runs.next().await {
-            let (pid, begun, ended) = run?;
-            println!("ran {pid} {begun} {ended}");
-        }
-        until_told().await
-    };
-    report.await
+    while let Some(run) = runs.next().await {
+        let (pid, begun, ended) = run?;
+        println!("ran {pid} {begun} {ended}");
+    }
+    until_told().await
 }

@@ -5,7 +5,7 @@
 //! | SCHED-1 | what is counted as in use is what the leases hold, less the CPUs that wait; nothing is granted beyond it |
 //! | SCHED-2 | a lease is in a worker of its node that lives or is being started, and is granted only when that runs |
 //! | SCHED-3 | a lease is in the books until it is returned once: its holder's, its worker's and the node's agree |
-//! | SCHED-4 | a request is in one place: in its shape's queue, at a starting worker, or with another node; what is of another node's process is never with a third |
+//! | SCHED-4 | a request is in one place: in its shape's queue, at a starting worker, or, if its holder is here, with a peer |
 //! | SCHED-5 | only the node that a request is with can answer it |
 //! | SCHED-6 | a device is never given more than once over; a worker with devices is its lease's own |
 //! | SCHED-7 | a job has one shared worker on a node at most, and one in each bundle there |

@@ -229,14 +229,15 @@ impl Scheduler {
     /// Wants every lease back. Those whose worker is not there yet nobody has heard of: their requests go elsewhere, and
     /// so does what waits here for other nodes.
     pub(super) fn recall_all(&mut self, now: Time) {
-        let here = |ask: &Ask| matches!(ask.at, At::Queue | At::Here(_));
-        let here = self.asks.iter().filter(|(_, ask)| here(ask)).map(|(request, ask)| (*request, ask.at));
-        for (request, at) in here.collect::<Vec<_>>() {
+        let is_own = |request: &RequestKey| request.holder.node() == self.node;
+        let goes = |(request, ask): &(&RequestKey, &Ask)| matches!(ask.at, At::Here(_)) || !is_own(request);
+        let going = self.asks.iter().filter(goes).map(|(request, ask)| (*request, ask.at, is_own(request)));
+        for (request, at, is_own) in going.collect::<Vec<_>>() {
             if let At::Here(lease) = at {
                 self.release(lease);
                 self.enqueue(request);
             }
-            if request.holder.node() != self.node {
+            if !is_own {
                 self.refuse_other(now, request, &Lack::Draining);
             }
         }
