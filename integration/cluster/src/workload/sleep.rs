@@ -35,7 +35,7 @@ pub(crate) async fn stand(Args { tasks }: Args) -> Result<()> {
     let mut runs: FuturesUnordered<_> = results.map(|result| async move { result.await }).collect();
     println!("{READY}{}", std::process::id());
     while let Some(run) = runs.next().await {
-        let (pid, begun, ended) = run?;
+        let (pid, begun, ended) = *run?;
         println!("ran {pid} {begun} {ended}");
     }
     until_told().await
