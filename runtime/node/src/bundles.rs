@@ -129,7 +129,8 @@ impl Bundles {
             state.wanting.insert(state.requests, (job, within.group, request.cpus));
             let request_key = RequestKey { holder: self.process, number: state.requests };
             let spec = PlacementSpec { request, within: Some(within), ..PlacementSpec::default() };
-            let wanted = Wanted { request: request_key, job: JOB, spec, avoid: Vec::new(), lives_on: false };
+            let wanted =
+                Wanted { request: request_key, job: JOB, spec, avoid: Vec::new(), lives_on: false, waits: false };
             state.scheduler.handle(now, scheduler::Input::Asked(wanted));
         });
     }

@@ -184,6 +184,8 @@ pub enum ClusterTalk {
         avoid: Vec<NodeId>,
         /// What is to run there lives on: the place is not wanted back because another job has less.
         lives_on: bool,
+        /// It waits there for room, until it is taken back; else the answer comes at once.
+        waits: bool,
     },
     /// The place.
     Granted {

@@ -14,6 +14,7 @@ mod lineage;
 mod names;
 mod record;
 mod reduce;
+mod sleep;
 mod store;
 mod streams;
 mod tasks;
@@ -49,6 +50,8 @@ enum Work {
     Lineage(lineage::Args),
     /// A tree of additions.
     Reduce(reduce::Args),
+    /// Tasks of a second that only sleep.
+    Sleep(sleep::Args),
     /// Producers of values, under orders.
     Store(store::Args),
     /// Streams that take a while, of a task and of an actor.
@@ -95,6 +98,7 @@ async fn main() -> Result<()> {
         Work::Lack => lack::stand().await,
         Work::Lineage(args) => lineage::show(args).await,
         Work::Reduce(args) => reduce::sum(args).await,
+        Work::Sleep(args) => sleep::stand(args).await,
         Work::Store(args) => store::stand(args).await,
         Work::Streams => streams::read().await,
     }

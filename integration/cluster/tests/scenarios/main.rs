@@ -19,6 +19,7 @@ mod promises;
 mod reasons;
 mod reduces;
 mod refusals;
+mod shares;
 mod stalls;
 mod starts;
 mod store;

@@ -382,7 +382,8 @@ impl World {
                     let target = Some(target()).filter(|_| from.number() % 2 == 1);
                     self.tell_scheduler(id, Input::Program { job, target })?;
                 }
-                self.tell_scheduler(id, Input::Asked(Wanted { request, job, spec, avoid, lives_on }))
+                let wanted = Wanted { request, job, spec, avoid, lives_on, waits: false };
+                self.tell_scheduler(id, Input::Asked(wanted))
             }
             Word::TakeBack { number } => {
                 self.tell_scheduler(id, Input::TakenBack { request: RequestKey { holder: from, number } })
@@ -523,10 +524,16 @@ impl World {
             }
             Output::Refuse { request, why } => self.refuse(id, request, &why),
             Output::AskPeer { node, wanted } => {
-                self.saw("another node is asked");
+                self.saw(if wanted.waits { "request goes to wait on another node" } else { "another node is asked" });
                 self.send(id, node, Talk::Lease(wanted)).map(drop)
             }
-            Output::TakeBackFromPeer { node, request } => self.send(id, node, Talk::TakeBack(request)).map(drop),
+            Output::TakeBackFromPeer { node, request } => {
+                let holder = self.processes.get(&request.holder);
+                if holder.is_some_and(|life| life.requests.contains_key(&request.number)) {
+                    self.saw("request that waits on another node is called back");
+                }
+                self.send(id, node, Talk::TakeBack(request)).map(drop)
+            }
             Output::ReturnToPeer { node, lease } => {
                 self.saw("grant comes too late and goes back");
                 self.send(id, node, Talk::Return(lease)).map(drop)

@@ -140,7 +140,7 @@ impl World {
                 node.numbers += 1;
                 let request = RequestKey { holder: me, number: node.numbers };
                 let spec = PlacementSpec { within, ..PlacementSpec::default() }.needing("num_cpus", 1.0);
-                let wanted = Wanted { request, job, spec, avoid: Vec::new(), lives_on: false };
+                let wanted = Wanted { request, job, spec, avoid: Vec::new(), lives_on: false, waits: false };
                 self.coverage.saw(if within.is_some() { "a place in a bundle" } else { "a place beside the bundles" });
                 self.schedule(index, scheduler::Input::Asked(wanted))
             }

@@ -280,7 +280,7 @@ impl Scheduler {
         let is_in_it = |shape: &Shape| shape.spec.within.is_some_and(|within| within.group == group);
         let asks = self.asks.iter().filter(|(_, ask)| is_in_it(&self.shapes[ask.shape]));
         for request in asks.map(|(request, _)| *request).collect::<Vec<_>>() {
-            if let Some(At::Peer(node)) = self.forget(request).map(|ask| ask.at) {
+            if let Some(node) = self.forget(request).and_then(|ask| ask.at.peer()) {
                 self.outputs.push_back(Output::TakeBackFromPeer { node, request });
             }
             self.refuse(request, Refusal::GroupEnded { group });

@@ -5,7 +5,7 @@
 //! | SCHED-1 | what is counted as in use is what the leases hold, less the CPUs that wait; nothing is granted beyond it |
 //! | SCHED-2 | a lease is in a worker of its node that lives or is being started, and is granted only when that runs |
 //! | SCHED-3 | a lease is in the books until it is returned once: its holder's, its worker's and the node's agree |
-//! | SCHED-4 | a request is in one place: in its shape's queue, at a starting worker, or with another node |
+//! | SCHED-4 | a request is in one place: in its shape's queue, at a starting worker, or, if its holder is here, with a peer |
 //! | SCHED-5 | only the node that a request is with can answer it |
 //! | SCHED-6 | a device is never given more than once over; a worker with devices is its lease's own |
 //! | SCHED-7 | a job has one shared worker on a node at most, and one in each bundle there |
@@ -17,9 +17,10 @@ use std::collections::BTreeSet;
 
 use mobula_types::resources::{Amount, CPUS, GPUS, Resources};
 
+use super::away::AWAY_MAX;
 use super::bundles::Key;
 use super::place::{add_to, amount_in, is_isolated};
-use super::{At, Scheduler, State};
+use super::{Ask, At, Scheduler, State, Whose};
 use crate::invariant::{Violation, ensure};
 
 /// Whether everything in the table above holds of `scheduler`.
@@ -144,16 +145,33 @@ fn check_requests(scheduler: &Scheduler) -> Result<(), Violation> {
         let is_there = match ask.at {
             At::Queue => true,
             At::Here(lease) => scheduler.leases.get(&lease).is_some_and(|lease| lease.request == *request),
-            At::Peer(node) => scheduler.peers.get(&node).is_some_and(|peer| peer.asked.contains(request)),
+            At::Peer(node) | At::Away(node) => {
+                scheduler.peers.get(&node).is_some_and(|peer| peer.asked.contains(request))
+            }
         };
         ensure(is_there, "SCHED-4", || format!("{request:?} is {:?}, and that does not know it", ask.at))?;
+        let is_own = request.holder.node() == scheduler.node;
+        let is_with_its = is_own || ask.at.peer().is_none() && shape.whose == Whose::Others;
+        ensure(is_with_its, "SCHED-4", || format!("{request:?} of another node is {:?}", ask.at))?;
     }
     let asked: usize = scheduler.peers.values().map(|peer| peer.asked.len()).sum();
-    let with_peers = scheduler.asks.values().filter(|ask| matches!(ask.at, At::Peer(_))).count();
+    let with_peers = scheduler.asks.values().filter(|ask| ask.at.peer().is_some()).count();
     ensure(asked == with_peers, "SCHED-5", || format!("{asked} are with other nodes, {with_peers} think so"))?;
     let in_queues: usize = scheduler.shapes.iter().map(|(_, shape)| shape.queue.len()).sum();
     ensure(in_queues == queued, "SCHED-4", || format!("{in_queues} stand in queues, {queued} think so"))?;
-    let firsts = scheduler.shapes.iter().filter_map(|(id, shape)| Some((*shape.queue.first_key_value()?.0, id)));
+    for (_, shape) in &scheduler.shapes {
+        for ((node, number), request) in &shape.away {
+            let is_away = |ask: &Ask| (ask.at, ask.number) == (At::Away(*node), *number);
+            let is_known = scheduler.asks.get(request).is_some_and(is_away);
+            ensure(is_known, "SCHED-4", || format!("{request:?} waits on {node} and does not think so"))?;
+            let away = shape.away_on(*node);
+            ensure(away <= AWAY_MAX, "SCHED-4", || format!("{away} of one shape wait on {node}"))?;
+        }
+    }
+    let away: usize = scheduler.shapes.iter().map(|(_, shape)| shape.away.len()).sum();
+    let think_so = scheduler.asks.values().filter(|ask| matches!(ask.at, At::Away(_))).count();
+    ensure(away == think_so, "SCHED-4", || format!("{away} wait on other nodes, {think_so} think so"))?;
+    let firsts = scheduler.shapes.iter().filter_map(|(id, shape)| Some((shape.first()?.0, id)));
     let firsts: BTreeSet<(u64, usize)> = firsts.collect();
     ensure(firsts == scheduler.order, "SCHED-4", || format!("the order is {:?}", scheduler.order))
 }

@@ -27,6 +27,8 @@ pub struct Wanted {
     pub avoid: Vec<NodeId>,
     /// What is to run there lives on, as an actor does: it is not asked to make room for a job that has less.
     pub lives_on: bool,
+    /// Where another node asks: it waits for room there, and is refused only if none can come up.
+    pub waits: bool,
 }
 
 /// Names a start of a worker, before it has a process id.
@@ -37,7 +39,7 @@ pub struct StartId(pub u64);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input {
     /// A process of this node wants a place, or another node asks on behalf of one of its own: the holder says which.
-    /// The other node is answered at once, with a grant on its way or a refusal; only one's own requests wait.
+    /// The other node is answered at once, with a grant on its way or a refusal, unless it says that the request waits.
     Asked(Wanted),
     /// A request is not wanted any more. The holder's own node hears it first; it may cross a grant.
     TakenBack {

@@ -9,8 +9,8 @@ use super::bundles::Pool;
 use super::devices::Share;
 use super::place::{Lack, add_to, is_isolated, take_from};
 use super::{
-    At, Failures, LEASE_BITS, Lease, Mutant, Output, Refusal, RequestKey, START_WAIT_MAX, START_WAIT_MIN, STARTS_MAX,
-    Scheduler, StartId, State, Worker,
+    Ask, At, Failures, LEASE_BITS, Lease, Mutant, Output, Refusal, RequestKey, START_WAIT_MAX, START_WAIT_MIN,
+    STARTS_MAX, Scheduler, StartId, State, Worker,
 };
 
 impl Worker {
@@ -226,28 +226,20 @@ impl Scheduler {
         self.serve_all(now);
     }
 
-    /// Wants every lease back. Those whose worker is not there yet nobody has heard of: their requests go elsewhere.
+    /// Wants every lease back. Those whose worker is not there yet nobody has heard of: their requests go elsewhere, and
+    /// so does what waits here for other nodes.
     pub(super) fn recall_all(&mut self, now: Time) {
-        let not_granted: Vec<(RequestKey, LeaseId)> = self
-            .asks
-            .iter()
-            .filter_map(|(request, ask)| match ask.at {
-                At::Here(lease) => Some((*request, lease)),
-                _ => None,
-            })
-            .collect();
-        for (request, lease) in not_granted {
-            self.release(lease);
-            if request.holder.node() == self.node {
+        let is_own = |request: &RequestKey| request.holder.node() == self.node;
+        let goes = |(request, ask): &(&RequestKey, &Ask)| matches!(ask.at, At::Here(_)) || !is_own(request);
+        let going = self.asks.iter().filter(goes).map(|(request, ask)| (*request, ask.at, is_own(request)));
+        for (request, at, is_own) in going.collect::<Vec<_>>() {
+            if let At::Here(lease) = at {
+                self.release(lease);
                 self.enqueue(request);
-                continue;
             }
-            let Some(ask) = self.asks.get_mut(&request) else { continue };
-            ask.at = At::Queue;
-            let shape = ask.shape;
-            let missing = self.lack_text(now, &self.shapes[shape], &Lack::Draining);
-            self.forget(request);
-            self.refuse(request, Refusal::NoRoom { node: self.node, missing });
+            if !is_own {
+                self.refuse_other(now, request, &Lack::Draining);
+            }
         }
         for (lease, Lease { request, .. }) in &self.leases {
             self.outputs.push_back(Output::Recall { holder: request.holder, lease: *lease });

@@ -5,15 +5,16 @@
 //!  waiting ──────────────► starting a worker ─────────────► granted ──► returned, or its holder
 //!     │ ▲ ▲                      │ did not start, or died                or worker has died
 //!     │ │ └──────────────────────┘
-//!     │ └── refused, or that node died
+//!     │ └── refused, called back, or that node died
 //!     ▼
-//!  asked of another node ──► granted there
+//!  asked of another node, or waiting there ──► granted there
 //! ```
 //!
 //! A *request* is one process's wish for a place; a *lease* is a place given: so much of this node's resources, in one
 //! worker. A request of a process of this node waits here until there is room here or on another node that the view of
-//! the cluster shows; a request that comes from another node is granted or refused at once, so every request waits in one
-//! place only, and that place knows why ([`Scheduler::why`]).
+//! the cluster shows. Where there is none, some of the youngest wait on other nodes (the module `away`), so that a job has
+//! its share of nodes on which none of its processes asks. Any other request that comes from another node is granted or
+//! refused at once, so every request waits in one place only, and its holder's node knows why ([`Scheduler::why`]).
 //!
 //! Requests of one job that want the same have one *shape* and are served first in, first out. Other shapes may pass one
 //! that does not fit, but not for ever: after [`PASSED_MAX`] of them what comes free is kept for it, for [`KEPT_MAX`].
@@ -30,6 +31,7 @@
 //!
 //! Starting processes, sending and knowing who has died are the driver's.
 
+mod away;
 mod bundles;
 mod devices;
 mod invariants;
@@ -53,6 +55,7 @@ use slab::Slab;
 
 use crate::ledger::Ledger;
 use crate::mutant::{Mutant, Planted};
+use away::ENOUGH_AWAY;
 use bundles::{Bundles, Pool};
 use devices::{Devices, Share};
 use place::{Choice, Lack};
@@ -111,7 +114,8 @@ const DEAD_MAX: usize = 4096;
 /// let mut scheduler = Scheduler::new(NodeId(1), &two_cpus, Default::default());
 /// let request = RequestKey { holder: ProcessId::new(NodeId(1), 1), number: 7 };
 /// let spec = PlacementSpec { request: Request::ONE_CPU, ..PlacementSpec::default() };
-/// scheduler.handle(Time::ZERO, Input::Asked(Wanted { request, job: JobId(1), spec, avoid: vec![], lives_on: false }));
+/// let (job, avoid) = (JobId(1), vec![]);
+/// scheduler.handle(Time::ZERO, Input::Asked(Wanted { request, job, spec, avoid, lives_on: false, waits: false }));
 /// let Some(Output::StartWorker { start, .. }) = scheduler.poll_output() else { panic!("it needs a worker") };
 /// scheduler.handle(Time::ZERO, Input::WorkerStarted { start, process: ProcessId::new(NodeId(1), 2) });
 /// assert!(matches!(scheduler.poll_output(), Some(Output::Capacity { .. })));
@@ -133,8 +137,8 @@ pub struct Scheduler {
     /// Requests that have not been answered.
     asks: BTreeMap<RequestKey, Ask>,
     shapes: Slab<Shape>,
-    shape_of: BTreeMap<(JobId, Arc<PlacementSpec>), usize>,
-    /// Shapes with requests that wait, by the age of the first one.
+    shape_of: BTreeMap<(JobId, Arc<PlacementSpec>, Whose), usize>,
+    /// Shapes with requests that wait, here or elsewhere, by the age of the first one.
     order: BTreeSet<(u64, usize)>,
     /// Where in `order` the next look goes on.
     looked_until: u64,
@@ -189,6 +193,8 @@ struct Ask {
     avoid: Vec<NodeId>,
     lives_on: bool,
     at: At,
+    /// Since when it has been there.
+    since: Time,
     /// Workers that did not start for it.
     failures: u32,
     /// Nothing is kept for it before this.
@@ -202,17 +208,58 @@ enum At {
     /// Its lease's worker is starting.
     Here(LeaseId),
     Peer(NodeId),
+    /// It stands in a queue there.
+    Away(NodeId),
+}
+
+impl At {
+    /// The other node that is to answer it.
+    fn peer(self) -> Option<NodeId> {
+        match self {
+            Self::Peer(node) | Self::Away(node) => Some(node),
+            Self::Queue | Self::Here(_) => None,
+        }
+    }
+}
+
+/// Whose process asks: only for its own does a node ask others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Whose {
+    Own,
+    Others,
 }
 
 #[derive(Debug)]
 struct Shape {
     job: JobId,
     spec: Arc<PlacementSpec>,
+    whose: Whose,
     queue: BTreeMap<u64, RequestKey>,
+    /// Those that wait on other nodes.
+    away: BTreeMap<(NodeId, u64), RequestKey>,
+    /// When the last went to wait on which node.
+    went: BTreeMap<NodeId, Time>,
     /// Nodes that refused, and until when they are left alone.
     refused: BTreeMap<NodeId, Time>,
     /// Requests of this shape, wherever they are.
     asks: usize,
+}
+
+impl Shape {
+    fn new(job: JobId, spec: Arc<PlacementSpec>, whose: Whose) -> Self {
+        let (queue, away) = (BTreeMap::new(), BTreeMap::new());
+        Self { job, spec, whose, queue, away, went: BTreeMap::new(), refused: BTreeMap::new(), asks: 0 }
+    }
+
+    /// The next to be served: the oldest that waits here, else the oldest that waits elsewhere.
+    fn first(&self) -> Option<(u64, RequestKey)> {
+        let here = self.queue.first_key_value().map(|(number, request)| (*number, *request));
+        here.or_else(|| self.away.iter().map(|((_, number), request)| (*number, *request)).min())
+    }
+
+    fn away_on(&self, node: NodeId) -> usize {
+        self.away.range((node, 0)..=(node, u64::MAX)).count()
+    }
 }
 
 #[derive(Debug)]
@@ -267,6 +314,7 @@ struct Peer {
     free: Resources,
     /// The same of its bundles.
     bundles: Vec<BundleLoad>,
+    /// Requests that are with it.
     asked: BTreeSet<RequestKey>,
     /// Granted since it said what it has, and until when that counts: it may come free again before it says anything.
     granted: VecDeque<(Time, Arc<PlacementSpec>)>,
@@ -379,10 +427,14 @@ impl Scheduler {
     }
 
     fn handle_asked(&mut self, now: Time, wanted: Wanted) {
-        let Wanted { request, job, spec, avoid, lives_on } = wanted;
-        if self.asks.contains_key(&request) {
+        let Wanted { request, job, spec, avoid, lives_on, waits } = wanted;
+        let whose = if request.holder.node() == self.node { Whose::Own } else { Whose::Others };
+        match self.asks.get(&request).map(|ask| ask.at) {
+            // Its node has heard an answer from here to what it had called back, and begins anew.
+            Some(At::Queue) if whose == Whose::Others => drop(self.forget(request)),
             // Said twice: it is being served.
-            return;
+            Some(_) => return,
+            None => {}
         }
         if self.ended.contains(&job) {
             return self.refuse(request, Refusal::JobEnded { job });
@@ -394,17 +446,19 @@ impl Scheduler {
         if self.asks.len() >= max {
             return self.refuse(request, Refusal::QueueFull { max });
         }
-        let shape = self.shape(job, spec);
+        let shape = self.shape(job, spec, whose);
         self.asked += 1;
         let (number, at, kept_again) = (self.asked, At::Queue, Time::ZERO);
-        let ask = Ask { shape, number, avoid, lives_on, at, failures: 0, kept_again };
+        let ask = Ask { shape, number, avoid, lives_on, at, since: now, failures: 0, kept_again };
         self.shapes[shape].asks += 1;
         self.asks.insert(request, ask);
-        if request.holder.node() == self.node {
+        if whose == Whose::Own {
             self.enqueue(request);
-            // Behind others of its shape it waits for them; else it may fit at once.
-            if self.shapes[shape].queue.len() == 1 {
-                self.serve(now, shape);
+            match self.shapes[shape].queue.len() {
+                1 => self.serve(now, shape),
+                // Behind others of its shape it waits for them; but now there may be enough of them to wait elsewhere, too.
+                2..=ENOUGH_AWAY => self.send_away(now, shape),
+                _ => {}
             }
             return;
         }
@@ -413,46 +467,45 @@ impl Scheduler {
                 self.note_passed(now, request);
                 self.lease(request, devices);
             }
-            Err(lack) => {
-                let missing = self.lack_text(now, &self.shapes[shape], &lack);
-                self.forget(request);
-                self.refuse(request, Refusal::NoRoom { node: self.node, missing });
-            }
+            Err(lack) if waits && lack.may_pass() => self.enqueue(request),
+            Err(lack) => self.refuse_other(now, request, &lack),
         }
     }
 
-    fn shape(&mut self, job: JobId, spec: PlacementSpec) -> usize {
+    fn shape(&mut self, job: JobId, spec: PlacementSpec, whose: Whose) -> usize {
         let spec = Arc::new(spec);
-        *self.shape_of.entry((job, spec.clone())).or_insert_with(|| {
-            self.shapes.insert(Shape { job, spec, queue: BTreeMap::new(), refused: BTreeMap::new(), asks: 0 })
-        })
+        let new = || self.shapes.insert(Shape::new(job, spec.clone(), whose));
+        *self.shape_of.entry((job, spec.clone(), whose)).or_insert_with(new)
     }
 
     /// Puts a request where it stood by its age.
     fn enqueue(&mut self, request: RequestKey) {
         let Some(ask) = self.asks.get_mut(&request) else { return };
-        ask.at = At::Queue;
         let (id, number) = (ask.shape, ask.number);
+        let before = std::mem::replace(&mut ask.at, At::Queue);
+        ask.since = self.now;
+        self.change_shape(id, |shape| {
+            before.peer().map(|node| shape.away.remove(&(node, number)));
+            shape.queue.insert(number, request);
+        });
+    }
+
+    /// Changes who waits, and keeps the order.
+    fn change_shape<T>(&mut self, id: usize, change: impl FnOnce(&mut Shape) -> T) -> T {
         let shape = &mut self.shapes[id];
-        let first = shape.queue.first_key_value().map(|(number, _)| *number);
-        shape.queue.insert(number, request);
-        if first.is_none_or(|first| number < first) {
-            first.map(|first| self.order.remove(&(first, id)));
-            self.order.insert((number, id));
+        let before = shape.first();
+        let changed = change(shape);
+        let after = shape.first();
+        if before != after {
+            before.map(|(number, _)| self.order.remove(&(number, id)));
+            after.map(|(number, _)| self.order.insert((number, id)));
         }
+        changed
     }
 
     fn dequeue(&mut self, id: usize, number: u64) {
-        let shape = &mut self.shapes[id];
-        let is_first = shape.queue.first_key_value().is_some_and(|(first, _)| *first == number);
-        let removed = shape.queue.remove(&number);
+        let removed = self.change_shape(id, |shape| shape.queue.remove(&number));
         self.has_moved |= removed.is_some();
-        if is_first {
-            self.order.remove(&(number, id));
-            if let Some((next, _)) = shape.queue.first_key_value() {
-                self.order.insert((*next, id));
-            }
-        }
         if let Some(request) = removed {
             self.eldest.take_if(|(eldest, _)| *eldest == request);
             self.kept.take_if(|(kept, _)| *kept == request);
@@ -466,19 +519,21 @@ impl Scheduler {
             self.dequeue(ask.shape, ask.number);
         }
         let ask = self.asks.remove(&request)?;
-        if let At::Peer(node) = ask.at
-            && let Some(peer) = self.peers.get_mut(&node)
-        {
-            peer.asked.remove(&request);
-            if !self.shapes[ask.shape].spec.request.is_nothing() {
-                self.count_free(node);
+        if let Some(node) = ask.at.peer() {
+            self.change_shape(ask.shape, |shape| shape.away.remove(&(node, ask.number)));
+            let takes_any = ask.at == At::Peer(node) && !self.shapes[ask.shape].spec.request.is_nothing();
+            if let Some(peer) = self.peers.get_mut(&node) {
+                peer.asked.remove(&request);
+                if takes_any {
+                    self.count_free(node);
+                }
             }
         }
         let shape = &mut self.shapes[ask.shape];
         shape.asks -= 1;
         if shape.asks == 0 {
             let shape = self.shapes.remove(ask.shape);
-            self.shape_of.remove(&(shape.job, shape.spec));
+            self.shape_of.remove(&(shape.job, shape.spec, shape.whose));
         }
         Some(ask)
     }
@@ -489,26 +544,33 @@ impl Scheduler {
 
     /// Serves the requests of one shape while there is room.
     fn serve(&mut self, now: Time, id: usize) {
-        while let Some((_, request)) = self.shapes.get(id).and_then(|shape| shape.queue.first_key_value()) {
-            let request = *request;
-            match self.choose(now, request) {
+        while let Some((_, request)) = self.shapes.get(id).and_then(Shape::first) {
+            let choice = self.choose(now, request);
+            if !matches!(choice, Choice::Wait(_)) {
+                self.call_back(request);
+            }
+            match choice {
                 Choice::Here(devices) => {
                     self.note_passed(now, request);
                     self.lease(request, devices);
                 }
-                Choice::Peer(node) => self.ask_peer(request, node),
+                Choice::Peer(node) => self.ask_peer(request, node, false),
                 Choice::Never(why) => {
                     self.forget(request);
                     self.refuse(request, why);
                 }
+                Choice::Wait(Some(lack)) if self.shapes[id].whose == Whose::Others && !lack.may_pass() => {
+                    self.refuse_other(now, request, &lack);
+                }
                 Choice::Wait(lack) => {
                     let is_in_use = lack.as_ref().is_some_and(Lack::is_in_use);
                     self.is_held_back |= matches!(lack, Some(Lack::Share { .. }));
-                    let may_be_kept_for = self.asks.get(&request).is_some_and(|ask| ask.kept_again <= now);
+                    let may_be_kept_for = |ask: &Ask| ask.at == At::Queue && ask.kept_again <= now;
+                    let may_be_kept_for = self.asks.get(&request).is_some_and(may_be_kept_for);
                     if is_in_use && may_be_kept_for && self.eldest.is_none() {
                         self.eldest = Some((request, 0));
                     }
-                    break;
+                    return self.send_away(now, id);
                 }
             }
         }
@@ -552,25 +614,33 @@ impl Scheduler {
         }
     }
 
-    fn ask_peer(&mut self, request: RequestKey, node: NodeId) {
+    /// Asks another node; where the request `waits` there, it takes nothing of what is free.
+    fn ask_peer(&mut self, request: RequestKey, node: NodeId, waits: bool) {
         let Some(ask) = self.asks.get_mut(&request) else { return };
-        ask.at = At::Peer(node);
+        (ask.at, ask.since) = (if waits { At::Away(node) } else { At::Peer(node) }, self.now);
         let (id, number, avoid, lives_on) = (ask.shape, ask.number, ask.avoid.clone(), ask.lives_on);
         self.dequeue(id, number);
+        if waits {
+            self.change_shape(id, |shape| shape.away.insert((node, number), request));
+            self.shapes[id].went.insert(node, self.now);
+            self.alarms.insert(self.now + TURN);
+        }
         let shape = &self.shapes[id];
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.asked.insert(request);
             peer.served += 1;
-            peer.count_taken(shape.spec.within, &shape.spec.request);
+            if !waits {
+                peer.count_taken(shape.spec.within, &shape.spec.request);
+            }
         }
-        let wanted = Wanted { request, job: shape.job, spec: shape.spec.as_ref().clone(), avoid, lives_on };
+        let wanted = Wanted { request, job: shape.job, spec: shape.spec.as_ref().clone(), avoid, lives_on, waits };
         self.outputs.push_back(Output::AskPeer { node, wanted });
     }
 
     /// SCHED-5: only the node that was asked last answers.
     fn is_asked(&self, request: RequestKey, node: NodeId) -> bool {
         let is_any = self.planted.is(Mutant::AnyPeerGrants);
-        self.asks.get(&request).is_some_and(|ask| ask.at == At::Peer(node) || is_any)
+        self.asks.get(&request).is_some_and(|ask| ask.at.peer() == Some(node) || is_any)
     }
 
     fn handle_peer_granted(
@@ -589,8 +659,12 @@ impl Scheduler {
             peer.granted.push_back((until, self.shapes[ask.shape].spec.clone()));
             self.alarms.insert(until);
         }
-        self.forget(request);
+        let ask = self.forget(request);
         self.outputs.push_back(Output::Grant { request, lease, process });
+        if let Some(ask) = ask.filter(|ask| matches!(ask.at, At::Away(_))) {
+            // Another may wait there in its stead.
+            self.serve(now, ask.shape);
+        }
     }
 
     fn handle_peer_refused(&mut self, now: Time, node: NodeId, request: RequestKey, why: String, worker_failed: bool) {
@@ -642,7 +716,7 @@ impl Scheduler {
         peer.bundles.clone_from(&load.bundles);
         let granted = peer.granted.iter().map(|(_, spec)| spec);
         let asked = peer.asked.iter().filter_map(|request| self.asks.get(request));
-        let asked = asked.map(|ask| &self.shapes[ask.shape].spec);
+        let asked = asked.filter(|ask| ask.at == At::Peer(node)).map(|ask| &self.shapes[ask.shape].spec);
         for spec in granted.chain(asked).cloned().collect::<Vec<_>>() {
             peer.count_taken(spec.within, &spec.request);
         }
@@ -665,12 +739,17 @@ impl Scheduler {
 
     fn handle_taken_back(&mut self, now: Time, request: RequestKey) {
         let Some(ask) = self.forget(request) else { return };
-        match ask.at {
+        self.leave(request, ask.at);
+        self.serve_all(now);
+    }
+
+    /// Nobody wants what a forgotten request was about to get.
+    fn leave(&mut self, request: RequestKey, at: At) {
+        match at {
             At::Queue => {}
             At::Here(lease) => self.release(lease),
-            At::Peer(node) => self.outputs.push_back(Output::TakeBackFromPeer { node, request }),
+            At::Peer(node) | At::Away(node) => self.outputs.push_back(Output::TakeBackFromPeer { node, request }),
         }
-        self.serve_all(now);
     }
 
     fn handle_died(&mut self, now: Time, process: ProcessId) {
@@ -692,10 +771,8 @@ impl Scheduler {
         let asks: Vec<RequestKey> =
             self.asks.range(key(first, 0)..=key(last, u64::MAX)).map(|(request, _)| *request).collect();
         for request in asks {
-            match self.forget(request).map(|ask| ask.at) {
-                Some(At::Here(lease)) => self.release(lease),
-                Some(At::Peer(node)) => self.outputs.push_back(Output::TakeBackFromPeer { node, request }),
-                Some(At::Queue) | None => {}
+            if let Some(ask) = self.forget(request) {
+                self.leave(request, ask.at);
             }
         }
         if self.planted.is(Mutant::KeepLeasesOfDead) {
@@ -711,10 +788,8 @@ impl Scheduler {
         let asks: Vec<RequestKey> =
             self.asks.iter().filter(|(_, ask)| of_job(ask)).map(|(request, _)| *request).collect();
         for request in asks {
-            match self.forget(request).map(|ask| ask.at) {
-                Some(At::Here(lease)) => self.release(lease),
-                Some(At::Peer(node)) => self.outputs.push_back(Output::TakeBackFromPeer { node, request }),
-                Some(At::Queue) | None => {}
+            if let Some(ask) = self.forget(request) {
+                self.leave(request, ask.at);
             }
             self.refuse(request, Refusal::JobEnded { job });
         }

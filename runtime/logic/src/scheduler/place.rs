@@ -1,6 +1,5 @@
 //! Whether a node has room for a request, and which of those that have is taken.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mobula_types::program::Target;
@@ -9,7 +8,7 @@ use mobula_types::{JobId, LabelRule, LabelSelector, NodeId, PlacementSpec, Place
 
 use super::bundles::Key;
 use super::devices::Share;
-use super::{At, Mutant, Peer, Refusal, RequestKey, STARTING_MAX, Scheduler, Shape};
+use super::{At, Mutant, Peer, Refusal, RequestKey, STARTING_MAX, Scheduler, Shape, Whose};
 
 /// Where a request goes.
 #[derive(Debug)]
@@ -72,6 +71,11 @@ pub(super) enum Lack {
 }
 
 impl Lack {
+    /// It may be over before long, without a change of what the node is.
+    pub(super) fn may_pass(&self) -> bool {
+        self.is_in_use() || matches!(self, Self::Share { .. } | Self::Starting)
+    }
+
     /// It has enough, and it may come free.
     pub(super) fn is_in_use(&self) -> bool {
         matches!(self, Self::InUse { .. } | Self::Devices { .. } | Self::Kept { .. })
@@ -170,20 +174,21 @@ impl Scheduler {
         !peer.load.is_draining
             && self.cannot_run_there(shape.job, peer).is_none()
             && shape.refused.get(&node).is_none_or(|until| *until <= now)
+            // What waits there comes first.
+            && shape.away_on(node) == 0
             && self.selector(&shape.spec).broken_by(&peer.load.labels).is_none()
             && has_room()
     }
 
     pub(super) fn choose(&self, now: Time, request: RequestKey) -> Choice {
         let Some(ask) = self.asks.get(&request) else { return Choice::Wait(None) };
-        debug_assert_eq!(ask.at, At::Queue, "only what waits is served");
+        debug_assert!(matches!(ask.at, At::Queue | At::Away(_)), "only what waits is served");
         self.choose_for(now, &self.shapes[ask.shape], &ask.avoid)
     }
 
     /// The node on which something would find room now, as far as this node sees; none when it would wait.
     pub fn find_node(&self, now: Time, job: JobId, spec: &PlacementSpec, avoid: &[NodeId]) -> Option<NodeId> {
-        let (queue, refused) = (BTreeMap::new(), BTreeMap::new());
-        let shape = Shape { job, spec: Arc::new(spec.clone()), queue, refused, asks: 0 };
+        let shape = Shape::new(job, Arc::new(spec.clone()), Whose::Own);
         match self.choose_for(now, &shape, avoid) {
             Choice::Here(_) => Some(self.node),
             Choice::Peer(node) => Some(node),
@@ -194,6 +199,9 @@ impl Scheduler {
     fn choose_for(&self, now: Time, shape: &Shape, avoid: &[NodeId]) -> Choice {
         let strategy = shape.spec.strategy;
         let mut here = self.fits_here(now, shape);
+        if shape.whose == Whose::Others {
+            return here.map_or_else(|lack| Choice::Wait(Some(lack)), Choice::Here);
+        }
         let strategy = match strategy {
             PlacementStrategy::NodeSoft { node } if self.can_ever(shape, node) => PlacementStrategy::Node { node },
             other => other,

@@ -90,7 +90,7 @@ mod tests {
 
     fn asked(request: RequestKey, strategy: PlacementStrategy) -> Input {
         let spec = PlacementSpec { request: Request::ONE_CPU, strategy, ..PlacementSpec::default() };
-        Input::Asked(Wanted { request, job: JOB, spec, avoid: Vec::new(), lives_on: false })
+        Input::Asked(Wanted { request, job: JOB, spec, avoid: Vec::new(), lives_on: false, waits: false })
     }
 
     fn outputs(scheduler: &mut Scheduler, inputs: impl IntoIterator<Item = Input>) -> Vec<Output> {

@@ -21,7 +21,7 @@ use mobula_types::resources::{Amount, CPUS, GPUS, Request, Resources};
 use mobula_types::{JobId, LeaseId, PlacementStrategy, Time};
 
 use super::place::{add_to, amount_in, amount_of, is_isolated, share_a_name, take_from};
-use super::{LOOKS_MAX, Lease, Mutant, Output, STARTING_MAX, Scheduler, Shape};
+use super::{LOOKS_MAX, Lease, Mutant, Output, STARTING_MAX, Scheduler, Shape, Whose};
 
 /// Where there are fewer places than jobs, a job has what another waits for so long before it is to give it up.
 pub const TURN: Duration = Duration::from_secs(1);
@@ -192,13 +192,14 @@ impl Scheduler {
     }
 
     /// Whether nothing but room keeps a request from a place here.
-    fn is_open_here(&self, now: Time, shape: &Shape) -> bool {
+    pub(super) fn is_open_here(&self, now: Time, shape: &Shape) -> bool {
         let is_for_here = match shape.spec.strategy {
             PlacementStrategy::Node { node } => node == self.node,
             PlacementStrategy::NodeSoft { node } => node == self.node || !self.can_ever(shape, node),
             _ => true,
         };
-        is_for_here
+        // Where another node's request may be that node has seen to.
+        (is_for_here || shape.whose == Whose::Others)
             && self.can_ever(shape, self.node)
             && self.start_waits_until(now, shape).is_none()
             && (!is_isolated(&shape.spec) || self.starting < STARTING_MAX)
@@ -238,7 +239,7 @@ impl Scheduler {
         let mut wanting: Vec<Wanting> = self
             .compared()
             .map(|id| (id, &self.shapes[id]))
-            .filter(|(_, shape)| self.is_open_here(now, shape))
+            .filter(|(_, shape)| !shape.queue.is_empty() && self.is_open_here(now, shape))
             .map(|(id, shape)| Wanting { shape: id, job: shape.job, left: shape.queue.len() })
             .collect();
         self.turn_at = None;
@@ -394,8 +395,9 @@ impl Scheduler {
         }
         let now = self.now;
         let prospect = self.prospect(now);
-        let waits = self.compared().filter(|id| self.is_open_here(now, &self.shapes[*id]));
-        let wanting: Vec<_> = waits.map(|id| Wanting { shape: id, job: self.shapes[id].job, left: 1 }).collect();
+        let waits = |id: &usize| !self.shapes[*id].queue.is_empty() && self.is_open_here(now, &self.shapes[*id]);
+        let wanting = self.compared().filter(waits);
+        let wanting: Vec<_> = wanting.map(|id| Wanting { shape: id, job: self.shapes[id].job, left: 1 }).collect();
         let shape = &self.shapes[wanting[self.poorest(&wanting, &prospect)?].shape];
         let (soon, request) = (&prospect.free, &shape.spec.request);
         if fits_in(request, soon) {

@@ -42,7 +42,7 @@ fn on(spec: PlacementSpec, strategy: PlacementStrategy) -> PlacementSpec {
 }
 
 fn asked(number: u64, spec: PlacementSpec) -> Input {
-    Input::Asked(Wanted { request: key(number), job: JOB, spec, avoid: Vec::new(), lives_on: false })
+    Input::Asked(Wanted { request: key(number), job: JOB, spec, avoid: Vec::new(), lives_on: false, waits: false })
 }
 
 fn seen(node: NodeId, total: u64, free: u64) -> Input {
@@ -58,6 +58,15 @@ fn said(scheduler: &mut Scheduler) -> Vec<Output> {
     let mut said = outputs(scheduler);
     said.retain(|output| !matches!(output, Output::Capacity { .. }));
     said
+}
+
+/// What goes to wait on which node; nothing else is said.
+fn waits(scheduler: &mut Scheduler) -> Vec<(u64, NodeId)> {
+    let said = said(scheduler).into_iter().map(|output| match output {
+        Output::AskPeer { node, wanted } if wanted.waits => (wanted.request.number, node),
+        other => panic!("{other:?}"),
+    });
+    said.collect()
 }
 
 fn lease(count: u64) -> LeaseId {
@@ -141,7 +150,7 @@ fn a_full_node_hands_on_and_hears_the_answer_of_the_one_it_asked() {
     scheduler.handle(at(1), asked(2, cpus(3)));
     let said_now = said(&mut scheduler);
     let ask = |number, spec| {
-        let wanted = Wanted { request: key(number), job: JOB, spec, avoid: vec![], lives_on: false };
+        let wanted = Wanted { request: key(number), job: JOB, spec, avoid: vec![], lives_on: false, waits: false };
         Output::AskPeer { node: THERE, wanted }
     };
     assert_eq!(said_now, [grant(1, 2, 10), ask(2, cpus(3))], "its own while less than half used, then the other");
@@ -186,20 +195,31 @@ fn what_a_refusal_says_counts_for_a_while_only() {
     let refused = Input::PeerRefused { node: THERE, request: key(1), load, why: "full".into(), worker_failed: false };
     scheduler.handle(at(1), refused);
     scheduler.handle(at(500), Input::Tick);
-    assert_eq!(outputs(&mut scheduler), [], "it had nothing free");
+    assert_eq!(waits(&mut scheduler), [(1, THERE)], "it had nothing free");
     let why = scheduler.why(at(500), key(1)).unwrap();
-    assert_eq!(why, "num_cpus = 1, node-1 has 0; no other node has room now");
+    assert_eq!(why, "it waits on node-2: num_cpus = 1, 0 of 4 are free there");
     // The view does not change when all is as it was before.
     scheduler.handle(at(1) + GRANTED_COUNTS, Input::Tick);
-    assert!(matches!(outputs(&mut scheduler)[..], [Output::AskPeer { node: THERE, .. }]));
+    assert_eq!(scheduler.why(at(1_001), key(1)).unwrap(), "it waits on node-2, where others come first");
+    scheduler.handle(at(1_001), asked(2, on(cpus(1), PlacementStrategy::Spread)));
+    let asked_there = |output: &Output| matches!(output, Output::AskPeer { node: THERE, wanted } if !wanted.waits);
+    assert!(outputs(&mut scheduler).iter().any(asked_there), "another shape does not wait there");
 }
 
 #[test]
 fn another_nodes_request_is_answered_at_once() {
     let mut scheduler = with_worker(1);
     let far = |number| RequestKey { holder: ProcessId::new(THERE, 4), number };
-    let asked =
-        |number| Input::Asked(Wanted { request: far(number), job: JOB, spec: cpus(1), avoid: vec![], lives_on: false });
+    let asked = |number| {
+        Input::Asked(Wanted {
+            request: far(number),
+            job: JOB,
+            spec: cpus(1),
+            avoid: vec![],
+            lives_on: false,
+            waits: false,
+        })
+    };
     scheduler.handle(at(1), asked(1));
     scheduler.handle(at(1), asked(2));
     let said_now = said(&mut scheduler);
@@ -222,9 +242,9 @@ fn only_a_dead_node_is_no_for_ever() {
     scheduler.handle(at(1), asked(3, cpus(64)));
     let labels = LabelRule::equal("zone", "eu").into();
     scheduler.handle(at(1), asked(4, PlacementSpec { labels, ..cpus(1) }));
-    assert_eq!(said(&mut scheduler), []);
+    assert_eq!(waits(&mut scheduler), [(1, THERE)]);
     let why = |number| scheduler.why(at(1), key(number)).unwrap();
-    assert_eq!(why(1), "node-2 was asked for: num_cpus = 1, 0 of 4 are free there");
+    assert_eq!(why(1), "it waits on node-2: num_cpus = 1, 0 of 4 are free there");
     assert_eq!(why(2), "node-7 was asked for and is not known");
     assert_eq!(why(3), "num_cpus = 64: no node has so much, the most is 4 on node-2");
     assert_eq!(why(4), "no node of the cluster carries zone=eu");
@@ -240,7 +260,8 @@ fn strategies_choose_among_the_nodes_that_fit() {
         scheduler.handle(at(0), seen(THERE, 4, 3));
         scheduler.handle(at(0), seen(NodeId(3), 4, 2));
         let avoid = avoid.iter().copied().map(NodeId).collect();
-        let wanted = Wanted { request: key(1), job: JOB, spec: on(cpus(1), strategy), avoid, lives_on: false };
+        let wanted =
+            Wanted { request: key(1), job: JOB, spec: on(cpus(1), strategy), avoid, lives_on: false, waits: false };
         scheduler.handle(at(1), Input::Asked(wanted));
         match said(&mut scheduler)[..] {
             [Output::AskPeer { node, .. }] => node.0,
@@ -267,14 +288,15 @@ fn a_node_that_is_preferred_is_waited_for_while_it_can_do() {
     let mut scheduler = with_worker(4);
     scheduler.handle(at(0), seen(THERE, 2, 0));
     scheduler.handle(at(1), asked(1, soft(cpus(1))));
-    assert_eq!(said(&mut scheduler), [], "others use it now");
-    let why = scheduler.why(at(1), key(1)).unwrap();
-    assert_eq!(why, "node-2 was asked for: num_cpus = 1, 0 of 2 are free there");
+    assert_eq!(waits(&mut scheduler), [(1, THERE)], "others use it now");
     scheduler.handle(at(1), asked(2, soft(cpus(3))));
     assert!(matches!(said(&mut scheduler)[..], [Output::Grant { .. }]), "it has too little in all");
     let load = NodeLoad { total: has(2, 0), free: has(2, 0), is_draining: true, ..NodeLoad::default() };
     scheduler.handle(at(2), Input::Seen { node: THERE, load });
-    assert!(matches!(said(&mut scheduler)[..], [Output::Grant { .. }]), "it is being drained");
+    assert!(
+        matches!(said(&mut scheduler)[..], [Output::TakeBackFromPeer { node: THERE, .. }, Output::Grant { .. }]),
+        "it is being drained"
+    );
     scheduler.handle(at(3), Input::NodeDied { node: THERE });
     scheduler.handle(at(3), asked(3, soft(cpus(0))));
     assert!(matches!(said(&mut scheduler)[..], [Output::Grant { .. }]), "it is dead");
@@ -332,9 +354,12 @@ fn a_busy_node_of_the_first_rules_is_waited_for() {
     let labels = LabelRule::equal("zone", "b").into();
     let fallbacks = vec![LabelRule::not_equal("zone", "b").into()];
     scheduler.handle(at(1), asked(1, PlacementSpec { labels, fallbacks, ..cpus(1) }));
-    assert_eq!(said(&mut scheduler), [], "a node is as the first rules say, however busy");
+    assert_eq!(waits(&mut scheduler), [(1, THERE)], "a node is as the first rules say, however busy");
     scheduler.handle(at(2), Input::Seen { node: THERE, load: NodeLoad { is_draining: true, ..load } });
-    assert!(matches!(said(&mut scheduler)[..], [Output::Grant { .. }]), "it will not take anything any more");
+    assert!(
+        matches!(said(&mut scheduler)[..], [Output::TakeBackFromPeer { node: THERE, .. }, Output::Grant { .. }]),
+        "it will not take anything any more"
+    );
 }
 
 #[test]
@@ -460,7 +485,14 @@ fn what_waits_for_a_worker_of_a_drained_node_goes_elsewhere() {
     scheduler.handle(at(0), asked(1, cpus(1)));
     scheduler.handle(
         at(0),
-        Input::Asked(Wanted { request: far, job: JOB, spec: cpus(1), avoid: Vec::new(), lives_on: false }),
+        Input::Asked(Wanted {
+            request: far,
+            job: JOB,
+            spec: cpus(1),
+            avoid: Vec::new(),
+            lives_on: false,
+            waits: false,
+        }),
     );
     scheduler.handle(at(0), seen(THERE, 4, 4));
     said(&mut scheduler);

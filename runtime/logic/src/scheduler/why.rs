@@ -15,6 +15,7 @@ impl Scheduler {
         let text = match ask.at {
             At::Here(_) => format!("a worker is being started for it on {}", self.node),
             At::Peer(node) => format!("{node} has been asked for a place"),
+            At::Away(node) => self.why_away(shape, node),
             At::Queue => self.why_queued(now, shape),
         };
         let before = shape.queue.range(..ask.number).count();
@@ -47,6 +48,19 @@ impl Scheduler {
         match self.nobody_has(shape) {
             Some(text) => text,
             None => format!("{here}; no other node has room now"),
+        }
+    }
+
+    /// It waits on another node, of which the view is known here.
+    fn why_away(&self, shape: &Shape, node: NodeId) -> String {
+        let Some(peer) = self.peers.get(&node) else { return format!("it waits on {node}, which is not known") };
+        let lacks = shape.spec.request.amounts().find(|(name, amount)| *amount > amount_in(&peer.free, name));
+        match lacks {
+            Some((name, amount)) => {
+                let (free, total) = (amount_in(&peer.free, name), amount_in(&peer.load.total, name));
+                format!("it waits on {node}: {name} = {amount}, {free} of {total} are free there")
+            }
+            None => format!("it waits on {node}, where others come first"),
         }
     }
 

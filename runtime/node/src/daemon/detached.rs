@@ -206,7 +206,7 @@ impl State {
         let stage = Stage::Placing { number };
         self.detached.here.insert(actor, Here { key, incarnation, job, spawn, stage });
         let request = RequestKey { holder: self.node.into(), number };
-        let wanted = Wanted { request, job, spec, avoid: Vec::new(), lives_on: true };
+        let wanted = Wanted { request, job, spec, avoid: Vec::new(), lives_on: true, waits: false };
         self.scheduler.handle(self.clock.now(), scheduler::Input::Asked(wanted));
     }
 

@@ -47,14 +47,15 @@ impl State {
         let now = self.clock.now();
         match talk {
             ClusterTalk::Job { job, setup } => self.open_job(job, setup, node),
-            ClusterTalk::Lease { holder, number, job, spec, avoid, lives_on } if holder.node() == node => {
+            ClusterTalk::Lease { holder, number, job, spec, avoid, lives_on, waits } if holder.node() == node => {
                 let request = RequestKey { holder, number };
                 if self.roster.has_ended(job) {
                     let (load, why) = (self.scheduler.load(), format!("{job} has ended"));
                     let said = ClusterTalk::NoPlace { holder, number, load, why, worker_failed: false };
                     return self.tell_node(node, &said);
                 }
-                self.scheduler.handle(now, scheduler::Input::Asked(Wanted { request, job, spec, avoid, lives_on }));
+                let wanted = Wanted { request, job, spec, avoid, lives_on, waits };
+                self.scheduler.handle(now, scheduler::Input::Asked(wanted));
             }
             ClusterTalk::Granted { holder, number, lease, process } if holder.node() == self.node => {
                 let request = RequestKey { holder, number };

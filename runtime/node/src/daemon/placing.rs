@@ -69,9 +69,10 @@ impl State {
                     }
                 }
                 Output::AskPeer { node, wanted } => {
-                    let Wanted { request: RequestKey { holder, number }, job, spec, avoid, lives_on } = wanted;
+                    let Wanted { request: RequestKey { holder, number }, job, spec, avoid, lives_on, waits } = wanted;
                     self.tell_job(node, job);
-                    self.tell_node(node, &ClusterTalk::Lease { holder, number, job, spec, avoid, lives_on });
+                    let said = ClusterTalk::Lease { holder, number, job, spec, avoid, lives_on, waits };
+                    self.tell_node(node, &said);
                 }
                 Output::TakeBackFromPeer { node, request: RequestKey { holder, number } } => {
                     self.tell_node(node, &ClusterTalk::TakeBack { holder, number });

@@ -19,7 +19,8 @@ impl State {
         match said {
             ToNode::Lease { request, spec, avoid, lives_on } => {
                 let request = RequestKey { holder: process, number: request };
-                self.scheduler.handle(now, scheduler::Input::Asked(Wanted { request, job, spec, avoid, lives_on }));
+                let wanted = Wanted { request, job, spec, avoid, lives_on, waits: false };
+                self.scheduler.handle(now, scheduler::Input::Asked(wanted));
             }
             ToNode::TakeBack { request } => {
                 let request = RequestKey { holder: process, number: request };

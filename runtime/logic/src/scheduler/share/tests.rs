@@ -64,7 +64,7 @@ impl Node {
 
     fn ask_for(&mut self, job: u64, number: u64, spec: PlacementSpec, lives_on: bool) {
         let request = key(job, number);
-        self.tell(Input::Asked(Wanted { request, job: JobId(job), spec, avoid: vec![], lives_on }));
+        self.tell(Input::Asked(Wanted { request, job: JobId(job), spec, avoid: vec![], lives_on, waits: false }));
     }
 
     fn ask(&mut self, job: u64, numbers: std::ops::RangeInclusive<u64>) {
