@@ -184,12 +184,12 @@ fn share_of_second(of_nodes: &[u64], first_on: u64, second_on: u64) -> usize {
     let mut asked = BTreeMap::from([((1, first_on), 0), ((2, second_on), 0)]);
     while cluster.now < at(4_500) {
         cluster.until(cluster.now + step);
-        if cluster.now.as_nanos() % 200_000_000 == 0 {
+        if cluster.now.as_nanos().is_multiple_of(200_000_000) {
             cluster.beat();
         }
         let ends = |lease: &LeaseId| {
             let begun_ms = cluster.held[lease].1.since(at(0)).as_millis() as u64 + lease.0 * 350;
-            (cluster.now.since(at(0)).as_millis() as u64).abs_diff(begun_ms) % 1_000 == 0
+            (cluster.now.since(at(0)).as_millis() as u64).abs_diff(begun_ms).is_multiple_of(1_000)
         };
         let over: Vec<LeaseId> = cluster.recalled.iter().copied().filter(ends).collect();
         over.into_iter().for_each(|lease| cluster.give_back(lease));
