@@ -336,7 +336,7 @@ impl World {
             return Bounds::default();
         }
         let hosts = self.hosts.len();
-        let membership = membership::Bounds { nodes_max: hosts, dead_max: 2, asks_max: 1 };
+        let membership = membership::Bounds { nodes_max: hosts, dead_max: 2, asks_max: 1, ..Default::default() };
         let directory = directory::Bounds {
             names_max: 2,
             name_bytes_max: 16,
