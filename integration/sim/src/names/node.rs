@@ -530,7 +530,7 @@ impl World {
                 let actor = ActorId { process: home, slot: name, generation };
                 let frame = vec![0; if self.is_narrow { self.rng.below(10) as usize } else { 0 }];
                 let policy = self.policy();
-                let detached = is_detached.then(|| Detached { job: AFTERLIFE, frame, policy });
+                let detached = is_detached.then_some(Detached { job: AFTERLIFE, frame, policy });
                 let job = (!is_detached).then_some(job);
                 if is_detached {
                     self.detached = Some(actor);
