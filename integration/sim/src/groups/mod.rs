@@ -103,6 +103,8 @@ struct Host {
     connection: u64,
     paused_until: Time,
     cut_until: Time,
+    /// Until when it is heard and does not hear.
+    deaf_until: Time,
     up: VecDeque<Letter<Up>>,
     down: VecDeque<Letter<Down>>,
     /// When the last word arrives, up and down.
@@ -120,6 +122,10 @@ struct World {
     is_hasty: bool,
     /// The head takes few groups.
     is_narrow: bool,
+    /// The head looks at few groups at once.
+    is_hurried: bool,
+    /// Nothing goes wrong but that nodes are heard and do not hear.
+    is_deaf: bool,
     is_quiet: bool,
     events: u64,
     hosts: Vec<Host>,
@@ -140,13 +146,15 @@ impl world::World for World {
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x6772_6f75);
         let fury = *rng.pick(&[20, 60, 100]);
-        let is_hasty = rng.chance(30);
+        let is_deaf = seed % 16 == 1;
+        let is_hasty = rng.chance(30) && !is_deaf;
         let host = |rng: &mut Rng| Host {
             cpus: 2 + rng.below(5),
             node: None,
             connection: 0,
             paused_until: Time::ZERO,
             cut_until: Time::ZERO,
+            deaf_until: Time::ZERO,
             up: VecDeque::new(),
             down: VecDeque::new(),
             last: [Time::ZERO; 2],
@@ -161,6 +169,8 @@ impl world::World for World {
             fury,
             is_hasty,
             is_narrow: seed % 8 == 5,
+            is_hurried: seed % 8 == 2,
+            is_deaf,
             is_quiet: false,
             events: 0,
             hosts,
@@ -251,7 +261,7 @@ impl World {
                 self.is_quiet = true;
                 let now = self.agenda.now();
                 for host in &mut self.hosts {
-                    (host.paused_until, host.cut_until) = (now, now);
+                    (host.paused_until, host.cut_until, host.deaf_until) = (now, now, now);
                 }
                 Ok(())
             }
@@ -261,7 +271,7 @@ impl World {
 
     /// One misfortune, and when the next comes.
     fn strike(&mut self) -> Result<(), Violation> {
-        if self.is_quiet {
+        if self.is_quiet || self.is_deaf {
             return Ok(());
         }
         let delay = Duration::from_millis(100) + self.rng.span(100_000 / (self.fury + 20));
