@@ -64,6 +64,11 @@ pub(super) enum Event {
         node: NodeId,
         peer: NodeId,
     },
+    /// A node learns where another is.
+    MayDial {
+        node: NodeId,
+        peer: NodeId,
+    },
     SchedulerTick {
         node: NodeId,
     },
@@ -115,6 +120,10 @@ pub(super) enum Event {
         process: ProcessId,
     },
     Restart {
+        actor: ActorKey,
+    },
+    /// A program does not want an actor any more.
+    StopActor {
         actor: ActorKey,
     },
     StartNode {
