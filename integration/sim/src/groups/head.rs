@@ -224,6 +224,10 @@ impl World {
                     self.agenda.after(self.rng.span(6), Event::HeadFalls);
                 }
                 self.witness.asked(epoch, *group, *round, *node);
+                if let Some((index, _)) = self.lives.get(node).copied().filter(|_| self.may_cross(40)) {
+                    // Others have prepared meanwhile.
+                    self.hold_up(index, DOWN, 900);
+                }
                 *node
             }
             Output::Commit { node, group, round } => {
@@ -246,7 +250,7 @@ impl World {
             }
             Output::ReturnSome { node, .. } => {
                 self.coverage.saw("bundles are given back");
-                self.break_soon(*node, 40);
+                self.break_soon(*node, if self.is_crossed { 80 } else { 40 });
                 *node
             }
             Output::Ready { group, nodes } => {

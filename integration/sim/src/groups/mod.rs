@@ -126,6 +126,8 @@ struct World {
     is_hurried: bool,
     /// Nothing goes wrong but that nodes are heard and do not hear.
     is_deaf: bool,
+    /// What nodes say when they register crosses what the head says of a round.
+    is_crossed: bool,
     is_quiet: bool,
     events: u64,
     hosts: Vec<Host>,
@@ -146,7 +148,7 @@ impl world::World for World {
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x6772_6f75);
         let fury = *rng.pick(&[20, 60, 100]);
-        let is_deaf = seed % 16 == 1;
+        let is_deaf = seed % 8 == 1;
         let is_hasty = rng.chance(30) && !is_deaf;
         let host = |rng: &mut Rng| Host {
             cpus: 2 + rng.below(5),
@@ -171,6 +173,7 @@ impl world::World for World {
             is_narrow: seed % 8 == 5,
             is_hurried: seed % 8 == 2,
             is_deaf,
+            is_crossed: seed.is_multiple_of(4),
             is_quiet: false,
             events: 0,
             hosts,
@@ -307,6 +310,17 @@ impl World {
 
     fn goes_wrong(&mut self, percent: u64) -> bool {
         !self.is_quiet && self.rng.below(100 * 100) < percent * self.fury
+    }
+
+    fn may_cross(&mut self, percent: u64) -> bool {
+        self.is_crossed && !self.is_quiet && self.rng.chance(percent)
+    }
+
+    /// The next words on a way are late.
+    fn hold_up(&mut self, index: Index, way: usize, max_ms: u64) {
+        let until = self.agenda.now() + self.rng.span(max_ms);
+        let last = &mut self.hosts[index].last[way];
+        *last = until.max(*last);
     }
 
     /// When a word arrives: after the one before it, and late when packets are lost.

@@ -283,6 +283,10 @@ impl World {
                     self.coverage.saw("bundles are prepared");
                     self.witness.prepared(knows, group, round, id);
                     self.tell_head(index, Up::Says(Input::Prepared { node: id, group, round }));
+                    if self.may_cross(40) {
+                        let delay = self.rng.span(8);
+                        self.agenda.after(delay, Event::Breaks(index));
+                    }
                 }
                 Output::NotPrepared { group, round } => {
                     self.coverage.saw("bundles are refused");
@@ -366,6 +370,9 @@ impl World {
         }
         (node.admitted, node.told, node.registered_at) = (Some(connection), None, None);
         ended.iter().try_for_each(|job| self.job_ended(index, *job))?;
+        if self.may_cross(80) {
+            self.hold_up(index, UP, 400);
+        }
         self.tell_groups(index);
         let Some(node) = &mut self.hosts[index].node else { return Ok(()) };
         if node.job.is_none() {
