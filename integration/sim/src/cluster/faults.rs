@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mobula_logic::Violation;
 use mobula_types::resources::{Amount, Resources};
-use mobula_types::{DeathCause, GroupId, Time};
+use mobula_types::{DeathCause, GroupId, NodeId, Time};
 
 use super::event::{Event, HostIndex};
 use super::node::HEAD_HOST;
@@ -93,15 +93,23 @@ impl World {
             }
             18 => {
                 if let Some(node) = self.hosts[host].node.filter(|_| host != HEAD_HOST && self.rng.chance(60)) {
-                    self.saw("node is drained");
-                    self.tell_scheduler(node, mobula_logic::scheduler::Input::Drain)?;
-                    // What is left when its time is over ends with it.
-                    self.drained.push(node);
+                    self.drain(node)?;
                 }
             }
             _ => self.cuts.clear(),
         }
         Ok(())
+    }
+
+    /// A node is to leave; the head's stays.
+    pub(super) fn drain(&mut self, node: NodeId) -> Result<(), Violation> {
+        if self.head.node == Some(node) || self.drained.contains(&node) {
+            return Ok(());
+        }
+        self.saw("node is drained");
+        // What is left when its time is over ends with it.
+        self.drained.push(node);
+        self.tell_scheduler(node, mobula_logic::scheduler::Input::Drain)
     }
 
     fn cut(&mut self, host: HostIndex) {

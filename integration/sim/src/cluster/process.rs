@@ -290,6 +290,9 @@ impl World {
                 life_hosts(&mut self.processes, process, actor, incarnation);
                 if self.goes_wrong(10) {
                     self.hold_up(process, from);
+                    if self.rng.chance(10) {
+                        self.drain(process.node())?;
+                    }
                 }
                 self.send_parcel(process, from, Body::Started { actor, incarnation });
                 if self.goes_wrong(10) {
