@@ -24,6 +24,7 @@ const FLOORS: &[(&str, u64)] = &[
     ("a death over a message", 3_000),
     ("a driver is attached", 3_000),
     ("a driver is killed", 200),
+    ("a driver never comes", 100),
     ("a driver resumes", 1_000),
     ("a driver's connection is lost", 1_000),
     ("a forged part", 30_000),

@@ -64,6 +64,11 @@ pub(super) enum Event {
         node: NodeId,
         peer: NodeId,
     },
+    /// A node learns where another is.
+    MayDial {
+        node: NodeId,
+        peer: NodeId,
+    },
     SchedulerTick {
         node: NodeId,
     },
@@ -119,6 +124,10 @@ pub(super) enum Event {
     },
     /// A placement group is made.
     Group,
+    /// A program does not want an actor any more.
+    StopActor {
+        actor: ActorKey,
+    },
     StartNode {
         host: HostIndex,
     },

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use mobula_logic::Violation;
 use mobula_types::resources::{Amount, Resources};
-use mobula_types::{DeathCause, Time};
+use mobula_types::{DeathCause, GroupId, NodeId, Time};
 
 use super::event::{Event, HostIndex};
 use super::node::HEAD_HOST;
@@ -57,8 +57,14 @@ impl World {
             0..=5 => self.break_connection(),
             6..=10 => {
                 if let Some(process) = self.some_process(false) {
-                    self.saw("worker is killed");
-                    let cause = DeathCause::Signal { signal: 9 };
+                    let cause = match self.rng.chance(5) {
+                        true => DeathCause::GroupEnded { group: GroupId { process, number: 0 } },
+                        false => DeathCause::Signal { signal: 9 },
+                    };
+                    self.saw(match cause {
+                        DeathCause::GroupEnded { .. } => "worker ends with its group",
+                        _ => "worker is killed",
+                    });
                     self.agenda.after(Duration::ZERO, Event::Dies { process, cause });
                 }
             }
@@ -86,16 +92,24 @@ impl World {
                 }
             }
             18 => {
-                if let Some(node) = self.hosts[host].node.filter(|_| host != HEAD_HOST && self.rng.chance(30)) {
-                    self.saw("node is drained");
-                    self.tell_scheduler(node, mobula_logic::scheduler::Input::Drain)?;
-                    // What is left when its time is over ends with it.
-                    self.drained.push(node);
+                if let Some(node) = self.hosts[host].node.filter(|_| host != HEAD_HOST && self.rng.chance(60)) {
+                    self.drain(node)?;
                 }
             }
             _ => self.cuts.clear(),
         }
         Ok(())
+    }
+
+    /// A node is to leave; the head's stays.
+    pub(super) fn drain(&mut self, node: NodeId) -> Result<(), Violation> {
+        if self.head.node == Some(node) || self.drained.contains(&node) {
+            return Ok(());
+        }
+        self.saw("node is drained");
+        // What is left when its time is over ends with it.
+        self.drained.push(node);
+        self.tell_scheduler(node, mobula_logic::scheduler::Input::Drain)
     }
 
     fn cut(&mut self, host: HostIndex) {

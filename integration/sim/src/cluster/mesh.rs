@@ -52,12 +52,18 @@ impl World {
     /// The node's end of its session with `peer`, made at first use.
     fn end(&mut self, node: NodeId, peer: NodeId) -> &mut End {
         let now = self.local(node);
+        let may_dial = self.ends.contains_key(&(node, peer)) || !self.goes_wrong(10);
+        if !may_dial {
+            self.saw("where a node is is not known yet");
+            let delay = self.rng.span(500);
+            self.agenda.after(delay, Event::MayDial { node, peer });
+        }
         let (rng, mutant) = (&mut self.rng, self.mutant);
         self.ends.entry((node, peer)).or_insert_with(|| {
             let half = rng.number();
             let session = match mutant {
-                Some(mutant) => Session::with_mutant(now, half, true, mutant),
-                None => Session::new(now, half, true),
+                Some(mutant) => Session::with_mutant(now, half, may_dial, mutant),
+                None => Session::new(now, half, may_dial),
             };
             End { session, wakes_at: None, waiting: Default::default() }
         })
@@ -200,6 +206,10 @@ impl World {
         self.tell_session(node, peer, Input::Tick)
     }
 
+    pub(super) fn may_dial(&mut self, node: NodeId, peer: NodeId) -> Result<(), Violation> {
+        self.tell_session(node, peer, Input::MayDial)
+    }
+
     /// A packet's way: short, and long now and then, so that lanes overtake each other.
     fn transit(&mut self) -> Duration {
         if self.goes_wrong(10) {
@@ -244,7 +254,8 @@ impl World {
             self.agenda.after(delay, Event::Pump { connection, way, lane });
         }
         let bytes = self.frame_bytes;
-        let input = match self.forge(connection, frame) {
+        let Some(frame) = self.forge(connection, frame) else { return Ok(()) };
+        let input = match frame {
             Frame::Begin { lane, number } => Input::Begin { connection, lane, number },
             Frame::Letter { lane, letter } => Input::Frame { connection, lane, frame: letter, bytes },
             Frame::Heartbeat { received } => Input::Heartbeat { connection, received },
@@ -252,18 +263,30 @@ impl World {
         self.tell_session(to, from, input)
     }
 
-    /// A side that breaks the rules: it begins with a frame that it cannot have come to, or has received what was not sent.
-    fn forge(&mut self, connection: ConnectionId, mut frame: Frame) -> Frame {
-        if !self.breaks_rules(2) {
-            return frame;
-        }
-        match &mut frame {
-            Frame::Begin { number, .. } => *number += FORGED,
-            Frame::Heartbeat { received } => received[self.forger.below(3) as usize] += FORGED,
-            Frame::Letter { .. } => return frame,
+    /// A side that breaks the rules: it begins with a frame that it cannot have come to, does not say with which it begins,
+    /// or has received what was not sent.
+    fn forge(&mut self, connection: ConnectionId, mut frame: Frame) -> Option<Frame> {
+        if matches!(frame, Frame::Letter { .. }) || !self.breaks_rules(2) {
+            return Some(frame);
         }
         self.forged.insert(connection);
-        frame
+        match &mut frame {
+            Frame::Begin { .. } if self.forger.chance(50) => return None,
+            Frame::Begin { number, .. } => *number += FORGED,
+            Frame::Heartbeat { received } => received[self.forger.below(3) as usize] += FORGED,
+            Frame::Letter { .. } => {}
+        }
+        Some(frame)
+    }
+
+    /// Somebody else speaks on a new connection of a session that has begun.
+    fn forge_half(&mut self, node: NodeId, peer: NodeId, offer: &mut session::Offer) {
+        let mut forged = *offer;
+        forged.half = self.forger.number();
+        if self.breaks_rules(5) && !self.end(node, peer).session.recognises(&forged) {
+            self.saw("another session speaks");
+            *offer = forged;
+        }
     }
 
     fn breaks_rules(&mut self, percent: u64) -> bool {
@@ -342,6 +365,7 @@ impl World {
             offer.received[self.forger.below(3) as usize] += FORGED;
             self.forged.insert(connection);
         }
+        self.forge_half(to, from, &mut offer);
         self.tell_session(to, from, Input::Accepted { connection, offer })
     }
 
@@ -350,7 +374,7 @@ impl World {
         connection: ConnectionId,
         from: NodeId,
         to: NodeId,
-        offer: session::Offer,
+        mut offer: session::Offer,
     ) -> Result<(), Violation> {
         if !self.connections.contains_key(&connection) {
             // It broke on the way.
@@ -361,7 +385,12 @@ impl World {
             self.agenda.after(Duration::from_millis(100), event);
             return Ok(());
         }
-        let number = offer.made.number;
+        let (link, number) = (offer.link, offer.made.number);
+        if self.goes_wrong(1) {
+            self.saw("an answer comes after its dial was given up");
+            self.tell_session(to, from, Input::DialFailed { link, number, is_alive: false })?;
+        }
+        self.forge_half(to, from, &mut offer);
         self.tell_session(to, from, Input::Answered { connection, number, offer })?;
         let Some(known) = self.connections.get_mut(&connection) else { return Ok(()) };
         known.is_answered = true;

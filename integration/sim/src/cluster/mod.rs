@@ -210,6 +210,7 @@ impl World {
             Event::Lost { node, peer, connection } => self.lost(node, peer, connection),
             Event::Probed { node, peer } => self.probed(node, peer),
             Event::SessionTick { node, peer } => self.session_tick(node, peer),
+            Event::MayDial { node, peer } => self.may_dial(node, peer),
             Event::SchedulerTick { node } => self.scheduler_tick(node),
             Event::ProcessTick { process } => self.process_tick(process),
             Event::ActorTick { actor } => self.actor_tick(actor),
@@ -229,6 +230,7 @@ impl World {
             Event::Beat { node } => self.beat(node),
             Event::Act { process } => self.act(process),
             Event::Restart { actor } => self.tell_home(actor, mobula_logic::home::Input::Start),
+            Event::StopActor { actor } => self.stop(actor),
             Event::StartNode { host } => self.start_node(host),
             Event::StartDriver { host } => {
                 self.start_driver(host);
@@ -254,6 +256,7 @@ impl World {
             | Event::Lost { node, .. }
             | Event::Probed { node, .. }
             | Event::SessionTick { node, .. }
+            | Event::MayDial { node, .. }
             | Event::SchedulerTick { node }
             | Event::WorkerStarts { node, .. }
             | Event::WorkerFails { node, .. }
@@ -265,7 +268,7 @@ impl World {
             | Event::RunEnds { process, .. }
             | Event::ActorEnds { process, .. }
             | Event::Act { process } => process.node(),
-            Event::ActorTick { actor } | Event::Restart { actor } => actor.0.node(),
+            Event::ActorTick { actor } | Event::Restart { actor } | Event::StopActor { actor } => actor.0.node(),
             Event::Fault | Event::Group | Event::Quiet | Event::Stop | Event::Judge => return None,
         };
         let host = self.nodes.get(&node)?.host;

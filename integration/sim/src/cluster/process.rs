@@ -29,8 +29,8 @@ pub(super) struct Process {
     pub(super) shapes: Vec<PlacementSpec>,
     /// What is asked of the node, and for whom.
     pub(super) requests: BTreeMap<u64, Purpose>,
-    /// Requests taken back whose grants may still come.
-    taken_back: BTreeSet<u64>,
+    /// Requests taken back whose grants may still come, and for whom they were.
+    taken_back: BTreeMap<u64, Purpose>,
     next_request: u64,
     next_task: u64,
     /// The tasks of the dispatch's keys.
@@ -87,7 +87,7 @@ impl World {
             wakes_at: None,
             shapes: shapes(),
             requests: BTreeMap::new(),
-            taken_back: BTreeSet::new(),
+            taken_back: BTreeMap::new(),
             next_request: 0,
             next_task: 0,
             keys: BTreeMap::new(),
@@ -122,6 +122,14 @@ impl World {
         self.word(process, ProcessId::from(process.node()), word);
     }
 
+    /// The next words of a process to another are late.
+    fn hold_up(&mut self, from: ProcessId, to: ProcessId) {
+        let hop = if from.node() == to.node() { to } else { ProcessId::from(from.node()) };
+        let until = self.agenda.now() + self.rng.span(500);
+        let last = self.fifo.entry((from, hop)).or_default();
+        *last = until.max(*last);
+    }
+
     fn send_parcel(&mut self, from: ProcessId, to: ProcessId, body: Body) {
         let word = Word::Parcel(Parcel { from, to, body });
         match from.node() == to.node() {
@@ -150,15 +158,21 @@ impl World {
                         self.tell_dispatch(to, dispatch::Input::Granted { request, lease, process })
                     }
                     Some(Purpose::Actor(actor)) => self.tell_home((to, actor), home::Input::Granted { lease, process }),
-                    None if life.taken_back.remove(&number) => {
-                        self.saw("grant crosses its taking back");
-                        self.tell_node(to, Word::Return { lease });
-                        Ok(())
-                    }
-                    None => Err(Violation {
-                        invariant: "SCHED-4",
-                        seen: format!("request {number} of {to} is answered twice, with {lease}"),
-                    }),
+                    None => match life.taken_back.remove(&number) {
+                        Some(Purpose::Tasks(_)) => {
+                            self.saw("grant crosses its taking back");
+                            self.tell_node(to, Word::Return { lease });
+                            Ok(())
+                        }
+                        Some(Purpose::Actor(actor)) => {
+                            self.saw("a place comes for an actor that is over");
+                            self.tell_home((to, actor), home::Input::Granted { lease, process })
+                        }
+                        None => Err(Violation {
+                            invariant: "SCHED-4",
+                            seen: format!("request {number} of {to} is answered twice, with {lease}"),
+                        }),
+                    },
                 }
             }
             Word::NoPlace { number, for_ever } => {
@@ -279,6 +293,12 @@ impl World {
                     return Ok(());
                 }
                 life_hosts(&mut self.processes, process, actor, incarnation);
+                if self.goes_wrong(10) {
+                    self.hold_up(process, from);
+                    if self.rng.chance(10) {
+                        self.drain(process.node())?;
+                    }
+                }
                 self.send_parcel(process, from, Body::Started { actor, incarnation });
                 if self.goes_wrong(10) {
                     let delay = self.rng.span(3_000);
@@ -469,7 +489,7 @@ impl World {
         let number = life.requests.iter().find(|(_, known)| **known == purpose).map(|(number, _)| *number);
         let Some(number) = number else { return };
         life.requests.remove(&number);
-        life.taken_back.insert(number);
+        life.taken_back.insert(number, purpose);
         self.saw("request is taken back");
         self.tell_node(process, Word::TakeBack { number });
     }
@@ -516,6 +536,10 @@ impl World {
                 home::Output::AskPlace => {
                     let spec = entry.spec.clone();
                     self.ask_place(process, Purpose::Actor(index), spec);
+                    if self.goes_wrong(3) {
+                        let delay = self.rng.span(60);
+                        self.agenda.after(delay, Event::StopActor { actor });
+                    }
                 }
                 home::Output::TakeBackPlace => self.take_back(process, Purpose::Actor(index)),
                 home::Output::ReturnLease { lease } => self.tell_node(process, Word::Return { lease }),
@@ -531,8 +555,19 @@ impl World {
                 home::Output::Leave { process: to } => {
                     self.witness.is_to_leave(actor);
                     self.send_parcel(process, to, Body::Leave { actor });
+                    let delay = self.rng.span(5);
+                    if self.goes_wrong(30) {
+                        self.agenda.after(delay, Event::StopActor { actor });
+                    } else if self.goes_wrong(30) {
+                        let cause = DeathCause::Signal { signal: 9 };
+                        self.agenda.after(delay, Event::Dies { process: to, cause });
+                    }
                 }
                 home::Output::Hold { asks_supervisor, .. } => {
+                    if self.goes_wrong(10) {
+                        let delay = self.rng.span(100);
+                        self.agenda.after(delay, Event::StopActor { actor });
+                    }
                     if asks_supervisor {
                         self.saw("supervisor decides");
                         let delay = self.rng.span(200);

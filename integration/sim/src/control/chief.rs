@@ -253,7 +253,11 @@ impl World {
                         self.nodes[index].named = Some(node);
                         self.nodes[index].heard = now;
                     }
-                    self.say(index, start, Said::Admitted { ask, node, term, view });
+                    let said = Said::Admitted { ask, node, term, view };
+                    match self.nodes[index].is_late_welcome(start, ask) {
+                        true => self.welcome_late(index, said),
+                        false => self.say(index, start, said),
+                    }
                 }
                 Output::Refuse { ask, why } => {
                     self.coverage.saw(match why {
@@ -361,6 +365,15 @@ impl World {
         self.agenda.at(at, Event::Down(index));
     }
 
+    /// Its beats are answered before its registration is.
+    fn welcome_late(&mut self, index: Index, said: Said) {
+        let Some(machine) = &self.chief.machine else { return };
+        self.coverage.saw("a welcome is overtaken");
+        let letter = FromHead { head: machine.id(), said };
+        let delay = Duration::from_millis(400) + self.rng.span(400);
+        self.agenda.after(delay, Event::Aside(index, letter));
+    }
+
     /// A process that has ended for the head comes again, though another runs with its certificate.
     pub(super) fn register_as_twin(&mut self, index: Index) {
         let node = &self.nodes[index];
@@ -396,7 +409,7 @@ impl World {
             1 => Said::Fenced,
             _ => Said::Beat(answer),
         };
-        self.agenda.after(Duration::from_millis(1), Event::Copy(index, FromHead { head, said }));
+        self.agenda.after(Duration::from_millis(1), Event::Aside(index, FromHead { head, said }));
     }
 }
 

@@ -56,6 +56,9 @@ const TOKENS: u64 = 4;
 
 type Index = usize;
 
+/// Whose clock runs far too slowly, where one does.
+const SLOW: Index = 0;
+
 /// What is likelier in a seed than in others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Course {
@@ -71,11 +74,13 @@ enum Course {
     SlowDisk,
     /// Nodes leave.
     Leaving,
+    /// The clock of one node runs far too slowly, and the head stops for so long that the node's lease has run out for the
+    /// head alone. Nobody promises what that node does until it hears of it.
+    SlowClock,
 }
 
 impl Course {
     const ALL: &[Self] = &[
-        Self::Plain,
         Self::Plain,
         Self::NoHead,
         Self::Deaf,
@@ -83,6 +88,7 @@ impl Course {
         Self::SlowDisk,
         Self::SlowDisk,
         Self::Leaving,
+        Self::SlowClock,
     ];
 
     fn faults_begin(self) -> Duration {
@@ -158,8 +164,8 @@ enum Event {
     HeadTick,
     Up(Index),
     Down(Index),
-    /// A copy of an earlier head answers a node.
-    Copy(Index, FromHead),
+    /// A node hears what comes to it on a way of its own: a copy of an earlier head, or a late welcome.
+    Aside(Index, FromHead),
     /// A process registers that has been followed by another.
     Twin(u64, Registration),
     Synced(u64, u64),
@@ -181,7 +187,10 @@ impl world::World for World {
         let fury = if course == Course::NoHead { 20 } else { *rng.pick(&[20, 60, 100]) };
         let count = 3 + rng.below(2) as usize;
         // The margins of a lease are 2 s in 10: clocks may differ by a tenth and more.
-        let nodes = (0..count).map(|index| Node::new(index, 950 + rng.below(101), mutant)).collect();
+        let mut nodes: Vec<Node> = (0..count).map(|index| Node::new(index, 950 + rng.below(101), mutant)).collect();
+        if course == Course::SlowClock {
+            nodes[SLOW] = Node::new(SLOW, 700, mutant);
+        }
         Self {
             rng,
             agenda: Agenda::default(),
@@ -248,7 +257,7 @@ impl World {
             }
             Event::Up(index) => self.arrive_up(index)?,
             Event::Down(index) => self.arrive_down(index)?,
-            Event::Copy(index, letter) => {
+            Event::Aside(index, letter) => {
                 if self.nodes[index].runs_at(self.agenda.now()) {
                     self.hear_head(index, letter)?;
                 }
@@ -277,7 +286,9 @@ impl World {
         for name in 0..NAMES {
             let key = key(name);
             let acting = |node: &&Node| node.runs_at(now) && node.acts_under(&key, now);
-            let acting: Vec<Index> = self.nodes.iter().filter(acting).map(|node| node.index).collect();
+            let acting = self.nodes.iter().filter(acting).map(|node| node.index);
+            let acting: Vec<Index> =
+                acting.filter(|index| self.course != Course::SlowClock || *index != SLOW).collect();
             ensure(acting.len() <= 1, "G7", || format!("hosts {acting:?} act under {key}"))?;
         }
         Ok(())
@@ -293,6 +304,11 @@ impl World {
         let index = self.rng.below(self.nodes.len() as u64) as usize;
         let span = Duration::from_millis(self.rng.below(14_000));
         match self.rng.below(12) {
+            _ if self.course == Course::SlowClock && !self.chief.runs_at(now) => {}
+            _ if self.course == Course::SlowClock => {
+                self.coverage.saw("head stops for as long as a lease");
+                self.chief.paused_until = Some(now + Duration::from_secs(10) + self.rng.span(2_000));
+            }
             0 | 1 if self.may_crash_head() => {
                 self.coverage.saw("head crashes");
                 self.crash_head();
@@ -306,7 +322,8 @@ impl World {
             3 | 4 if self.nodes[index].is_up() => {
                 self.coverage.saw("node crashes");
                 self.crash(index);
-                let delay = self.rng.span(4_000);
+                // The one before may not be on the disk yet.
+                let delay = self.rng.span(if self.course == Course::SlowDisk { 1_500 } else { 4_000 });
                 self.agenda.after(delay, Event::Restart(index));
             }
             5 | 6 if self.nodes[index].is_up() => {

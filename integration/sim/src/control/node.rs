@@ -146,6 +146,11 @@ impl Node {
         self.holds.contains_key(key) && self.lease.may_act(self.local(now))
     }
 
+    /// Whether it registers though it belongs already: that is answered behind its beats.
+    pub(super) fn is_late_welcome(&self, start: u64, ask: u64) -> bool {
+        start == self.start && self.is_up && self.is_connected && self.registers.contains_key(&ask)
+    }
+
     /// The head has done nothing: a claim is dropped, a registration sent again.
     pub(super) fn refused(&mut self, start: u64, ask: u64) {
         if start == self.start {
@@ -244,6 +249,17 @@ impl World {
                 self.tell_head(index, ToHead::Stopped(id, key.clone(), held.fencing));
                 self.tell_head(index, ToHead::Release(id, key, held.actor));
             }
+            (12, None) if self.actors.get(name as usize).is_some_and(|(actor, _)| actor.process.node() == id) => {
+                // What acts elsewhere has ended for its home.
+                self.coverage.saw("an actor is ended by its home");
+                let (actor, life) = &mut self.actors[name as usize];
+                let ended = *actor;
+                (actor.generation, *life) = (ended.generation + 1, 1);
+                // A grant that is on its way is for nobody.
+                self.nodes[index].claims.retain(|_, (_, claim)| claim.key != key);
+                self.tell_head(index, ToHead::Release(id, key, ended));
+            }
+            (13, _) if !self.is_quiet && self.rng.chance(20) => self.register(index),
             (4..10, None) => {
                 self.want(index, id, name);
                 self.end_before_named(index, id, &key);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use mobula_logic::groups::{self, Groups, Input, Output};
+use mobula_logic::groups::{self, Bounds, Groups, Input, Output};
 use mobula_logic::{Violation, membership};
 use mobula_types::{Epoch, JobId, NodeId, StateMachine, Time};
 
@@ -15,8 +15,9 @@ const KILLED_AFTER: Duration = Duration::from_secs(1);
 /// The rounds with which a head begins.
 const EARLY_ROUNDS: u64 = 6;
 
-/// Groups that a head takes which takes few.
+/// What a head does that takes few groups, and one that looks at few at once.
 const NARROW_GROUPS: usize = 2;
+const HURRIED_LOOKS: usize = 2;
 
 pub(super) struct Chief {
     pub(super) machine: Groups,
@@ -31,8 +32,12 @@ impl World {
         let now = self.agenda.now();
         self.epoch += 1;
         self.coverage.saw(if self.epoch == 1 { "head starts" } else { "head starts again" });
-        let machine = Groups::new(now, Epoch(self.epoch));
-        let machine = if self.is_narrow { machine.with_groups_max(NARROW_GROUPS) } else { machine };
+        let bounds = match (self.is_narrow, self.is_hurried) {
+            (true, _) => Bounds { groups_max: NARROW_GROUPS, ..Bounds::default() },
+            (false, true) => Bounds { looks_max: HURRIED_LOOKS, ..Bounds::default() },
+            (false, false) => Bounds::default(),
+        };
+        let machine = Groups::new(now, Epoch(self.epoch)).bounded(bounds);
         let machine = self.mutant.into_iter().fold(machine, Groups::with_mutant);
         let heard = self.lives.keys().map(|node| (*node, now)).collect();
         self.head = Some(Chief { machine, heard, registered: BTreeSet::new() });
@@ -40,9 +45,24 @@ impl World {
     }
 
     /// What was just said to a node may be lost.
-    fn break_soon(&mut self, index: Index) {
-        if !self.is_quiet && self.rng.chance(5) {
+    fn break_soon(&mut self, node: NodeId, percent: u64) {
+        if let Some((index, _)) = self.lives.get(&node).copied()
+            && !self.is_quiet
+            && self.rng.chance(percent)
+        {
             self.agenda.after(self.rng.span(4), Event::Breaks(index));
+        }
+    }
+
+    /// A node that is to keep what it has prepared does not hear so before it has given that up.
+    fn deafen(&mut self, node: NodeId) {
+        if let Some((index, _)) = self.lives.get(&node).copied()
+            && !self.is_quiet
+            && self.rng.chance(30)
+        {
+            self.coverage.saw("a node does not hear for long");
+            let until = self.agenda.now() + groups::PREPARED_MAX + self.rng.span(2_000);
+            self.hosts[index].deaf_until = until;
         }
     }
 
@@ -204,12 +224,18 @@ impl World {
                     self.agenda.after(self.rng.span(6), Event::HeadFalls);
                 }
                 self.witness.asked(epoch, *group, *round, *node);
+                if let Some((index, _)) = self.lives.get(node).copied().filter(|_| self.may_cross(40)) {
+                    // Others have prepared meanwhile.
+                    self.hold_up(index, DOWN, 900);
+                }
                 *node
             }
             Output::Commit { node, group, round } => {
                 self.coverage.saw("bundles are to be kept");
-                if let Some((index, _)) = self.lives.get(node).copied().filter(|_| self.is_hasty) {
-                    self.break_soon(index);
+                if self.is_deaf {
+                    self.deafen(*node);
+                } else if self.is_hasty {
+                    self.break_soon(*node, 15);
                 }
                 self.witness.committed(epoch, *group, *round)?;
                 *node
@@ -224,6 +250,7 @@ impl World {
             }
             Output::ReturnSome { node, .. } => {
                 self.coverage.saw("bundles are given back");
+                self.break_soon(*node, if self.is_crossed { 80 } else { 40 });
                 *node
             }
             Output::Ready { group, nodes } => {
@@ -231,7 +258,10 @@ impl World {
                 self.witness.ready(*group, nodes)?;
                 group.process.node()
             }
-            Output::Ended { why, .. } => {
+            Output::Ended { group, why } => {
+                if matches!(why, groups::Ended::TooMany { .. }) {
+                    self.break_soon(group.process.node(), 40);
+                }
                 self.coverage.saw(match why {
                     groups::Ended::JobEnded { .. } => "a group ends with its job",
                     groups::Ended::Removed { waited: Some(_) } => "a group is removed while it waits",

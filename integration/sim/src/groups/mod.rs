@@ -103,6 +103,8 @@ struct Host {
     connection: u64,
     paused_until: Time,
     cut_until: Time,
+    /// Until when it is heard and does not hear.
+    deaf_until: Time,
     up: VecDeque<Letter<Up>>,
     down: VecDeque<Letter<Down>>,
     /// When the last word arrives, up and down.
@@ -120,6 +122,12 @@ struct World {
     is_hasty: bool,
     /// The head takes few groups.
     is_narrow: bool,
+    /// The head looks at few groups at once.
+    is_hurried: bool,
+    /// Nothing goes wrong but that nodes are heard and do not hear.
+    is_deaf: bool,
+    /// What nodes say when they register crosses what the head says of a round.
+    is_crossed: bool,
     is_quiet: bool,
     events: u64,
     hosts: Vec<Host>,
@@ -140,13 +148,15 @@ impl world::World for World {
     fn new(seed: u64, mutant: Option<Mutant>, records: bool) -> Self {
         let mut rng = Rng::new(seed ^ 0x6772_6f75);
         let fury = *rng.pick(&[20, 60, 100]);
-        let is_hasty = rng.chance(30);
+        let is_deaf = seed % 8 == 1;
+        let is_hasty = rng.chance(30) && !is_deaf;
         let host = |rng: &mut Rng| Host {
             cpus: 2 + rng.below(5),
             node: None,
             connection: 0,
             paused_until: Time::ZERO,
             cut_until: Time::ZERO,
+            deaf_until: Time::ZERO,
             up: VecDeque::new(),
             down: VecDeque::new(),
             last: [Time::ZERO; 2],
@@ -161,6 +171,9 @@ impl world::World for World {
             fury,
             is_hasty,
             is_narrow: seed % 8 == 5,
+            is_hurried: seed % 8 == 2,
+            is_deaf,
+            is_crossed: seed.is_multiple_of(4),
             is_quiet: false,
             events: 0,
             hosts,
@@ -251,7 +264,7 @@ impl World {
                 self.is_quiet = true;
                 let now = self.agenda.now();
                 for host in &mut self.hosts {
-                    (host.paused_until, host.cut_until) = (now, now);
+                    (host.paused_until, host.cut_until, host.deaf_until) = (now, now, now);
                 }
                 Ok(())
             }
@@ -261,7 +274,7 @@ impl World {
 
     /// One misfortune, and when the next comes.
     fn strike(&mut self) -> Result<(), Violation> {
-        if self.is_quiet {
+        if self.is_quiet || self.is_deaf {
             return Ok(());
         }
         let delay = Duration::from_millis(100) + self.rng.span(100_000 / (self.fury + 20));
@@ -297,6 +310,17 @@ impl World {
 
     fn goes_wrong(&mut self, percent: u64) -> bool {
         !self.is_quiet && self.rng.below(100 * 100) < percent * self.fury
+    }
+
+    fn may_cross(&mut self, percent: u64) -> bool {
+        self.is_crossed && !self.is_quiet && self.rng.chance(percent)
+    }
+
+    /// The next words on a way are late.
+    fn hold_up(&mut self, index: Index, way: usize, max_ms: u64) {
+        let until = self.agenda.now() + self.rng.span(max_ms);
+        let last = &mut self.hosts[index].last[way];
+        *last = until.max(*last);
     }
 
     /// When a word arrives: after the one before it, and late when packets are lost.

@@ -18,6 +18,8 @@ use super::{Down, Event, Index, Letter, UP, Up, World};
 const REGISTER_AGAIN: Duration = Duration::from_millis(500);
 /// Groups that one program has at once.
 const GROUPS_OF_ONE: usize = 4;
+/// A resource with a name of its own, of which there is as much as of CPUs: whoever has room has enough of it.
+const DISKS: &str = "disks";
 /// Requests that wait on one node.
 const WAITING_MAX: usize = 3;
 
@@ -167,7 +169,10 @@ impl World {
         use BundleStrategy::{Pack, Spread, StrictPack, StrictSpread};
         let strategy = *self.rng.pick(&[Pack, Spread, StrictPack, StrictSpread]);
         let mut bundle = || {
-            let request = Request { cpus: Amount::whole(1 + self.rng.below(2)), ..Request::default() };
+            let mut request = Request { cpus: Amount::whole(1 + self.rng.below(2)), ..Request::default() };
+            if self.rng.chance(20) {
+                request.others.push((DISKS.to_owned(), Amount::ONE));
+            }
             Bundle { request, ..Bundle::default() }
         };
         let (first, second, third) = (bundle(), bundle(), bundle());
@@ -278,6 +283,10 @@ impl World {
                     self.coverage.saw("bundles are prepared");
                     self.witness.prepared(knows, group, round, id);
                     self.tell_head(index, Up::Says(Input::Prepared { node: id, group, round }));
+                    if self.may_cross(40) {
+                        let delay = self.rng.span(8);
+                        self.agenda.after(delay, Event::Breaks(index));
+                    }
                 }
                 Output::NotPrepared { group, round } => {
                     self.coverage.saw("bundles are refused");
@@ -296,7 +305,7 @@ impl World {
     pub(super) fn arrive_down(&mut self, index: Index) -> Result<(), Violation> {
         let now = self.agenda.now();
         let host = &mut self.hosts[index];
-        if host.cut_until > now || host.paused_until > now && host.node.is_some() {
+        if host.cut_until.max(host.deaf_until) > now || host.paused_until > now && host.node.is_some() {
             self.agenda.after(Duration::from_millis(50), Event::Down(index));
             return Ok(());
         }
@@ -350,7 +359,8 @@ impl World {
     }
 
     fn admitted(&mut self, index: Index, id: NodeId, connection: u64, ended: &[JobId]) -> Result<(), Violation> {
-        let total = Resources { cpus: Amount::whole(self.hosts[index].cpus), ..Resources::default() };
+        let cpus = Amount::whole(self.hosts[index].cpus);
+        let total = Resources { cpus, others: [(DISKS.to_owned(), cpus)].into(), ..Resources::default() };
         let mutant = self.mutant;
         let Some(node) = &mut self.hosts[index].node else { return Ok(()) };
         if node.id.is_none() {
@@ -360,6 +370,9 @@ impl World {
         }
         (node.admitted, node.told, node.registered_at) = (Some(connection), None, None);
         ended.iter().try_for_each(|job| self.job_ended(index, *job))?;
+        if self.may_cross(80) {
+            self.hold_up(index, UP, 400);
+        }
         self.tell_groups(index);
         let Some(node) = &mut self.hosts[index].node else { return Ok(()) };
         if node.job.is_none() {
@@ -401,6 +414,13 @@ impl World {
                 false => Input::Create { group, job, spec },
             });
         }
+        if self.is_narrow && self.rng.chance(10) {
+            // What no head has ever taken.
+            self.coverage.saw("a group is said to be ready that cannot be");
+            let (group, job) = (GroupId { process: ProcessId::new(id, 1), number: u64::MAX }, JobId::default());
+            said.push(Input::Made { group, job, spec: GroupSpec::default() });
+        }
+        let Some(node) = self.runs(index) else { return };
         said.extend(node.removing.iter().map(|group| Input::Remove { group: *group }));
         said.into_iter().for_each(|input| self.tell_head(index, Up::Says(input)));
     }

@@ -147,9 +147,10 @@ enum Event {
         transfer: u64,
     },
     Place(ActorIndex),
-    Hears {
+    /// A process hears that a whole node is dead.
+    HearsOfNode {
         at: At,
-        dead: At,
+        node: usize,
     },
     Fault,
     Silent {
@@ -232,7 +233,7 @@ impl World {
 
     fn start_process(&mut self, node: usize) -> At {
         self.nodes[node].last_number += 1;
-        let id = ProcessId::new(NodeId(1 + node as u64), self.nodes[node].last_number);
+        let id = ProcessId::new(node_id(node), self.nodes[node].last_number);
         self.processes.push(Process::new(id, node, self.mutant));
         let at = self.processes.len() - 1;
         let delay = self.rng.span(50);
@@ -251,8 +252,16 @@ impl World {
             self.mutant.into_iter().fold(attachment, Attachment::with_mutant)
         };
         let ends = [end(), end()];
+        let comes = self.is_quiet || !self.rng.chance(10);
         let attached = Attached { ends, noticed: [false; 2], wakes_at: [None; 2], lost_since: None, down_until: None };
         self.attachments.insert(driver, attached);
+        if !comes {
+            // It was let in and died before it had made its connection.
+            self.coverage.saw("a driver never comes");
+            self.processes[driver].is_alive = false;
+            self.agenda.after(attachment::BEGIN_MAX, Event::Sees { driver, end: 1, what: attachment::Input::Tick });
+            return;
+        }
         for end in 0..2 {
             let delay = self.rng.span(100);
             self.agenda.after(delay, Event::Sees { driver, end, what: attachment::Input::Connected });
@@ -270,7 +279,7 @@ impl World {
             Event::Room { at, from, transfer } => self.room(at, from, transfer),
             Event::Hauled { at, from, transfer } => self.hauled(at, from, transfer),
             Event::Place(actor) => self.place(actor),
-            Event::Hears { at, dead } => self.hears(at, dead),
+            Event::HearsOfNode { at, node } => self.hears_of_node(at, node),
             Event::Fault => self.strike(),
             Event::Silent { node } => self.silent(node),
             Event::Heal { node } => self.heal(node),
@@ -467,15 +476,13 @@ impl World {
         self.coverage.saw("a node is declared dead");
         self.nodes[node].is_dead = true;
         let its: Vec<At> = (0..self.processes.len()).filter(|at| self.processes[*at].node == node).collect();
-        for dead in its {
-            for at in 0..self.processes.len() {
-                if self.processes[at].is_alive && self.processes[at].node != node {
-                    let delay = self.rng.span(100);
-                    self.agenda.after(delay, Event::Hears { at, dead });
-                }
+        for at in 0..self.processes.len() {
+            if self.processes[at].is_alive && self.processes[at].node != node {
+                let delay = self.rng.span(100);
+                self.agenda.after(delay, Event::HearsOfNode { at, node });
             }
-            self.displace(dead);
         }
+        its.into_iter().for_each(|dead| self.displace(dead));
         Ok(())
     }
 
@@ -557,4 +564,8 @@ impl World {
         let places = self.actors.iter().all(|actor| actor.is_gone || actor.place.is_some());
         ensure(places, "MAIL-5", || "an actor did not come back".into())
     }
+}
+
+fn node_id(node: usize) -> NodeId {
+    NodeId(1 + node as u64)
 }

@@ -775,6 +775,8 @@ impl World {
                     }
                     Said::NoActor if is_gone => {
                         pending.start_again(now, outbox::Input::Gone)?;
+                        let is_refused = pending.machine.submit(now) == Err(outbox::Refused::Gone);
+                        ensure(is_refused, "MAIL-3", || format!("{} is gone and takes mail", pair.1))?;
                     }
                     Said::NotTaken | Said::NoActor | Said::BrokenOff => {
                         self.coverage.saw("a message is to come later");
@@ -789,7 +791,31 @@ impl World {
 
     /// News of a death.
     pub(super) fn hears(&mut self, at: At, dead: At) -> Result<(), Violation> {
-        if !self.processes[at].is_alive || !self.processes[at].dead.insert(dead) {
+        if !self.processes[at].is_alive || self.processes[at].dead.contains(&dead) {
+            return Ok(());
+        }
+        self.mourns(at, dead)?;
+        self.is_without(at, self.processes[dead].id)
+    }
+
+    /// News of a node's death, and so of all that was there.
+    pub(super) fn hears_of_node(&mut self, at: At, node: usize) -> Result<(), Violation> {
+        if !self.processes[at].is_alive {
+            return Ok(());
+        }
+        let its: Vec<At> = (0..self.processes.len()).filter(|dead| self.processes[*dead].node == node).collect();
+        its.into_iter().try_for_each(|dead| self.mourns(at, dead))?;
+        self.is_without(at, ProcessId::from(super::node_id(node)))
+    }
+
+    /// Nothing more comes from a process, or from a node: what waited for it goes on.
+    fn is_without(&mut self, at: At, process: ProcessId) -> Result<(), Violation> {
+        self.drive_intake(at, intake::Input::Gone { process })?;
+        (0..self.actors.len()).try_for_each(|actor| self.flush(at, actor))
+    }
+
+    fn mourns(&mut self, at: At, dead: At) -> Result<(), Violation> {
+        if !self.processes[at].dead.insert(dead) {
             return Ok(());
         }
         let now = self.agenda.now();
@@ -827,11 +853,6 @@ impl World {
         process.owed.retain(|(to, _), _| *to != dead);
         for target in process.targets.values_mut().filter(|target| target.at == Some(dead)) {
             (target.at, target.on_the_way) = (None, OnTheWay::default());
-        }
-        let gone = self.processes[dead].id;
-        self.drive_intake(at, intake::Input::Gone { process: gone })?;
-        for actor in 0..self.actors.len() {
-            self.flush(at, actor)?;
         }
         Ok(())
     }

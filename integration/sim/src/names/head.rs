@@ -93,6 +93,7 @@ impl World {
         let input = match word {
             Up::Register { ask, registration } => membership::Input::Register { ask, registration }.into(),
             Up::Beat { node, beat } => membership::Input::Heartbeat { node, beat }.into(),
+            Up::Leaving { node } => membership::Input::Leaving { node }.into(),
             Up::Drained { node } => membership::Input::Drained { node }.into(),
             Up::Directory(input) => Input::Directory(input),
         };

@@ -19,7 +19,7 @@ use std::time::Duration;
 use mobula_logic::head::{Bounds, Head, Output};
 use mobula_logic::record::{Change, Record, RecordKey};
 use mobula_logic::{Mutant, Violation, directory, membership};
-use mobula_types::{Beat, HeadId, NodeId, Registration, Time};
+use mobula_types::{ActorId, Beat, HeadId, NodeId, Registration, Time};
 
 use crate::agenda::Agenda;
 use crate::coverage::Coverage;
@@ -99,6 +99,7 @@ enum Event {
 enum Up {
     Register { ask: u64, registration: Registration },
     Beat { node: NodeId, beat: Beat },
+    Leaving { node: NodeId },
     Drained { node: NodeId },
     Directory(directory::Input),
 }
@@ -116,6 +117,8 @@ struct Host {
     rate: u64,
     paused_until: Option<Time>,
     node: Option<Node>,
+    /// How often it has got another address.
+    moves: u32,
     /// Which connection it has with its head.
     connection: u64,
     /// When its last word arrives, up and down.
@@ -154,6 +157,8 @@ struct World {
     witness: Witness,
     /// Keys that tokens are used for.
     tokens: BTreeSet<u8>,
+    /// The detached actor that was spawned last.
+    detached: Option<ActorId>,
     /// Nodes that somebody wants to leave.
     drains: Vec<(HostIndex, mobula_logic::membership::Input)>,
 }
@@ -168,6 +173,7 @@ impl world::World for World {
             rate: 960 + rng.below(81),
             paused_until: None,
             node: None,
+            moves: 0,
             connection: 0,
             last: [Time::ZERO; 2],
             cut: [false; 2],
@@ -198,6 +204,7 @@ impl world::World for World {
             host_of: BTreeMap::new(),
             witness: Witness::default(),
             tokens: BTreeSet::new(),
+            detached: None,
             drains: Vec::new(),
         }
     }
@@ -336,7 +343,15 @@ impl World {
             return Bounds::default();
         }
         let hosts = self.hosts.len();
-        let membership = membership::Bounds { nodes_max: hosts, dead_max: 2, asks_max: 1 };
+        let membership = membership::Bounds {
+            nodes_max: hosts,
+            dead_max: 2,
+            asks_max: 1,
+            dead_kept: Duration::from_secs(5),
+            // Two members, and one.
+            admission_bytes_max: 700,
+            change_bytes_max: 400,
+        };
         let directory = directory::Bounds {
             names_max: 2,
             name_bytes_max: 16,
@@ -349,6 +364,7 @@ impl World {
             jobs_ended_max: 2,
             setup_bytes_max: 16,
             tokens_max: 3,
+            expired_kept: Duration::from_secs(2),
             key_bytes_max: 8,
             value_bytes_max: 8,
             // Two values, with what each takes beside its bytes.

@@ -9,9 +9,11 @@ use mobula_logic::lease::{self, Lease};
 use mobula_logic::membership::{Refusal, Seen, View};
 use mobula_logic::record::{Detached, JobSpec, TokenId};
 use mobula_logic::{Violation, membership};
+use mobula_types::resources::Amount;
 use mobula_types::{
-    ActorId, Beat, Fencing, HeadId, Held, Incarnation, Interface, JobId, MemberId, NameKey, NodeId, ProcessId,
-    Registration, Role, StateMachine, Time, ViewChange,
+    ActorId, Beat, Death, DeathCause, ExitReason, Fencing, HeadId, Held, Incarnation, Intensity, Interface, JobId,
+    MemberId, NameKey, Namespace, NodeId, NodeLoad, ProcessId, Registration, RestartPolicy, Role, StateMachine, Time,
+    ViewChange,
 };
 
 use super::{Event, HostIndex, UP, Up, World, earlier, real};
@@ -32,6 +34,10 @@ pub(super) struct Node {
     /// When the head was last heard.
     heard: Time,
     job: Option<JobId>,
+    /// The number of the process that is attached to it.
+    program: u32,
+    /// When it ends, if it is to leave.
+    leaves_at: Option<Time>,
     /// Under which names it acts.
     pub(super) held: BTreeMap<NameKey, (ActorId, Fencing)>,
     /// Claims that are not answered, under which numbers they were sent, and when last.
@@ -61,6 +67,8 @@ impl World {
             registering: None,
             heard: Time::ZERO,
             job: None,
+            program: 1,
+            leaves_at: None,
             held: BTreeMap::new(),
             claims: BTreeMap::new(),
             stopped: BTreeMap::new(),
@@ -118,7 +126,13 @@ impl World {
             .collect();
         if let Some(id) = node.id {
             node.beats += 1;
-            let beat = Beat { number: node.beats, view: node.view.version(), ..Beat::default() };
+            let mut beat = Beat { number: node.beats, view: node.view.version(), ..Beat::default() };
+            if self.rng.chance(3) {
+                let mut load = NodeLoad::default();
+                load.free.cpus = Amount::whole(self.rng.below(4));
+                beat.load = Some(load);
+                self.coverage.saw("a node has another load");
+            }
             let number = beat.number;
             self.tell_lease(host, lease::Input::Sent { number })?;
             self.tell(host, Up::Beat { node: id, beat });
@@ -131,6 +145,11 @@ impl World {
 
     fn register(&mut self, host: HostIndex, now: Time) {
         let ask = self.ask(host);
+        if self.goes_wrong(5) {
+            self.saw("node has another address");
+            self.hosts[host].moves += 1;
+        }
+        let addr = format!("host-{host}:{}", self.hosts[host].moves);
         let Some(node) = &mut self.hosts[host].node else { return };
         node.registering = Some((ask, now));
         let held = node.held.iter();
@@ -138,10 +157,11 @@ impl World {
             member: MemberId([host as u8; 16]),
             start: node.start,
             node: node.id,
+            addr,
             held: held
                 .map(|(key, (actor, fencing))| Held { key: key.clone(), actor: *actor, fencing: *fencing })
                 .collect(),
-            processes: node.id.map(program).into_iter().collect(),
+            processes: node.id.map(|id| ProcessId::new(id, node.program)).into_iter().collect(),
             ..Registration::default()
         };
         self.saw("node registers");
@@ -198,17 +218,50 @@ impl World {
     fn stop_named(&mut self, host: HostIndex) {
         let Some(node) = &mut self.hosts[host].node else { return };
         for (key, (_, fencing)) in std::mem::take(&mut node.held) {
-            self.say_stopped(host, key, fencing);
+            self.say_stopped(host, key, fencing, None);
         }
     }
 
+    /// The process in which all acts that acts here dies, and another one is attached in its place.
+    fn process_dies(&mut self, host: HostIndex) {
+        let Some(node) = &mut self.hosts[host].node else { return };
+        let Some(id) = node.id else { return };
+        let process = ProcessId::new(id, node.program);
+        node.program += 1;
+        node.job = None;
+        node.claims.clear();
+        let held = std::mem::take(&mut node.held);
+        self.saw("process dies");
+        let cause = DeathCause::Signal { signal: 9 };
+        for (key, (actor, fencing)) in held {
+            // One of those who acted there has taken it down.
+            let is_culprit = actor.process == ProcessId::HEAD && self.rng.chance(80);
+            let culprit = is_culprit.then(|| Box::new(Death::of(process, cause.clone())));
+            if is_culprit {
+                self.saw("detached actor takes its process down");
+            }
+            self.say_stopped(host, key, fencing, culprit);
+        }
+        self.tell(host, Up::Directory(directory::Input::ProcessDied { process, cause }));
+    }
+
+    /// A node leaves: nothing is left there, and it ends.
+    fn leave(&mut self, host: HostIndex, id: NodeId) {
+        self.stop_named(host);
+        self.tell(host, Up::Drained { node: id });
+        self.hosts[host].node = None;
+        self.witness.node_ends(host);
+        let delay = self.rng.span(2_000);
+        self.agenda.after(delay, Event::NodeStarts { host });
+    }
+
     /// Nobody acts here under this grant, now or later.
-    fn say_stopped(&mut self, host: HostIndex, key: NameKey, fencing: Fencing) {
+    fn say_stopped(&mut self, host: HostIndex, key: NameKey, fencing: Fencing, culprit: Option<Box<Death>>) {
         let Some(node) = &mut self.hosts[host].node else { return };
         let newest = node.stopped.entry(key.clone()).or_default();
         *newest = fencing.max(*newest);
         let Some(node) = node.id else { return };
-        self.tell(host, Up::Directory(directory::Input::Stopped { node, key, fencing, culprit: None }));
+        self.tell(host, Up::Directory(directory::Input::Stopped { node, key, fencing, culprit }));
     }
 
     pub(super) fn node_hears(
@@ -274,12 +327,7 @@ impl World {
             }
             Output::Drain { node: id } if node.id == Some(id) => {
                 self.saw("node is drained");
-                self.stop_named(host);
-                self.tell(host, Up::Drained { node: id });
-                self.hosts[host].node = None;
-                self.witness.node_ends(host);
-                let delay = self.rng.span(2_000);
-                self.agenda.after(delay, Event::NodeStarts { host });
+                self.leave(host, id);
                 Ok(())
             }
             Output::Directory(word) => self.hear_directory(host, now, word),
@@ -324,7 +372,7 @@ impl World {
                 if grant.node != id || was_stopped || claim.is_none_or(|claim| claim.actor != grant.owner) {
                     let is_held = node.held.get(&key).is_some_and(|(_, fencing)| *fencing == grant.fencing);
                     if grant.node == id && !is_held {
-                        self.say_stopped(host, key, grant.fencing);
+                        self.say_stopped(host, key, grant.fencing, None);
                     }
                     self.saw("name is another's");
                     return Ok(());
@@ -339,19 +387,19 @@ impl World {
                     return Ok(());
                 }
                 self.saw("grant comes too late");
-                self.say_stopped(host, key, grant.fencing);
+                self.say_stopped(host, key, grant.fencing, None);
                 Ok(())
             }
             directory::Output::Revoke { node: id, key, fencing } if node.id == Some(id) => {
                 self.coverage.saw("name is taken away");
                 node.held.remove(&key);
-                self.say_stopped(host, key, fencing);
+                self.say_stopped(host, key, fencing, None);
                 Ok(())
             }
             directory::Output::Restart { key, actor, incarnation, .. } => {
                 self.coverage.saw("detached actor is started again");
                 let Some(id) = node.id else { return Ok(()) };
-                let (process, interface) = (program(id), Interface::default());
+                let (process, interface) = (ProcessId::new(id, node.program), Interface::default());
                 let claim = Claim { key, actor, incarnation, job: None, detached: None, process, interface };
                 self.claim(host, claim, now);
                 Ok(())
@@ -443,6 +491,18 @@ impl World {
         Ok(())
     }
 
+    /// What follows the end of a detached actor: some are not started again, and some only once.
+    fn policy(&mut self) -> RestartPolicy {
+        match self.rng.below(3) {
+            0 => RestartPolicy::temporary(),
+            1 => RestartPolicy {
+                intensity: Intensity { restarts_max: 1, period: Duration::from_secs(60) },
+                ..RestartPolicy::default()
+            },
+            _ => RestartPolicy::default(),
+        }
+    }
+
     pub(super) fn node_wants(&mut self, host: HostIndex) {
         if self.is_quiet || self.hosts[host].node.is_none() {
             return;
@@ -450,42 +510,54 @@ impl World {
         let delay = Duration::from_millis(50) + self.rng.span(400);
         self.agenda.after(delay, Event::Wants { host });
         let now = self.host_local(host);
-        let choice = self.rng.below(20);
+        let choice = self.rng.below(24);
         let name = self.rng.below(NAMES) as u32;
         let ask = self.ask(host);
         let Some(node) = &mut self.hosts[host].node else { return };
         let Some(id) = node.id else { return };
+        if node.leaves_at.is_some_and(|at| at <= now) {
+            return self.leave(host, id);
+        }
+        let program = ProcessId::new(id, node.program);
         let key = NameKey::shared("shop", format!("name-{name}"));
         match (choice, node.job) {
             (0..=5, Some(job)) => {
                 let is_detached = name == 0;
-                let (process, interface) = (program(id), Interface::default());
+                let (process, interface) = (program, Interface::default());
                 let home = if is_detached { ProcessId::HEAD } else { process };
                 // As ids of detached actors are: every spawn has its own.
                 let generation = if is_detached { self.rng.number() as u32 } else { 0 };
                 let actor = ActorId { process: home, slot: name, generation };
                 let frame = vec![0; if self.is_narrow { self.rng.below(10) as usize } else { 0 }];
-                let detached = is_detached.then(|| Detached { job: AFTERLIFE, frame, ..Detached::default() });
+                let policy = self.policy();
+                let detached = is_detached.then_some(Detached { job: AFTERLIFE, frame, policy });
                 let job = (!is_detached).then_some(job);
-                let key = if self.is_narrow && self.rng.chance(3) { long(&key) } else { key };
+                if is_detached {
+                    self.detached = Some(actor);
+                }
+                let key = match job {
+                    Some(job) if self.rng.chance(5) => NameKey { space: Namespace::Job(job), ..key },
+                    _ if self.is_narrow && self.rng.chance(3) => long(&key),
+                    _ => key,
+                };
                 let claim = Claim { key, actor, incarnation: Incarnation(1), job, detached, process, interface };
                 self.claim(host, claim, now);
             }
-            (6, _) if name == 0 => {
-                // One that lives here, or one that nobody has spawned.
+            (6..=8, _) if name == 0 => {
+                // The one that was spawned last, or one that nobody has spawned.
                 let nobody = ActorId { process: ProcessId::HEAD, slot: name, generation: 0 };
-                let actor = node.held.get(&key).map_or(nobody, |(actor, _)| *actor);
+                let actor = self.detached.filter(|_| choice != 6).unwrap_or(nobody);
                 self.tell(host, Up::Directory(directory::Input::Locate { ask, actor }));
             }
             (9, _) if name == 0 => {
                 if let Some((actor, _)) = node.held.remove(&key) {
                     self.saw("detached actor has ended");
-                    let reason = mobula_types::ExitReason::Normal;
+                    let reason = ExitReason::Normal;
                     self.tell(host, Up::Directory(directory::Input::Ended { node: id, key, actor, reason }));
                 }
             }
             // The home of a detached actor is the head.
-            (6..=8, Some(_)) if moves(name) && name != 0 => {
+            (6..=8, Some(_)) if moves(name) => {
                 // The home of an actor starts its next life on this node.
                 if let Some(mut claim) = self.witness.last_claim(&key) {
                     self.saw("actor moves");
@@ -511,7 +583,11 @@ impl World {
             }
             (12, Some(job)) => {
                 let key = format!("key-{name}");
-                self.tell(host, Up::Directory(directory::Input::Get { ask, job, key }));
+                let input = match self.rng.chance(50) {
+                    true => directory::Input::Get { ask, job, key },
+                    false => directory::Input::Put { ask, job, key, value: None },
+                };
+                self.tell(host, Up::Directory(input));
             }
             (13, _) => self.tell(host, Up::Directory(directory::Input::LookUp { ask, key })),
             (14, _) if self.is_narrow && self.rng.chance(30) => {
@@ -542,26 +618,33 @@ impl World {
                 self.tell(host, Up::Directory(input));
             }
             (17, Some(job)) if self.rng.chance(10) => {
-                let cause = mobula_types::DeathCause::JobStopped;
+                // Its own, or the one whose workers host what is detached.
+                let job = if self.rng.chance(50) { job } else { AFTERLIFE };
+                let cause = DeathCause::JobStopped;
                 self.tell(host, Up::Directory(directory::Input::JobEnd { job, cause }));
             }
             (18, _) if self.rng.chance(5) => {
                 let input = membership::Input::Drain { ask, node: id };
                 self.drains.push((host, input));
             }
+            (19, _) if self.rng.chance(10) => self.process_dies(host),
+            (20, _) if node.leaves_at.is_none() && self.rng.chance(5) => {
+                node.leaves_at = Some(now + Duration::from_millis(500));
+                self.saw("node says that it will leave");
+                self.tell(host, Up::Leaving { node: id });
+            }
+            (21, _) if self.rng.chance(10) => {
+                self.saw("a named actor is ended by a person");
+                self.tell(host, Up::Directory(directory::Input::End { key }));
+            }
             (_, None) => {
                 let setup = vec![0; if self.is_narrow { self.rng.below(14) as usize } else { 0 }];
-                let spec = JobSpec { name: "shop".into(), driver: program(id), setup, ..JobSpec::default() };
+                let spec = JobSpec { name: "shop".into(), driver: program, setup, ..JobSpec::default() };
                 self.tell(host, Up::Directory(directory::Input::JobStart { ask, spec }));
             }
             _ => {}
         }
     }
-}
-
-/// The one program that is attached to a node: a driver, and the home of its actors.
-fn program(node: NodeId) -> ProcessId {
-    ProcessId::new(node, 1)
 }
 
 /// The connection of words that an earlier head's host still sends when another head speaks already.

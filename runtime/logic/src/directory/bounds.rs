@@ -1,9 +1,11 @@
 //! How much a directory keeps, in one place, so that a simulation can make every bound small enough to be met.
 
+use std::time::Duration;
+
 use super::{
-    CLAIMS_WAITING_MAX, DETACHED_BYTES_MAX, FRAME_BYTES_MAX, INTERFACE_BYTES_MAX, JOBS_ENDED_MAX, JOBS_MAX,
-    KEY_BYTES_MAX, LOCATES_WAITING_MAX, NAME_BYTES_MAX, NAMES_MAX, SETUP_BYTES_MAX, TOKENS_MAX, VALUE_BYTES_MAX,
-    VALUES_BYTES_MAX, VALUES_OF_JOB_BYTES_MAX,
+    CLAIMS_WAITING_MAX, DETACHED_BYTES_MAX, EXPIRED_KEPT, FRAME_BYTES_MAX, INTERFACE_BYTES_MAX, JOBS_ENDED_MAX,
+    JOBS_MAX, KEY_BYTES_MAX, LOCATES_WAITING_MAX, NAME_BYTES_MAX, NAMES_MAX, SETUP_BYTES_MAX, TOKENS_MAX,
+    VALUE_BYTES_MAX, VALUES_BYTES_MAX, VALUES_OF_JOB_BYTES_MAX,
 };
 
 /// How much a directory keeps; [`Default`] says what holds unless it is told otherwise. Heads of one cluster have the same:
@@ -32,6 +34,8 @@ pub struct Bounds {
     pub setup_bytes_max: usize,
     /// Tokens that are known at once.
     pub tokens_max: usize,
+    /// For how long a token is known that has expired.
+    pub expired_kept: Duration,
     /// Bytes of a value's key.
     pub key_bytes_max: usize,
     /// Bytes of a value.
@@ -56,6 +60,7 @@ impl Default for Bounds {
             jobs_ended_max: JOBS_ENDED_MAX,
             setup_bytes_max: SETUP_BYTES_MAX,
             tokens_max: TOKENS_MAX,
+            expired_kept: EXPIRED_KEPT,
             key_bytes_max: KEY_BYTES_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
             values_of_job_bytes_max: VALUES_OF_JOB_BYTES_MAX,

@@ -84,8 +84,9 @@ impl Tokens {
 
     pub(super) fn handle_time(&mut self, now: Time, outputs: &mut VecDeque<Output>) {
         self.looked = now;
+        let kept = self.bounds.expired_kept;
         self.tokens.retain(|id, token| {
-            let is_known = now < token.ends + EXPIRED_KEPT;
+            let is_known = now < token.ends + kept;
             if !is_known {
                 outputs.push_back(Output::Keep(Change::gone(RecordKey::Token(*id))));
             }
@@ -94,7 +95,7 @@ impl Tokens {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Time> {
-        self.tokens.values().map(|token| token.ends + EXPIRED_KEPT).min()
+        self.tokens.values().map(|token| token.ends + self.bounds.expired_kept).min()
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a token is made of")]

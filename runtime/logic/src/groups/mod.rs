@@ -58,8 +58,25 @@ const LOOKS_MAX: usize = 64;
 /// long as [`PREPARED_MAX`], is never of a round of this one.
 const ROUND_BITS: u32 = 32;
 
-/// Removed groups whose names are kept: a node that could not be told may still report them.
+/// Removed groups whose names are kept: a node that could not be told may still report them. Not fewer than a node
+/// remembers, which tells them all to a new head.
 const REMOVED_MAX: usize = 4096;
+
+/// How much a head keeps of groups; [`Default`] says what holds unless it is told otherwise. Heads of one cluster have the
+/// same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Groups that are there at once.
+    pub groups_max: usize,
+    /// Groups looked at when something came free.
+    pub looks_max: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { groups_max: GROUPS_MAX, looks_max: LOOKS_MAX }
+    }
+}
 
 /// What can happen.
 #[derive(Clone, Debug, PartialEq)]
@@ -286,8 +303,7 @@ impl Slot {
 pub struct Groups {
     /// Until then a group that is not whole may be so because its nodes have not registered yet.
     recovers_until: Time,
-    /// [`GROUPS_MAX`], unless it was told otherwise.
-    groups_max: usize,
+    bounds: Bounds,
     groups: BTreeMap<GroupId, Group>,
     /// Groups that are not whole, the eldest first.
     waiting: BTreeSet<(u64, GroupId)>,
@@ -331,7 +347,7 @@ impl Groups {
     pub fn new(now: Time, epoch: Epoch) -> Self {
         Self {
             recovers_until: now + RECOVER_MAX,
-            groups_max: GROUPS_MAX,
+            bounds: Bounds::default(),
             groups: BTreeMap::new(),
             waiting: BTreeSet::new(),
             looked_until: 0,
@@ -355,11 +371,10 @@ impl Groups {
         self
     }
 
-    /// The same where there may be no more than `groups_max`, as it was for the heads before.
+    /// The same within other bounds, as it was for the heads before.
     #[must_use]
-    pub fn with_groups_max(mut self, groups_max: usize) -> Self {
-        self.groups_max = groups_max;
-        self
+    pub fn bounded(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
     }
 
     /// What a group asks for, and since when it waits or is whole; `None` when it is not there.
@@ -428,7 +443,9 @@ impl Groups {
         let refused = match spec.check() {
             Err(message) => Some(Ended::Invalid { message }),
             Ok(()) if self.removed.contains(&id) => Some(Ended::Removed { waited: None }),
-            Ok(()) if self.groups.len() >= self.groups_max => Some(Ended::TooMany { max: self.groups_max }),
+            Ok(()) if self.groups.len() >= self.bounds.groups_max => {
+                Some(Ended::TooMany { max: self.bounds.groups_max })
+            }
             Ok(()) => None,
         };
         match refused {
@@ -461,7 +478,9 @@ impl Groups {
         }
         let refused = match spec.check() {
             Err(message) => Some(Ended::Invalid { message }),
-            Ok(()) if self.groups.len() >= self.groups_max => Some(Ended::TooMany { max: self.groups_max }),
+            Ok(()) if self.groups.len() >= self.bounds.groups_max => {
+                Some(Ended::TooMany { max: self.bounds.groups_max })
+            }
             // It has ended, and the word for that was lost.
             Ok(()) if self.removed.contains(&id) || now >= self.recovers_until => Some(Ended::Removed { waited: None }),
             Ok(()) => None,
@@ -549,9 +568,9 @@ impl Groups {
         if self.planted.is(Mutant::LookOnce) {
             return;
         }
-        let oldest = self.waiting.iter().take(LOOKS_MAX / 2);
+        let oldest = self.waiting.iter().take(self.bounds.looks_max / 2);
         let first = GroupId { process: mobula_types::ProcessId::default(), number: 0 };
-        let further = self.waiting.range((self.looked_until, first)..).take(LOOKS_MAX / 2);
+        let further = self.waiting.range((self.looked_until, first)..).take(self.bounds.looks_max / 2);
         let mut looks: Vec<(u64, GroupId)> = oldest.chain(further).copied().collect();
         looks.sort_unstable();
         looks.dedup();
@@ -691,11 +710,13 @@ impl Groups {
         if is_unknown && (!may_be || spec.check().is_err()) {
             return self.outputs.push_back(Output::Return { node, group: id });
         }
-        if is_unknown && self.groups.len() >= self.groups_max {
+        if is_unknown && self.groups.len() >= self.bounds.groups_max {
             // GRP-9: this node would refuse for ever what it was told to end. So it ends for all, also for its maker.
             self.note_removed(id);
             self.outputs.push_back(Output::Return { node, group: id });
-            return self.outputs.push_back(Output::Ended { group: id, why: Ended::TooMany { max: self.groups_max } });
+            return self
+                .outputs
+                .push_back(Output::Ended { group: id, why: Ended::TooMany { max: self.bounds.groups_max } });
         }
         if is_unknown {
             self.admit_whole(now, id, job, spec);
@@ -725,9 +746,9 @@ impl Groups {
     /// GRP-6: a node names what it is just asked for. It had it once and was told to give it back, which may have crossed
     /// this word: so its bundles are given back whatever it has of them, and the round begins anew.
     fn give_up_crossed(&mut self, now: Time, id: GroupId, node: NodeId, named: &[u32]) -> Vec<u32> {
-        let Some(group) = self.groups.get(&id) else { return Vec::new() };
+        let slots = self.groups.get(&id).map_or(&[][..], |group| &group.slots);
         let is_asked = |at: &&u32| {
-            let slot = group.slots.get(**at as usize);
+            let slot = slots.get(**at as usize);
             slot.is_some_and(|slot| slot.is_asking() && slot.node() == Some(node))
         };
         let crossed: Vec<u32> = named.iter().filter(is_asked).copied().collect();

@@ -500,17 +500,15 @@ impl<M> Intake<M> {
             self.pulled.push_back((from, transfer));
             let Bounds { near_part_bytes, far_part_bytes, .. } = self.bounds;
             let part = if from.node() == self.me.node() { near_part_bytes } else { far_part_bytes };
-            let Some(payload) = self.peers.get_mut(&from).and_then(|peer| payload_of(peer, transfer)) else {
+            let payload = self.peers.get_mut(&from).and_then(|peer| payload_of(peer, transfer));
+            let left = payload.as_ref().map_or(0, |payload| payload.announced.bytes - payload.asked);
+            let bytes = part.min(u32::try_from(left).unwrap_or(u32::MAX));
+            let ahead_max = self.bounds.ahead_bytes_max;
+            let may_ask = |payload: &&mut Payload| bytes > 0 && payload.outstanding() + u64::from(bytes) <= ahead_max;
+            let Some(payload) = payload.filter(may_ask) else {
                 idle += 1;
                 continue;
             };
-            let left = payload.announced.bytes - payload.asked;
-            let bytes = part.min(u32::try_from(left).unwrap_or(u32::MAX));
-            let is_far_enough = payload.outstanding() + u64::from(bytes) > self.bounds.ahead_bytes_max;
-            if bytes == 0 || is_far_enough {
-                idle += 1;
-                continue;
-            }
             // INTAKE-3: what may be on its way to this process is bounded.
             if self.asked_bytes + u64::from(bytes) > self.bounds.asked_bytes_max {
                 return;

@@ -77,11 +77,24 @@ pub struct Bounds {
     pub dead_max: usize,
     /// Registrations of one start that are answered when its record is written.
     pub asks_max: usize,
+    /// For how long a node is remembered that has died.
+    pub dead_kept: Duration,
+    /// What the change in an admission may take.
+    pub admission_bytes_max: usize,
+    /// What the change in the answer to a beat may take, unless it is one that takes more alone.
+    pub change_bytes_max: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { nodes_max: NODES_MAX, dead_max: DEAD_MAX, asks_max: ASKS_MAX }
+        Self {
+            nodes_max: NODES_MAX,
+            dead_max: DEAD_MAX,
+            asks_max: ASKS_MAX,
+            dead_kept: DEAD_KEPT,
+            admission_bytes_max: view::ADMISSION_BYTES_MAX,
+            change_bytes_max: view::CHANGE_BYTES_MAX,
+        }
     }
 }
 
@@ -271,8 +284,17 @@ struct Node {
     refusals: u32,
     /// The version with its last change; 0 while nobody is told of it.
     version: u64,
-    /// Was told everything up to this version and must be told the rest, although it is below the floor.
-    told_upto: Option<u64>,
+    /// It is being told everything.
+    telling: Option<Telling>,
+}
+
+/// A full view that is told in parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Telling {
+    /// The version with which it began.
+    begun: u64,
+    /// What has been told of it.
+    upto: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -381,8 +403,8 @@ impl Membership {
             let state = match record.death {
                 None => State::Returning { until: now + GRACE },
                 Some(death) => {
-                    let ends = death.seen_unix_ms.saturating_add(DEAD_KEPT.as_millis() as u64);
-                    State::Dead { until: now + calendar.left(now, ends, DEAD_KEPT), death }
+                    let ends = death.seen_unix_ms.saturating_add(bounds.dead_kept.as_millis() as u64);
+                    State::Dead { until: now + calendar.left(now, ends, bounds.dead_kept), death }
                 }
             };
             membership.last = membership.last.max(record.node);
@@ -398,7 +420,7 @@ impl Membership {
                 heard: now,
                 refusals: 0,
                 version: 0,
-                told_upto: None,
+                telling: None,
                 state,
             };
             let is_dead = !node.state.lives();
@@ -540,7 +562,7 @@ impl Membership {
             heard,
             refusals,
             version,
-            told_upto: None,
+            telling: None,
         };
         self.nodes.insert(id, node);
         self.keep(id);
@@ -594,7 +616,7 @@ impl Membership {
     }
 
     fn say_admitted(&mut self, ask: u64, id: NodeId, stopped: Option<NodeId>) {
-        let view = self.change_since(id, None, view::ADMISSION_BYTES_MAX);
+        let view = self.change_since(id, None);
         let incarnation = self.nodes[&id].incarnation;
         self.outputs.push_back(Output::Admit { ask, node: id, incarnation, stopped, view });
     }
@@ -620,7 +642,7 @@ impl Membership {
                 self.touch(id);
             }
         }
-        let change = self.change_since(id, Some(beat.view), view::CHANGE_BYTES_MAX);
+        let change = self.change_since(id, Some(beat.view));
         self.outputs.push_back(Output::Spread { node: id, beat: beat.number, change });
     }
 
@@ -684,7 +706,7 @@ impl Membership {
         let Some(node) = self.nodes.get_mut(&id) else { return };
         let State::Dying { death, .. } = &node.state else { return };
         let death = death.clone();
-        node.state = State::Dead { death: death.clone(), until: now + DEAD_KEPT };
+        node.state = State::Dead { death: death.clone(), until: now + self.bounds.dead_kept };
         self.touch(id);
         self.outputs.push_back(Output::DeclareDead { death });
         self.forget_oldest();
@@ -714,7 +736,7 @@ impl Membership {
     fn keep(&mut self, id: NodeId) {
         let node = &self.nodes[&id];
         let death = match &node.state {
-            State::Dying { death, .. } | State::Dead { death, .. } => Some(death.clone()),
+            State::Dying { death, .. } => Some(death.clone()),
             _ => None,
         };
         let (member, start, incarnation, addr) = (node.member, node.start, node.incarnation, node.addr.clone());
@@ -731,13 +753,16 @@ impl Membership {
         self.changed.insert(self.version, id);
     }
 
-    /// What `to` must be told that has seen `since`; all when that is nothing, or too old to say what has changed.
-    fn change_since(&mut self, to: NodeId, since: Option<u64>, bytes_max: usize) -> ViewChange {
-        let told_upto = self.nodes.get(&to).and_then(|node| node.told_upto);
-        let known = since.filter(|since| {
-            let is_current = self.floor <= *since && *since <= self.version;
-            is_current || told_upto == Some(*since)
-        });
+    /// What `to` must be told that has seen `since`; all when that is nothing, as at an admission, or too old to say what has
+    /// changed.
+    fn change_since(&mut self, to: NodeId, since: Option<u64>) -> ViewChange {
+        let Bounds { admission_bytes_max, change_bytes_max, .. } = self.bounds;
+        let bytes_max = if since.is_some() { change_bytes_max } else { admission_bytes_max };
+        let telling = self.nodes.get(&to).and_then(|node| node.telling);
+        // MEM-6: the rest of a full view may be below the floor. But who has died since it began and is forgotten may have
+        // been told of in it as alive.
+        let telling = telling.filter(|telling| since == Some(telling.upto) && self.floor <= telling.begun);
+        let known = since.filter(|since| telling.is_some() || self.floor <= *since && *since <= self.version);
         let from = known.unwrap_or(0);
         let mut change = ViewChange { from, to: from, is_full: known.is_none(), ..ViewChange::default() };
         if change.is_full {
@@ -749,7 +774,7 @@ impl Membership {
             let node = &self.nodes[id];
             let bytes = view::bytes_of(&node.addr, &node.load);
             // An answer to a beat brings something, whatever it takes.
-            let is_first = change.to == from && bytes_max == view::CHANGE_BYTES_MAX;
+            let is_first = change.to == from && since.is_some();
             if bytes > room && !is_first {
                 change.has_more = true;
                 break;
@@ -765,7 +790,8 @@ impl Membership {
             change.to = self.version;
         }
         if let Some(node) = self.nodes.get_mut(&to) {
-            node.told_upto = change.has_more.then_some(change.to);
+            let begun = telling.map(|telling| telling.begun).or(change.is_full.then_some(self.version));
+            node.telling = begun.filter(|_| change.has_more).map(|begun| Telling { begun, upto: change.to });
         }
         change
     }

@@ -259,10 +259,10 @@ fn nobody_is_taken_for_dead_because_a_new_head_has_not_heard_of_it_yet() {
     world.membership.handle(at(35_000), Input::Tick);
     assert!(matches!(world.membership.poll_output(), Some(Output::Keep(_))));
     let mut late = view.clone();
-    let full = world.membership.change_since(NodeId(1), None, view::CHANGE_BYTES_MAX);
+    let full = world.membership.change_since(NodeId(1), None);
     assert_eq!(late.apply(full), [], "MEM-5");
     world.membership.handle(at(35_010), Input::Kept { node: NodeId(3), is_dead: true });
-    let change = world.membership.change_since(NodeId(1), Some(view.version()), view::CHANGE_BYTES_MAX);
+    let change = world.membership.change_since(NodeId(1), Some(view.version()));
     assert!(matches!(&view.apply(change)[..], [Seen::Died(death)] if death.process.node() == NodeId(3)));
 }
 
@@ -327,6 +327,33 @@ fn a_view_too_large_for_a_frame_comes_in_parts() {
         }
     }
     assert_eq!((view.members().count(), parts), (40, 4));
+}
+
+#[test]
+fn who_dies_and_is_forgotten_between_two_parts_of_a_view_is_not_taken_for_alive() {
+    let mut world = World::new();
+    (1..=4).for_each(|member| drop(world.register(0, member, 7, None)));
+    world.membership.bounds = Bounds { dead_max: 0, change_bytes_max: 1, ..Bounds::default() };
+    let mut view = View::default();
+    let known = |view: &View| view.members().map(|member| member.node.0).collect::<Vec<_>>();
+    fn tell(world: &mut World, view: &mut View) -> bool {
+        let change = world.beat(10, 1, view.version());
+        let has_more = change.has_more;
+        view.apply(change);
+        has_more
+    }
+    // In the parts of all that there is,
+    assert!(tell(&mut world, &mut view) && tell(&mut world, &mut view));
+    assert_eq!(known(&view), [1, 2]);
+    world.run(10, Input::Drained { node: NodeId(2) });
+    while tell(&mut world, &mut view) {}
+    assert_eq!(known(&view), [1, 3, 4], "MEM-6");
+    // and in those of what has changed.
+    [1, 3].into_iter().for_each(|node| drop(world.run(10, Input::Leaving { node: NodeId(node) })));
+    assert!(tell(&mut world, &mut view));
+    world.run(10, Input::Drained { node: NodeId(4) });
+    while tell(&mut world, &mut view) {}
+    assert_eq!(known(&view), [1, 3], "MEM-6");
 }
 
 #[test]

@@ -142,12 +142,12 @@ impl<S: Copy + Ord + std::fmt::Debug> Reception<S> {
     /// A message has been answered; `is_done` unless its handling was broken off or never began. Who has asked for it again
     /// gets the same answer.
     pub fn finish(&mut self, sender: S, seq: u64, is_done: bool) -> Vec<u64> {
-        let again = self.open.remove(&(sender, seq)).unwrap_or_default();
-        if !is_done {
+        let again = self.open.remove(&(sender, seq));
+        if !is_done && again.is_some() {
             self.failed.insert(sender, seq);
         }
         self.check();
-        again
+        again.unwrap_or_default()
     }
 
     fn check(&self) {
@@ -175,9 +175,7 @@ impl<S> Default for Failed<S> {
 impl<S: Copy + Ord> Failed<S> {
     fn insert(&mut self, sender: S, seq: u64) {
         self.count += 1;
-        if let Some(age) = self.ages.insert((sender, seq), self.count) {
-            self.by_age.remove(&age);
-        }
+        self.ages.insert((sender, seq), self.count);
         self.by_age.insert(self.count, (sender, seq));
         if self.ages.len() > FAILED_MAX
             && let Some((_, oldest)) = self.by_age.pop_first()
