@@ -374,11 +374,8 @@ impl Ownership {
             if is_lost {
                 return self.lose(object, Loss::ArgumentLost { argument });
             }
-            match self.state(argument) {
-                // What is missing was begun before what is made of it.
-                Some(State::Missing(_) | State::Pending { .. }) => is_ready = false,
-                _ => {}
-            }
+            // What is missing was begun before what is made of it.
+            is_ready &= !matches!(self.state(argument), Some(State::Missing(_) | State::Pending { .. }));
         }
         let Some(owned) = self.entries.get_mut(&object).and_then(Entry::owned_mut) else { return };
         if !is_ready || !owned.is_waiting() {
