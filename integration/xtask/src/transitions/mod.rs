@@ -209,7 +209,9 @@ pub(crate) fn compile() -> Option<Result<i32>> {
     let mut words = std::env::args_os().skip(1);
     let compiler = words.next()?;
     let words: Vec<_> = words.collect();
-    let counts = words.windows(2).any(|pair| pair[0] == "--crate-name" && pair[1] == COUNTED);
+    // A program leaves its counts only when it is compiled so, too.
+    let counts = words.windows(2).any(|pair| pair[0] == "--crate-name" && pair[1] == COUNTED)
+        || words.iter().any(|word| word == "--test");
     let mut command = Command::new(compiler);
     command.args(words).args(counts.then_some("-Cinstrument-coverage")).env_remove(COMPILES);
     Some(command.status().context("start the compiler").map(|status| status.code().unwrap_or(1)))
