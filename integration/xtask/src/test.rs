@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
     let mut tally = Tally::default();
     let built = stages.run("build+check", 14, || {
         check::run(&mut tally);
-        build(&mut tally)
+        build()
     });
     match built {
         Ok(built) => run_built(&built, &mut stages, &mut tally),
@@ -62,13 +62,7 @@ fn run_built(built: &Built, stages: &mut Stages, tally: &mut Tally) {
         }
     });
     if !built.simulations.is_empty() {
-        stages.run("simulation", 3, || {
-            run_programs(&built.simulations, tally);
-            if let Some((counter, worlds)) = &built.counted {
-                let counted = run_counted(counter, worlds, tally);
-                tally.record(COUNTED, counted);
-            }
-        });
+        stages.run("simulation", 3, || run_programs(&built.simulations, tally));
     }
     if !built.fuzzers.is_empty() {
         stages.run("fuzz", 3, || run_programs(&built.fuzzers, tally));
@@ -88,8 +82,6 @@ const TURNS_MAX: &str = "64";
 struct Built {
     tests: Vec<Program>,
     simulations: Vec<Program>,
-    /// The simulator's worlds, built so that they count the transitions of the machines, and who adds up the counts.
-    counted: Option<(Counter, Vec<Program>)>,
     fuzzers: Vec<Program>,
     /// Real processes on hosts that are network namespaces.
     namespaces: Vec<Program>,
@@ -106,18 +98,11 @@ struct Program {
     path: PathBuf,
 }
 
-fn build(tally: &mut Tally) -> Result<Built> {
+fn build() -> Result<Built> {
     let words = ["test", "--workspace", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
-    let mut built = build_by(&mut cargo::command(&words))?;
+    let built = build_by(&mut cargo::command(&words))?;
     if built.mobula.as_os_str().is_empty() {
         bail!("the build made no program `mobula`");
-    }
-    match Counter::new() {
-        Ok(counter) => {
-            built.simulations.retain(|program| !program.is_world());
-            built.counted = Some((counter, build_counted()?));
-        }
-        Err(error) => tally.skip("how often the simulator sees each transition", &error),
     }
     Ok(built)
 }
