@@ -38,7 +38,6 @@ def lower(name, unit, work, count, scale):
         work()
         samples.append((time.perf_counter() - start) * scale)
     row(name, unit, "lower", samples)
-    return samples
 
 
 def rate(name, work, items, count, unit="1/s"):
@@ -210,7 +209,8 @@ def two_nodes():
 
 def own_rows():
     """What `ray microbenchmark` prints: a name, `per second`, a mean."""
-    told = subprocess.run([sys.executable, "-m", "ray.scripts.scripts", "microbenchmark"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "ray.scripts.scripts", "microbenchmark"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True)
     for name, value in re.findall(r"^(.* per second) ([0-9.]+) \+-", told.stdout, re.MULTILINE):
         row(name, "1/s", "higher", [float(value)])
 

@@ -39,11 +39,13 @@ fn compare(floors: &str, lock: &str) -> Result<Vec<String>> {
     Ok(findings)
 }
 
-fn entries<'a>(table: &'a Table, key: &str) -> Vec<&'a Table> {
+/// The tables that a file lists under `key`.
+pub(crate) fn entries<'a>(table: &'a Table, key: &str) -> Vec<&'a Table> {
     table.get(key).and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_table).collect()
 }
 
-fn word<'a>(entry: &'a Table, key: &str) -> Result<&'a str> {
+/// A word that an entry must say.
+pub(crate) fn word<'a>(entry: &'a Table, key: &str) -> Result<&'a str> {
     let word = entry.get(key).and_then(Value::as_str).with_context(|| format!("`{key}` is missing in {entry}"))?;
     anyhow::ensure!(!word.trim().is_empty(), "`{key}` is empty in {entry}");
     Ok(word)

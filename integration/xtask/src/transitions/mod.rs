@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail, ensure};
 use toml::Table;
 
 use crate::cargo;
+use crate::floors::{entries, word};
 use functions::Functions;
 use regions::{Region, Tools};
 
@@ -190,17 +191,12 @@ fn only_leaves(text: &str) -> bool {
 /// The exceptions by file and line, none of them used yet.
 fn exceptions(text: &str) -> Result<BTreeMap<(String, String), bool>> {
     let table: Table = text.parse().with_context(|| format!("parse {UNSEEN}"))?;
-    let entries = table.get("unseen").and_then(toml::Value::as_array).map_or(&[][..], Vec::as_slice);
-    entries
-        .iter()
-        .map(|entry| {
-            let word = |key: &str| entry.get(key).and_then(toml::Value::as_str).filter(|word| !word.trim().is_empty());
-            match (word("file"), word("line"), word("reason")) {
-                (Some(file), Some(line), Some(_)) => Ok(((file.to_owned(), line.to_owned()), false)),
-                _ => bail!("{UNSEEN}: `file`, `line` or `reason` is missing in {entry}"),
-            }
-        })
-        .collect()
+    let exception = |entry: &Table| {
+        word(entry, "reason")?;
+        Ok(((word(entry, "file")?.to_owned(), word(entry, "line")?.to_owned()), false))
+    };
+    let exceptions: Result<_> = entries(&table, "unseen").into_iter().map(exception).collect();
+    exceptions.with_context(|| format!("read {UNSEEN}"))
 }
 
 /// Whether cargo has started this program in place of the compiler; then it is the compiler, and gives its exit code.
@@ -274,7 +270,7 @@ mod tests {
     #[test]
     fn an_exception_has_a_reason() {
         let entry = "[[unseen]]\nfile = 'a.rs'\nline = 'self.b()'\n";
-        assert!(exceptions(entry).unwrap_err().to_string().contains("`reason`"));
+        assert!(exceptions(entry).unwrap_err().root_cause().to_string().contains("`reason`"));
         assert_eq!(exceptions(&format!("{entry}reason = 'c'")).unwrap().len(), 1);
         assert!(exceptions("").unwrap().is_empty());
     }
