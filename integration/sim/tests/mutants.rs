@@ -82,6 +82,7 @@ const PLANTED: &[(Mutant, World, &str)] = &[
     (Mutant::CommitEarly, groups::run, "GRP-3"),
     (Mutant::KeepPlacesOfDead, groups::run, "GRP-4"),
     (Mutant::SpreadLoosely, groups::run, "GRP-5"),
+    (Mutant::BelieveCrossed, groups::run, "GRP-6"),
     (Mutant::KeepBeyond, groups::run, "GRP-7"),
     (Mutant::KeepOver, groups::run, "GRP-8"),
     (Mutant::LookOnce, groups::run, "GRP-9"),

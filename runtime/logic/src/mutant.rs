@@ -156,6 +156,8 @@ pub enum Mutant {
     KeepPlacesOfDead,
     /// A group that wants a node for each bundle is laid like any other (GRP-5).
     SpreadLoosely,
+    /// What a node was told to give back is its again when it names it once more (GRP-6).
+    BelieveCrossed,
     /// A node keeps more apart than it has (GRP-7).
     KeepBeyond,
     /// A node keeps the bundles of a group that is over (GRP-8).
@@ -274,6 +276,7 @@ impl Mutant {
         Self::CommitEarly,
         Self::KeepPlacesOfDead,
         Self::SpreadLoosely,
+        Self::BelieveCrossed,
         Self::KeepBeyond,
         Self::KeepOver,
         Self::LookOnce,

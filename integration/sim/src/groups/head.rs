@@ -25,6 +25,8 @@ pub(super) struct Chief {
     heard: BTreeMap<NodeId, Time>,
     /// Nodes that have registered with this head.
     registered: BTreeSet<NodeId>,
+    /// No group that was ready before it is new to it from then on.
+    pub(super) recovers_until: Time,
 }
 
 impl World {
@@ -40,7 +42,8 @@ impl World {
         let machine = Groups::new(now, Epoch(self.epoch)).bounded(bounds);
         let machine = self.mutant.into_iter().fold(machine, Groups::with_mutant);
         let heard = self.lives.keys().map(|node| (*node, now)).collect();
-        self.head = Some(Chief { machine, heard, registered: BTreeSet::new() });
+        self.head =
+            Some(Chief { machine, heard, registered: BTreeSet::new(), recovers_until: now + groups::RECOVER_MAX });
         Ok(())
     }
 
@@ -56,12 +59,15 @@ impl World {
 
     /// A node that is to keep what it has prepared does not hear so before it has given that up.
     fn deafen(&mut self, node: NodeId) {
+        let percent = if self.is_deaf { 30 } else { 10 };
         if let Some((index, _)) = self.lives.get(&node).copied()
             && !self.is_quiet
-            && self.rng.chance(30)
+            && self.rng.chance(percent)
         {
             self.coverage.saw("a node does not hear for long");
-            let until = self.agenda.now() + groups::PREPARED_MAX + self.rng.span(2_000);
+            // Where heads fall, too, it registers in time with the next (G12).
+            let least = if self.is_deaf { groups::PREPARED_MAX } else { Duration::from_millis(500) };
+            let until = self.agenda.now() + least + self.rng.span(2_000);
             self.hosts[index].deaf_until = until;
         }
     }
@@ -69,7 +75,7 @@ impl World {
     /// What it has asked for is prepared by some, and by nobody committed.
     pub(super) fn head_falls(&mut self) {
         if self.head.is_some() && !self.is_quiet {
-            self.coverage.saw("head falls during a round");
+            self.coverage.saw("head falls over what it has said");
             self.kill_head();
         }
     }
@@ -158,7 +164,13 @@ impl World {
                 self.say(node, Down::Order(Output::Ended { group, why }));
                 Ok(())
             }
-            Up::Says(input) => self.head_handles(input),
+            Up::Says(input) => {
+                if matches!(input, Input::Prepared { .. }) && self.may_cross(25) {
+                    // It registers while others still prepare, and is told to keep what it does not name.
+                    self.break_soon(node, 100);
+                }
+                self.head_handles(input)
+            }
             Up::JobEnds(job) => self.end_job(job),
             Up::Drained => {
                 self.coverage.saw("node has left");
@@ -232,10 +244,9 @@ impl World {
             }
             Output::Commit { node, group, round } => {
                 self.coverage.saw("bundles are to be kept");
-                if self.is_deaf {
-                    self.deafen(*node);
-                } else if self.is_hasty {
-                    self.break_soon(*node, 15);
+                match self.is_hasty {
+                    true => self.break_soon(*node, 15),
+                    false => self.deafen(*node),
                 }
                 self.witness.committed(epoch, *group, *round)?;
                 *node
@@ -250,7 +261,11 @@ impl World {
             }
             Output::ReturnSome { node, .. } => {
                 self.coverage.saw("bundles are given back");
-                self.break_soon(*node, if self.is_crossed { 80 } else { 40 });
+                match self.lives.get(node).copied().filter(|_| self.may_cross(80)) {
+                    // It is not heard: the node names them once more.
+                    Some((index, _)) => self.agenda.after(Duration::ZERO, Event::Breaks(index)),
+                    None => self.break_soon(*node, 40),
+                }
                 *node
             }
             Output::Ready { group, nodes } => {
@@ -261,6 +276,11 @@ impl World {
             Output::Ended { group, why } => {
                 if matches!(why, groups::Ended::TooMany { .. }) {
                     self.break_soon(group.process.node(), 40);
+                }
+                if self.may_cross(30) {
+                    // All but its maker hear of it before the head falls.
+                    self.break_soon(group.process.node(), 100);
+                    self.agenda.after(Duration::from_millis(8) + self.rng.span(20), Event::HeadFalls);
                 }
                 self.coverage.saw(match why {
                     groups::Ended::JobEnded { .. } => "a group ends with its job",

@@ -399,6 +399,7 @@ impl World {
 
     /// Says all that a head must know of groups, which may be a new one.
     fn tell_groups(&mut self, index: Index) {
+        let now = self.agenda.now();
         let Some((id, node)) = self.runs(index).and_then(|node| node.id.map(|id| (id, node))) else { return };
         let Some(scheduler) = &node.scheduler else { return };
         let held = scheduler.bundles_held();
@@ -414,11 +415,15 @@ impl World {
                 false => Input::Create { group, job, spec },
             });
         }
-        if self.is_narrow && self.rng.chance(10) {
-            // What no head has ever taken.
+        if self.is_narrow && self.rng.chance(15) {
+            // What no head has ever taken, and what none takes any more.
             self.coverage.saw("a group is said to be ready that cannot be");
-            let (group, job) = (GroupId { process: ProcessId::new(id, 1), number: u64::MAX }, JobId::default());
-            said.push(Input::Made { group, job, spec: GroupSpec::default() });
+            let is_late = self.head.as_ref().is_some_and(|head| head.recovers_until <= now);
+            let bundles =
+                if is_late { vec![Bundle { request: Request::ONE_CPU, ..Bundle::default() }] } else { vec![] };
+            let number = if is_late { u64::MAX - 1 } else { u64::MAX };
+            let (group, job) = (GroupId { process: ProcessId::new(id, 1), number }, JobId::default());
+            said.push(Input::Made { group, job, spec: GroupSpec { bundles, ..GroupSpec::default() } });
         }
         let Some(node) = self.runs(index) else { return };
         said.extend(node.removing.iter().map(|group| Input::Remove { group: *group }));

@@ -7,7 +7,7 @@
 //! | GRP-3 | nothing is kept on a node before every node of its round has prepared |
 //! | GRP-4 | a bundle is with a node that lives, as far as is known |
 //! | GRP-5 | strict strategies keep their word: one node for all, or one for each |
-//! | GRP-6 | what a node says that it keeps, and nothing more, is reserved there: a rule for its word, not for a table |
+//! | GRP-6 | what a node says that it keeps, and nothing more, is reserved there; what it was told to give back is not |
 //!
 //! And what holds of the head with all nodes, which only a simulation sees:
 //!
@@ -51,6 +51,9 @@ pub fn check(groups: &Groups) -> Result<(), Violation> {
             BundleStrategy::StrictSpread => distinct == nodes.len(),
             _ => true,
         };
+        let is_its = |(node, at): &&(NodeId, u32)| slots.get(*at as usize).and_then(|slot| slot.node()) == Some(*node);
+        let believed = group.given_back.iter().find(is_its);
+        ensure(believed.is_none(), "GRP-6", || format!("{id} is on {believed:?}, which was to give it back"))?;
         ensure(keeps_its_word, "GRP-5", || format!("{id} is {:?} and lies on {nodes:?}", group.spec.strategy))?;
     }
     let known = groups.waiting.iter().all(|(_, id)| groups.groups.contains_key(id));

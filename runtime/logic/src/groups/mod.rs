@@ -30,6 +30,7 @@ use mobula_types::resources::Resources;
 use mobula_types::{BundleStrategy, Epoch, GroupId, GroupSpec, JobId, NodeId, NodeLoad, StateMachine, Time};
 use mobula_wire::groups::GroupOrder;
 
+use crate::invariant::Pace;
 use crate::mutant::{Mutant, Planted};
 use place::{Wish, place, take};
 
@@ -315,6 +316,7 @@ pub struct Groups {
     rounds: u64,
     outputs: VecDeque<Output>,
     planted: Planted,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -327,6 +329,9 @@ struct Group {
     /// In which round each bundle was asked for: a node may refuse to keep what a round before this one has prepared.
     rounds: Vec<u64>,
     round: u64,
+    /// Which bundles a node was told to give back and has not been asked for since: whatever it says of them crossed that.
+    /// No more than it has bundles, for each living node.
+    given_back: BTreeSet<(NodeId, u32)>,
     /// It was whole for a head before this one: nodes that have not registered yet may have its bundles.
     was_whole: bool,
     /// Since when it waits, or is whole.
@@ -357,6 +362,7 @@ impl Groups {
             rounds: epoch.0 << ROUND_BITS,
             outputs: VecDeque::new(),
             planted: Planted::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -467,7 +473,18 @@ impl Groups {
         self.waiting.insert((self.made, id));
         let rounds = vec![0; slots.len()];
         let (number, spec) = (self.made, Arc::new(spec));
-        let group = Group { job, spec, number, slots, rounds, round: 0, was_whole: false, since: now, until: now };
+        let group = Group {
+            job,
+            spec,
+            number,
+            slots,
+            rounds,
+            round: 0,
+            given_back: BTreeSet::new(),
+            was_whole: false,
+            since: now,
+            until: now,
+        };
         self.groups.insert(id, group);
     }
 
@@ -551,6 +568,7 @@ impl Groups {
         (group.round, group.until) = (round, now + PREPARE_MAX);
         for (at, node) in places {
             (group.slots[at], group.rounds[at]) = (Slot::Asked(node), round);
+            group.given_back.remove(&(node, at as u32));
             by_node.entry(node).or_default().push(at as u32);
             if let Some(seen) = self.nodes.get_mut(&node) {
                 take(&mut seen.free, &group.spec.bundles[at].request);
@@ -694,6 +712,7 @@ impl Groups {
 
     fn handle_node_died(&mut self, now: Time, node: NodeId) {
         self.nodes.remove(&node);
+        self.groups.values_mut().for_each(|group| group.given_back.retain(|(of, _)| *of != node));
         let with: Vec<GroupId> = self.groups.iter().filter(|(_, group)| has(group, node)).map(|(id, _)| *id).collect();
         // GRP-4: what other nodes have stays where it is.
         if !self.planted.is(Mutant::KeepPlacesOfDead) {
@@ -726,8 +745,9 @@ impl Groups {
         let Some(group) = self.groups.get_mut(&id) else { return };
         let mut elsewhere = crossed.clone();
         for at in bundles.iter().filter(|at| !crossed.contains(at)) {
+            let is_given_back = group.given_back.contains(&(node, *at)) && !self.planted.is(Mutant::BelieveCrossed);
             match group.slots.get_mut(*at as usize) {
-                Some(slot @ Slot::Unplaced) => *slot = Slot::Reserved(node),
+                Some(slot @ Slot::Unplaced) if !is_given_back => *slot = Slot::Reserved(node),
                 Some(Slot::Reserved(of)) if *of == node => {}
                 // GRP-5: a bundle is on one node.
                 _ => elsewhere.push(*at),
@@ -738,7 +758,7 @@ impl Groups {
             self.waiting.remove(&(number, id));
         }
         if !elsewhere.is_empty() {
-            self.outputs.push_back(Output::ReturnSome { node, group: id, bundles: elsewhere });
+            self.give_back(id, node, elsewhere);
         }
         self.tell_if_ready(id);
     }
@@ -772,7 +792,15 @@ impl Groups {
         self.waiting.insert((group.number, id));
         self.count_free(node);
         // A word to keep it may have crossed this one.
-        self.outputs.push_back(Output::ReturnSome { node, group: id, bundles: unnamed });
+        self.give_back(id, node, unnamed);
+    }
+
+    fn give_back(&mut self, id: GroupId, node: NodeId, bundles: Vec<u32>) {
+        if let Some(group) = self.groups.get_mut(&id) {
+            let known = bundles.iter().filter(|at| (**at as usize) < group.slots.len());
+            group.given_back.extend(known.map(|at| (node, *at)));
+        }
+        self.outputs.push_back(Output::ReturnSome { node, group: id, bundles });
     }
 
     fn handle_holds_only(&mut self, now: Time, node: NodeId, groups: &[GroupId], ended: Vec<GroupId>) {
@@ -796,8 +824,8 @@ impl Groups {
         late.into_iter().for_each(|id| self.abort(id, now + AGAIN));
     }
 
-    fn debug_check(&self) {
-        if cfg!(debug_assertions) && self.groups.len() < CHECKED_MAX && !self.planted.is_any() {
+    fn debug_check(&mut self) {
+        if self.pace.is_due(self.groups.len(), &self.planted) {
             check(self).expect("placement groups keep their invariants");
         }
     }
@@ -806,9 +834,6 @@ impl Groups {
 fn has(group: &Group, node: NodeId) -> bool {
     group.slots.iter().any(|slot| slot.node() == Some(node))
 }
-
-/// Debug builds check everything after every input while there are fewer groups than this.
-const CHECKED_MAX: usize = 64;
 
 impl StateMachine for Groups {
     type Input = Input;
