@@ -350,6 +350,8 @@ pub enum Word {
         object: ObjectId,
         /// How many.
         bytes: u64,
+        /// Which: a copy with others is of another run.
+        digest: Digest,
         /// They are kept with what the owner knows, and come with this word.
         is_inline: bool,
         /// Of whom to get it: who has a copy, or gets one just now.

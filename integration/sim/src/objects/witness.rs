@@ -119,6 +119,12 @@ impl Witness {
         self.copies.retain(|(at, _), _| *at != node);
         self.orphans.extend(self.objects.keys().copied().filter(|object| holds(*object)));
         self.orphans.extend(self.sent.iter().filter(|((from, _), _)| *from == node).flat_map(|(_, (_, it))| it));
+        // What their bytes name goes with them.
+        let mut open: Vec<ObjectId> = self.orphans.iter().copied().collect();
+        while let Some(object) = open.pop() {
+            let inner = self.objects.get(&object).map_or(&[][..], |known| &known.inner);
+            open.extend(inner.iter().copied().filter(|inner| self.orphans.insert(*inner)));
+        }
     }
 
     /// Nobody holds for who was refused it.

@@ -3,7 +3,7 @@
 use mobula_types::{Digest, Loss, NodeId, ObjectId, ProcessId};
 use mobula_wire::objects::{Letter, Word};
 
-use super::entry::{Copy, End, Entry, State};
+use super::entry::{Copy, End, Entry, Sealed, State};
 use super::lane::Subject;
 use super::{Output, Ownership, SOURCES_MAX};
 use crate::haul::Sources;
@@ -93,8 +93,8 @@ impl Ownership {
                     false => Sources { at_once: whole.into_iter().filter(|node| *node != to).collect(), spare: vec![] },
                 };
                 let copies = own.into_iter().chain(sources.at_once).take(SOURCES_MAX).collect();
-                let bytes = owned.sealed.map_or(0, |sealed| sealed.bytes);
-                Word::At { object, bytes, is_inline: *is_inline, copies, spare: sources.spare }
+                let Sealed { bytes, digest } = owned.sealed?;
+                Word::At { object, bytes, digest, is_inline: *is_inline, copies, spare: sources.spare }
             }
             State::Lost(loss) => Word::Lost { object, loss: loss.clone() },
             State::Pending { .. } | State::Missing(_) => return None,
@@ -112,9 +112,9 @@ impl Ownership {
         }
         foreign.is_counted &= holds;
         foreign.said = (holds, copy);
-        // What is neither held nor copied is known here no more.
+        // What is neither held nor copied is known here no more. OWN-1: what its owner has given up may be held all the same.
         self.loose.push(object);
-        if (holds, copy) == (false, None) {
+        if (holds, copy) == (false, None) && self.entries.get(&object).is_some_and(|entry| !entry.is_held()) {
             self.entries.remove(&object);
         }
     }
@@ -183,8 +183,8 @@ impl Ownership {
         match word {
             Word::Claim { holds, copy, .. } => self.hear_claim(from, object, holds, copy),
             Word::Ask { .. } => self.hear_ask(from, object),
-            Word::At { bytes, is_inline, copies, spare, .. } => {
-                self.hear_at(object, bytes, is_inline, Sources { at_once: copies, spare });
+            Word::At { bytes, digest, is_inline, copies, spare, .. } => {
+                self.hear_at(object, Sealed { bytes, digest }, is_inline, Sources { at_once: copies, spare });
             }
             Word::Lost { loss, .. } => self.hear_lost(object, &loss),
             Word::Primary { .. } => {
@@ -235,16 +235,17 @@ impl Ownership {
         }
     }
 
-    fn hear_at(&mut self, object: ObjectId, bytes: u64, is_inline: bool, mut sources: Sources) {
+    fn hear_at(&mut self, object: ObjectId, sealed: Sealed, is_inline: bool, mut sources: Sources) {
         let me = self.me;
         let Some(entry) = self.entries.get_mut(&object) else { return };
         let Some(foreign) = entry.foreign_mut() else { return };
         foreign.is_asked = false;
+        foreign.expected = Some(sealed.digest);
         if entry.wanted.is_empty() {
             return;
         }
         if sources.at_once.contains(&me)
-            && let Some(copy) = &mut entry.copy
+            && let Some(copy) = entry.copy.as_mut().filter(|copy| copy.digest == sealed.digest)
         {
             copy.is_confirmed = true;
         }
@@ -255,7 +256,7 @@ impl Ownership {
         not_to_ask.into_iter().for_each(|node| sources.leave(node));
         sources.at_once.truncate(SOURCES_MAX);
         sources.spare.truncate(SOURCES_MAX);
-        self.pull(object, bytes, sources);
+        self.pull(object, sealed.bytes, sources);
     }
 
     fn hear_lost(&mut self, object: ObjectId, loss: &Loss) {

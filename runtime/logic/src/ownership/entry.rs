@@ -120,6 +120,8 @@ pub(super) struct Foreign {
     pub(super) arrivals: Vec<(NodeId, u64)>,
     /// Its owner was asked where it is.
     pub(super) is_asked: bool,
+    /// Which bytes are the object, as its owner says.
+    pub(super) expected: Option<Digest>,
     pub(super) end: Option<End>,
 }
 

@@ -85,6 +85,8 @@ impl Ownership {
                 entry.recipes += 1;
                 entry.users.insert(object);
             }
+            // OWN-3: it may have been here as a copy that nobody holds.
+            self.claim(*argument);
         }
         self.lineage.last += 1;
         self.lineage.bytes += recipe.bytes;

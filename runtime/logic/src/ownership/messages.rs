@@ -38,6 +38,8 @@ impl Ownership {
         }
         self.messages += 1;
         let objects = self.pin(objects);
+        // OWN-3: what was not held here may be there all the same, as a copy that was made here.
+        objects.iter().for_each(|object| self.claim(*object));
         self.sent.insert(self.messages, Sent { to, objects });
         // OWN-1: what is on its way is held.
         if self.planted.is(Mutant::FreeOnItsWay) {

@@ -54,6 +54,7 @@ use std::time::Duration;
 use mobula_types::{Death, DeathCause, Digest, Loss, NodeId, ObjectId, ProcessId, StateMachine, Time};
 
 use crate::haul::Sources;
+use crate::invariant::Pace;
 use crate::mutant::{Mutant, Planted};
 use entry::{Copy, End, Entry, Fetch, Foreign, Owned, Role, State};
 use lane::{Lane, Subject};
@@ -99,10 +100,6 @@ pub const SOURCES_MAX: usize = 8;
 /// Dead nodes that are remembered so as not to hear them: the first to have joined are forgotten, as the network has
 /// forgotten them long before.
 pub const DEAD_MAX: usize = 4_096;
-
-/// With more objects than this the invariants are left to the simulator: looking at all of them after each word takes too
-/// long.
-const CHECKED_MAX: usize = 512;
 
 /// What has been noticed, and changes nothing (G21).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -157,6 +154,7 @@ pub struct Ownership {
     counters: Counters,
     outputs: VecDeque<Output>,
     planted: Planted,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -197,7 +195,7 @@ impl StateMachine for Ownership {
         self.handle_time();
         self.settle();
         self.say();
-        if cfg!(debug_assertions) && self.entries.len() <= CHECKED_MAX && !self.planted.is_any() {
+        if self.pace.is_due(self.entries.len(), &self.planted) {
             check(self).expect("an ownership keeps its invariants");
         }
     }
@@ -237,6 +235,7 @@ impl Ownership {
             counters: Counters::default(),
             outputs: VecDeque::new(),
             planted: Planted::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -429,6 +428,12 @@ impl Ownership {
             self.outputs.push_back(Output::Free { object });
             return;
         };
+        // OWN-8: meanwhile the node that had it may have lost it, and made it again with other bytes.
+        let expected = entry.foreign().and_then(|foreign| foreign.expected).filter(|_| !is_primary);
+        if expected.is_some_and(|expected| expected != digest) && entry.copy.is_none() {
+            self.outputs.push_back(Output::Free { object });
+            return self.handle_not_pulled(object);
+        }
         entry.fetch.is_pulling = false;
         if let Some(owned) = entry.owned_mut() {
             owned.pullers.forget(me);

@@ -1,4 +1,5 @@
 use mobula_types::TaskId;
+use mobula_wire::objects::{Letter, Word};
 
 use super::*;
 
@@ -210,4 +211,71 @@ fn what_a_process_was_still_to_make_is_lost_with_it() {
     let death = Box::new(Death::of(MAKER, DeathCause::Disconnected));
     let lost = Output::Lost { process: NEIGHBOUR, object: object(1), loss: Loss::MakerDied { death } };
     assert_eq!(said(&mut owner, 1, Input::Died { process: MAKER }), [lost]);
+}
+
+/// What is said of an object's holders to its owner.
+fn claims(outputs: &[Output]) -> Vec<(bool, bool)> {
+    let letters = outputs.iter().filter_map(|output| match output {
+        Output::Say { letter, .. } => Some(&letter.words),
+        _ => None,
+    });
+    let claim = |word: &Word| match word {
+        Word::Claim { object: of, holds, copy } if *of == object(1) => Some((*holds, copy.is_some())),
+        _ => None,
+    };
+    letters.flatten().filter_map(claim).collect()
+}
+
+#[test]
+fn a_copy_that_nobody_held_is_held_by_what_names_it() {
+    let copied = Input::Copied { object: object(1), digest: Digest(7), is_primary: true };
+    let mut sender = machine(OTHER, READER);
+    said(&mut sender, 0, copied.clone());
+    assert_eq!(claims(&said(&mut sender, 50, Input::Tick)), [(false, true)]);
+    assert!(sender.send(NodeId(3), &[object(1)]).is_some());
+    assert_eq!(claims(&said(&mut sender, 51, Input::Tick)), [(true, true)]);
+
+    let mut maker = machine(OTHER, READER);
+    said(&mut maker, 0, copied);
+    assert_eq!(claims(&said(&mut maker, 50, Input::Tick)), [(false, true)]);
+    let task = TaskId { process: READER, seq: 1 };
+    let recipe = Recipe { task, arguments: vec![object(1)], bytes: 50, runs_max: 1 };
+    let new = HolderWord::New { object: ObjectId { owner: READER, seq: 1 }, birth: Birth::Task(recipe) };
+    let told = said(&mut maker, 51, Input::Holds { process: READER, number: 1, word: new });
+    assert_eq!(claims(&told), [(true, true)]);
+}
+
+#[test]
+fn what_its_owner_has_given_up_is_known_while_it_is_held() {
+    let mut other = machine(OTHER, READER);
+    said(&mut other, 0, Input::Holds { process: READER, number: 1, word: HolderWord::Hold { object: object(1) } });
+    said(&mut other, 0, Input::Copied { object: object(1), digest: Digest(7), is_primary: false });
+    said(&mut other, 50, Input::Tick);
+    let words = vec![Word::Drop { object: object(1) }, Word::Gone { object: object(1) }];
+    said(&mut other, 60, Input::Said { from: OWNER, letter: Letter { first: 1, words, heard: 0 } });
+    said(&mut other, 100, Input::Tick);
+    assert!(other.is_held(object(1)), "{other:?}");
+    said(&mut other, 101, Input::Holds { process: READER, number: 2, word: HolderWord::Release { object: object(1) } });
+    assert!(!other.is_held(object(1)));
+}
+
+#[test]
+fn a_copy_with_the_bytes_of_another_run_is_asked_for_again() {
+    let mut other = machine(OTHER, READER);
+    said(&mut other, 0, Input::Holds { process: READER, number: 1, word: HolderWord::Hold { object: object(1) } });
+    said(&mut other, 0, Input::Wanted { process: READER, object: object(1) });
+    let at = |number| {
+        let (copies, spare) = (vec![NodeId(3)], vec![]);
+        let word = Word::At { object: object(1), bytes: 9, digest: Digest(7), is_inline: false, copies, spare };
+        Input::Said { from: OWNER, letter: Letter { first: number, words: vec![word], heard: 0 } }
+    };
+    let pull = Output::Pull { object: object(1), bytes: 9, sources: Sources::one(NodeId(3)) };
+    assert!(said(&mut other, 1, at(1)).contains(&pull));
+    let copied = |digest| Input::Copied { object: object(1), digest: Digest(digest), is_primary: false };
+    let freed = said(&mut other, 2, copied(8));
+    assert!(freed.contains(&Output::Free { object: object(1) }), "{freed:?}");
+    assert!(!freed.iter().any(|output| matches!(output, Output::Ready { .. })), "{freed:?}");
+    said(&mut other, 1_000, Input::Tick);
+    assert!(said(&mut other, 1_001, at(2)).contains(&pull));
+    assert!(said(&mut other, 1_002, copied(7)).contains(&Output::Ready { process: READER, object: object(1) }));
 }
