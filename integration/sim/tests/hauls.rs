@@ -4,7 +4,7 @@ use mobula_sim::{campaign, hauls};
 
 #[test]
 fn all_of_a_payload_comes_as_long_as_somebody_has_it_and_nothing_after_its_end() {
-    campaign::run(hauls::run, &[], 10_000, FLOORS);
+    campaign::run(hauls::run, &[], 30_000, FLOORS);
 }
 
 /// A quarter of what was seen when these were written, and a hundred at least: less proves nothing.

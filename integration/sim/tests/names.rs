@@ -8,7 +8,7 @@ fn nobody_acts_twice_and_nothing_acknowledged_is_lost() {
     campaign::run(names::run, KEPT, seeds, FLOORS);
 }
 
-const SEEDS: u64 = 9_000;
+const SEEDS: u64 = 12_000;
 
 /// Seeds that failed once: a node's refusal before its restart counted as evidence (2), and a grant of an earlier head
 /// that the present one had repeated was taken for gone (1208). And one of the checks of silence themselves: a beat of a node

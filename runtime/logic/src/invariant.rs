@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::mutant::Planted;
+
 /// A numbered invariant that does not hold, and what was seen instead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
@@ -18,6 +20,34 @@ impl fmt::Display for Violation {
 }
 
 impl std::error::Error for Violation {}
+
+/// When a debug build looks whether a machine keeps its invariants: after every input while it holds little, and else so
+/// rarely that each input costs the same.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    inputs: usize,
+}
+
+impl Pace {
+    /// Whether it is time, after one more input, for a machine that holds `size` things.
+    pub(crate) fn is_due(&mut self, size: usize, planted: &Planted) -> bool {
+        if !cfg!(debug_assertions) || planted.is_any() || size > CHECKED_MAX {
+            return false;
+        }
+        self.inputs += 1;
+        let is_due = self.inputs * CHECKED_EACH >= size;
+        if is_due {
+            self.inputs = 0;
+        }
+        is_due
+    }
+}
+
+/// An input bears the check of so many things.
+const CHECKED_EACH: usize = 2;
+
+/// A machine that holds more is not checked: what is wrong would have been so with less.
+const CHECKED_MAX: usize = 512;
 
 /// `Ok` when `holds`, else the violation of `invariant` with what `seen` says.
 pub(crate) fn ensure(holds: bool, invariant: &'static str, seen: impl FnOnce() -> String) -> Result<(), Violation> {

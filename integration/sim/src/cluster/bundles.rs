@@ -41,7 +41,7 @@ impl World {
         self.groups.push(group);
         self.saw("group is made");
         let nodes: Vec<NodeId> = self.nodes.keys().copied().collect();
-        let request = if self.forger.chance(40) { gpus(1.0).request } else { cpus(1.0).request };
+        let request = if self.forger.chance(70) { gpus(1.0).request } else { cpus(1.0).request };
         let bundle = Bundle { request, labels: Default::default() };
         let spec = GroupSpec { bundles: vec![bundle; nodes.len()], strategy: BundleStrategy::Spread };
         let job = self.processes[&process].job;

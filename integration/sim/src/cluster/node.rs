@@ -469,7 +469,7 @@ impl World {
                     node.gpus.insert(start, gpus);
                 }
                 let delay = Duration::from_millis(5) + self.rng.span(60);
-                let fails = self.goes_wrong(15);
+                let fails = self.goes_wrong(18);
                 let event = match fails {
                     true => Event::WorkerFails { node: id, start },
                     false => Event::WorkerStarts { node: id, start, job },

@@ -142,8 +142,9 @@ impl Node {
         Time::from_nanos(now.as_nanos() / 1_000 * self.rate)
     }
 
-    pub(super) fn acts_under(&self, key: &NameKey, now: Time) -> bool {
-        self.holds.contains_key(key) && self.lease.may_act(self.local(now))
+    pub(super) fn acts_under(&self, now: Time) -> impl Iterator<Item = &NameKey> {
+        let may_act = self.lease.may_act(self.local(now));
+        self.holds.keys().filter(move |_| may_act)
     }
 
     /// Whether it registers though it belongs already: that is answered behind its beats.

@@ -43,6 +43,7 @@ use mobula_types::{
 };
 
 use crate::calendar::Calendar;
+use crate::invariant::Pace;
 use crate::mutant::{Mutant, Planted};
 use crate::record::{Change, Detached, JobRecord, JobSpec, Record, RecordKey, TokenId, TokenRecord};
 
@@ -394,9 +395,6 @@ impl Output {
     }
 }
 
-/// A check reads every name: beyond so many only those who ask for it check.
-const CHECKED_MAX: usize = 256;
-
 /// Names, jobs, values and tokens of a cluster.
 ///
 /// ```
@@ -425,6 +423,7 @@ pub struct Directory {
     outputs: VecDeque<Output>,
     bounds: Bounds,
     planted: Planted,
+    pace: Pace,
 }
 
 impl StateMachine for Directory {
@@ -490,7 +489,7 @@ impl StateMachine for Directory {
             Input::Tick => {}
         }
         self.end_empty_jobs(now);
-        if cfg!(debug_assertions) && !self.planted.is_any() && self.names.entries.len() <= CHECKED_MAX {
+        if self.pace.is_due(self.names.entries.len(), &self.planted) {
             check(self).expect("the directory keeps its invariants");
         }
     }
@@ -517,6 +516,7 @@ impl Directory {
             outputs: VecDeque::new(),
             bounds: Bounds::default(),
             planted: Planted::default(),
+            pace: Pace::default(),
         }
     }
 

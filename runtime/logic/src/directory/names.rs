@@ -528,8 +528,8 @@ impl Names {
             // DIR-1: a later life of it may act elsewhere.
             Hold::Held { .. } if !is_there && is_home => self.end(now, key, outputs),
             Hold::Stopping { .. } if !is_there && is_home && !entry.is_ending => self.end(now, key, outputs),
-            Hold::Held { .. } | Hold::Stopping { .. } if !is_there => {}
-            _ if is_there || is_home => self.remove(now, key, outputs),
+            Hold::Over { .. } if is_home => self.remove(now, key, outputs),
+            _ if is_there => self.remove(now, key, outputs),
             _ => {}
         }
     }

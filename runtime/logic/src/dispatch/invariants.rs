@@ -1,10 +1,10 @@
 //! What is always true of a dispatch.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mobula_types::StateMachine;
 
-use super::{Dispatch, Entry, Key, Lease, OVERTAKING_MAX, Place};
+use super::{Dispatch, Key, Lease, OVERTAKING_MAX, Place};
 use crate::invariant::{Violation, ensure};
 
 /// Checks all of them.
@@ -26,8 +26,13 @@ use crate::invariant::{Violation, ensure};
 ///
 /// The first that is broken.
 pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
-    for (_, entry) in &dispatch.tasks {
+    let mut counts: BTreeMap<usize, Count> = BTreeMap::new();
+    for (key, entry) in &dispatch.tasks {
         let id = entry.id;
+        let count = counts.entry(entry.shape).or_default();
+        let is_in_line = entry.is_queued && dispatch.shapes[entry.shape].waiting.get(&entry.turn()) == Some(&key);
+        count.waiting += usize::from(is_in_line);
+        count.in_flight += usize::from(entry.at.is_some());
         ensure(entry.machine.outcome().is_none(), "DISP-1", || format!("{id} is over and still in the table"))?;
         ensure(entry.at.is_none() || !entry.is_queued, "DISP-2", || format!("{id} waits and is in flight"))?;
         let waits = entry.is_queued || entry.machine.next_timeout().is_some();
@@ -57,18 +62,17 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
         ensure(is_idle == (count == 0 && !lease.is_recalled), "DISP-6", || {
             format!("{id} has {count} tasks, idle: {is_idle}")
         })?;
+        counts.entry(lease.shape).or_default().on_spent += if lease.is_spent { count } else { 0 };
+    }
+    for (request, shape) in &dispatch.requests {
+        counts.entry(*shape).or_default().asked.push(request);
     }
     let holds = dispatch.by_process.len() == dispatch.leases.len();
     ensure(holds, "DISP-3", || format!("{:?} are where", dispatch.by_process))?;
     for (shape, queue) in dispatch.shapes.iter().enumerate() {
-        let of_shape = || dispatch.tasks.iter().filter(|(_, entry)| entry.shape == shape);
-        let waits = of_shape().filter(|(_, entry)| entry.is_queued);
-        let is_in_line = |(key, entry): (Key, &Entry)| queue.waiting.get(&entry.turn()) == Some(&key);
-        let waits = waits.filter(|task| is_in_line(*task)).count();
-        let in_flight = of_shape().filter(|(_, entry)| entry.at.is_some()).count();
-        let asked = dispatch.requests.iter().filter(|(_, of)| **of == shape).map(|(request, _)| request);
+        let Count { waiting: waits, in_flight, asked, on_spent } = counts.remove(&shape).unwrap_or_default();
         ensure(
-            (waits, in_flight) == (queue.waiting.len(), queue.in_flight) && asked.eq(&queue.asked),
+            (waits, in_flight) == (queue.waiting.len(), queue.in_flight) && asked.into_iter().eq(&queue.asked),
             "DISP-5",
             || format!("shape {shape}: {waits} wait, {in_flight} in flight; counted {queue:?}"),
         )?;
@@ -82,8 +86,6 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
         ensure(loads == queue.by_load && adds_up, "DISP-5", || format!("shape {shape}: {:?}", queue.places))?;
         let leases: usize = queue.places.values().map(|place| place.leases.len()).sum();
         ensure(leases == queue.leases, "DISP-5", || format!("shape {shape}: {leases} leases, not {}", queue.leases))?;
-        let spent = dispatch.leases.iter().filter(|(_, lease)| lease.shape == shape && lease.is_spent);
-        let on_spent: usize = spent.map(|(_, lease)| lease.in_flight.len()).sum();
         ensure(on_spent == queue.on_spent, "DISP-5", || {
             format!("shape {shape}: {on_spent} on spent leases, counted {queue:?}")
         })?;
@@ -95,6 +97,16 @@ pub fn check(dispatch: &Dispatch) -> Result<(), Violation> {
         ensure(has_place, "DISP-1", || format!("shape {shape}: {waits} wait, and no place is asked for"))?;
     }
     Ok(())
+}
+
+/// What is there of a shape.
+#[derive(Default)]
+struct Count<'a> {
+    waiting: usize,
+    in_flight: usize,
+    asked: Vec<&'a u64>,
+    /// Tasks on leases that take no more.
+    on_spent: usize,
 }
 
 fn depth_max(dispatch: &Dispatch, lease: &Lease) -> usize {

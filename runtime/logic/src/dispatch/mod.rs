@@ -40,6 +40,7 @@ use std::time::Duration;
 use mobula_types::{Attempt, LeaseId, Outcome, ProcessId, StateMachine, TaskId, Time};
 use slab::Slab;
 
+use crate::invariant::Pace;
 use crate::mutant::{Mutant, Planted};
 use crate::task::{self, End, Task, TaskSpec};
 
@@ -258,6 +259,7 @@ pub struct Dispatch {
     alarms: BinaryHeap<Reverse<(Time, Key, TaskId)>>,
     outputs: VecDeque<Output>,
     planted: Planted,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -894,15 +896,12 @@ impl Dispatch {
         }
     }
 
-    fn debug_check(&self) {
-        if cfg!(debug_assertions) && self.tasks.len() < CHECKED_MAX && !self.planted.is_any() {
+    fn debug_check(&mut self) {
+        if self.pace.is_due(self.tasks.len(), &self.planted) {
             check(self).expect("the dispatch keeps its invariants");
         }
     }
 }
-
-/// Debug builds check all tasks after every input while there are fewer than this.
-const CHECKED_MAX: usize = 64;
 
 /// Alarms of tasks that have ended are cleared away when there are so many more than tasks.
 const ALARMS_SPARE: usize = 1024;

@@ -15,6 +15,12 @@ use crate::{directory, membership};
 /// # Errors
 /// The first one that does not.
 pub fn check(head: &Head) -> Result<(), Violation> {
+    check_own(head)?;
+    membership::check(&head.membership)
+}
+
+/// Checks those that are not of a machine within it: these check themselves.
+pub(super) fn check_own(head: &Head) -> Result<(), Violation> {
     let Head { membership, held, read_only, said_early, .. } = head;
     ensure(said_early.is_none(), "HEAD-1", || format!("something was said of {said_early:?}"))?;
     if let Some(cause) = read_only {
@@ -23,6 +29,5 @@ pub fn check(head: &Head) -> Result<(), Violation> {
     }
     let orphan =
         held.iter().find(|(key, output)| matches!(output.rests(), directory::Rests::On(_)) && !head.is_unsynced(key));
-    ensure(orphan.is_none(), "HEAD-3", || format!("{orphan:?} waits for nothing"))?;
-    membership::check(membership)
+    ensure(orphan.is_none(), "HEAD-3", || format!("{orphan:?} waits for nothing"))
 }

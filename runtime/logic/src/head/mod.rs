@@ -32,9 +32,12 @@ use mobula_types::{
 
 use crate::calendar::Calendar;
 use crate::directory::{self, Directory, Rests};
+use crate::invariant::Pace;
 use crate::membership::{self, Membership, Refusal};
 use crate::mutant::{Mutant, Planted};
 use crate::record::{Change, Counters, Record, RecordKey};
+
+use invariants::check_own;
 
 pub use invariants::check;
 
@@ -165,9 +168,6 @@ pub enum Output {
     },
 }
 
-/// A check reads all that waits: beyond so much only those who ask for it check.
-const CHECKED_MAX: usize = 256;
-
 /// The decisions of a cluster's head.
 ///
 /// ```
@@ -205,6 +205,7 @@ pub struct Head {
     said_early: Option<RecordKey>,
     pending_max: usize,
     planted: Planted,
+    pace: Pace,
 }
 
 #[derive(Debug)]
@@ -236,8 +237,8 @@ impl StateMachine for Head {
         self.membership.handle(now, membership::Input::Tick);
         self.directory.handle(now, directory::Input::Tick);
         self.gather(now);
-        if cfg!(debug_assertions) && !self.planted.is_any() && self.held.len() <= CHECKED_MAX {
-            check(self).expect("the head keeps its invariants");
+        if self.pace.is_due(self.held.len(), &self.planted) {
+            check_own(self).expect("the head keeps its invariants");
         }
     }
 
@@ -309,6 +310,7 @@ impl Head {
             said_early: None,
             pending_max: bounds.pending_max,
             planted: Planted::default(),
+            pace: Pace::default(),
         };
         #[cfg(feature = "mutants")]
         if let Some(mutant) = mutant {

@@ -31,6 +31,7 @@ use mobula_types::{
 };
 
 use crate::calendar::Calendar;
+use crate::invariant::Pace;
 use crate::mutant::{Mutant, Planted};
 use crate::record::{Change, NodeRecord, RecordKey};
 
@@ -265,6 +266,7 @@ pub struct Membership {
     outputs: VecDeque<Output>,
     bounds: Bounds,
     planted: Planted,
+    pace: Pace,
 }
 
 #[derive(Clone, Debug)]
@@ -351,7 +353,7 @@ impl StateMachine for Membership {
             Input::Kept { node, is_dead: true } => self.handle_buried(now, node),
             Input::Drained { .. } | Input::Tick => {}
         }
-        if cfg!(debug_assertions) && !self.planted.is_any() {
+        if self.pace.is_due(self.nodes.len(), &self.planted) {
             check(self).expect("the membership keeps its invariants");
         }
     }
@@ -386,6 +388,7 @@ impl Membership {
             outputs: VecDeque::new(),
             bounds: Bounds::default(),
             planted: Planted::default(),
+            pace: Pace::default(),
         }
     }
 

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use mobula_types::{StateMachine, Time};
 
+use crate::invariant::Pace;
 use crate::mutant::{Mutant, Planted};
 
 pub use inbox::{FAILED_MAX, Inbox, Reception, SENDERS_MAX, Taking, check_reception};
@@ -145,6 +146,7 @@ pub struct Outbox {
     bounds: Bounds,
     outputs: VecDeque<Output>,
     planted: Planted,
+    pace: Pace,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -274,7 +276,7 @@ impl StateMachine for Outbox {
             }
             Input::Tick => {}
         }
-        if cfg!(debug_assertions) && !self.planted.is_any() && self.messages.len() < CHECKED_MAX {
+        if self.pace.is_due(self.messages.len(), &self.planted) {
             check(self).expect("the outbox keeps its invariants");
         }
     }
@@ -287,6 +289,3 @@ impl StateMachine for Outbox {
         self.messages.first_key_value().map(|(_, message)| message.since + self.bounds.age_max)
     }
 }
-
-/// Debug builds check all messages after every input while there are fewer than this.
-const CHECKED_MAX: usize = 64;

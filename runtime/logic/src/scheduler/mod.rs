@@ -53,6 +53,7 @@ use mobula_types::resources::{Amount, Resources};
 use mobula_types::{BundleLoad, JobId, LeaseId, NodeId, NodeLoad, PlacementSpec, ProcessId, StateMachine, Time};
 use slab::Slab;
 
+use crate::invariant::Pace;
 use crate::ledger::Ledger;
 use crate::mutant::{Mutant, Planted};
 use away::ENOUGH_AWAY;
@@ -182,6 +183,7 @@ pub struct Scheduler {
     alarms: BTreeSet<Time>,
     outputs: VecDeque<Output>,
     planted: Planted,
+    pace: Pace,
 }
 
 /// A request that has not been answered.
@@ -378,6 +380,7 @@ impl Scheduler {
             alarms: BTreeSet::new(),
             outputs: VecDeque::new(),
             planted: Planted::default(),
+            pace: Pace::default(),
         }
     }
 
@@ -841,16 +844,13 @@ impl Scheduler {
         }
     }
 
-    fn debug_check(&self) {
-        let is_small = self.asks.len() + self.leases.len() + self.workers.len() < CHECKED_MAX;
-        if cfg!(debug_assertions) && is_small && !self.planted.is_any() {
+    fn debug_check(&mut self) {
+        let size = self.asks.len() + self.leases.len() + self.workers.len();
+        if self.pace.is_due(size, &self.planted) {
             check(self).expect("a scheduler keeps its invariants");
         }
     }
 }
-
-/// Debug builds check everything after every input while there is less than this of it.
-const CHECKED_MAX: usize = 64;
 
 impl StateMachine for Scheduler {
     type Input = Input;
