@@ -17,6 +17,7 @@
 //! | [`mail`] | messages and large payloads between processes that die, are cut off and resume |
 //! | [`objects`] | nodes that own, hold, copy and make objects again, and die |
 //! | [`pressure`] | a node's store: memory and a disk that run short, readers that die, another who fills the disk |
+//! | [`waits`] | who waits for whom, and which of them for ever |
 //! | [`campaign`] | many seeds, or the one that `MOBULA_SIM_SEED` names |
 //! | [`coverage`] | how often each misfortune and each transition happened: a run that never crashed proves nothing |
 //! | [`failure`] | what a failing seed prints |
@@ -38,6 +39,7 @@ pub mod pressure;
 pub mod rng;
 pub mod tasks;
 pub mod tree;
+pub mod waits;
 mod world;
 
 pub use coverage::Coverage;
