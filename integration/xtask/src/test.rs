@@ -29,7 +29,7 @@ pub(crate) fn run() -> Result<()> {
     let mut tally = Tally::default();
     let built = stages.run("build+check", 14, || {
         check::run(&mut tally);
-        build()
+        build(&mut tally)
     });
     match built {
         Ok(built) => run_built(&built, &mut stages, &mut tally),
@@ -43,8 +43,8 @@ pub(crate) fn run() -> Result<()> {
 pub(crate) fn simulate() -> Result<()> {
     let counter = Counter::new()?;
     let mut tally = Tally::default();
-    let counted = run_counted(&counter, &build_counted()?, &mut tally);
-    tally.record(COUNTED, counted);
+    let simulations = build_simulator(Some(&counter))?;
+    run_simulations(&simulations, Some(&counter), &mut tally);
     tally.finish()
 }
 
@@ -62,7 +62,7 @@ fn run_built(built: &Built, stages: &mut Stages, tally: &mut Tally) {
         }
     });
     if !built.simulations.is_empty() {
-        stages.run("simulation", 3, || run_programs(&built.simulations, tally));
+        stages.run("simulation", 3, || run_simulations(&built.simulations, built.counter.as_ref(), tally));
     }
     if !built.fuzzers.is_empty() {
         stages.run("fuzz", 3, || run_programs(&built.fuzzers, tally));
@@ -82,6 +82,8 @@ const TURNS_MAX: &str = "64";
 struct Built {
     tests: Vec<Program>,
     simulations: Vec<Program>,
+    /// Who adds up what the simulator sees of the machines.
+    counter: Option<Counter>,
     fuzzers: Vec<Program>,
     /// Real processes on hosts that are network namespaces.
     namespaces: Vec<Program>,
@@ -98,12 +100,18 @@ struct Program {
     path: PathBuf,
 }
 
-fn build() -> Result<Built> {
-    let words = ["test", "--workspace", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
-    let built = build_by(&mut cargo::command(&words))?;
+fn build(tally: &mut Tally) -> Result<Built> {
+    // The simulator is built apart, so that it counts; with it, the machines would have this feature anyhow.
+    let words = ["--workspace", "--exclude", "mobula-sim", "--features", "mobula-logic/mutants"];
+    let mut built = build_by(&mut programs(&words))?;
     if built.mobula.as_os_str().is_empty() {
         bail!("the build made no program `mobula`");
     }
+    match Counter::new() {
+        Ok(counter) => built.counter = Some(counter),
+        Err(error) => tally.skip(COUNTED, &error),
+    }
+    built.simulations = build_simulator(built.counter.as_ref())?;
     Ok(built)
 }
 
@@ -113,14 +121,19 @@ const COUNTED: &str = "every transition of every machine";
 /// Of the simulator's tests, those that run no world to its end, or one with a planted fault.
 const UNCOUNTED: [&str; 2] = ["integration/sim mobula_sim", "integration/sim mutants"];
 
-/// Builds the simulator with the machines' transitions counted.
-fn build_counted() -> Result<Vec<Program>> {
-    let words = ["test", "--package", "mobula-sim", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
-    let mut command = cargo::command(&words);
-    Counter::builds(&mut command)?;
-    let mut worlds = build_by(&mut command)?.simulations;
-    worlds.retain(Program::is_world);
-    Ok(worlds)
+/// Builds the simulator; with a counter so that it counts the machines' transitions.
+fn build_simulator(counter: Option<&Counter>) -> Result<Vec<Program>> {
+    let mut command = programs(&["--package", "mobula-sim"]);
+    if counter.is_some() {
+        Counter::builds(&mut command)?;
+    }
+    Ok(build_by(&mut command)?.simulations)
+}
+
+/// The call of cargo that builds the test programs of `packages`.
+fn programs(packages: &[&str]) -> Command {
+    let words = ["--locked", "--no-run", "--message-format=json-render-diagnostics"];
+    cargo::command(&[&["test"], packages, &words].concat())
 }
 
 /// What a call of cargo builds.
@@ -173,15 +186,23 @@ fn run_programs(programs: &[Program], tally: &mut Tally) {
     run_programs_with(None::<(&str, &str)>, programs, tally);
 }
 
-/// Runs the worlds, and holds what they have seen of the machines against what must be seen.
-fn run_counted(counter: &Counter, worlds: &[Program], tally: &mut Tally) -> Result<()> {
-    counter.begin()?;
-    run_programs_with(Some(counter.env()), worlds, tally);
-    let programs: Vec<&Path> = worlds.iter().map(|world| world.path.as_path()).collect();
-    counter.check(&programs)
+/// Runs the simulator, and holds what its worlds have seen of the machines against what must be seen.
+fn run_simulations(simulations: &[Program], counter: Option<&Counter>, tally: &mut Tally) {
+    let Some(counter) = counter else { return run_programs(simulations, tally) };
+    let (worlds, others): (Vec<&Program>, Vec<&Program>) = simulations.iter().partition(|program| program.is_world());
+    run_programs_with(Some(Counter::uncounted()), others, tally);
+    let counted = counter.begin().and_then(|()| {
+        run_programs_with(Some(counter.env()), worlds.iter().copied(), tally);
+        counter.check(&worlds.iter().map(|world| world.path.as_path()).collect::<Vec<_>>())
+    });
+    tally.record(COUNTED, counted);
 }
 
-fn run_programs_with(env: Option<(&str, impl AsRef<OsStr>)>, programs: &[Program], tally: &mut Tally) {
+fn run_programs_with<'a>(
+    env: Option<(&str, impl AsRef<OsStr>)>,
+    programs: impl IntoIterator<Item = &'a Program>,
+    tally: &mut Tally,
+) {
     for program in programs {
         println!("-- {}", program.name);
         let mut command = program.command();

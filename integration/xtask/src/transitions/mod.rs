@@ -13,7 +13,7 @@
 mod functions;
 mod regions;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -34,6 +34,9 @@ const COUNTED: [&str; 2] = ["mobula_logic", "mobula_sim"];
 const SOURCES: &str = "runtime/logic/src";
 /// Transitions that the worlds do not reach, each with its reason.
 const UNSEEN: &str = "integration/sim/unseen.toml";
+
+/// Names the file in which a program that counts leaves its counts.
+const PROFILE: &str = "LLVM_PROFILE_FILE";
 
 /// Says that this program was started by cargo in place of the compiler.
 const COMPILES: &str = "MOBULA_XTASK_COMPILES";
@@ -68,7 +71,12 @@ impl Counter {
 
     /// Where a program that counts, and each that it starts, is to leave its counts.
     pub(crate) fn env(&self) -> (&'static str, PathBuf) {
-        ("LLVM_PROFILE_FILE", self.folder.join("%p.profraw"))
+        (PROFILE, self.folder.join("%p.profraw"))
+    }
+
+    /// What keeps a program that counts from leaving its counts anywhere.
+    pub(crate) fn uncounted() -> (&'static str, &'static Path) {
+        (PROFILE, Path::new("/dev/null"))
     }
 
     /// Prints how often the transitions of each machine were seen by `programs`.
@@ -97,7 +105,8 @@ impl Counter {
                 }
                 row.see(transition.count);
                 if is_rare {
-                    lines.push(format!("{SOURCES}/{file}:{} [{}] {}", transition.number, transition.count, line.1));
+                    let (number, column) = transition.place;
+                    lines.push(format!("{SOURCES}/{file}:{number}:{column} [{}] {}", transition.count, line.1));
                 }
             }
         }
@@ -138,51 +147,57 @@ fn table(machines: &BTreeMap<String, Row>) -> String {
 
 /// A region that changes something.
 struct Transition<'a> {
-    number: usize,
+    place: (usize, usize),
     line: &'a str,
     count: u64,
 }
 
-/// The transitions among `regions`; of those that were seen too rarely, the ones inside another are left out.
+/// The transitions among `regions`; of those that were seen too rarely, the ones that hang together with another are left
+/// out: what is inside it, or follows it in its block.
 fn transitions<'a>(source: &'a str, functions: &Functions, mut regions: Vec<Region>) -> Vec<Transition<'a>> {
     let lines: Vec<&str> = source.lines().collect();
     // What holds others comes before them.
     regions.sort_by_key(|region| (region.start, std::cmp::Reverse(region.end)));
     let mut told = (0, 0);
-    let mut told_lines = BTreeSet::new();
     let mut transitions = Vec::new();
     for region in regions {
         let (number, column) = region.start;
         let Some(line) = number.checked_sub(1).and_then(|at| lines.get(at)) else { continue };
         let end = if region.end.0 == number { region.end.1 - 1 } else { line.len() };
         let text = line.get(column - 1..end.min(line.len())).unwrap_or_default();
-        if !functions.can_change(region.start) || only_leaves(text) {
+        if !functions.can_change(region.start) || only_leaves(text) || line.trim() == "{" {
             continue;
         }
         if region.count < SEEN_MIN {
-            if runs_when_planted(line) {
-                told = region.end;
+            if region.start < told || functions.is_planted(region.start) {
                 continue;
             }
-            // One line for all that hangs together.
-            if region.end <= told || !told_lines.insert(number) {
-                continue;
-            }
-            told = region.end;
+            told = region.end.max((together(&lines, region.start), 1));
         }
-        transitions.push(Transition { number, line: line.trim(), count: region.count });
+        transitions.push(Transition { place: region.start, line: line.trim(), count: region.count });
     }
     transitions
 }
 
-/// Whether what begins in a line is done only by a planted fault.
-fn runs_when_planted(line: &str) -> bool {
-    const PLANTED: &str = "self.planted.is(Mutant::";
-    line.contains(PLANTED) && !line.contains(&format!("!{PLANTED}"))
+/// The first line that does not hang together with what begins at a place: after its block when it is a statement, and else
+/// the next.
+fn together(lines: &[&str], (number, column): (usize, usize)) -> usize {
+    let indent = |line: &&str| line.len() - line.trim_start().len();
+    let Some(line) = number.checked_sub(1).and_then(|at| lines.get(at)) else { return number };
+    let before = line.get(..column - 1).unwrap_or_default();
+    let is_statement =
+        before.split_whitespace().all(|word| ["let", "mut", "if", "for", "while", "return"].contains(&word));
+    if line.contains("=>") || !is_statement {
+        return number + 1;
+    }
+    let is_after = |other: &&str| !other.trim().is_empty() && indent(other) < indent(line);
+    lines.iter().skip(number).position(is_after).map_or(lines.len() + 1, |after| number + after + 1)
 }
 
 /// Whether a region does nothing but leave, or is what the compiler makes of a closing brace.
 fn only_leaves(text: &str) -> bool {
+    // An arm of a match counts from its pattern on.
+    let text = text.rsplit("=>").next().unwrap_or(text);
     let text = text.trim().trim_end_matches([';', ',']);
     let left = ["return", "continue", "break"].iter().find_map(|word| text.strip_prefix(word)).map(str::trim);
     matches!(left, Some("" | "None" | "false" | "true")) || matches!(text, "" | "None" | "{}" | "}" | "?")
@@ -250,7 +265,7 @@ mod tests {
         ];
         let functions = Functions::read(SOURCE).unwrap();
         let found: Vec<_> =
-            transitions(SOURCE, &functions, regions).iter().map(|it| (it.number, it.line, it.count)).collect();
+            transitions(SOURCE, &functions, regions).iter().map(|it| (it.place.0, it.line, it.count)).collect();
         assert_eq!(
             found,
             [(2, "fn handle(&mut self, now: u8) {", 900), (4, "if now > 3 {", 7), (8, "self.wake();", 897)]
