@@ -16,7 +16,7 @@ const KEPT: &[u64] = &[176, 5254];
 
 /// A quarter of what was seen when these were written, and a hundred at least: less proves nothing.
 const FLOORS: &[(&str, u64)] = &[
-    ("2000 events and more", 2_000),
+    ("2000 events and more", 10_000),
     ("a place comes for an actor that is over", 100),
     ("a session is full", 14_000),
     ("actor ends by itself", 900),
