@@ -232,6 +232,15 @@ impl Host {
         traces::sent_bytes(self.holder.child.id(), "eth0")
     }
 
+    /// How many bytes have come to it.
+    ///
+    /// # Errors
+    ///
+    /// `/proc` could not be read.
+    pub fn received_bytes(&self) -> Result<u64> {
+        traces::received_bytes(self.holder.child.id(), "eth0")
+    }
+
     /// All its sockets, also those that only a process's end has left behind.
     ///
     /// # Errors

@@ -74,12 +74,25 @@ fn status_field(pid: u32, name: &str) -> Option<String> {
 ///
 /// `/proc` could not be read, or has no such device.
 pub fn sent_bytes(pid: u32, device: &str) -> Result<u64> {
+    // Eight columns are of what was received.
+    counted(pid, device, 8)
+}
+
+/// How many bytes have come in by `device` in the network namespace of `pid`.
+///
+/// # Errors
+///
+/// `/proc` could not be read, or has no such device.
+pub fn received_bytes(pid: u32, device: &str) -> Result<u64> {
+    counted(pid, device, 0)
+}
+
+fn counted(pid: u32, device: &str, column: usize) -> Result<u64> {
     let path = format!("/proc/{pid}/net/dev");
     let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let line = text.lines().find_map(|line| line.trim_start().strip_prefix(device)?.strip_prefix(':'));
-    // Eight columns are of what was received.
-    let sent = line.and_then(|line| line.split_whitespace().nth(8));
-    sent.with_context(|| format!("{path} has no `{device}`"))?.parse().with_context(|| format!("read {path}"))
+    let count = line.and_then(|line| line.split_whitespace().nth(column));
+    count.with_context(|| format!("{path} has no `{device}`"))?.parse().with_context(|| format!("read {path}"))
 }
 
 /// A socket as the kernel lists it.

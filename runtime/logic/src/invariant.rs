@@ -53,3 +53,17 @@ const CHECKED_MAX: usize = 512;
 pub(crate) fn ensure(holds: bool, invariant: &'static str, seen: impl FnOnce() -> String) -> Result<(), Violation> {
     if holds { Ok(()) } else { Err(Violation { invariant, seen: seen() }) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_small_is_checked_each_time_and_what_is_large_in_its_turn() {
+        let looks = |size: usize| {
+            let mut pace = Pace::default();
+            (0..100).filter(|_| pace.is_due(size, &Planted::default())).count()
+        };
+        assert_eq!([0, 2, 3, 20, CHECKED_MAX + 1].map(looks), [100, 100, 50, 10, 0]);
+    }
+}

@@ -259,7 +259,8 @@ mod tests {
             region((4, 20), (7, 10), 7),
             region((5, 13), (5, 17), 7),
             region((6, 13), (6, 17), 7),
-            region((8, 9), (8, 13), 897),
+            region((8, 9), (8, 13), 97),
+            region((9, 12), (9, 40), 97),
             region((9, 47), (9, 60), 0),
             region((11, 5), (13, 6), 0),
         ];
@@ -268,13 +269,25 @@ mod tests {
             transitions(SOURCE, &functions, regions).iter().map(|it| (it.place.0, it.line, it.count)).collect();
         assert_eq!(
             found,
-            [(2, "fn handle(&mut self, now: u8) {", 900), (4, "if now > 3 {", 7), (8, "self.wake();", 897)]
+            [(2, "fn handle(&mut self, now: u8) {", 900), (4, "if now > 3 {", 7), (8, "self.wake();", 97)]
         );
     }
 
     #[test]
     fn leaving_changes_nothing() {
-        for text in ["return", "return;", "return None", "continue", "break;", "None", "}", "", "?", "return false"] {
+        for text in [
+            "return",
+            "return;",
+            "return None",
+            "continue",
+            "break;",
+            "None",
+            "}",
+            "",
+            "?",
+            "return false",
+            "A if b => {}",
+        ] {
             assert!(only_leaves(text), "{text}");
         }
         for text in ["return self.violated(now)", "self.end()", "{", "returned()"] {

@@ -209,10 +209,14 @@ fn what_a_node_does_not_name_it_does_not_have() {
         groups
     };
     let mut groups = whole();
-    let spec = spec.clone();
+    let (spec, whole_spec) = (spec.clone(), spec.clone());
     groups.handle(late, Input::Held { node, group, job: JOB, spec, bundles: vec![0] });
     assert_eq!(said(&mut groups), [Output::ReturnSome { node, group, bundles: vec![1] }], "GRP-6");
     assert!(groups.why(late, group).is_some(), "it waits for the other one");
+    let named = Input::Held { node, group, job: JOB, spec: whole_spec, bundles: vec![0, 1] };
+    groups.handle(late, named);
+    assert_eq!(said(&mut groups), [Output::ReturnSome { node, group, bundles: vec![1] }], "GRP-6: it has crossed that");
+    assert!(groups.why(late, group).is_some(), "it waits still");
     groups.handle(late, seen(1, 2, 1));
     assert!(matches!(&said(&mut groups)[..], [Output::Prepare { bundles, .. }] if *bundles == [1]));
     let mut groups = whole();
