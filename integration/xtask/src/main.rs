@@ -17,6 +17,7 @@ mod http;
 mod laws;
 mod pip;
 mod stages;
+mod summary;
 mod tally;
 mod test;
 mod transitions;

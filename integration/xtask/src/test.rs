@@ -6,7 +6,7 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::child::{self, Child};
 use crate::stages::Stages;
+use crate::summary::Summary;
 use crate::tally::Tally;
 use crate::transitions::Counter;
 use crate::{cargo, check, demo};
@@ -239,20 +240,6 @@ fn run_example(example: &Program) -> Result<()> {
     child::run(&example.name, &mut example.command(), EXAMPLE_LIMIT)
 }
 
-/// What a test program said in its closing lines.
-#[derive(Debug, Default, PartialEq)]
-struct Summary {
-    passed: u64,
-    failed: u64,
-    ignored: u64,
-    /// Names of tests that failed.
-    failures: Vec<String>,
-    /// What tests said that they could not do here.
-    skipped: Vec<String>,
-    /// Whether there was a closing line at all.
-    closed: bool,
-}
-
 /// Shows a test program's output as it comes and reads its result.
 fn read_tests(mut child: Child) -> Result<Summary> {
     let deadline = Instant::now() + PROGRAM_LIMIT;
@@ -265,48 +252,12 @@ fn read_tests(mut child: Child) -> Result<Summary> {
     summary.close(status).map_err(|error| anyhow!("{error}; its last lines:\n{}", child.tail()))
 }
 
-impl Summary {
-    /// Takes in one line of libtest's output.
-    fn read(&mut self, line: &str) {
-        if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
-            self.failures.push(name.to_owned());
-        }
-        // Said past libtest's capture, which would keep the words of a test that passes.
-        if let Some(what) = line.strip_prefix("skipped: ")
-            && !self.skipped.iter().any(|said| said == what)
-        {
-            self.skipped.push(what.to_owned());
-        }
-        let Some(counts) = line.strip_prefix("test result: ") else { return };
-        self.closed = true;
-        for count in counts.split([';', '.']) {
-            match count.trim().split_once(' ') {
-                Some((number, "passed")) => self.passed += number.parse().unwrap_or(0),
-                Some((number, "failed")) => self.failed += number.parse().unwrap_or(0),
-                Some((number, "ignored")) => self.ignored += number.parse().unwrap_or(0),
-                _ => {}
-            }
-        }
-    }
-
-    /// Holds the lines against how the program ended: a crash after the last line, or no line at all, is a failure.
-    fn close(mut self, status: ExitStatus) -> Result<Summary> {
-        if !self.closed {
-            // A program without libtest (`harness = false`) is one test.
-            anyhow::ensure!(status.success(), "it ended with {status} and no result");
-            self.passed = 1;
-        }
-        anyhow::ensure!(status.success() || self.failed > 0, "it ended with {status} though no test failed");
-        Ok(self)
-    }
-}
-
 fn record_summary(name: &str, summary: Result<Summary>, tally: &mut Tally) {
     match summary {
         Ok(summary) => {
             // libtest prints a failed test's name on a line that other output may have broken.
             let unnamed = summary.failed.saturating_sub(summary.failures.len() as u64);
-            let named = summary.failures.iter().map(|test| format!("{name}: {test}"));
+            let named = summary.failures.iter().map(|test| format!("{name}: {}", summary.failure(test)));
             tally.count(summary.passed, named.chain((0..unnamed).map(|_| format!("{name}: a test"))));
             for what in &summary.skipped {
                 tally.skip(name, &anyhow!("{what}"));
@@ -329,18 +280,6 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         read_tests(Child::watch("test program", &mut command)?)
-    }
-
-    #[test]
-    fn closing_lines_are_summed() {
-        let script =
-            "echo 'test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.1s'
-            echo 'test a::b ... FAILED'
-            echo 'skipped: no hosts'; echo 'skipped: no hosts'
-            echo 'test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out'; exit 101";
-        let (failures, skipped) = (vec!["a::b".to_owned()], vec!["no hosts".to_owned()]);
-        let expect = Summary { passed: 5, failed: 1, ignored: 1, failures, skipped, closed: true };
-        assert_eq!(shell(script).unwrap(), expect);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use mobula_cluster::cluster::Plan;
+use mobula_cluster::cluster::{Cluster, Plan};
 use mobula_cluster::oracle::Holdings;
 use mobula_cluster::process::until;
 use mobula_cluster::report::FINISH;
@@ -25,24 +25,36 @@ const FREED: Duration = Duration::from_secs(10);
 fn a_sum_over_two_gigabytes_survives_the_death_of_nodes() -> Result<()> {
     let Some((mut cluster, _turn)) = cluster(Plan::of(4).head_apart())? else { return Ok(()) };
     let before = Holdings::of(&cluster).under_gigabytes();
+    let added = add_up(&mut cluster);
+    // Who fails without a word has to be asked while it still stands.
+    added.with_context(|| what_it_does(&cluster))?;
+    before.restored(&cluster)
+}
+
+fn add_up(cluster: &mut Cluster) -> Result<()> {
     let begun = Instant::now();
     let mut driver = cluster.drive(0, "driver", &["reduce", "--leaves", LEAVES, "--words", WORDS])?.process;
-    driver.line("half of 64", ADDED)?;
-    cluster.kill_node(1)?;
-    cluster.start_node(1)?;
-    driver.line("half of 16", ADDED)?;
-    cluster.kill_node(2)?;
-    cluster.start_node(2)?;
+    for (node, level) in [(1, "half of 64"), (2, "half of 16")] {
+        driver.line(level, ADDED)?;
+        println!("{level} after {:?}", begun.elapsed());
+        cluster.kill_node(node)?;
+        cluster.start_node(node)?;
+    }
     let sum = driver.line("the sum is ", ADDED)?;
-    println!("after {:?}", begun.elapsed());
+    println!("the sum after {:?}", begun.elapsed());
     ensure!(sum == "right", "the sum is {sum}");
     cluster.until_alive(4)?;
-    let empty = until("all stores to be empty", FREED, || {
+    until("all stores to be empty", FREED, || {
         let used: u64 = cluster.until_alive(4)?.iter().map(|node| node.store_bytes_used).sum();
         Ok((used == 0 && cluster.list(0, "objects")?.is_empty()).then_some(()))
-    });
-    empty.with_context(|| format!("there are {:?}", cluster.list(0, "objects")))?;
+    })?;
     driver.tell(FINISH)?;
     driver.succeed(FREED)?;
-    before.restored(&cluster)
+    Ok(())
+}
+
+/// What every node says of tasks and objects.
+fn what_it_does(cluster: &Cluster) -> String {
+    let listed = ["tasks", "objects"].map(|kind| format!("{kind}: {:?}", cluster.list(0, kind)));
+    listed.join("\n")
 }
