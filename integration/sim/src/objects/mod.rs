@@ -465,6 +465,10 @@ impl World {
         if !self.nodes[&at].is_alive {
             return Ok(());
         }
+        if self.is_rough && self.whim.chance(20) {
+            self.coverage.saw("a part of a copy has come");
+            self.drive(at, Input::Coming { object })?;
+        }
         if self.is_rough && !self.is_quiet && self.whim.chance(10) {
             self.coverage.saw("there is no room for a copy");
             return self.drive(at, Input::NoRoom { object, bytes: 1 });

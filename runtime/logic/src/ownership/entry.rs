@@ -43,8 +43,16 @@ pub(super) struct Fetch {
     pub(super) is_pulling: bool,
     /// When it is tried again.
     pub(super) again_at: Option<Time>,
-    /// When those who wait are told that it does not come: set when its bytes are known to be somewhere (G10).
+    /// When those who wait are told that it does not come: set when its bytes are known to be somewhere, and put off
+    /// while they come (G10).
     pub(super) until: Option<Time>,
+}
+
+impl Fetch {
+    /// Its bytes are known to be somewhere, and are being pulled or will be soon.
+    pub(super) fn is_tried(&self) -> bool {
+        self.is_pulling || self.again_at.is_some()
+    }
 }
 
 #[derive(Debug)]

@@ -126,7 +126,7 @@ fn check_recipes(ownership: &Ownership) -> Result<(), Violation> {
 fn check_entry(ownership: &Ownership, object: ObjectId, entry: &Entry) -> Result<(), Violation> {
     let fetch = &entry.fetch;
     let waits = !entry.wanted.is_empty();
-    let is_fetched = fetch.is_pulling || fetch.again_at.is_some();
+    let is_fetched = fetch.is_tried();
     for time in [fetch.again_at, fetch.until].into_iter().flatten() {
         let is_timed = ownership.timers.contains(&(time, object));
         ensure(is_timed, "OWN-9", || format!("nobody looks at {object} at {time:?}"))?;

@@ -77,6 +77,11 @@ pub enum Input {
         /// Why.
         loss: Loss,
     },
+    /// Some of what is being pulled has come: who waits for it is not told so soon that it does not (G10).
+    Coming {
+        /// Of which object.
+        object: ObjectId,
+    },
     /// What was to be pulled did not come.
     NotPulled {
         /// Which object.

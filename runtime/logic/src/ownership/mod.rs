@@ -182,6 +182,7 @@ impl StateMachine for Ownership {
             Input::Moved { object, to: Some(place) } => self.handle_moved(object, place),
             Input::Moved { object, to: None } => self.handle_vanished(object, Loss::GivenUp { node: self.me }),
             Input::Vanished { object, loss } => self.handle_vanished(object, loss),
+            Input::Coming { object } => self.handle_coming(object),
             Input::NotPulled { object } => self.handle_not_pulled(object),
             Input::NoRoom { object, bytes } => self.handle_no_room(object, bytes),
             Input::Arrived { from, number, process, objects } => self.handle_arrived(from, number, process, objects),
@@ -352,7 +353,7 @@ impl Ownership {
         if entry.is_readable() {
             return self.ready(object);
         }
-        let is_busy = entry.fetch.is_pulling || entry.fetch.again_at.is_some();
+        let is_busy = entry.fetch.is_tried();
         match &mut entry.role {
             Role::Owned(owned) => match &owned.state {
                 State::Sealed { is_inline: true } => self.ready(object),
@@ -481,6 +482,14 @@ impl Ownership {
         self.loose.push(object);
     }
 
+    fn handle_coming(&mut self, object: ObjectId) {
+        let Some(entry) = self.entries.get_mut(&object).filter(|entry| entry.fetch.is_pulling) else { return };
+        let Some(until) = &mut entry.fetch.until else { return };
+        self.timers.remove(&(*until, object));
+        *until = self.seen + FETCH_MAX;
+        self.timers.insert((*until, object));
+    }
+
     fn handle_not_pulled(&mut self, object: ObjectId) {
         let Some(entry) = self.entries.get_mut(&object) else { return };
         if !std::mem::take(&mut entry.fetch.is_pulling) || entry.wanted.is_empty() {
@@ -506,7 +515,10 @@ impl Ownership {
         while let Some(&(time, object)) = self.timers.first().filter(|(time, _)| *time <= self.seen) {
             self.timers.remove(&(time, object));
             let Some(entry) = self.entries.get_mut(&object) else { continue };
-            if entry.fetch.until == Some(time) {
+            if entry.fetch.until == Some(time) && !entry.fetch.is_tried() {
+                // There is nothing to be reached: its owner is asked, or it is being made again.
+                entry.fetch.until = None;
+            } else if entry.fetch.until == Some(time) {
                 self.fail(object, &Loss::Unreachable { seconds: FETCH_MAX.as_secs() });
             } else if entry.fetch.again_at == Some(time) {
                 entry.fetch.again_at = None;

@@ -163,6 +163,24 @@ fn who_waits_for_bytes_that_do_not_come_is_told_so_in_time() {
 }
 
 #[test]
+fn who_waits_for_bytes_that_come_slowly_or_are_made_again_goes_on_waiting() {
+    let mut owner = machine(OWNER, MAKER);
+    said(&mut owner, 0, word(1, task(1, &[], 2)));
+    said(&mut owner, 0, Input::Made { object: object(1), run: 1, seal: seal(OTHER, 7) });
+    said(&mut owner, 0, Input::Wanted { process: MAKER, object: object(1) });
+    for second in [40, 80] {
+        assert_eq!(said(&mut owner, second * 1_000, Input::Coming { object: object(1) }), []);
+    }
+    let forgotten = |said: &Output| matches!(said, Output::Forgotten { .. });
+    assert_eq!(said(&mut owner, 139_000, Input::NotPulled { object: object(1) }), []);
+    let mut again = said(&mut owner, 139_100, Input::Died { process: OTHER.into() });
+    again.retain(|said| !forgotten(said));
+    assert_eq!(again, [run(1, 2)]);
+    assert_eq!(said(&mut owner, 200_000, Input::Tick), [], "it runs");
+    assert_eq!(said(&mut owner, 200_000, Input::Coming { object: object(1) }), [], "from nowhere");
+}
+
+#[test]
 fn who_waits_for_what_finds_no_room_is_told_so_once_and_may_ask_again() {
     let mut owner = machine(OWNER, MAKER);
     said(&mut owner, 0, word(1, task(1, &[], 1)));

@@ -141,6 +141,8 @@ impl State {
 
     pub(crate) fn tick_pulls(&mut self) {
         let now = self.clock.now();
+        // Before the machine looks at its clock: what comes slowly is not unreachable.
+        self.hauls.coming().into_iter().for_each(|object| self.hear_of_object(Input::Coming { object }));
         while let Some((_, object, late)) = self.pulls.due.pop_front_if(|(time, ..)| *time <= now) {
             let pull = self.pulls.open.get(&object);
             if let Some(Step::Asking { of, number, .. }) = pull.map(|pull| &pull.step)
