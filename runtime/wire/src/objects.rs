@@ -307,6 +307,8 @@ pub enum ObjectAnswer {
     Freed {
         /// Of which object.
         object: ObjectId,
+        /// Where they lie, if that is in a segment: the receiver may keep others of the same object.
+        at: Option<Extent>,
     },
     /// Memory is short: who only has the bytes of an object by him and does not look at them lets go of them. They can be
     /// asked for again.

@@ -103,7 +103,7 @@ impl Process {
         }
         let mut nodes: Vec<(u64, NodeId)> = Vec::new();
         let books = self.objects.books.lock();
-        let place = |object: &ObjectId| match (books.kept.get(object), books.lineage.get(object)) {
+        let place = |object: &ObjectId| match (books.kept.any(*object), books.lineage.get(object)) {
             (Some((bytes, _)), _) => Some((self.me.node(), bytes.len() as u64)),
             (None, Some(Made { at, bytes, .. })) => Some((*at, *bytes)),
             (None, None) => None,

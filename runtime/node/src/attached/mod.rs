@@ -19,6 +19,7 @@
 //! | `calls` | calls of actors that live elsewhere, with credit |
 //! | `outboxes` | messages that are sent again until they are acknowledged |
 //! | `objects` | what is held here, said to the node that owns it |
+//! | `kept` | bytes on which the node counts |
 //! | `pulls` | bytes of objects that come from other nodes |
 //! | `lineage` | values of tasks that stay on other nodes, and are made again |
 //! | `large` | payloads that do not fit into a message, both ways |
@@ -38,6 +39,7 @@ mod exchanges;
 mod far;
 mod groups;
 mod homes;
+mod kept;
 mod large;
 mod lineage;
 mod link;

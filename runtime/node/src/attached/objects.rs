@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Duration, sleep};
 
 use super::exchanges::Waiting;
+use super::kept::KeptBytes;
 use super::lineage::Made;
 use super::process::Process;
 
@@ -56,8 +57,7 @@ pub(super) struct Books {
     holds: HashMap<ObjectId, usize>,
     /// Who waits for the bytes of an object.
     wanted: HashMap<ObjectId, Vec<Waiter>>,
-    /// Bytes on which the node counts, and what they name.
-    pub(super) kept: HashMap<ObjectId, (Bytes, Vec<ObjectId>)>,
+    pub(super) kept: KeptBytes,
     /// Room that the node fills with the bytes of objects.
     pub(super) filling: HashMap<ObjectId, Filling>,
     /// How objects were made that are on other nodes.
@@ -136,12 +136,10 @@ impl Process {
         if bytes.len() <= INLINE_BYTES_MAX {
             return Kept::Inline(bytes);
         }
-        let kept = self.store.as_ref().and_then(|store| store.place_of(&bytes).map(|at| (at, store.is_own(&bytes))));
+        let place = self.store.as_ref().and_then(|store| store.place_of(&bytes).map(|at| (at, store.is_own(&bytes))));
         let length = bytes.len() as u64;
-        let replaced = self.objects.books.lock().kept.insert(object, (bytes, inner));
-        // Without the books: it may let go of what it was read from.
-        drop(replaced);
-        match kept {
+        self.objects.books.lock().kept.keep(object, place.map(|(at, _)| at), bytes, inner);
+        match place {
             Some((at, is_own)) => Kept::Lent { at, bytes: length, is_own },
             None => Kept::Apart { bytes: length },
         }
@@ -268,9 +266,10 @@ impl Process {
                 let forgotten = self.objects.books.lock().lineage.remove(&object);
                 drop(forgotten);
             }
-            ObjectAnswer::Freed { object } => {
-                let kept = self.objects.books.lock().kept.remove(&object);
-                drop(kept);
+            ObjectAnswer::Freed { object, at } => {
+                let freed = self.objects.books.lock().kept.free(object, at);
+                // Without the books: it may let go of what it was read from.
+                drop(freed);
             }
             ObjectAnswer::LetGo { object } => {
                 if let Some(system) = self.system() {
@@ -297,10 +296,13 @@ impl Process {
         };
         // The node counts this process among the readers until this is dropped.
         let hold = Reading { hold: HeldObject::new(self, object), number };
-        let here = self.objects.books.lock().kept.get(&object).map(|(bytes, _)| bytes.clone());
-        let view = match (&here, kept) {
-            (None, Kept::Lent { at, bytes, .. }) => self.mapped(at, bytes),
-            _ => None,
+        let here = |at| self.objects.books.lock().kept.at(object, at).map(|(bytes, _)| bytes.clone());
+        let (here, view) = match kept {
+            Kept::Lent { at, bytes, .. } => match here(Some(at)) {
+                Some(here) => (Some(here), None),
+                None => (None, self.mapped(at, bytes)),
+            },
+            _ => (here(None), None),
         };
         match (here, view) {
             (Some(bytes), _) => self.object_came(object, Ok(Fetched { bytes, pins })),
@@ -351,7 +353,7 @@ impl Process {
         let answer = |value: Result<Fetched, GetError>| {
             self.answer(from, exchange, value.map(|Fetched { bytes, pins }| Payload::Value(bytes, pins)));
         };
-        let kept = self.objects.books.lock().kept.get(&object).cloned();
+        let kept = self.objects.books.lock().kept.any(object).cloned();
         if let Some((bytes, inner)) = kept {
             // The node holds what they name as long as it counts on them.
             return answer(Ok(Fetched { bytes, pins: Pins::named(&inner) }));

@@ -73,23 +73,28 @@ impl Process {
         let Some(filling) = filling else { return };
         let Some((expected, inner)) = whole else { return drop(filling.take_back()) };
         let bytes = bytes::Bytes::from_owner(filling.seal());
-        if expected == Digest::default() {
-            return self.keep_filled(object, bytes, expected, inner);
-        }
-        // A gigabyte takes part of a second.
         let process = self.clone();
-        arbiters::runtime().spawn_blocking(move || {
-            if digest(&bytes) == expected {
-                return process.keep_filled(object, bytes, expected, inner);
-            }
-            tracing::warn!(%object, "its bytes are not those that were made");
-            process.note_of_object(ObjectWord::NotPulled { object });
-        });
+        arbiters::runtime().spawn(async move { process.keep_right(object, bytes, expected, inner).await });
     }
 
-    fn keep_filled(self: &Arc<Self>, object: ObjectId, bytes: bytes::Bytes, digest: Digest, inner: Vec<ObjectId>) {
+    /// Keeps the bytes that have come, if they are those that were made: of what was put that is not known.
+    async fn keep_right(
+        self: &Arc<Self>,
+        object: ObjectId,
+        bytes: bytes::Bytes,
+        expected: Digest,
+        inner: Vec<ObjectId>,
+    ) {
+        let held = bytes.clone();
+        // A gigabyte takes part of a second.
+        let are_right = expected == Digest::default()
+            || arbiters::runtime().spawn_blocking(move || digest(&held) == expected).await.unwrap_or(false);
+        if !are_right {
+            tracing::warn!(%object, "its bytes are not those that were made");
+            return self.note_of_object(ObjectWord::NotPulled { object });
+        }
         let kept = self.keep_object(object, bytes, inner.clone());
-        self.note_of_object(ObjectWord::Copied { object, kept, digest, inner });
+        self.note_of_object(ObjectWord::Copied { object, kept, digest: expected, inner });
     }
 
     /// Fetches an object of which another node has a copy, and keeps it for this one.
@@ -108,9 +113,7 @@ impl Process {
         let Some((Fetched { bytes, pins }, digest)) = pulled else {
             return self.note_of_object(ObjectWord::NotPulled { object });
         };
-        let inner = pins.ids();
-        let kept = self.keep_object(object, bytes, inner.clone());
-        self.note_of_object(ObjectWord::Copied { object, kept, digest, inner });
+        self.keep_right(object, bytes, digest, pins.ids()).await;
         // Whoever reads them holds what they name: the node says so with the bytes.
         drop(pins);
     }

@@ -21,7 +21,7 @@ use mobula_wire::cluster::ClusterTalk;
 use mobula_wire::local::FromNode;
 use mobula_wire::objects::{Copied, Kept, Letter, ObjectAnswer, ObjectWord, SITES_MAX, Word};
 use mobula_wire::segments::SegmentId;
-use mobula_wire::{ExchangeId, Parcel, Talk};
+use mobula_wire::{ExchangeId, Extent, Parcel, Talk};
 
 use super::copies::Shown;
 use super::gather::OBJECT;
@@ -112,8 +112,12 @@ pub(crate) struct Copy {
 
 impl Copy {
     pub(crate) fn segment(&self) -> Option<SegmentId> {
+        self.place().map(|at| at.segment)
+    }
+
+    fn place(&self) -> Option<Extent> {
         match &self.kept {
-            Kept::Lent { at, .. } => Some(at.segment),
+            Kept::Lent { at, .. } => Some(*at),
             _ => None,
         }
     }
@@ -358,7 +362,7 @@ impl State {
     ) -> bool {
         // Only a node has files.
         if let Kept::Spilled { .. } = kept {
-            self.routes.tell(process, &FromNode::Object(ObjectAnswer::Freed { object }));
+            self.routes.tell(process, &FromNode::Object(ObjectAnswer::Freed { object, at: None }));
             return false;
         }
         let is_new = !self.objects.copies.contains_key(&object);
@@ -680,7 +684,8 @@ impl State {
                 continue;
             }
             if self.roster.get(copy.keeper).is_some() {
-                self.routes.tell(copy.keeper, &FromNode::Object(ObjectAnswer::Freed { object }));
+                let freed = ObjectAnswer::Freed { object, at: copy.place() };
+                self.routes.tell(copy.keeper, &FromNode::Object(freed));
             } else if let Some(segment) = copy.segment()
                 && !self.objects.copies_of(segment)
             {
