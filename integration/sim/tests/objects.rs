@@ -15,6 +15,7 @@ const KEPT: &[u64] = &[0, 563, 589];
 
 /// A quarter of what was seen when these were written, and a hundred at least: less proves nothing.
 const FLOORS: &[(&str, u64)] = &[
+    ("a part of a copy has come", 15_000),
     ("a run's process dies when it has written", 3_000),
     ("a source has made it again meanwhile", 500),
     ("all holders want it at once", 2_300),

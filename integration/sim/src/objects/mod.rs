@@ -465,10 +465,6 @@ impl World {
         if !self.nodes[&at].is_alive {
             return Ok(());
         }
-        if self.is_rough && self.whim.chance(20) {
-            self.coverage.saw("a part of a copy has come");
-            self.drive(at, Input::Coming { object })?;
-        }
         if self.is_rough && !self.is_quiet && self.whim.chance(10) {
             self.coverage.saw("there is no room for a copy");
             return self.drive(at, Input::NoRoom { object, bytes: 1 });
@@ -479,6 +475,10 @@ impl World {
             self.coverage.saw("no source has it");
             return self.drive(at, Input::NotPulled { object });
         };
+        if self.is_rough && self.whim.chance(20) {
+            self.coverage.saw("a part of a copy has come");
+            self.drive(at, Input::Coming { object })?;
+        }
         let mut digest = digest;
         if self.is_rough && self.witness.object(object).is_fickle && self.whim.chance(3) {
             self.coverage.saw("a source has made it again meanwhile");

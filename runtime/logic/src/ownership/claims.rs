@@ -20,8 +20,12 @@ impl Ownership {
     /// Tells the owner of another node's object how it is held here, if that has changed.
     pub(super) fn claim(&mut self, object: ObjectId) {
         let Some(entry) = self.entries.get(&object) else { return };
-        let Some(foreign) = entry.foreign().filter(|foreign| foreign.end.is_none()) else { return };
+        let Some(foreign) = entry.foreign() else { return };
         let stance = entry.stance();
+        // OWN-3: of what is gone only a claim is taken back that has crossed that word.
+        if foreign.end.is_some() && (stance.0 || !foreign.is_to_take_back()) {
+            return;
+        }
         if stance != foreign.said {
             // Others hold their messages until it is heard. That something is held no more can wait.
             self.note(object.owner.node(), Subject::Claim(object), stance.0);
@@ -279,6 +283,7 @@ impl Ownership {
         }
         let Some(foreign) = entry.foreign_mut() else { return };
         foreign.end = Some(End::Gone);
+        foreign.has_crossed = foreign.said.0 && !foreign.is_counted;
         foreign.is_asked = false;
         for (from, number) in std::mem::take(&mut foreign.arrivals) {
             self.claimed(from, number);

@@ -41,6 +41,8 @@ pub(super) struct Copy {
 #[derive(Debug, Default)]
 pub(super) struct Fetch {
     pub(super) is_pulling: bool,
+    /// When the owner was asked, if it is another node.
+    pub(super) asked_at: Time,
     /// When it is tried again.
     pub(super) again_at: Option<Time>,
     /// When those who wait are told that it does not come: set when its bytes are known to be somewhere, and put off
@@ -131,6 +133,15 @@ pub(super) struct Foreign {
     /// Which bytes are the object, as its owner says.
     pub(super) expected: Option<Digest>,
     pub(super) end: Option<End>,
+    /// Its owner had not heard that it is held when it said that it is gone: it may count that still.
+    pub(super) has_crossed: bool,
+}
+
+impl Foreign {
+    /// Its owner does not know it, and is to hear that it is not held here.
+    pub(super) fn is_to_take_back(&self) -> bool {
+        self.end == Some(End::Gone) && self.has_crossed && self.said.0
+    }
 }
 
 /// Why its owner says nothing of it any more.

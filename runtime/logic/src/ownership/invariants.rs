@@ -162,7 +162,7 @@ fn check_entry(ownership: &Ownership, object: ObjectId, entry: &Entry) -> Result
             ensure(foreign.end.is_some() || is_told || is_noted, "OWN-3", || {
                 format!("the owner of {object} is not told how it is held: {entry:?}")
             })?;
-            let is_kept = foreign.end.is_none() || entry.is_held();
+            let is_kept = foreign.end.is_none() || entry.is_held() || foreign.is_to_take_back();
             ensure(is_kept, "OWN-3", || format!("{object} is kept for nobody: {entry:?}"))
         }
     }

@@ -84,8 +84,11 @@ impl Default for Bounds {
     }
 }
 
-/// Nobody waits longer for bytes that are somewhere (G10).
+/// Nobody waits longer for bytes that are somewhere, and of which none come (G10).
 pub const FETCH_MAX: Duration = Duration::from_secs(60);
+
+/// An owner that is asked for an object answers within this if there is a copy; else it is being made again.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What could not be pulled is tried again after this: the owner has heard of most deaths by then.
 pub const AGAIN_AFTER: Duration = Duration::from_millis(200);
@@ -378,6 +381,7 @@ impl Ownership {
                 None if foreign.is_asked => {}
                 None => {
                     foreign.is_asked = true;
+                    entry.fetch.asked_at = self.seen;
                     self.note(object.owner.node(), Subject::Ask(object), true);
                 }
             },
@@ -515,8 +519,9 @@ impl Ownership {
         while let Some(&(time, object)) = self.timers.first().filter(|(time, _)| *time <= self.seen) {
             self.timers.remove(&(time, object));
             let Some(entry) = self.entries.get_mut(&object) else { continue };
-            if entry.fetch.until == Some(time) && !entry.fetch.is_tried() {
-                // There is nothing to be reached: its owner is asked, or it is being made again.
+            let is_unanswered = !entry.fetch.is_tried() && self.seen >= entry.fetch.asked_at + ANSWERED_WITHIN;
+            if entry.fetch.until == Some(time) && is_unanswered {
+                // There is nothing to be reached: it is being made again.
                 entry.fetch.until = None;
             } else if entry.fetch.until == Some(time) {
                 self.fail(object, &Loss::Unreachable { seconds: FETCH_MAX.as_secs() });
@@ -629,7 +634,7 @@ impl Ownership {
     fn settle(&mut self) {
         while let Some(object) = self.loose.pop() {
             let Some(entry) = self.entries.get(&object) else { continue };
-            let is_over = entry.foreign().is_some_and(|foreign| foreign.end.is_some());
+            let is_over = entry.foreign().is_some_and(|it| it.end.is_some() && !it.is_to_take_back());
             match &entry.role {
                 _ if entry.is_held() => {}
                 Role::Owned(_) if entry.recipes > 0 => self.drop_bytes(object),

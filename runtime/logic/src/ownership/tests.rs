@@ -278,6 +278,26 @@ fn what_its_owner_has_given_up_is_known_while_it_is_held() {
 }
 
 #[test]
+fn a_claim_that_crosses_the_word_that_it_is_gone_is_taken_back() {
+    let taken_back = |heard| {
+        let mut other = machine(OTHER, READER);
+        let hold = HolderWord::Hold { object: object(1) };
+        said(&mut other, 0, Input::Holds { process: READER, number: 1, word: hold });
+        said(&mut other, 0, Input::Wanted { process: READER, object: object(1) });
+        let words = vec![Word::Gone { object: object(1) }];
+        said(&mut other, 1, Input::Said { from: OWNER, letter: Letter { first: 1, words, heard } });
+        let release = HolderWord::Release { object: object(1) };
+        let mut outputs = said(&mut other, 2, Input::Holds { process: READER, number: 2, word: release });
+        outputs.extend(said(&mut other, 100, Input::Tick));
+        let word = Word::Claim { object: object(1), holds: false, copy: None };
+        let says = |output| matches!(output, Output::Say { letter, .. } if letter.words.contains(&word));
+        outputs.into_iter().any(says)
+    };
+    assert!(taken_back(0), "the owner hears the claim later, and counts it");
+    assert!(!taken_back(1), "the owner had heard it");
+}
+
+#[test]
 fn a_copy_with_the_bytes_of_another_run_is_asked_for_again() {
     let mut other = machine(OTHER, READER);
     said(&mut other, 0, Input::Holds { process: READER, number: 1, word: HolderWord::Hold { object: object(1) } });
