@@ -75,10 +75,15 @@ fn all_parts() -> Coverage {
         let seen = output.lines().find_map(Coverage::decode);
         match seen.filter(|_| end.status.success()) {
             Some(seen) => coverage.add(&seen),
-            None => panic!("{output}{}", String::from_utf8_lossy(&end.stderr)),
+            None => panic!("{}", indented(&output) + &indented(&String::from_utf8_lossy(&end.stderr))),
         }
     }
     coverage
+}
+
+/// So that a part's lines are not taken for this program's own.
+fn indented(lines: &str) -> String {
+    lines.lines().map(|line| format!("  {line}\n")).collect()
 }
 
 /// Whether `world` notices `mutant` below `seeds`: the first failure that cites `invariant`.

@@ -32,10 +32,7 @@ impl Summary {
     /// Takes in one line of libtest's output.
     pub(crate) fn read(&mut self, line: &str) {
         if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
-            // What runs parts of itself shows their lines, too.
-            if !self.failures.iter().any(|said| said == name) {
-                self.failures.push(name.to_owned());
-            }
+            self.failures.push(name.to_owned());
         }
         // Said past libtest's capture, which would keep the words of a test that passes.
         if let Some(what) = line.strip_prefix("skipped: ")
@@ -62,11 +59,10 @@ impl Summary {
             (self.shown, self.in_trace) = (Some(name.to_owned()), false);
             return;
         }
-        let Some(name) = &self.shown else { return };
-        let is_libtests = ["failures:", "running ", "test "].iter().any(|begin| line.starts_with(begin));
-        if is_libtests || line.trim() == name {
-            return;
+        if line == "failures:" {
+            self.shown = None;
         }
+        let Some(name) = &self.shown else { return };
         self.in_trace = match line.trim_start() {
             "stack backtrace:" | "Stack backtrace:" => true,
             line if line.starts_with("Error: ") || line.contains(" panicked at ") => false,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use mobula_cluster::cluster::{Cluster, Plan};
 use mobula_cluster::oracle::Holdings;
-use mobula_cluster::process::until;
+use mobula_cluster::process::{Process, until};
 use mobula_cluster::report::FINISH;
 
 use crate::cluster;
@@ -25,15 +25,16 @@ const FREED: Duration = Duration::from_secs(10);
 fn a_sum_over_two_gigabytes_survives_the_death_of_nodes() -> Result<()> {
     let Some((mut cluster, _turn)) = cluster(Plan::of(4).head_apart())? else { return Ok(()) };
     let before = Holdings::of(&cluster).under_gigabytes();
-    let added = add_up(&mut cluster);
-    // Who fails without a word has to be asked while it still stands.
-    added.with_context(|| what_it_does(&cluster))?;
+    let mut driver = cluster.drive(0, "driver", &["reduce", "--leaves", LEAVES, "--words", WORDS])?.process;
+    // The driver is still there: with it, its tasks and objects would be gone.
+    add_up(&mut cluster, &mut driver).with_context(|| what_there_is(&cluster))?;
+    driver.tell(FINISH)?;
+    driver.succeed(FREED)?;
     before.restored(&cluster)
 }
 
-fn add_up(cluster: &mut Cluster) -> Result<()> {
+fn add_up(cluster: &mut Cluster, driver: &mut Process) -> Result<()> {
     let begun = Instant::now();
-    let mut driver = cluster.drive(0, "driver", &["reduce", "--leaves", LEAVES, "--words", WORDS])?.process;
     for (node, level) in [(1, "half of 64"), (2, "half of 16")] {
         driver.line(level, ADDED)?;
         println!("{level} after {:?}", begun.elapsed());
@@ -47,14 +48,11 @@ fn add_up(cluster: &mut Cluster) -> Result<()> {
     until("all stores to be empty", FREED, || {
         let used: u64 = cluster.until_alive(4)?.iter().map(|node| node.store_bytes_used).sum();
         Ok((used == 0 && cluster.list(0, "objects")?.is_empty()).then_some(()))
-    })?;
-    driver.tell(FINISH)?;
-    driver.succeed(FREED)?;
-    Ok(())
+    })
 }
 
 /// What every node says of tasks and objects.
-fn what_it_does(cluster: &Cluster) -> String {
+fn what_there_is(cluster: &Cluster) -> String {
     let listed = ["tasks", "objects"].map(|kind| format!("{kind}: {:?}", cluster.list(0, kind)));
     listed.join("\n")
 }

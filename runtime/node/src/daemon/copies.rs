@@ -109,6 +109,10 @@ impl Shown {
     pub(crate) fn came(&self, offset: u64, bytes: u64) {
         self.came.lock().add(offset, offset.saturating_add(bytes));
         self.changed.notify_waiters();
+        // Where the node's state has too much to hear, the next range says it.
+        if let Some(own) = self.routes.own() {
+            own.try_send(Input::Coming { object: self.object }).ok();
+        }
     }
 
     async fn has(&self, from: u64, until: u64) -> bool {
@@ -242,7 +246,26 @@ impl AsRef<[u8]> for Sent {
 
 #[cfg(test)]
 mod tests {
+    use mobula_types::{NodeId, ProcessId};
+    use tokio::sync::mpsc;
+
     use super::*;
+
+    #[tokio::test]
+    async fn the_node_s_state_hears_of_each_range() {
+        let object = ObjectId { owner: ProcessId::new(NodeId(1), 1), seq: 1 };
+        let (own, mut heard) = mpsc::channel(1);
+        let routes = Arc::new(Routes::default());
+        routes.set_own(own);
+        let copies = Copies::new(routes);
+        let shown = copies.begin(object, Digest(7), Extent { segment: 1, offset: 0 }, 30);
+        shown.came(0, 10);
+        shown.came(10, 10);
+        assert!(matches!(heard.try_recv(), Ok(Input::Coming { object: it }) if it == object));
+        assert!(heard.try_recv().is_err(), "there was no room for a second");
+        shown.came(20, 10);
+        assert!(matches!(heard.try_recv(), Ok(Input::Coming { .. })));
+    }
 
     #[test]
     fn ranges_that_touch_are_one() {

@@ -60,13 +60,11 @@ struct Place {
     shown: Option<Arc<Shown>>,
     /// By where their ranges begin, with whom they read of.
     tasks: HashMap<u64, (NodeId, AbortHandle)>,
-    /// A range has come since somebody looked.
-    has_come: bool,
 }
 
 impl Place {
     fn new(room: Room, shown: Option<Arc<Shown>>) -> Self {
-        Self { room, shown, tasks: HashMap::new(), has_come: false }
+        Self { room, shown, tasks: HashMap::new() }
     }
 }
 
@@ -204,16 +202,6 @@ impl Hauls {
         }
         self.perform();
         Ok(weak)
-    }
-
-    /// Copies of which some has come since this was asked before.
-    pub(crate) fn coming(&self) -> Vec<ObjectId> {
-        let mut moving = self.moving.lock();
-        let copy = |(haul, place): (&HaulId, &mut Place)| match haul.what {
-            What::Copy { object } => std::mem::take(&mut place.has_come).then_some(object),
-            What::Lent { .. } => None,
-        };
-        moving.rooms.iter_mut().filter_map(copy).collect()
     }
 
     fn begin(self: &Arc<Self>, haul: HaulId, of: NodeId, room: Extent, bytes: u64) {
@@ -384,11 +372,6 @@ impl Drop for Landing {
         let (haul, offset) = (self.haul, self.offset);
         if let Some(shown) = self.shown.take().filter(|_| self.came.is_ok()) {
             shown.came(offset, self.bytes.into());
-        }
-        if self.came.is_ok()
-            && let Some(place) = self.hauls.moving.lock().rooms.get_mut(&haul)
-        {
-            place.has_come = true;
         }
         self.hauls.drive(match self.came {
             Ok(()) => Input::Came { haul, offset },

@@ -51,6 +51,8 @@ pub(crate) enum Input {
     Registered(Registered),
     /// Nothing more is written in the room that a process made for an object.
     Filled { process: ProcessId, object: ObjectId, is_whole: bool },
+    /// Some of a copy has come from another node.
+    Coming { object: ObjectId },
     /// No other node reads a copy any more on which nothing counts.
     Unread { object: ObjectId },
     /// A program is here, or cannot be had from those that were asked.

@@ -141,8 +141,6 @@ impl State {
 
     pub(crate) fn tick_pulls(&mut self) {
         let now = self.clock.now();
-        // Before the machine looks at its clock: what comes slowly is not unreachable.
-        self.hauls.coming().into_iter().for_each(|object| self.hear_of_object(Input::Coming { object }));
         while let Some((_, object, late)) = self.pulls.due.pop_front_if(|(time, ..)| *time <= now) {
             let pull = self.pulls.open.get(&object);
             if let Some(Step::Asking { of, number, .. }) = pull.map(|pull| &pull.step)
@@ -231,6 +229,12 @@ impl State {
         let is_whole = copy.is_some();
         let Copied { digest, inner, .. } = copy.unwrap_or_default();
         self.routes.tell(process, &FromNode::Object(ObjectAnswer::Filled { object, is_whole, digest, inner }));
+    }
+
+    /// Some of it has come: who waits for it goes on waiting.
+    pub(crate) fn copy_comes(&mut self, object: ObjectId) {
+        self.hear_of_object(Input::Coming { object });
+        self.perform_objects();
     }
 
     /// Nothing more is written in the room of an object, nor read of one that is given up.

@@ -272,6 +272,7 @@ impl State {
             Input::Arrived(arrived) => self.arrived(arrived),
             Input::Spill(done) => self.spill_done(done),
             Input::Filled { process, object, is_whole } => self.filled(process, object, is_whole),
+            Input::Coming { object } => self.copy_comes(object),
             Input::Unread { object } => {
                 tracing::trace!(%object, "no other node reads it any more");
                 self.end_parted();
