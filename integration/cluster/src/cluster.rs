@@ -171,6 +171,8 @@ impl Cluster {
     pub fn start_node(&mut self, node: usize) -> Result<()> {
         let mut command = self.mobula(node, &["start", "--block"]);
         command.args(["--port", &PORT.to_string(), "--driver-resume-s", &self.plan.driver_resume_s.to_string()]);
+        // Dozens of nodes share this host's memory.
+        command.args(["--object-store-ahead", "0"]);
         if let Some(bytes) = self.plan.store_bytes {
             command.args(["--object-store-memory", &bytes.to_string()]);
         }

@@ -12,16 +12,19 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use mobula_types::{JobId, ProcessId};
 use mobula_wire::PROTOCOL;
 use mobula_wire::segments::{Extent, FromStore, NoSegment, SegmentId, ToStore};
 use parking_lot::Mutex;
 
+use crate::ahead::Ahead;
 use crate::room::Room;
-use crate::sys::segment::{self, Lent, View};
+use crate::sys::segment::{self, Blank, Lent, View};
 
 /// Segments of a node at once. Each takes a descriptor of the node, which has a thousand of them on a stock system.
 pub const SEGMENTS_MAX: usize = 512;
@@ -32,12 +35,20 @@ pub const BUDGET_PART: f64 = 0.3;
 /// The part of a budget that is leased to processes (G15): the rest is for what the node brings back to be read.
 pub const LEASED_PART: f64 = 0.95;
 
+/// A process that waits for a segment gives up after 5 s: what has not become large pages by then is made of small ones,
+/// which take a tenth of the time here and ten times as much when they are first written.
+const LARGE_PAGES_MAX: Duration = Duration::from_secs(1);
+
+/// For what nobody waits for, the system may take its time.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
+
 /// The segments of a node, and who may have them.
 pub struct Arena {
     budget: u64,
     /// What of it is leased to processes.
     leased_max: u64,
     state: Mutex<State>,
+    ahead: Mutex<Ahead>,
     on_change: OnceLock<OnChange>,
 }
 
@@ -105,7 +116,8 @@ pub struct Seen {
 type OnChange = Box<dyn Fn() + Send + Sync>;
 
 impl Arena {
-    /// An arena that leases at most `budget` bytes. It takes none of them before they are asked for.
+    /// An arena that leases at most `budget` bytes. It takes none of them before they are asked for, or before
+    /// [`make_ahead`](Self::make_ahead) is called.
     pub fn new(budget: u64) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
@@ -114,7 +126,49 @@ impl Arena {
             reason = "a part"
         )]
         let leased_max = (budget as f64 * LEASED_PART) as u64;
-        Self { budget, leased_max, state: Mutex::default(), on_change: OnceLock::new() }
+        Self { budget, leased_max, state: Mutex::default(), ahead: Mutex::default(), on_change: OnceLock::new() }
+    }
+
+    /// The same, which makes at most `bytes` of its budget before they are asked for.
+    #[must_use]
+    pub fn with_ahead(mut self, bytes: u64) -> Self {
+        self.ahead = Mutex::new(Ahead::new(bytes.min(self.budget)));
+        self
+    }
+
+    /// How many bytes [`make_ahead`](Self::make_ahead) would make.
+    pub fn lacks_ahead(&self) -> Option<u64> {
+        let leased = self.state.lock().bytes;
+        let ahead = self.ahead.lock();
+        ahead.lacks().filter(|bytes| leased.saturating_add(ahead.bytes()).saturating_add(*bytes) <= self.budget)
+    }
+
+    /// Makes a segment that nobody has asked for yet, if one is lacking. Blocks while the system makes it.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory for it.
+    pub fn make_ahead(&self) -> io::Result<()> {
+        let Some(bytes) = self.lacks_ahead() else { return Ok(()) };
+        let blank = Blank::new(usize::try_from(bytes).map_err(io::Error::other)?, Instant::now() + AHEAD_MAX)?;
+        self.ahead.lock().add(blank);
+        // Others may have leased what it would have been made of.
+        self.keep_budget();
+        Ok(())
+    }
+
+    /// Gives back what nobody has asked for: memory is short.
+    pub fn drop_ahead(&self) {
+        let dropped = self.ahead.lock().take_all();
+        drop(dropped);
+    }
+
+    /// What is leased goes before what is made ahead.
+    fn keep_budget(&self) {
+        let leased = self.state.lock().bytes;
+        if leased.saturating_add(self.ahead.lock().bytes()) > self.budget {
+            self.drop_ahead();
+        }
     }
 
     /// Says who is told when segments come or go, or one is refused; the first counts.
@@ -243,7 +297,10 @@ impl Arena {
     /// Makes a segment that was reserved; the descriptor is for who writes it.
     fn make(&self, segment: SegmentId, process: ProcessId, job: JobId, bytes: u64) -> Result<OwnedFd, NoSegment> {
         let size = usize::try_from(bytes).unwrap_or(usize::MAX);
-        let made = segment::create(size).and_then(|file| Ok((file.try_clone()?, file)));
+        let ahead = self.ahead.lock().take(bytes);
+        self.keep_budget();
+        let blank = ahead.map_or_else(|| Blank::new(size, Instant::now() + LARGE_PAGES_MAX), Ok);
+        let made = blank.and_then(|blank| blank.cut(size)).and_then(|file| Ok((file.try_clone()?, file)));
         let mut state = self.state.lock();
         state.making -= 1;
         let is_known = process.number() == 0 || state.members.contains_key(&process);
@@ -451,6 +508,32 @@ mod tests {
         assert_eq!(arena.usage(), Usage { budget: 8 * MIB, leased: 0, segments: 0, refused: 2 });
         let (second, _) = arena.lease(process(3), 7 * MIB).unwrap();
         assert_ne!(first, second, "no name is used twice");
+    }
+
+    #[test]
+    fn what_is_made_ahead_gives_way_to_what_is_leased() {
+        let arena = Arena::new(150 * MIB).with_ahead(140 * MIB);
+        arena.admit(process(1), JobId(1), "one");
+        assert_eq!(arena.lacks_ahead(), Some(66 * MIB));
+        arena.make_ahead().unwrap();
+        arena.make_ahead().unwrap();
+        assert_eq!((arena.lacks_ahead(), arena.ahead.lock().bytes()), (None, 132 * MIB));
+        assert_eq!(arena.usage().leased, 0, "nobody has it");
+
+        let (first, file) = arena.lease(process(1), 50 * MIB).unwrap();
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_size, 50 << 20, "cut to what was asked for");
+        assert_eq!((arena.usage().leased, arena.ahead.lock().bytes()), (50 * MIB, 66 * MIB));
+        assert_eq!(arena.lacks_ahead(), None, "there is no room for another one");
+        arena.lease(process(1), 20 * MIB).unwrap();
+        assert_eq!(arena.ahead.lock().bytes(), 66 * MIB, "that was not made for so short a one");
+        arena.lease(process(1), 15 * MIB).unwrap();
+        assert_eq!(arena.ahead.lock().bytes(), 0, "the budget is one for both");
+
+        arena.give_back(process(1), first).unwrap();
+        arena.make_ahead().unwrap();
+        assert_eq!(arena.ahead.lock().bytes(), 66 * MIB);
+        arena.drop_ahead();
+        assert_eq!(arena.ahead.lock().bytes(), 0);
     }
 
     #[test]

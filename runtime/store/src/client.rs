@@ -26,7 +26,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::OpenError;
 use crate::pass;
-use crate::sys::segment::{Filling, Lent, Segment, View, Writing};
+use crate::sys::segment::{Filling, Lent, Segment, View, Writing, needed};
 
 /// The first segment of a process; each further one is twice as long, up to [`SEGMENT_BYTES_USUAL`]. Most processes share
 /// little.
@@ -118,7 +118,7 @@ impl Client {
         if let Some(room) = self.take(bytes) {
             return Ok(room);
         }
-        let wanted = (bytes.saturating_add(SKEW) as u64).saturating_add(SEGMENT_GRAIN - 1) / SEGMENT_GRAIN;
+        let wanted = (needed(bytes, SKEW).unwrap_or(usize::MAX) as u64).div_ceil(SEGMENT_GRAIN);
         let usual = FIRST_SEGMENT_BYTES << self.written.lock().len().min(4);
         let least = wanted.saturating_mul(SEGMENT_GRAIN);
         let length = least.max(usual.min(SEGMENT_BYTES_USUAL));

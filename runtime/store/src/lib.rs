@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`slots`] | what each thread of a worker runs now, for its node to read after the worker has died |
 //! | [`arena`] | a node's budget of segments: which process has which |
+//! | [`ahead`] | segments that are made before they are asked for |
 //! | [`client`] | what one process has of it: segments it writes, segments of others it reads |
 //! | [`room`] | what a node writes for a process of its own |
 //! | [`pass`] | packets with descriptors |
@@ -14,6 +15,7 @@
 //! | `sys` | mappings: the only unsafe code of this crate |
 #![deny(unsafe_code)]
 
+pub mod ahead;
 pub mod arena;
 pub mod client;
 mod free;

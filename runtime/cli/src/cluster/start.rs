@@ -65,6 +65,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = resources::bytes)]
     object_store_memory: Option<u64>,
 
+    /// What of it is made before it is asked for, so that a large value is put as fast as memory is copied; 0 for none
+    /// [default: 1158MiB, at most a quarter of --object-store-memory]
+    #[arg(long, value_name = "BYTES", value_parser = resources::bytes)]
+    object_store_ahead: Option<u64>,
+
     /// Where values are written when that memory is short: a folder for this node alone [default: `spill` in the node's
     /// own]
     #[arg(long, value_name = "DIR")]
@@ -152,6 +157,7 @@ fn config(args: &Args) -> Result<NodeConfig> {
     let ip = args.host.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let bind = SocketAddr::from((if ip.is_loopback() { ip } else { unspecified(ip) }, port));
     let usual = NodeConfig::head(base.join(port.to_string()));
+    let store_bytes = args.object_store_memory.unwrap_or(usual.store_bytes);
     Ok(NodeConfig {
         folder: base.join(port.to_string()),
         bind,
@@ -161,7 +167,8 @@ fn config(args: &Args) -> Result<NodeConfig> {
         labels: args.resources.labels()?,
         resume_max: Duration::from_secs(args.driver_resume_s.into()),
         memory_threshold: args.memory_threshold,
-        store_bytes: args.object_store_memory.unwrap_or(usual.store_bytes),
+        store_bytes,
+        store_ahead_bytes: args.object_store_ahead.unwrap_or(config::store_ahead_bytes(store_bytes)),
         spill_folder: args.spill_dir.as_deref().map(std::path::absolute).transpose()?,
         spill_bytes_max: args.spill_bytes_max,
         ..usual

@@ -134,7 +134,7 @@ pub(crate) fn free_port() -> u16 {
 
 /// Starts a node, and waits until it says that it is ready.
 fn start(base: &Path, words: &[&str]) -> Child {
-    let mut command = mobula(base, &["start", "--block"]);
+    let mut command = mobula(base, &["start", "--block", "--object-store-ahead", "0"]);
     let mut child = command.args(words).stdout(Stdio::piped()).spawn().unwrap();
     let stdout = child.stdout.take().unwrap();
     let (said, heard) = mpsc::channel();

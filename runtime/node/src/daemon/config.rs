@@ -46,6 +46,8 @@ pub struct NodeConfig {
     pub memory_files: MemoryFiles,
     /// Memory that the processes of this host may share, in bytes; it is taken as it is needed.
     pub store_bytes: u64,
+    /// What of it is made before it is asked for, in bytes, while the host has memory to spare.
+    pub store_ahead_bytes: u64,
     /// Where values are written when that memory is short; `spill` in the node's folder when it is none. Each node needs one
     /// of its own.
     pub spill_folder: Option<PathBuf>,
@@ -67,6 +69,11 @@ pub enum Part {
     },
 }
 
+/// What a node makes ahead of `store_bytes`, unless it is told otherwise.
+pub fn store_ahead_bytes(store_bytes: u64) -> u64 {
+    mobula_store::ahead::AHEAD_BYTES.min(store_bytes / 4)
+}
+
 impl NodeConfig {
     /// A head in `folder`, on loopback, with what this host has.
     pub fn head(folder: impl Into<PathBuf>) -> Self {
@@ -84,6 +91,7 @@ impl NodeConfig {
             memory_threshold: MEMORY_THRESHOLD,
             memory_files: MemoryFiles::of_this_host(),
             store_bytes: MemoryFiles::of_this_host().part(mobula_store::arena::BUDGET_PART),
+            store_ahead_bytes: 0,
             spill_folder: None,
             spill_bytes_max: None,
         }

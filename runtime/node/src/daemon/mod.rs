@@ -17,12 +17,13 @@
 //! | `objects` | what this node's processes make: who holds it, where its bytes are |
 //! | `pressure`, `spill` | what leaves that memory for files when it runs short, and comes back |
 //! | `pulls`, `copies` | what of them is got from other nodes, and what these read here |
-//! | `segments` | shared memory for the processes of this host |
+//! | `segments`, `ahead` | shared memory for the processes of this host, and when it is made |
 //! | `hauls` | large payloads from that memory to another host's, and from there |
 //! | `seat` | the head's part, on one node |
 //! | [`workers`] | processes: starts, deaths, output, programs |
 
 mod address;
+mod ahead;
 mod arrivals;
 mod burial;
 pub mod config;

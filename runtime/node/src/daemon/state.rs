@@ -181,7 +181,7 @@ impl State {
     ) -> Self {
         let node = routes.node();
         let scheduler = scheduler_of(node, &config);
-        let arena = Arc::new(Arena::new(config.store_bytes));
+        let arena = Arc::new(Arena::new(config.store_bytes).with_ahead(config.store_ahead_bytes));
         let pressing = Pressing::new(config.store_bytes, spills);
         let hauls = Hauls::new(routes.clone(), arena.clone());
         Self {

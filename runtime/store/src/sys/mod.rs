@@ -1,6 +1,7 @@
 //! Mappings of memory files. Everything unsafe about them is here, behind types that cannot be used wrongly.
 #![allow(unsafe_code)]
 
+mod map;
 pub(crate) mod segment;
 mod words;
 

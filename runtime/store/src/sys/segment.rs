@@ -17,8 +17,8 @@ use std::mem::ManuallyDrop;
 use std::ops::{Deref, DerefMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
-use memmap2::{MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 use rustix::fs::{
     FallocateFlags, MemfdFlags, Mode, OFlags, fallocate, fchmod, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate,
@@ -26,22 +26,89 @@ use rustix::fs::{
 };
 
 use super::OpenError;
+use super::map::{LARGE_PAGE, Map};
 use super::words::SEALS;
-use crate::free::Free;
+use crate::free::{Free, GRAIN};
 
-/// A new memory file whose pages are all there, of zeros: full memory is an error here and never a fault later.
+/// Becomes large pages at once: each step has a word with every processor, and the time is looked at after each.
+const LARGE_PAGES_STEP: usize = 128 << 20;
+
+/// A memory file that nobody has yet. Its pages are all there, of zeros, and are large where the system has such.
+#[derive(Debug)]
+pub(crate) struct Blank {
+    file: OwnedFd,
+    bytes: usize,
+}
+
+impl Blank {
+    /// Full memory is an error here and never a fault later. Large pages are made until then, and small ones after it.
+    ///
+    /// # Errors
+    ///
+    /// The system has no memory or descriptor left.
+    pub(crate) fn new(bytes: usize, until: Instant) -> io::Result<Self> {
+        let file = memfd_create("mobula-segment", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)?;
+        ftruncate(&file, bytes as u64)?;
+        if let Err(error) = make_large_pages(&file, bytes, until) {
+            tracing::debug!(%error, bytes, "a segment has small pages");
+        }
+        fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)?;
+        Ok(Self { file, bytes })
+    }
+
+    /// One that says it is so long and has no memory.
+    #[cfg(test)]
+    pub(crate) fn hollow(bytes: usize) -> Self {
+        Self { file: memfd_create("hollow", MemfdFlags::CLOEXEC).unwrap(), bytes }
+    }
+
+    /// How long it is.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Its first `bytes`, for one process: the file keeps that length for ever.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses, or it has not so many.
+    pub(crate) fn cut(self, bytes: usize) -> io::Result<OwnedFd> {
+        if bytes > self.bytes {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if bytes < self.bytes {
+            ftruncate(&self.file, bytes as u64)?;
+        }
+        fcntl_add_seals(&self.file, SEALS)?;
+        // Who is given it to read cannot open it again to write.
+        fchmod(&self.file, Mode::RUSR)?;
+        Ok(self.file)
+    }
+}
+
+/// Fills a memory file with large pages, as far as it has whole ones and the system gives them.
 ///
 /// # Errors
 ///
-/// The system has no memory or descriptor left.
-pub(crate) fn create(bytes: usize) -> io::Result<OwnedFd> {
-    let file = memfd_create("mobula-segment", MemfdFlags::ALLOW_SEALING | MemfdFlags::CLOEXEC)?;
-    ftruncate(&file, bytes as u64)?;
-    fallocate(&file, FallocateFlags::empty(), 0, bytes as u64)?;
-    fcntl_add_seals(&file, SEALS)?;
-    // Who is given it to read cannot open it again to write.
-    fchmod(&file, Mode::RUSR)?;
-    Ok(file)
+/// What stopped it; the rest of the file is empty then.
+fn make_large_pages(file: &OwnedFd, bytes: usize, until: Instant) -> io::Result<()> {
+    let whole = bytes - bytes % LARGE_PAGE;
+    if whole == 0 {
+        return Ok(());
+    }
+    let map = Map::to_read(file, whole)?;
+    for at in (0..whole).step_by(LARGE_PAGES_STEP) {
+        let end = whole.min(at + LARGE_PAGES_STEP);
+        if Instant::now() > until {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        // One small page in the place of each: there is nothing else to be made large.
+        for page in (at..end).step_by(LARGE_PAGE) {
+            fallocate(file, FallocateFlags::empty(), page as u64, 1)?;
+        }
+        map.enlarge_pages(at, end - at)?;
+    }
+    Ok(())
 }
 
 /// The same file by a descriptor that can only read.
@@ -65,10 +132,26 @@ fn sealed_length(file: &impl AsFd) -> Result<usize, OpenError> {
     }
 }
 
+/// A value of so many bytes begins in the middle of a page: common processors copy to a place that is up to half a kilobyte
+/// further in its page than the source at a third of their speed, and allocators place what is long at the beginning of one.
+const LONG: usize = 256 << 10;
+
+const PAGE: usize = 4 << 10;
+
+/// How much of a segment `bytes` need that begin `skew` bytes behind a multiple of 64.
+pub(crate) fn needed(bytes: usize, skew: usize) -> Option<usize> {
+    bytes.checked_add(skew)?.checked_add(if bytes < LONG { 0 } else { PAGE - GRAIN })
+}
+
+/// Whether the grain after the one that begins here is the first of a page's second half.
+fn is_middle(at: usize) -> bool {
+    at % PAGE == PAGE / 2 - GRAIN
+}
+
 /// A segment that this process writes.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    map: MmapRaw,
+    map: Map,
     free: Mutex<Free>,
 }
 
@@ -80,16 +163,17 @@ impl Segment {
     /// [`OpenError`].
     pub(crate) fn open(file: &OwnedFd) -> Result<Arc<Self>, OpenError> {
         let bytes = sealed_length(file)?;
-        // Its pages are there; what is left of a fault is taken for all of them at once.
-        let map = MmapOptions::new().len(bytes).populate().map_raw(file)?;
+        let map = Map::to_write(file, bytes)?;
         Ok(Arc::new(Self { map, free: Mutex::new(Free::new(bytes)) }))
     }
 
-    /// Takes `bytes` of it, to be written: they begin `skew` bytes behind a multiple of 64.
+    /// Takes `bytes` of it, to be written: they begin `skew` bytes behind a multiple of 64, and in the middle of a page when
+    /// they are [`LONG`].
     pub(crate) fn take(self: &Arc<Self>, bytes: usize, skew: usize) -> Option<Writing> {
-        let taken = bytes.checked_add(skew)?;
+        let taken = needed(bytes, skew)?;
         let at = self.free.lock().take(taken)?;
-        Some(Writing(Extent { segment: self.clone(), at, skew, bytes }))
+        let before = if bytes < LONG { 0 } else { (at..).step_by(GRAIN).position(is_middle)? * GRAIN };
+        Some(Writing(Extent { segment: self.clone(), at, taken, start: at + before + skew, bytes }))
     }
 
     /// Whether nothing of it is taken.
@@ -118,22 +202,24 @@ impl Segment {
 struct Extent {
     segment: Arc<Segment>,
     at: usize,
-    skew: usize,
+    taken: usize,
+    /// Its `bytes` begin here, inside of what is taken.
+    start: usize,
     bytes: usize,
 }
 
 impl Extent {
     fn as_ptr(&self) -> *mut u8 {
-        debug_assert!(self.at + self.skew + self.bytes <= self.segment.map.len());
-        // SAFETY: `Free` gave `skew + bytes` bytes from `at` on, which are inside the mapping (its `Free` was made with the
-        // mapping's length), so the sum neither leaves it nor overflows.
-        unsafe { self.segment.map.as_mut_ptr().add(self.at + self.skew) }
+        debug_assert!(self.at <= self.start && self.start + self.bytes <= self.at + self.taken);
+        // SAFETY: `Free` gave `taken` bytes from `at` on, which are inside the mapping (its `Free` was made with the mapping's
+        // length). `start` lies less than a page and `skew` behind `at`, for which `needed` has counted.
+        unsafe { self.segment.map.as_mut_ptr().add(self.start) }
     }
 }
 
 impl Drop for Extent {
     fn drop(&mut self) {
-        self.segment.free.lock().give(self.at, self.skew + self.bytes);
+        self.segment.free.lock().give(self.at, self.taken);
     }
 }
 
@@ -209,7 +295,7 @@ impl AsRef<[u8]> for Sealed {
 /// A segment that another process writes.
 #[derive(Debug)]
 pub(crate) struct Lent {
-    map: MmapRaw,
+    map: Map,
 }
 
 impl Lent {
@@ -220,7 +306,7 @@ impl Lent {
     /// [`OpenError`].
     pub(crate) fn open(file: &OwnedFd) -> Result<Arc<Self>, OpenError> {
         let bytes = sealed_length(file)?;
-        let map = MmapOptions::new().len(bytes).map_raw_read_only(file)?;
+        let map = Map::to_read(file, bytes)?;
         Ok(Arc::new(Self { map }))
     }
 
@@ -264,13 +350,19 @@ impl AsRef<[u8]> for View {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const BYTES: usize = 1 << 16;
 
+    fn create(bytes: usize) -> OwnedFd {
+        Blank::new(bytes, Instant::now() + Duration::from_secs(60)).unwrap().cut(bytes).unwrap()
+    }
+
     #[test]
     fn what_is_sealed_is_read_by_others() {
-        let file = create(BYTES).unwrap();
+        let file = create(BYTES);
         let (ours, theirs) = (Segment::open(&file).unwrap(), Lent::open(&read_only(&file).unwrap()).unwrap());
         let mut writing = ours.take(5, 56).unwrap();
         writing.copy_from_slice(b"manta");
@@ -285,10 +377,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_long_begins_in_the_middle_of_a_page() {
+        let bytes = 2 * LONG + 3 * PAGE;
+        let segment = Segment::open(&create(bytes)).unwrap();
+        let short = segment.take(LONG - 1, 56).unwrap();
+        let long = segment.take(LONG, 56).unwrap();
+        let at = |writing: &Writing| (writing.as_ptr() as usize - segment.start()) % PAGE;
+        assert_eq!((at(&short), at(&long)), (56, PAGE / 2 - 8), "what follows a length of 8 bytes");
+        assert_eq!(segment.taken(), LONG + GRAIN + LONG + PAGE, "in whole grains");
+        drop((short, long));
+        assert!(segment.is_whole());
+        assert_eq!(needed(usize::MAX - 56, 56), None);
+    }
+
+    #[test]
     fn who_reads_cannot_write_nor_go_beyond() {
-        let file = create(BYTES).unwrap();
+        let file = create(BYTES);
         let reading = read_only(&file).unwrap();
-        assert!(MmapOptions::new().len(BYTES).map_raw(&reading).is_err(), "a mapping to write");
+        assert!(Map::to_write(&reading, BYTES).is_err(), "a mapping to write");
         assert!(rustix::io::write(&reading, b"x").is_err());
         assert!(ftruncate(&file, 1).is_err(), "it keeps its length");
         let lent = Lent::open(&reading).unwrap();
@@ -296,6 +402,18 @@ mod tests {
             assert!(lent.view(at, bytes).is_none(), "{bytes} bytes at {at}");
         }
         assert!(lent.view(BYTES, 0).unwrap().as_ref().is_empty());
+    }
+
+    #[test]
+    fn what_is_cut_keeps_its_length_and_is_all_zeros() {
+        let bytes = LARGE_PAGES_STEP + LARGE_PAGE + BYTES;
+        let file = Blank::new(bytes, Instant::now() + Duration::from_secs(60)).unwrap().cut(bytes - 64).unwrap();
+        assert!(ftruncate(&file, 1).is_err(), "it keeps its length");
+        let segment = Segment::open(&file).unwrap();
+        assert_eq!(segment.len(), bytes - 64);
+        assert!(segment.take(bytes - PAGE, 0).unwrap().iter().all(|byte| *byte == 0));
+        let small = Blank::new(bytes, Instant::now() - Duration::from_secs(1)).unwrap();
+        assert!(small.cut(bytes + 1).is_err(), "it is not longer, whatever its pages are");
     }
 
     #[test]

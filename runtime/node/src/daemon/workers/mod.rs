@@ -55,6 +55,7 @@ use mobula_types::{Death, DeathCause, JobId, ProcessId};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 
+pub(super) use logic::pressure::Memory;
 pub use logic::pressure::THRESHOLD as MEMORY_THRESHOLD;
 pub use logs::{LogChunk, LogError, LogId, Logs, Stream};
 pub use memory::MemoryFiles;
