@@ -77,6 +77,14 @@ pub(crate) fn bytes(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(|| "expected a number of bytes, as 4GiB or 500MB".to_owned())
 }
 
+/// The same, or 0 for none.
+pub(crate) fn bytes_or_none(text: &str) -> Result<u64, String> {
+    match text.trim() {
+        "0" => Ok(0),
+        some => bytes(some).map_err(|expected| format!("{expected}, or 0 for none")),
+    }
+}
+
 fn pairs(option: &str, text: Option<&str>) -> Result<BTreeMap<String, String>> {
     let parts = text.unwrap_or_default().split(',').filter(|part| !part.trim().is_empty());
     let pair = |part: &str| {
@@ -104,6 +112,8 @@ mod tests {
         for wrong in ["", "GiB", "-1GiB", "0", "much", "1e40", "4Gi", "NaN"] {
             assert!(bytes(wrong).is_err(), "{wrong}");
         }
+        assert_eq!((bytes_or_none("0"), bytes_or_none("2KB")), (Ok(0), Ok(2_000)));
+        assert!(bytes_or_none("none").unwrap_err().contains("or 0 for none"));
     }
 
     #[test]

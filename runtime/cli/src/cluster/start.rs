@@ -67,7 +67,7 @@ pub(crate) struct Args {
 
     /// What of it is made before it is asked for, so that a large value is put as fast as memory is copied; 0 for none
     /// [default: 1158MiB, at most a quarter of --object-store-memory]
-    #[arg(long, value_name = "BYTES", value_parser = resources::bytes)]
+    #[arg(long, value_name = "BYTES", value_parser = resources::bytes_or_none)]
     object_store_ahead: Option<u64>,
 
     /// Where values are written when that memory is short: a folder for this node alone [default: `spill` in the node's
