@@ -32,7 +32,7 @@ pub fn check(ownership: &Ownership) -> Result<(), Violation> {
     check_holds(ownership)?;
     check_messages(ownership)?;
     check_recipes(ownership)?;
-    ownership.entries.iter().try_for_each(|(object, entry)| check_entry(ownership, *object, entry))?;
+    ownership.entries.iter().try_for_each(|(object, entry)| check_entry(ownership, object, entry))?;
     let sizes = (ownership.entries.len(), ownership.sent.len(), ownership.arrived.len(), ownership.dead.len());
     let Bounds { objects_max, messages_max, .. } = ownership.bounds;
     let is_bounded =
@@ -51,9 +51,13 @@ fn check_holds(ownership: &Ownership) -> Result<(), Violation> {
     let (mut pins, mut containers) = (BTreeMap::new(), BTreeMap::new());
     ownership.sent.values().for_each(|sent| count(&mut pins, &sent.objects));
     ownership.arrived.values().for_each(|arrival| count(&mut pins, &arrival.objects));
-    ownership.entries.values().filter_map(Entry::owned).for_each(|owned| count(&mut containers, &owned.inner));
-    for (object, entry) in &ownership.entries {
-        let said = (pins.remove(object).unwrap_or(0), containers.remove(object).unwrap_or(0));
+    ownership
+        .entries
+        .iter()
+        .filter_map(|(_, entry)| entry.owned())
+        .for_each(|owned| count(&mut containers, &owned.inner));
+    for (object, entry) in ownership.entries.iter() {
+        let said = (pins.remove(&object).unwrap_or(0), containers.remove(&object).unwrap_or(0));
         ensure(said == (entry.pins, entry.containers), "OWN-1", || {
             format!(
                 "{object} is held by messages and bytes {:?} times, they say {said:?}",
@@ -67,7 +71,7 @@ fn check_holds(ownership: &Ownership) -> Result<(), Violation> {
 
 fn check_messages(ownership: &Ownership) -> Result<(), Violation> {
     let mut awaited: BTreeMap<_, usize> = BTreeMap::new();
-    for foreign in ownership.entries.values().filter_map(Entry::foreign) {
+    for foreign in ownership.entries.iter().filter_map(|(_, entry)| entry.foreign()) {
         foreign.arrivals.iter().for_each(|key| *awaited.entry(*key).or_default() += 1);
         ensure(foreign.arrivals.is_empty() || !foreign.is_counted, "OWN-2", || {
             format!("{:?} wait for what has been heard", foreign.arrivals)
@@ -87,13 +91,13 @@ fn check_messages(ownership: &Ownership) -> Result<(), Violation> {
 fn check_recipes(ownership: &Ownership) -> Result<(), Violation> {
     let (mut bytes, mut idle) = (0, 0);
     let (mut recipes, mut users) = (BTreeMap::new(), BTreeMap::new());
-    for (object, entry) in &ownership.entries {
+    for (object, entry) in ownership.entries.iter() {
         let Some((owned, kept)) = entry.owned().and_then(|owned| Some((owned, owned.recipe.as_ref()?))) else {
             continue;
         };
         bytes += kept.recipe.bytes;
         count(&mut recipes, &kept.recipe.arguments);
-        let is_idle = ownership.lineage.idle.contains(&(kept.order, *object));
+        let is_idle = ownership.lineage.idle.contains(&(kept.order, object));
         idle += usize::from(is_idle);
         let is_pending = matches!(owned.state, State::Pending { .. });
         ensure(is_idle != is_pending, "OWN-6", || {
@@ -111,8 +115,8 @@ fn check_recipes(ownership: &Ownership) -> Result<(), Violation> {
         format!("recipes take {bytes} bytes, {} are counted and {bytes_max} allowed", lineage.bytes)
     })?;
     ensure(idle == lineage.idle.len(), "OWN-6", || format!("{idle} recipes are idle, {} listed", lineage.idle.len()))?;
-    for (object, entry) in &ownership.entries {
-        let said = (recipes.remove(object).unwrap_or(0), users.remove(object).unwrap_or(0));
+    for (object, entry) in ownership.entries.iter() {
+        let said = (recipes.remove(&object).unwrap_or(0), users.remove(&object).unwrap_or(0));
         ensure(said == (entry.recipes, entry.users.len()), "OWN-1", || {
             format!(
                 "{object} is named by recipes and used {:?} times, they say {said:?}",

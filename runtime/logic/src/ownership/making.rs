@@ -18,10 +18,8 @@ impl Ownership {
             self.outputs.push_back(Output::Refused { process, object });
             return self.refuse(process, object, birth);
         }
-        let entry = self
-            .entries
-            .entry(object)
-            .or_insert_with(|| Entry::new(Role::Owned(Box::new(Owned::new(object.owner.node())))));
+        let new = || Entry::new(Role::Owned(Box::new(Owned::new(object.owner.node()))));
+        let entry = self.entries.entry(object, new);
         entry.holders.insert(process);
         match birth {
             Birth::Put(seal) => self.seal(object, seal),
@@ -41,7 +39,7 @@ impl Ownership {
 
     /// OWN-3: of an object that has no room nothing is kept.
     fn refuse(&mut self, process: ProcessId, object: ObjectId, birth: Birth) {
-        if object.owner != process || self.entries.contains_key(&object) {
+        if object.owner != process || self.entries.contains(&object) {
             return;
         }
         match birth {
@@ -79,7 +77,7 @@ impl Ownership {
         }
         recipe.arguments.sort_unstable();
         recipe.arguments.dedup();
-        recipe.arguments.retain(|argument| *argument != object && self.entries.contains_key(argument));
+        recipe.arguments.retain(|argument| *argument != object && self.entries.contains(argument));
         for argument in &recipe.arguments {
             if let Some(entry) = self.entries.get_mut(argument) {
                 entry.recipes += 1;
@@ -147,12 +145,12 @@ impl Ownership {
     fn drop_at(&mut self, object: ObjectId, seal: &Seal) {
         let has_copy = self.entries.get(&object).is_some_and(|entry| entry.copy.is_some());
         if seal.at != self.me {
-            let subject = match self.entries.contains_key(&object) {
+            let subject = match self.entries.contains(&object) {
                 true => Subject::Drop(object),
                 false => Subject::Gone(object),
             };
             self.note(seal.at, subject, false);
-        } else if !has_copy && (seal.place != Place::Inline || !self.entries.contains_key(&object)) {
+        } else if !has_copy && (seal.place != Place::Inline || !self.entries.contains(&object)) {
             self.outputs.push_back(Output::Free { object });
         }
     }

@@ -45,6 +45,7 @@ mod making;
 mod messages;
 mod pullers;
 mod record;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -60,6 +61,7 @@ use entry::{Copy, End, Entry, Fetch, Foreign, Owned, Role, State};
 use lane::{Lane, Subject};
 use messages::{Arrival, Sent};
 use pullers::Pullers;
+use table::Table;
 
 pub use invariants::check;
 pub use io::{Birth, HolderWord, Input, Output, Place, Recipe, Seal};
@@ -141,7 +143,7 @@ pub struct Ownership {
     me: NodeId,
     bounds: Bounds,
     seen: Time,
-    entries: BTreeMap<ObjectId, Entry>,
+    entries: Table,
     /// Processes of this node that live, and the last of their words that was heard.
     processes: BTreeMap<ProcessId, u64>,
     lanes: BTreeMap<NodeId, Lane>,
@@ -226,7 +228,7 @@ impl Ownership {
             me,
             bounds,
             seen: Time::ZERO,
-            entries: BTreeMap::new(),
+            entries: Table::default(),
             processes: BTreeMap::new(),
             lanes: BTreeMap::new(),
             dead: BTreeSet::new(),
@@ -314,7 +316,7 @@ impl Ownership {
         let owner = object.owner;
         let is_foreign = owner.node() != self.me;
         let may_come = is_foreign || self.processes.contains_key(&owner);
-        if may_come && !self.entries.contains_key(&object) && !self.is_full() {
+        if may_come && !self.entries.contains(&object) && !self.is_full() {
             let role = if is_foreign {
                 let is_dead = self.dead.contains(&owner.node());
                 Role::Foreign(Foreign { end: is_dead.then_some(End::OwnerDied), ..Foreign::default() })
@@ -323,7 +325,7 @@ impl Ownership {
                 self.timers.insert((until, object));
                 Role::Owned(Box::new(Owned { unborn_until: Some(until), ..Owned::new(self.me) }))
             };
-            self.entries.insert(object, Entry::new(role));
+            return Some(self.entries.entry(object, || Entry::new(role)));
         }
         self.entries.get_mut(&object)
     }
@@ -426,7 +428,7 @@ impl Ownership {
     fn handle_copied(&mut self, object: ObjectId, digest: Digest, is_primary: bool) {
         let me = self.me;
         let is_foreign = object.owner.node() != me;
-        let is_known = self.entries.contains_key(&object);
+        let is_known = self.entries.contains(&object);
         // A copy that comes when nobody holds the object any more is the owner's to end: it knows of all of them.
         let known = if is_known || is_foreign { self.known(object) } else { None };
         let Some(entry) = known else {
@@ -550,19 +552,18 @@ impl Ownership {
         if self.processes.remove(&process).is_none() || self.planted.is(Mutant::KeepHoldsOfDead) {
             return;
         }
-        for (object, entry) in &mut self.entries {
+        for (object, entry) in self.entries.iter_mut() {
             entry.wanted.remove(&process);
             // OWN-3: the dead hold nothing. What they own stays: it is this node's.
             if entry.holders.remove(&process) {
-                self.loose.push(*object);
+                self.loose.push(object);
             }
         }
         // What it has not made, and was to, nobody will.
-        let from = ObjectId { owner: process, seq: 0 };
-        let of_it = self.entries.range(from..=ObjectId { seq: u64::MAX, ..from });
+        let of_it = self.entries.iter_of(process);
         let unmade: Vec<ObjectId> = of_it
             .filter(|(_, entry)| entry.owned().is_some_and(Owned::is_its_makers))
-            .map(|(object, _)| *object)
+            .map(|(object, _)| object)
             .collect();
         for object in unmade {
             let death = Box::new(Death::of(process, DeathCause::Disconnected));
@@ -594,7 +595,7 @@ impl Ownership {
         for (from, number) in from_it.collect::<Vec<_>>() {
             self.put_away(from, number);
         }
-        for object in self.entries.keys().copied().collect::<Vec<_>>() {
+        for object in self.entries.iter().map(|(object, _)| object).collect::<Vec<_>>() {
             match object.owner.node() == node {
                 true => self.orphan(object),
                 false => self.forget_node(object, node),

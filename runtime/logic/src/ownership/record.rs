@@ -27,13 +27,12 @@ pub struct Record {
 impl Ownership {
     /// The objects of this node.
     pub fn records(&self) -> impl Iterator<Item = Record> {
-        self.entries.iter().filter_map(|(object, entry)| Some(self.record(*object, entry, entry.owned()?)))
+        self.entries.iter().filter_map(|(object, entry)| Some(self.record(object, entry, entry.owned()?)))
     }
 
     /// Whether this node knows objects of a process of its.
     pub fn has_of(&self, process: ProcessId) -> bool {
-        let of = |seq| ObjectId { owner: process, seq };
-        self.entries.range(of(0)..=of(u64::MAX)).next().is_some()
+        self.entries.has_of(process)
     }
 
     fn record(&self, object: ObjectId, entry: &Entry, owned: &Owned) -> Record {
