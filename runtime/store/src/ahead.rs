@@ -52,11 +52,10 @@ impl Ahead {
 
     /// The shortest that is long enough, but none that is more than twice as long: what is cut off was made for nothing.
     pub(crate) fn take(&mut self, bytes: u64) -> Option<Blank> {
-        let fits = |blank: &&(usize, u64)| (bytes..=bytes.saturating_mul(2)).contains(&blank.1);
-        let lengths: Vec<(usize, u64)> =
-            self.ready.iter().enumerate().map(|(at, blank)| (at, blank.bytes() as u64)).collect();
-        let (at, _) = lengths.iter().filter(fits).min_by_key(|(_, length)| *length)?;
-        Some(self.ready.swap_remove(*at))
+        let lengths = bytes..=bytes.saturating_mul(2);
+        let fitting = self.ready.iter().enumerate().filter(|(_, blank)| lengths.contains(&(blank.bytes() as u64)));
+        let (at, _) = fitting.min_by_key(|(_, blank)| blank.bytes())?;
+        Some(self.ready.swap_remove(at))
     }
 
     /// All of it.

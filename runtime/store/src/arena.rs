@@ -95,6 +95,8 @@ pub struct Usage {
     pub budget: u64,
     /// Bytes that it has leased.
     pub leased: u64,
+    /// Bytes that it has made and nobody has asked for yet.
+    pub ahead: u64,
     /// Segments that are leased.
     pub segments: usize,
     /// Segments that were refused because the budget was used up, since the node began.
@@ -434,8 +436,9 @@ impl Arena {
 
     /// How much of it is in use.
     pub fn usage(&self) -> Usage {
+        let ahead = self.ahead.lock().bytes();
         let State { bytes, segments, refused, .. } = &*self.state.lock();
-        Usage { budget: self.budget, leased: *bytes, segments: segments.len(), refused: *refused }
+        Usage { budget: self.budget, leased: *bytes, ahead, segments: segments.len(), refused: *refused }
     }
 }
 
@@ -505,7 +508,7 @@ mod tests {
         assert_eq!(arena.lease(process(3), 4 * MIB).unwrap_err(), full);
         assert!(matches!(arena.lease(process(3), u64::MAX), Err(NoSegment::Full { .. })), "no sum overflows");
         arena.give_back(process(1), first).unwrap();
-        assert_eq!(arena.usage(), Usage { budget: 8 * MIB, leased: 0, segments: 0, refused: 2 });
+        assert_eq!(arena.usage(), Usage { budget: 8 * MIB, leased: 0, ahead: 0, segments: 0, refused: 2 });
         let (second, _) = arena.lease(process(3), 7 * MIB).unwrap();
         assert_ne!(first, second, "no name is used twice");
     }

@@ -65,8 +65,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "BYTES", value_parser = resources::bytes)]
     object_store_memory: Option<u64>,
 
-    /// What of it is made before it is asked for, so that a large value is put as fast as memory is copied; 0 for none
-    /// [default: 1158MiB, at most a quarter of --object-store-memory]
+    /// What of it is made before it is asked for, so that a large value is put as fast as memory is copied; 0 for none,
+    /// and never more than 1158MiB [default: 1158MiB, at most a quarter of --object-store-memory]
     #[arg(long, value_name = "BYTES", value_parser = resources::bytes_or_none)]
     object_store_ahead: Option<u64>,
 

@@ -47,7 +47,7 @@ pub(super) async fn keep(arena: Arc<Arena>, memory: MemoryFiles) {
     loop {
         next.tick().await;
         // A host that does not say how much it uses gets nothing that nobody has asked for.
-        let Some(memory) = memory.read() else { return };
+        let Some(memory) = memory.read() else { continue };
         match step(memory, arena.lacks_ahead()) {
             Step::Make => {
                 if let Err(error) = make(arena.clone()).await {
@@ -85,5 +85,28 @@ mod tests {
         assert_eq!(step(used(751), Some(1)), Step::Drop);
         assert_eq!(step(used(751), None), Step::Drop);
         assert_eq!(step(used(1), Some(u64::MAX)), Step::Nothing);
+    }
+
+    #[tokio::test]
+    async fn a_segment_is_made_and_given_back_as_the_host_has_memory() {
+        const SEGMENT: u64 = 66 << 20;
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let says = |available_kb: u64| {
+            let text = format!("MemTotal: 1000000 kB\nMemAvailable: {available_kb} kB\n");
+            std::fs::write(file.path(), text).unwrap();
+        };
+        says(900_000);
+        let arena = Arc::new(Arena::new(4 * SEGMENT).with_ahead(SEGMENT));
+        let kept = tokio::spawn(keep(arena.clone(), MemoryFiles::only(file.path().to_owned())));
+        let until = async |bytes: u64| {
+            while arena.usage().ahead != bytes {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), until(SEGMENT)).await.expect("it is made");
+        assert_eq!(arena.usage().leased, 0);
+        says(200_000);
+        tokio::time::timeout(Duration::from_secs(60), until(0)).await.expect("it is given back");
+        kept.abort();
     }
 }

@@ -101,7 +101,7 @@ impl Node {
         });
         let spills =
             spills.map_err(|error| StartError::Kept(format!("cannot write to the spill folder {named}: {error}")))?;
-        let memory = config.memory_files.clone();
+        let (memory, makes_ahead) = (config.memory_files.clone(), config.store_ahead_bytes > 0);
         let mut state = State::new(
             config,
             (membership, Renewal::new(credentials)),
@@ -116,14 +116,16 @@ impl Node {
             mesh.serve_ranges(hauls.clone());
         }
         let segments = tokio::spawn(segments::open(segments, arena.clone()));
-        let ahead = tokio::spawn(ahead::keep(arena.clone(), memory));
         state.begin(admission, sent);
         state.set_hello();
         let reader = tokio::spawn(gate::read(mesh_events, routes.clone(), inputs.clone(), head_of));
         let state = tokio::spawn(state.run(heard, events));
         let door = Door { inputs: inputs.clone(), routes: routes.clone(), programs, hauls: hauls.clone() };
         let door = tokio::spawn(door.open(listener));
-        let tasks = vec![door, reader, segments, ahead];
+        let mut tasks = vec![door, reader, segments];
+        if makes_ahead {
+            tasks.push(tokio::spawn(ahead::keep(arena.clone(), memory)));
+        }
         Ok(Self { inputs, socket, id, addr, pin, routes, arena, hauls, state, tasks, seat })
     }
 

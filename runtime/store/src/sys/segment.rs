@@ -143,9 +143,9 @@ pub(crate) fn needed(bytes: usize, skew: usize) -> Option<usize> {
     bytes.checked_add(skew)?.checked_add(if bytes < LONG { 0 } else { PAGE - GRAIN })
 }
 
-/// Whether the grain after the one that begins here is the first of a page's second half.
-fn is_middle(at: usize) -> bool {
-    at % PAGE == PAGE / 2 - GRAIN
+/// How far behind `at` the last grain of a page's first half begins.
+fn to_middle(at: usize) -> usize {
+    (PAGE + PAGE / 2 - GRAIN - at % PAGE) % PAGE
 }
 
 /// A segment that this process writes.
@@ -172,7 +172,7 @@ impl Segment {
     pub(crate) fn take(self: &Arc<Self>, bytes: usize, skew: usize) -> Option<Writing> {
         let taken = needed(bytes, skew)?;
         let at = self.free.lock().take(taken)?;
-        let before = if bytes < LONG { 0 } else { (at..).step_by(GRAIN).position(is_middle)? * GRAIN };
+        let before = if bytes < LONG { 0 } else { to_middle(at) };
         Some(Writing(Extent { segment: self.clone(), at, taken, start: at + before + skew, bytes }))
     }
 
