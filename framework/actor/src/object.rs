@@ -13,6 +13,7 @@
 //! node owns it from then on (design.md §6). This file stores nothing on disk or in shared memory.
 
 mod cancel;
+mod carried;
 mod exports;
 mod pins;
 mod room;
@@ -31,14 +32,16 @@ use std::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 use mobula_types::{CallError, ErrorChain, NotCancellable, NotStarted, ObjectId, Time};
+use mobula_wire::INLINE_BYTES_MAX;
 use mobula_wire::plain::{self, Viewable};
-use mobula_wire::{EncodeError, Encoded, INLINE_BYTES_MAX};
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use slab::Slab;
 
 pub use self::cancel::{Cancel, Cancellable};
+pub(crate) use self::carried::Named;
+use self::carried::{CARRIED_BYTES_MAX, Size};
 use self::exports::LetGo;
 pub(crate) use self::exports::{Exports, Foreigner};
 pub use self::pins::{Pins, pinning};
@@ -70,8 +73,8 @@ struct ObjectCell<T> {
     value: OnceLock<Result<Arc<T>, GetError>>,
     waiters: Mutex<Waiters>,
     call: Option<Arc<dyn Cancellable>>,
-    /// Whether its value is too large for a message, once somebody has wanted to know.
-    is_large: OnceLock<bool>,
+    /// How large its value is for a message, once somebody has wanted to know.
+    size: OnceLock<Size>,
     /// Its value is first of all bytes, to be decoded when they are wanted.
     encoded: Option<ByBytes<T>>,
     /// Of one of ours: the bytes of its value where others of this host read them, once somebody has.
@@ -193,11 +196,11 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             Some((id, encoded)) => (id, Some(encoded)),
             None => (system.next_object_id(), None),
         };
-        let (value, waiters, is_large) = (OnceLock::new(), Mutex::default(), OnceLock::new());
+        let (value, waiters, size) = (OnceLock::new(), Mutex::default(), OnceLock::new());
         let (system, shared) = (system.clone(), Mutex::default());
         let is_counted = AtomicBool::new(encoded.as_ref().is_some_and(|encoded| encoded.is_foreign));
         let site = Location::caller();
-        let cell = ObjectCell { id, site, system, value, waiters, call, is_large, encoded, shared, is_counted };
+        let cell = ObjectCell { id, site, system, value, waiters, call, size, encoded, shared, is_counted };
         Self { cell: Arc::new(cell) }
     }
 
@@ -437,6 +440,10 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
                 Fetching::Here(_) | Fetching::Over => return,
             }
         };
+        // It takes less time than another's turn.
+        if let Some(fetched) = here.as_ref().filter(|fetched| fetched.bytes.len() <= CARRIED_BYTES_MAX) {
+            return self.decode_bytes(fetched, encoded.decode);
+        }
         let (object, decode) = (self.clone(), encoded.decode);
         arbiters::runtime().spawn(async move {
             match here {
@@ -664,38 +671,10 @@ impl<T: Serialize + Send + Sync + 'static> ObjectRef<T> {
             return Ok(true);
         }
         let value = self.get().await?;
-        let is_large = || matches!(Encoded::of(&*value, INLINE_BYTES_MAX), Err(EncodeError::TooLarge { .. }));
-        Ok(*self.cell.is_large.get_or_init(is_large))
-    }
-}
-
-impl<T: Serialize + DeserializeOwned + Send + Sync + 'static> Serialize for ObjectRef<T> {
-    /// Exports the object and writes its id.
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if !self.cell.is_foreign() {
-            self.cell.leave();
-        }
-        pins::pin(self.cell.id, self.cell.clone());
-        Serialize::serialize(&self.cell.id, serializer)
+        Ok(self.cell.size(&*value) == Size::Large)
     }
 }
 
 fn decode<T: DeserializeOwned + 'static>(bytes: &Bytes) -> Result<T, GetError> {
     plain::decode::<T>(bytes).map_err(|error| CallError::NotStarted(NotStarted::Codec { message: error.to_string() }))
-}
-
-impl<'de, T: Serialize + DeserializeOwned + Send + Sync + 'static> Deserialize<'de> for ObjectRef<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        use serde::de::Error;
-        let id = ObjectId::deserialize(deserializer)?;
-        let system = current::decoding()?;
-        if let Some(object) = system.exports.get(id) {
-            let cell = object.into_any().downcast::<ObjectCell<T>>();
-            return cell.map(|cell| Self { cell }).map_err(|_| D::Error::custom(format!("{id} is not of this type")));
-        }
-        // One of ours of which nothing is left here is read as another's: the node has it.
-        let deliver = system.deliver().ok_or_else(|| D::Error::custom(format!("{id} belongs to an unknown node")))?;
-        deliver.hold(id);
-        Ok(Self::empty(&system, None, Some((id, ByBytes::of(true)))))
-    }
 }

@@ -18,14 +18,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use mobula_types::{CallError, NotStarted, ObjectId};
+use mobula_types::{CallError, NotStarted};
 use mobula_wire::plain::Viewable;
 use mobula_wire::{DecodeError, EncodeError, Encoded, INLINE_BYTES_MAX, codec, plain};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::deliver::Fetched;
-use crate::object::{Foreigner, GetError, ObjectRef, Pins, Value};
+use crate::object::{Foreigner, GetError, Named, ObjectRef, Pins, Value};
 use crate::system::System;
 use crate::view::{self, View};
 
@@ -162,7 +162,7 @@ impl Arriving<'_> {
                 Ok(Arg::Value(value))
             }
             Some((&SLOT, rest)) => {
-                let (id, rest) = codec::decode_front::<ObjectId>(rest)?;
+                let (Named { id, .. }, rest) = codec::decode_front(rest)?;
                 self.bytes = rest;
                 let object = Foreigner::hold(self.system, id);
                 Ok(Arg::Later(Box::pin(async move { argument(object).await })))
@@ -356,7 +356,6 @@ impl<T: Viewable + Serialize + DeserializeOwned> IntoArg<View<T>> for &ObjectRef
 
 #[cfg(test)]
 mod tests {
-    use mobula_types::{NodeId, ProcessId};
     use mobula_wire::INLINE_BYTES_MAX;
 
     use super::*;
@@ -388,11 +387,11 @@ mod tests {
     #[test]
     fn bytes_that_are_no_arguments_are_refused() {
         let values = Departing::Value((7u64, "seven".to_owned())).encode(100).unwrap();
-        let id = ObjectId { owner: ProcessId::new(NodeId(1), 2), seq: 3 };
+        let object = ObjectRef::ready(System::absent(), "seven".to_owned());
         let mut apart = Vec::new();
         Departing::Value(7u64).write(&mut apart, 100).unwrap();
         apart.push(SLOT);
-        codec::append(&mut apart, &id, 100).unwrap();
+        codec::append(&mut apart, &object, 100).unwrap();
         assert!(arrived(true, &apart).is_ok());
         let mut other = apart.clone();
         other[0] = 2;

@@ -4,12 +4,14 @@ use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use mobula_types::{CallError, NotStarted, ObjectId};
 use mobula_wire::{Encoded, INLINE_BYTES_MAX, PAYLOAD_BYTES_MAX, plain};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use super::carried::Size;
 use super::{GetError, ObjectCell, ObjectRef, Ordering, pinning, room};
 use crate::arbiters;
 use crate::current;
@@ -107,7 +109,8 @@ impl<T: Serialize + Send + Sync + 'static> ObjectCell<T> {
         match self.value.get()? {
             Ok(value) => {
                 let (encoded, pins) = pinning(|| Encoded::of(&**value, INLINE_BYTES_MAX));
-                let bytes = encoded.ok()?.into_vec().into();
+                let bytes: Bytes = encoded.ok()?.into_vec().into();
+                self.size.get_or_init(|| Size::of(bytes.len(), pins.is_empty()));
                 Some(Ok(Fetched { bytes, pins }))
             }
             Err(error) => Some(Err(error.clone())),

@@ -28,6 +28,38 @@ fn sum(values: Vec<usize>) -> usize {
     values.iter().sum()
 }
 
+#[remote]
+async fn ready_and_sum(numbers: Vec<ObjectRef<usize>>) -> (usize, usize) {
+    let ready = numbers.iter().filter(|number| number.is_ready()).count();
+    (ready, mobula::get(numbers).await.unwrap().iter().map(|number| **number).sum())
+}
+
+#[remote]
+async fn total(numbers: Vec<ObjectRef<usize>>) -> usize {
+    mobula::get(numbers).await.unwrap().iter().map(|number| **number).sum()
+}
+
+#[remote]
+async fn passed_on(numbers: Vec<ObjectRef<usize>>) -> usize {
+    *mobula::get(total::remote(numbers)).await.unwrap()
+}
+
+#[remote]
+async fn lengths(arrays: Vec<ObjectRef<Vec<f32>>>) -> usize {
+    mobula::get(arrays).await.unwrap().iter().map(|array| array.len()).sum()
+}
+
+#[remote]
+async fn sum_of_nested(lists: Vec<ObjectRef<Vec<ObjectRef<usize>>>>) -> usize {
+    let lists = mobula::get(lists).await.unwrap();
+    mobula::get(lists.iter().flat_map(|list| list.iter().cloned()).collect::<Vec<_>>())
+        .await
+        .unwrap()
+        .iter()
+        .map(|n| **n)
+        .sum()
+}
+
 #[mobula::test(plain, encoded, cluster)]
 async fn what_is_put_is_got() -> Result<()> {
     let big = mobula::put(vec![0f32; 1 << 16])?;
@@ -54,6 +86,25 @@ async fn a_value_is_freed_with_its_last_holder() -> Result<()> {
     assert!(journal.is_read().await);
     drop(value);
     assert_eq!(journal.next().await, "freed");
+    Ok(())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn small_values_come_with_their_references() -> Result<()> {
+    let small: Vec<_> = (0..100usize).map(mobula::put).collect::<std::result::Result<_, _>>()?;
+    assert_eq!(*mobula::get(ready_and_sum::remote(small.clone())).await?, (100, 4_950));
+    // Those that came so are no less held: they go on to others, who have to ask for them.
+    assert_eq!(*mobula::get(passed_on::remote(small)).await?, 4_950);
+    Ok(())
+}
+
+#[mobula::test(plain, encoded, cluster)]
+async fn values_that_do_not_come_with_their_references_are_asked_for() -> Result<()> {
+    let large = mobula::put(vec![1f32; 1_000])?;
+    let inner = mobula::put(7usize)?;
+    assert_eq!(*mobula::get(lengths::remote(vec![large.clone(), large])).await?, 2_000);
+    let nested = mobula::put(vec![inner.clone(), inner])?;
+    assert_eq!(*mobula::get(sum_of_nested::remote(vec![nested])).await?, 14);
     Ok(())
 }
 

@@ -7,8 +7,34 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use mobula::{Config, Session};
 
+use super::Effort;
+
 /// A node must be there in this time; 200 ms are promised.
 const READY: Duration = Duration::from_secs(10);
+/// Nodes make memory ahead of use in their first seconds; measuring waits until they have, but no longer than this.
+const SETTLED_WITHIN: Duration = Duration::from_secs(30);
+/// Memory of which the host has had as much for so long is not being made any more.
+const SETTLED: Duration = Duration::from_secs(3);
+
+/// Waits until nothing more is made ahead of use.
+fn settle() -> Result<()> {
+    let begun = Instant::now();
+    let (mut since, mut before) = (begun, shared_memory()?);
+    while since.elapsed() < SETTLED && begun.elapsed() < SETTLED_WITHIN {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = shared_memory()?;
+        if now != before {
+            (since, before) = (Instant::now(), now);
+        }
+    }
+    Ok(())
+}
+
+/// What processes of this host share, in the system's words.
+fn shared_memory() -> Result<String> {
+    let book = std::fs::read_to_string("/proc/meminfo").context("read /proc/meminfo")?;
+    Ok(book.lines().find(|line| line.starts_with("Shmem:")).context("/proc/meminfo has no Shmem")?.to_owned())
+}
 
 /// Nodes that end with it.
 pub(super) struct Cluster {
@@ -22,7 +48,7 @@ pub(super) struct Cluster {
 
 impl Cluster {
     /// A head and another node, in a folder of their own.
-    pub(super) fn start() -> Result<Self> {
+    pub(super) fn start(effort: Effort) -> Result<Self> {
         let folder = std::env::temp_dir().join(format!("mobula-figures-{}", std::process::id()));
         std::fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
         let port = free_port()?;
@@ -30,6 +56,9 @@ impl Cluster {
         let mut cluster = Self { head: folder.join(port.to_string()), address, folder, nodes: Vec::new() };
         cluster.node(port, &["--head", "--dashboard-port", "0"])?;
         cluster.join()?;
+        if !effort.quick {
+            settle()?;
+        }
         Ok(cluster)
     }
 

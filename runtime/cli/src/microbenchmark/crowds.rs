@@ -39,7 +39,7 @@ impl Member {
 }
 
 pub(crate) fn rows(effort: Effort) -> Result<Vec<Row>> {
-    let mut cluster = Cluster::start()?;
+    let mut cluster = Cluster::start(effort)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the driver")?;
     let mut rows = runtime.block_on(async {
         let session = cluster.session().await?;

@@ -17,7 +17,7 @@ const SMALL: f64 = 0.001;
 
 pub(crate) fn rows(effort: Effort) -> Result<Vec<Row>> {
     let mut rows = a_session(async |_| measured(["create/removal per second", "made and removed"], effort).await)?;
-    let cluster = Cluster::start()?;
+    let cluster = Cluster::start(effort)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the driver")?;
     rows.extend(runtime.block_on(async {
         let session = cluster.session().await?;

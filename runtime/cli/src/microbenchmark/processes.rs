@@ -41,7 +41,7 @@ fn nothing(n: u64) -> u64 {
 }
 
 pub(crate) fn rows(effort: Effort) -> Result<Vec<Row>> {
-    let cluster = Cluster::start()?;
+    let cluster = Cluster::start(effort)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the driver")?;
     let joined: Vec<f64> =
         (0..effort.runs(10)).map(|_| runtime.block_on(joined(&cluster))).collect::<Result<_>>().context("join")?;

@@ -1,7 +1,7 @@
 //! Large values between processes: in the memory of one host, and from node to node.
 
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 use mobula::prelude::*;
@@ -15,8 +15,6 @@ use super::{Better, Effort, Row};
 const ARRAY: usize = 25_000_000;
 /// A gigabyte of them.
 const GIGABYTE: usize = 250_000_000;
-/// A program's first gigabyte comes some time after its node's start, which has made memory ahead by then.
-const SETTLED: Duration = Duration::from_secs(10);
 /// What one value may have between nodes.
 const PULLED: usize = 60_000_000;
 
@@ -36,14 +34,11 @@ fn make(count: usize) -> Vec<f32> {
 }
 
 pub(crate) fn rows(effort: Effort) -> Result<Vec<Row>> {
-    let cluster = Cluster::start()?;
+    let cluster = Cluster::start(effort)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the driver")?;
     runtime.block_on(async {
         let session = cluster.session().await?;
         let mut rows = vec![copied(effort)];
-        if !effort.quick {
-            tokio::time::sleep(SETTLED).await;
-        }
         rows.extend(written(effort).await?);
         rows.push(by_reference(effort).await?);
         rows.push(looked_at(effort).await?);
