@@ -19,6 +19,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Actors, remote functions and served language models, from one command.
 #[derive(Parser)]
 #[command(name = "mobula", version, max_term_width = 100, after_help = EXAMPLES, arg_required_else_help = true)]

@@ -39,7 +39,7 @@ impl Process {
         self.tasks.each(|table| {
             let now = clock::now();
             let standing = table.dispatch.standings().filter_map(|(key, standing)| {
-                let entry = table.entries.get(&key)?;
+                let entry = table.entries.get(key)?;
                 let id = entry.id.to_string();
                 if !is_wanted(&id) {
                     return None;

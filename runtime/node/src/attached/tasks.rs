@@ -35,8 +35,7 @@ pub(crate) struct Tasks {
 #[derive(Default)]
 pub(super) struct Table {
     pub(super) dispatch: Dispatch,
-    /// In boxes: a map that grows would hold the room of two or three tasks for each.
-    pub(super) entries: HashMap<Key, Box<Entry>>,
+    pub(super) entries: Entries,
     shapes: HashMap<(PlacementSpec, Option<Retired>), Shape>,
     specs: Vec<PlacementSpec>,
     /// The requests of the dispatch that are not answered, as the node knows them.
@@ -47,6 +46,40 @@ pub(super) struct Table {
     alarm: Option<Time>,
     /// How the node ended; no task has a place any more.
     over: Option<Death>,
+}
+
+/// By their keys, which the dispatch gives out again, lowest first. In boxes: a table that grows would hold the room of two
+/// or three tasks for each.
+#[derive(Default)]
+pub(super) struct Entries(Vec<Option<Box<Entry>>>);
+
+impl Entries {
+    pub(super) fn get(&self, key: Key) -> Option<&Entry> {
+        self.0.get(key)?.as_deref()
+    }
+
+    fn get_mut(&mut self, key: Key) -> Option<&mut Entry> {
+        self.0.get_mut(key)?.as_deref_mut()
+    }
+
+    fn insert(&mut self, key: Key, entry: Entry) {
+        if self.0.len() <= key {
+            self.0.resize_with(key + 1, || None);
+        }
+        self.0[key] = Some(Box::new(entry));
+    }
+
+    fn remove(&mut self, key: Key) -> Option<Box<Entry>> {
+        self.0.get_mut(key)?.take()
+    }
+
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        self.0.iter().enumerate().filter_map(|(key, entry)| entry.is_some().then_some(key))
+    }
+
+    fn values_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.0.iter_mut().filter_map(Option::as_deref_mut)
+    }
 }
 
 pub(super) struct Entry {
@@ -123,7 +156,7 @@ impl Process {
             let now = clock::now();
             let key = table.dispatch.submit(now, id, shape, spec);
             let entry = Entry { id, since: now, frame, reply, last: None, exchange: None };
-            table.entries.insert(key, Box::new(entry));
+            table.entries.insert(key, entry);
             key
         };
         self.drive_tasks(None);
@@ -197,7 +230,7 @@ impl Process {
                 self.send_task(table, key, attempt, (lease, process), after);
             }
             Output::CancelAttempt { key, process, .. } => {
-                let exchange = table.entries.get_mut(&key).and_then(|entry| entry.exchange.take());
+                let exchange = table.entries.get_mut(key).and_then(|entry| entry.exchange.take());
                 if let Some(exchange) = exchange
                     && self.exchanges.close(exchange, process).is_some()
                 {
@@ -206,12 +239,12 @@ impl Process {
                 }
             }
             Output::AskBack { key, process, .. } => {
-                if let Some(exchange) = table.entries.get(&key).and_then(|entry| entry.exchange) {
+                if let Some(exchange) = table.entries.get(key).and_then(|entry| entry.exchange) {
                     after.asked_back.entry(process).or_default().push(exchange);
                 }
             }
             Output::Resolve { key, outcome, .. } => {
-                if let Some(entry) = table.entries.remove(&key) {
+                if let Some(entry) = table.entries.remove(key) {
                     after.resolved.push((entry, outcome));
                 }
             }
@@ -227,7 +260,7 @@ impl Process {
         after: &mut After,
     ) {
         let survives_loss = table.dispatch.survives_loss(key);
-        let Some(entry) = table.entries.get_mut(&key) else { return };
+        let Some(entry) = table.entries.get_mut(key) else { return };
         let exchange = self.exchanges.open(process, Waiting::Task { key, attempt });
         entry.exchange = Some(exchange);
         let frame = &entry.frame;
@@ -309,14 +342,14 @@ impl Process {
             if table.dispatch.attempt(key) != Some(attempt) {
                 return None;
             }
-            if let Some(entry) = table.entries.get_mut(&key) {
+            if let Some(entry) = table.entries.get_mut(key) {
                 retry::note(&mut entry.last, answer);
                 entry.exchange = None;
                 task = Some(entry.id).filter(|_| failed);
             }
             Some(end)
         });
-        let runs_again = |id| self.tasks.table.lock().entries.get(&key).is_some_and(|entry| entry.id == id);
+        let runs_again = |id| self.tasks.table.lock().entries.get(key).is_some_and(|entry| entry.id == id);
         if let Some(system) = self.system().filter(|_| task.is_some_and(runs_again)) {
             system.counters().add(Count::ErrorRetries);
         }
@@ -328,7 +361,7 @@ impl Process {
         if answer.is_ok() {
             return End::Ok;
         }
-        let options = self.tasks.table.lock().entries.get(&key).map(|entry| entry.frame.options.clone());
+        let options = self.tasks.table.lock().entries.get(key).map(|entry| entry.frame.options.clone());
         match (self.system(), options) {
             (Some(system), Some(options)) => retry::end(&system, &options.error_retries, answer),
             _ => End::Final,
@@ -351,11 +384,11 @@ impl Process {
         let are_all_to_blame = culprits.is_empty() && matches!(death.cause, DeathCause::MemoryPressure { .. });
         self.change_tasks(|table| {
             if are_all_to_blame {
-                culprits = lost.iter().filter_map(|(key, _)| Some(table.entries.get(key)?.id)).collect();
+                culprits = lost.iter().filter_map(|(key, _)| Some(table.entries.get(*key)?.id)).collect();
             }
             for (key, attempt) in lost {
                 let is_current = table.dispatch.attempt(*key) == Some(*attempt);
-                if let Some(entry) = table.entries.get_mut(key).filter(|_| is_current) {
+                if let Some(entry) = table.entries.get_mut(*key).filter(|_| is_current) {
                     let death = Box::new(death.clone());
                     entry.last = Some(Err(CallError::MayHaveRun(Unknown::ProcessDied { death }).into()));
                     entry.exchange = None;
@@ -390,7 +423,7 @@ impl Process {
         let keys: Vec<Key> = {
             let mut table = self.tasks.table.lock();
             table.over = Some(death.clone());
-            table.entries.keys().copied().collect()
+            table.entries.keys().collect()
         };
         for key in keys {
             self.drive_tasks(Some(Input::Cancel { key }));
@@ -484,7 +517,7 @@ impl Wake for GivenUp {
         // Keys are given out again: it may be another task's by now.
         let is_forced = {
             let table = process.tasks.table.lock();
-            let entry = table.entries.get(key).filter(|entry| entry.id == *id);
+            let entry = table.entries.get(*key).filter(|entry| entry.id == *id);
             entry.map(|entry| entry.reply.call.is_forced())
         };
         match is_forced {
