@@ -44,6 +44,7 @@ mod supervisor;
 mod system;
 mod view;
 mod waits;
+pub mod wakes;
 
 pub use actor::{Actor, Handler, Message, Mode, Proxy};
 pub use address::{ActorRef, Address, Recipient};

@@ -53,7 +53,7 @@ use crate::patrol::{Ticket, patrol};
 use crate::system::System;
 use crate::view::View;
 use crate::waits::{On, Wait};
-use crate::{arbiters, clock, current};
+use crate::{arbiters, clock, current, wakes};
 
 /// Why a reference has no value.
 pub type GetError = CallError<ErrorChain>;
@@ -271,7 +271,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             self.fetch(decoded);
         }
         let waiting: Vec<Waker> = self.cell.waiters.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
-        waiting.into_iter().for_each(Waker::wake);
+        waiting.into_iter().for_each(wakes::wake);
         true
     }
 
@@ -281,7 +281,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             return;
         }
         let waiting = std::mem::take(&mut self.cell.waiters.lock().wakers);
-        waiting.into_iter().for_each(|(_, waker)| waker.wake());
+        waiting.into_iter().for_each(|(_, waker)| wakes::wake(waker));
     }
 
     /// The object's id.
@@ -486,7 +486,7 @@ impl<T: Send + Sync + 'static> ObjectRef<T> {
             }
             // Who waits for the value itself goes on waiting.
             let waiting: Vec<Waker> = self.cell.waiters.lock().wakers.iter().map(|(_, waker)| waker.clone()).collect();
-            waiting.into_iter().for_each(Waker::wake);
+            waiting.into_iter().for_each(wakes::wake);
         }
     }
 

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::current;
 use crate::patrol::patrol;
+use crate::wakes;
 
 /// What a handler may ask about the call it serves.
 pub trait CallState: Any + Send + Sync {
@@ -62,7 +63,7 @@ impl<R> Slot<R> {
             inner.caller.take()
         };
         if let Some(caller) = caller {
-            caller.wake();
+            wakes::wake(caller);
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use mobula_actor::deliver::NameClaim;
 use mobula_actor::object::Pins;
-use mobula_actor::{Count, System, arbiters};
+use mobula_actor::{Count, System, arbiters, wakes};
 use mobula_logic::home::{self, Input as HomeInput};
 use mobula_net::unix::{self, Listener, UnixError};
 use mobula_net::{Connection, Frame, Incoming, Line};
@@ -253,7 +253,12 @@ impl Process {
 
     async fn read_node(self: Arc<Self>, mut incoming: Incoming) {
         while let Ok(frame) = incoming.next().await {
-            self.heard(&frame);
+            wakes::together(|| {
+                self.heard(&frame);
+                while let Ok(Some(frame)) = incoming.try_next() {
+                    self.heard(&frame);
+                }
+            });
         }
         self.node_gone(DeathCause::NodeKilled);
     }
@@ -303,18 +308,36 @@ impl Process {
     async fn read_peer(self: Arc<Self>, connection: Connection, mut incoming: Incoming) {
         let Some(from) = self.roads.greeted(&connection, &mut incoming).await else { return };
         let _reading = self.readers.enter(&self, from);
-        while let Ok(Frame { kind, body }) = incoming.next().await {
-            if kind == FrameKind::Part {
-                self.part_came(&body, Some(from));
-                continue;
-            }
-            match Parcel::decode(&body) {
-                Ok(parcel) if kind == FrameKind::Parcel && parcel.from == from => self.received(parcel),
-                Ok(_) => break,
-                Err(error) => self.cannot_read(from, &error),
+        while let Ok(frame) = incoming.next().await {
+            let is_over = wakes::together(|| {
+                let mut next = Some(frame);
+                while let Some(frame) = next {
+                    if !self.heard_of_peer(from, &frame) {
+                        return true;
+                    }
+                    next = incoming.try_next().ok().flatten();
+                }
+                false
+            });
+            if is_over {
+                break;
             }
         }
         drop(connection);
+    }
+
+    /// Whether it is what that peer may say.
+    fn heard_of_peer(self: &Arc<Self>, from: ProcessId, Frame { kind, body }: &Frame) -> bool {
+        if *kind == FrameKind::Part {
+            self.part_came(body, Some(from));
+            return true;
+        }
+        match Parcel::decode(body) {
+            Ok(parcel) if *kind == FrameKind::Parcel && parcel.from == from => self.received(parcel),
+            Ok(_) => return false,
+            Err(error) => self.cannot_read(from, &error),
+        }
+        true
     }
 
     fn take_parcel(self: &Arc<Self>, body: &bytes::Bytes) {

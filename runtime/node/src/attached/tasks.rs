@@ -137,11 +137,11 @@ impl Process {
         let id = system.next_task_id();
         let call = reply.call.clone();
         call.is_task(id);
-        let key = {
-            let mut table = self.tasks.table.lock();
+        let (mut taken, mut refused) = (None, None);
+        self.change_tasks(|table| {
             if table.over.is_some() {
-                drop(table);
-                return reply.refuse(NotStarted::NoSession);
+                refused = Some(reply);
+                return None;
             }
             let retired = frame.options.max_calls.map(|calls| (frame.function, calls));
             let shape = table.shape(place, retired);
@@ -157,9 +157,13 @@ impl Process {
             let key = table.dispatch.submit(now, id, shape, spec);
             let entry = Entry { id, since: now, frame, reply, last: None, exchange: None };
             table.entries.insert(key, entry);
-            key
-        };
-        self.drive_tasks(None);
+            taken = Some(key);
+            None
+        });
+        if let Some(reply) = refused {
+            return reply.refuse(NotStarted::NoSession);
+        }
+        let Some(key) = taken else { return };
         let waker = Waker::from(Arc::new(GivenUp { process: self.clone(), key, id }));
         if let Poll::Ready(()) = call.poll_cancelled(&mut Context::from_waker(&waker)) {
             waker.wake();
