@@ -9,7 +9,8 @@ use futures_util::future::BoxFuture;
 use mobula_actor::{GetError, ObjectRef, Plain, Value, Viewable, Writer, current};
 use mobula_types::{CallError, NotStarted};
 
-/// Makes a reference to `value`: passing it on copies nothing.
+/// Makes a reference to `value`: passing it on copies nothing. Only a small value, of at most 2 KiB encoded, goes along when
+/// its reference leaves the process, so that whoever reads it need not ask for it.
 ///
 /// ```
 /// # #[mobula::main]
