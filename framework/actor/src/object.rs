@@ -628,7 +628,9 @@ impl<T: Viewable> ObjectRef<T> {
             Some(view) => Some(Ok(view)),
             // It lies askew, or is no such value: decoding it gives a copy, or says what is wrong.
             None => {
-                self.fetch(true);
+                // Not here: who looks may have the list of those that wait, and the value is told to all of these.
+                let object = self.clone();
+                arbiters::runtime().spawn(async move { object.fetch(true) });
                 None
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! Whoever reads such a reference has the value at once and asks nobody for it. Only what was put here has its value beside
 //! it: that is so from the beginning, so that the same code writes the same bytes whenever it runs. Values that name objects
-//! never have: those are held by who is named in the message itself.
+//! do not go along: the message would have to name those too.
 
 use std::sync::Arc;
 
@@ -137,6 +137,22 @@ mod tests {
         // Where nobody says when it has arrived, it is only a name.
         let alone: Named = mobula_wire::decode(&mobula_wire::encode(&small).unwrap()).unwrap();
         assert_eq!(alone.carried, None);
+        system.stop(std::time::Duration::ZERO).await;
+    }
+
+    #[tokio::test]
+    async fn small_bytes_that_lie_askew_are_not_decoded_by_who_only_looks() {
+        let process = ProcessId::new(NodeId(1), 1);
+        let system = System::start(&SystemConfig { process, arbiters: 1, value_bytes_max: usize::MAX });
+        let bytes = Bytes::from([&[0], &mobula_wire::encode(&vec![1f32, 2.0]).unwrap()[..]].concat()).slice(1..);
+        let mut by_bytes = ByBytes::of(true);
+        *by_bytes.fetching.get_mut() = Fetching::Here(Arc::new(Fetched { bytes, pins: Pins::default() }));
+        let id = ObjectId { owner: ProcessId::new(NodeId(1), 2), seq: 1 };
+        let object = ObjectRef::<Vec<f32>>::empty(&system, None, Some((id, by_bytes)));
+        let waiters = object.cell.waiters.lock();
+        assert!(object.view().is_none(), "it returns, although nobody can be told now");
+        drop(waiters);
+        assert_eq!(*object.get_view().await.unwrap(), [1.0, 2.0]);
         system.stop(std::time::Duration::ZERO).await;
     }
 

@@ -10,7 +10,7 @@ use super::exports::Hold;
 use crate::system::System;
 
 /// What small values may take together that go with the references of one message.
-const CARRIED_BYTES_MAX: usize = 16 << 20;
+const CARRIED_TOGETHER_MAX: usize = 16 << 20;
 
 /// References that a message on its way names; they are held until it has arrived or is dropped.
 #[derive(Clone, Default)]
@@ -83,7 +83,7 @@ pub(super) fn carry(bytes: usize, max: usize) -> bool {
     SCOPE.with(|scope| {
         let mut scope = scope.lock();
         let Some(scope) = scope.as_mut() else { return false };
-        let fits = scope.carried + bytes <= CARRIED_BYTES_MAX.min(max / 4);
+        let fits = scope.carried + bytes <= CARRIED_TOGETHER_MAX.min(max / 4);
         if fits {
             scope.carried += bytes;
         }

@@ -48,7 +48,7 @@ pub(super) struct Table {
     over: Option<Death>,
 }
 
-/// By their keys, which the dispatch gives out again, lowest first. In boxes: a table that grows would hold the room of two
+/// By their keys, which are dense: the dispatch gives them out again. In boxes: a table that grows would hold the room of two
 /// or three tasks for each.
 #[derive(Default)]
 pub(super) struct Entries(Vec<Option<Box<Entry>>>);
